@@ -1,0 +1,45 @@
+"""The pipeline component of `pretrain`."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Markdown, Metrics, Model, Output
+
+from embedline.components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def pretrain(
+    slice_json: str,
+    workspace: str,
+    run: str,
+    model: Input[Model],
+    dataset: Input[Dataset],
+    trained: Output[Model],
+    metrics: Output[Metrics],
+    summary: Output[Markdown],
+):
+    """Make a tokenizer when starting from scratch, and pretrain the encoder with RetroMAE.
+
+    Args:
+        slice_json: This step's part of the config, as JSON; preflight makes it.
+        workspace: Folder that all steps share: runs, store and checkpoints.
+        run: Name of the run, a folder of the workspace.
+        model: The base, pruned or not; empty from scratch.
+        dataset: Clean records and corpus.
+
+    Returns:
+        trained: The pretrained model.
+        metrics: Numbers of this step.
+        summary: What the step did, for the pipelines UI.
+    """
+    from embedline.steps.component import run_component
+
+    run_component(
+        "pretrain",
+        slice_json,
+        workspace,
+        run,
+        inputs={"model": model, "dataset": dataset},
+        outputs={"model": trained},
+        metrics=metrics,
+        summary=summary,
+    )

@@ -1,0 +1,45 @@
+"""The pipeline component of `train_unsupervised`."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Markdown, Metrics, Model, Output
+
+from embedline.components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train_unsupervised(
+    slice_json: str,
+    workspace: str,
+    run: str,
+    model: Input[Model],
+    dataset: Input[Dataset],
+    trained: Output[Model],
+    metrics: Output[Metrics],
+    summary: Output[Markdown],
+):
+    """Stage two: InfoNCE over weak pairs, with GradCache and single-source batches.
+
+    Args:
+        slice_json: This step's part of the config, as JSON; preflight makes it.
+        workspace: Folder that all steps share: runs, store and checkpoints.
+        run: Name of the run, a folder of the workspace.
+        model: The pretrained model.
+        dataset: Clean records.
+
+    Returns:
+        trained: The model after this stage.
+        metrics: Numbers of this step.
+        summary: What the step did, for the pipelines UI.
+    """
+    from embedline.steps.component import run_component
+
+    run_component(
+        "train_unsupervised",
+        slice_json,
+        workspace,
+        run,
+        inputs={"model": model, "dataset": dataset},
+        outputs={"model": trained},
+        metrics=metrics,
+        summary=summary,
+    )

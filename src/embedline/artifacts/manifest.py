@@ -1,0 +1,133 @@
+"""An artefact: a folder whose `manifest.json` says what it is, what made it and what it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from embedline.errors import InputError
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+
+
+class FileEntry(BaseModel):
+    """One file of an artefact, its path relative to the folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    path: str
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What an artefact is (kind), what made it (step, key, inputs) and what it holds (files, counts)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: str
+    schema_version: int = SCHEMA_VERSION
+    step: str
+    key: str
+    inputs: dict[str, str] = {}
+    files: list[FileEntry] = []
+    counts: dict[str, int] = {}
+    metadata: dict[str, Any] = {}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the files' paths and digests: equal content, equal digest, whoever made it."""
+        lines = "\n".join(f"{f.path} {f.sha256}" for f in sorted(self.files, key=lambda f: f.path))
+        return hashlib.sha256(f"{self.kind}\n{lines}".encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder that holds what its manifest promises."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def kind(self) -> str:
+        return self.manifest.kind
+
+    @property
+    def digest(self) -> str:
+        return self.manifest.digest
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_entries(folder: Path) -> list[FileEntry]:
+    """Every file below `folder` (the manifest itself excepted), in path order."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return [
+        FileEntry(path=p.relative_to(folder).as_posix(), size=p.stat().st_size, sha256=file_sha256(p))
+        for p in files
+    ]
+
+
+def folder_digest(folder: Path) -> str:
+    """The digest of a folder that nobody wrote a manifest for (an outside model)."""
+    return Manifest(kind="folder", step="", key="", files=folder_entries(folder)).digest
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    kind: str,
+    step: str,
+    key: str,
+    inputs: dict[str, str] | None = None,
+    counts: dict[str, int] | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> Artifact:
+    """Describe the files of `folder`; the last act before the folder is put in its place."""
+    manifest = Manifest(
+        kind=kind,
+        step=step,
+        key=key,
+        inputs=inputs or {},
+        files=folder_entries(folder),
+        counts=counts or {},
+        metadata=metadata or {},
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    return Artifact(folder, manifest)
+
+
+def read_artifact(folder: Path, kind: str | None = None, *, verify_digests: bool = False) -> Artifact:
+    """Open an artefact.
+
+    Raises:
+        InputError: no manifest, another kind than asked for, a missing file, or a file of another size
+            (or, with `verify_digests`, of another content).
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InputError("not an artefact: it has no manifest.json.", where=str(folder))
+    try:
+        manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise InputError(f"the manifest is damaged ({error}).", where=str(path)) from error
+    if kind is not None and manifest.kind != kind:
+        raise InputError(f"holds {manifest.kind!r}, expected {kind!r}.", where=str(folder))
+    for entry in manifest.files:
+        file = folder / entry.path
+        if not file.is_file() or file.stat().st_size != entry.size:
+            raise InputError(
+                f"{entry.path} is missing or not {entry.size} bytes long.",
+                where=str(folder),
+                fix="Delete the folder; the step that made it will make it again.",
+            )
+        if verify_digests and file_sha256(file) != entry.sha256:
+            raise InputError(f"{entry.path} has changed since it was written.", where=str(folder))
+    return Artifact(folder, manifest)

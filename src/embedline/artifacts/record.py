@@ -1,0 +1,62 @@
+"""The record of a run: one `record.json` a step while it runs, one `run.json` for the whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Status = Literal["running", "done", "failed", "killed"]
+RECORD = "record.json"
+
+
+class OutputRecord(BaseModel):
+    """Where an output lies; `path` is None when a step handed nothing on."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: str
+    path: str | None
+    digest: str | None
+
+
+class StepRecord(BaseModel):
+    """What became of one step; `final`: it failed in a way that trying again would not change."""
+
+    model_config = ConfigDict(extra="forbid")
+    step: str
+    status: Status
+    key: str = ""
+    cache_hit: bool = False
+    handed_on: bool = False
+    started_at: float = 0.0
+    seconds: float = 0.0
+    peak_memory_mb: float = 0.0
+    outputs: dict[str, OutputRecord] = {}
+    metrics: dict[str, float] = {}
+    summary: str = ""
+    error: str = ""
+    exit_code: int = 0
+    final: bool = False
+    pid: int = 0
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write beside and rename, so that a reader never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def write_record(step_folder: Path, record: StepRecord) -> None:
+    write_json(step_folder / RECORD, record.model_dump())
+
+
+def read_records(run_folder: Path) -> list[StepRecord]:
+    """The records of a run's steps, in the order in which they started."""
+    files = (run_folder / "steps").glob(f"*/{RECORD}")
+    records = [StepRecord.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
+    return sorted(records, key=lambda record: record.started_at)

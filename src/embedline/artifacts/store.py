@@ -1,0 +1,76 @@
+"""The content-addressed store: `<root>/<step>/<key>/<output>/`, complete or absent, never half-written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from embedline.artifacts.manifest import Artifact, read_artifact
+from embedline.errors import InputError
+
+
+def cache_key(step: str, code: str, config: dict[str, Any], inputs: dict[str, str | None]) -> str:
+    """The key a step's outputs are kept under: its code, its own slice of the config, its inputs' digests."""
+    payload = json.dumps(
+        {"step": step, "code": code, "config": config, "inputs": inputs}, sort_keys=True, ensure_ascii=False
+    )
+    return hashlib.sha256(payload.encode()).hexdigest()[:20]
+
+
+class Store:
+    """Finished outputs by step and key; `writing` makes all outputs of a step appear at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, step: str, key: str, outputs: dict[str, str]) -> dict[str, Artifact] | None:
+        """The outputs kept under `key` (name → kind in `outputs`), or None when they must be made (again)."""
+        folder = self.root / step / key
+        if not folder.is_dir():
+            return None
+        try:
+            return {name: read_artifact(folder / name, kind) for name, kind in outputs.items()}
+        except InputError:
+            shutil.rmtree(folder, ignore_errors=True)  # damaged: it is made again
+            return None
+
+    @contextmanager
+    def writing(self, step: str, key: str, *, replace: bool = False) -> Iterator[Path]:
+        """A fresh folder beside its place, renamed into it on success and removed on failure.
+
+        The caller may remove the folder to keep nothing. Drafts that a killed attempt left are removed
+        first, so hold `lock` meanwhile.
+        """
+        place = self.root / step / key
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for stale in place.parent.glob(f".{key}.*.draft"):
+            shutil.rmtree(stale, ignore_errors=True)
+        draft = place.parent / f".{key}.{uuid.uuid4().hex[:8]}.draft"
+        draft.mkdir()
+        try:
+            yield draft
+            if not draft.exists():
+                return
+            if replace:
+                shutil.rmtree(place, ignore_errors=True)
+            if place.exists():  # another run made the same thing meanwhile: the first one stands
+                shutil.rmtree(draft)
+            else:
+                draft.rename(place)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+    def lock(self, step: str, key: str) -> FileLock:
+        """Held while a step works on `key`, so that two runs never share a checkpoint folder."""
+        folder = self.root / step
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f".{key}.lock")

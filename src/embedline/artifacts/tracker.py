@@ -1,0 +1,74 @@
+"""The tracker a step writes to: a local spool of JSON lines, replayed to a server by the registry room.
+
+A machine without mlflow and a tracking server that is down are the same case: the spool keeps everything.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SPOOL = "spool.jsonl"
+
+
+class Tracker:
+    """Appends parameters, metrics and tags of one step to `<folder>/spool.jsonl`, each of them once.
+
+    Line forms: `{"type": "param"|"tag", "key", "value"}` and
+    `{"type": "metric", "key", "value", "step", "at"}` (`at` in milliseconds since the epoch).
+    A retried step opens the same spool: what the first attempt has already said is not said again, so a
+    replay never meets a parameter twice or a metric twice at one step.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / SPOOL
+        self._seen = {_identity(line) for line in read_spool(self.path)}
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Parameters: the first value of a key stands."""
+        for key, value in values.items():
+            self._append({"type": "param", "key": key, "value": str(value)})
+
+    def tags(self, values: Mapping[str, Any]) -> None:
+        """Tags; also the place for references to artefacts and for fingerprints of datasets."""
+        for key, value in values.items():
+            self._append({"type": "tag", "key": key, "value": str(value)})
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Metrics at a step; what is not finite is left out (the log says NaN, the tracker keeps numbers)."""
+        at = int(time.time() * 1000)
+        for key, value in values.items():
+            if math.isfinite(value):
+                self._append(
+                    {"type": "metric", "key": key, "value": float(value), "step": int(step), "at": at}
+                )
+
+    def _append(self, line: dict[str, Any]) -> None:
+        identity = _identity(line)
+        if identity in self._seen:
+            return
+        self._seen.add(identity)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def read_spool(path: Path) -> list[dict[str, Any]]:
+    """The complete lines of a spool; a last line cut off by a crash is left out."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def _identity(line: dict[str, Any]) -> tuple[str, str, int]:
+    return line["type"], line["key"], line.get("step", 0)

@@ -1,0 +1,5 @@
+"""`python -m embedline.cli`."""
+
+from embedline.cli import main
+
+main()

@@ -1,0 +1,125 @@
+"""What embed and search stand on: any model folder as an encoder by side, any file as passages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedline.cli.registry import tracker
+from embedline.errors import InputError
+
+
+@dataclass(frozen=True)
+class Passage:
+    id: str
+    text: str
+
+
+class Encoder:
+    """Vectors by side, with the model's own prompts and lengths; ONNX folders need no torch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._model: Any
+        self._spec: Any
+        if (folder / "model.onnx").is_file():
+            from embedline.export.runtime import OnnxEmbedder
+
+            self._model = self._spec = OnnxEmbedder(folder)
+        else:
+            from embedline.models.folder import load_embedder
+
+            self._model = load_embedder(folder)
+            self._spec = self._model.spec
+
+    def encode(self, texts: Sequence[str], side: str, dim: int | None = None) -> np.ndarray:
+        """Unit vectors of texts (N × D or N × dim)."""
+        length = self._spec.query_length if side == "query" else self._spec.document_length
+        prompt = self._spec.prompts.prompt(side)
+        vectors: np.ndarray = self._model.encode(texts, prompt=prompt, max_length=length)
+        if dim is None:
+            return vectors
+        if dim > vectors.shape[1]:
+            raise InputError(f"the model's vectors have {vectors.shape[1]} values.", where=f"--dim {dim}")
+        cut = vectors[:, :dim]
+        short: np.ndarray = cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
+        return short
+
+
+def open_encoder(model: str, work: Path, uri: str) -> Encoder:
+    """A model folder, an onnx folder, a run's folder (its model), or `models:/name@alias`, `models:/name/3`.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    if model.startswith("models:"):
+        return Encoder(_registered(model, work, uri))
+    folder = Path(model).expanduser()
+    for found in (folder, folder / "model"):
+        if (found / "config.json").is_file() or (found / "model.onnx").is_file():
+            return Encoder(found)
+    raise InputError(
+        "is not a model folder (no config.json) and not an exported one (no model.onnx).",
+        where=model,
+        fix="Give runs/latest/model, runs/latest/onnx, or models:/NAME@champion.",
+    )
+
+
+def read_passages(path: Path) -> list[Passage]:
+    """The passages of a file; a title stands before its text.
+
+    Raises:
+        InputError: no such file, of an unknown kind, a row without text, or nothing in it.
+    """
+    if not path.exists():
+        raise InputError(
+            "no such corpus.", where=str(path), fix="Give a .jsonl, .parquet, .csv or .txt file."
+        )
+    if path.suffix == ".txt":
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"is not UTF-8 (byte {error.start}).", where=str(path)) from error
+        passages = [Passage(str(number), line) for number, line in enumerate(lines, 1) if line.strip()]
+    else:
+        from embedline.data.sources import read_source
+
+        passages = []
+        for line in read_source(str(path.resolve()), path.parent, texts=True):
+            values = line.values or {}
+            text = values.get("text")
+            if not isinstance(text, str) or not text.strip():
+                reason = line.reason or "it has no text"
+                raise InputError(f"row {line.line} cannot be searched: {reason}.", where=str(path))
+            title = str(values.get("title") or "")
+            passages.append(Passage(str(values.get("id") or line.line), f"{title} {text}".strip()))
+    if not passages:
+        raise InputError("holds no passages.", where=str(path))
+    return passages
+
+
+def _registered(model: str, work: Path, uri: str) -> Path:
+    from embedline.registry.versions import download, get_champion
+    from embedline.steps.base import Workspace
+
+    match = re.fullmatch(r"models:/+([^/@]+)(?:@([^/@]+)|/(\d+))", model)
+    if match is None:
+        raise InputError("is not of the form models:/NAME@ALIAS or models:/NAME/VERSION.", where=model)
+    name, alias, number = match.groups()
+    address = tracker(uri, work)
+    if alias is not None:
+        found = get_champion(name, alias, uri=address)
+        if found is None:
+            raise InputError(f"no version of {name!r} has the alias {alias!r}.", where=address)
+        if found.path is not None:
+            return found.path
+        version = found.version
+    else:
+        version = int(number)
+    folder = Workspace(work).internal / "models" / f"{name}-{version}"
+    return folder if folder.is_dir() else download(name, version, folder, uri=address)

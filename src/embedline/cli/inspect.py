@@ -1,0 +1,97 @@
+"""status, report: what is in a work folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedline.cli.shared import WORK, AsJson, Debug, Work, command, note, show
+from embedline.errors import EmbedlineError, InputError
+
+
+@command
+def status(work: Work = WORK, as_json: AsJson = False, debug: Debug = False) -> None:
+    """List the runs of a work folder and the champions they compete for."""
+    from embedline.steps.runrecord import is_abandoned, read_run
+
+    if not work.is_dir():
+        raise InputError("no such work folder.", where=str(work), fix="Give the --work of your runs.")
+    found = []
+    for file in sorted(work.glob("*/run.json"), key=lambda path: path.stat().st_mtime):
+        if not file.parent.is_symlink():
+            record = read_run(file.parent)
+            if is_abandoned(record):
+                record["status"] = "killed"
+            found.append(record)
+    champions = _champions(found)
+    if as_json:
+        keys = ("run", "preset", "status", "exit_code", "started", "seconds", "model", "verdict", "error")
+        show({"runs": [{key: record.get(key) for key in keys} for record in found], "champions": champions})
+        return
+    if not found:
+        typer.echo(f"no runs in {work}")
+    for record in found:
+        typer.echo(_line(record))
+    for champion in champions:
+        aliases = ", ".join(f"{alias}: version {version}" for alias, version in champion["aliases"].items())
+        typer.echo(f"model {champion['name']}: {aliases or 'no champion yet'}")
+
+
+@command
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or its name in the work folder.")],
+    work: Work = WORK,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Show how a run ended and where its HTML report is."""
+    from rich.console import Console
+
+    from embedline.orchestration.outcome import show_outcome
+    from embedline.steps.runrecord import read_run
+
+    folder = run if (run / "run.json").is_file() else work / run
+    record = read_run(folder.resolve())
+    if not record:
+        raise InputError("no such run.", where=str(run), fix=f"`embedline status --work {work}` lists them.")
+    if record["status"] == "running":
+        raise InputError("the run is still going on.", where=str(folder), fix="Wait for its end.")
+    if as_json:
+        show(
+            {**record, "report": str(folder / "report.html") if (folder / "report.html").is_file() else None}
+        )
+    else:
+        show_outcome(Console(), record, folder.resolve())
+
+
+def _line(record: dict[str, Any]) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.get("started", 0)))
+    text = f"{record.get('run', '?'):<36}{when}  {record.get('status', '?'):<10}"
+    if record.get("seconds") is not None:
+        text += f"{record['seconds']:>8.0f} s"
+    if mean := record.get("stages", {}).get("candidate", {}).get("mean"):
+        text += f"  nDCG@10 {mean:.3f}"
+    if version := (record.get("model") or {}).get("version"):
+        text += f"  version {version}"
+    return text.rstrip()
+
+
+def _champions(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of every registered model that a run of this folder made, as its tracker says now."""
+    known = {}
+    for record in records:
+        name, uri = (record.get("model") or {}).get("name"), (record.get("tracking") or {}).get("uri")
+        if name and uri:
+            known[name, uri] = None
+    champions = []
+    for name, uri in known:
+        from embedline.registry.versions import aliases
+
+        try:
+            champions.append({"name": name, "uri": uri, "aliases": aliases(name, uri=uri)})
+        except EmbedlineError as error:
+            note(f"warning: {error}")
+    return champions

@@ -1,0 +1,93 @@
+"""embed, search: use a trained model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show
+from embedline.errors import InputError
+
+Model = Annotated[
+    str, typer.Argument(help="A model folder, an onnx folder, or models:/NAME@ALIAS of the registry.")
+]
+Dim = Annotated[
+    int | None, typer.Option(min=1, help="Keep only the first values of each vector (Matryoshka).")
+]
+
+
+class Side(StrEnum):
+    """Which prompt and length a text gets."""
+
+    query = "query"
+    document = "document"
+
+
+@command
+def embed(
+    model: Model,
+    side: Annotated[Side, typer.Option(help="What the texts are.")] = Side.document,
+    dim: Dim = None,
+    work: Work = WORK,
+    uri: Uri = "",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Read texts from standard input, one a line; print a vector a line (JSON)."""
+    from embedline.cli.encoder import open_encoder
+
+    encoder = open_encoder(model, work, uri)
+    try:
+        texts = sys.stdin.buffer.read().decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError("is not UTF-8.", where=f"standard input, byte {error.start}") from error
+    vectors = encoder.encode(texts, side.value, dim)
+    rows = [[round(float(value), 7) for value in row] for row in vectors]
+    if as_json:
+        show({"model": str(encoder.folder), "side": side.value, "vectors": rows})
+        return
+    for row in rows:
+        typer.echo(json.dumps(row))
+
+
+@command
+def search(
+    model: Model,
+    corpus: Annotated[
+        Path, typer.Argument(help="Passages: .jsonl, .jsonl.gz, .parquet, .csv or .txt (one a line).")
+    ],
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    top: Annotated[int, typer.Option("-k", "--top", min=1, help="Number of passages.")] = 5,
+    dim: Dim = None,
+    work: Work = WORK,
+    uri: Uri = "",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Print the passages of a corpus that are nearest to a query, with their scores."""
+    from embedline.cli.encoder import open_encoder, read_passages
+
+    passages = read_passages(corpus)
+    encoder = open_encoder(model, work, uri)
+    documents = encoder.encode([passage.text for passage in passages], "document", dim)
+    scores = documents @ encoder.encode([query], "query", dim)[0]
+    best = scores.argsort(kind="stable")[::-1][:top]
+    if as_json:
+        rows = [
+            {"rank": n, "score": float(scores[i]), "id": passages[i].id, "text": passages[i].text}
+            for n, i in enumerate(best, 1)
+        ]
+        show({"query": query, "model": str(encoder.folder), "results": rows})
+        return
+    for rank, i in enumerate(best, 1):
+        typer.echo(f"{rank:>2}  {scores[i]:.3f}  {passages[i].id}  {_shorten(passages[i].text)}")
+
+
+def _shorten(text: str, width: int = 160) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"

@@ -1,0 +1,80 @@
+"""What every command shares: its common options, and one plain message on failure."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from embedline.errors import EmbedlineError
+
+P = ParamSpec("P")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
+Debug = Annotated[bool, typer.Option("--debug", help="On failure show the traceback too.")]
+Work = Annotated[Path, typer.Option("--work", help="Folder of runs, store, checkpoints and tracking.")]
+Preset = Annotated[str, typer.Argument(help="A shipped preset's name, or the path of a preset file.")]
+Overrides = Annotated[
+    list[str], typer.Option("-o", "--set", metavar="section.key=value", help="Change the preset; repeatable.")
+]
+Uri = Annotated[
+    str, typer.Option("--uri", help="Tracking server; else MLFLOW_TRACKING_URI, else the work folder's own.")
+]
+WORK = Path("runs")
+
+
+def command(function: Callable[P, int | None]) -> Callable[P, None]:
+    """Turn a function that returns an exit code (None: 0) into a command that fails with one message."""
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        debug, as_json = bool(kwargs.get("debug")), bool(kwargs.get("as_json"))
+        if debug:
+            os.environ["EMBEDLINE_DEBUG"] = "1"
+        try:
+            code = function(*args, **kwargs) or 0
+        except EmbedlineError as error:
+            code = _fail(str(error), error.exit_code, debug, as_json)
+        except KeyboardInterrupt:
+            code = _fail("interrupted.", 130, False, as_json)
+        except BrokenPipeError:
+            sys.stderr.close()
+            code = 1
+        except Exception as error:
+            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            code = _fail(f"unexpected {said} (--debug shows where).", 1, debug, as_json)
+        if code:
+            raise typer.Exit(code)
+
+    return guarded
+
+
+def show(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=1, default=str))
+
+
+def note(text: str) -> None:
+    """For people, beside the result: standard error."""
+    typer.echo(text, err=True)
+
+
+def absolute_preset(preset: str) -> str:
+    """A preset file's path that holds in other processes too."""
+    return str(Path(preset).resolve()) if Path(preset).suffix in {".yaml", ".yml"} else preset
+
+
+def _fail(message: str, code: int, debug: bool, as_json: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    if as_json:
+        show({"error": message, "exit_code": code})
+    else:
+        note(f"error: {message}")
+    return code

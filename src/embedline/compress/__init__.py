@@ -1,0 +1,1 @@
+"""Layer pruning, and healing by distillation from the unpruned model."""

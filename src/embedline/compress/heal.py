@@ -1,0 +1,157 @@
+"""Healing: what pruning broke is learnt again from the unpruned model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embedline.config.training import Optimization
+from embedline.errors import InputError
+from embedline.models.batching import token_batches
+from embedline.models.embedder import Embedder
+from embedline.training.engine import OnMetrics, train
+
+# Sharp enough that a text's nearest neighbours decide, soft enough that more than one of them does.
+TEMPERATURE = 0.05
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How near the student is to the teacher on texts: mean cosine, mean `distillation_loss`."""
+
+    cosine: float
+    loss: float
+
+
+def heal(
+    student: Embedder,
+    teacher: Embedder,
+    texts: Sequence[str],
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    batch_tokens: int,
+    seed: int,
+    bf16: bool,
+    checkpoints: Path,
+    on_metrics: OnMetrics,
+) -> None:
+    """Train `student` in place to give the vectors of `teacher` (of the same width) for `texts`.
+
+    A resumed healing ends where an uninterrupted one does: batch i depends on `seed` alone.
+
+    Args:
+        texts: with their prompts; used again in another order when there are fewer than steps × batch.
+        batch_tokens: tokens of a chunk, padding included: what bounds the memory, whatever the batch.
+
+    Raises:
+        InputError: no texts.
+    """
+    if not texts:
+        raise InputError("there are no texts to heal the pruned model with.", where="prune.heal_steps")
+    optimization = Optimization(  # type: ignore[call-arg]
+        steps=steps,
+        learning_rate=learning_rate,
+        warmup=0.1,
+        batch_tokens=batch_tokens,
+        checkpoint_every=max(1, steps // 4),
+        log_every=max(1, min(10, steps // 10)),
+    )
+    train(
+        student,
+        _Batches(texts, batch, steps, seed),
+        _HealStep(student, teacher, batch_tokens, bf16),
+        optimization,
+        checkpoints=checkpoints,
+        seed=seed,
+        on_metrics=on_metrics,
+    )
+
+
+def distillation_loss(student_BD: Tensor, teacher_BD: Tensor, teacher_ND: Tensor) -> Tensor:
+    """The loss of each of B texts (B,): be the teacher's vector, and see the batch as the teacher sees it.
+
+    All vectors have length 1. The first term is 1 − cosine. The second is the divergence of the student's
+    similarities to the batch's N teacher vectors from the teacher's own, as distributions (as in SEED, Fang et
+    al. 2021): it weighs the errors that change which texts are near. Since the other side of each similarity
+    is the teacher's, the loss of a batch is a sum over its texts, and chunks need no GradCache.
+    """
+    cosine = 1 - (student_BD * teacher_BD).sum(-1)
+    expected = F.log_softmax(teacher_BD @ teacher_ND.T / TEMPERATURE, dim=-1)
+    found = F.log_softmax(student_BD @ teacher_ND.T / TEMPERATURE, dim=-1)
+    return cosine + F.kl_div(found, expected, reduction="none", log_target=True).sum(-1)
+
+
+@torch.no_grad()
+def fidelity(student: Embedder, teacher: Embedder, texts: Sequence[str], *, batch_tokens: int) -> Fidelity:
+    """Measure `student` against `teacher` on texts that it should not have been healed with."""
+    found = torch.from_numpy(student.encode(texts, batch_tokens=batch_tokens))
+    expected = torch.from_numpy(teacher.encode(texts, batch_tokens=batch_tokens))
+    cosine = (found * expected).sum(-1).mean()
+    return Fidelity(float(cosine), float(distillation_loss(found, expected, expected).mean()))
+
+
+class _HealStep:
+    """One optimizer step: the teacher's vectors of the whole batch, then the student chunk by chunk."""
+
+    def __init__(self, student: Embedder, teacher: Embedder, batch_tokens: int, bf16: bool) -> None:
+        self.student, self.teacher = student, teacher.eval()
+        self.batch_tokens, self.bf16 = batch_tokens, bf16
+
+    def __call__(self, module: nn.Module, texts: list[str]) -> tuple[Tensor, dict[str, float]]:
+        self.student.eval()  # dropout would only blur what the teacher says; gradients flow all the same
+        device = self.student.device
+        self.teacher.to(device)
+        ids = self.student.tokenize(texts, max_length=self.student.spec.document_length)
+        chunks = token_batches([len(row) for row in ids], self.batch_tokens)
+        teacher_ND = torch.zeros(len(ids), self.teacher.width, device=device)
+        for rows in chunks:
+            with torch.no_grad():
+                teacher_ND[_index(rows, device)] = self._vectors(self.teacher, ids, rows)
+        total = torch.zeros((), device=device)
+        cosine = 0.0
+        for rows in chunks:
+            teacher_BD = teacher_ND[_index(rows, device)]
+            student_BD = self._vectors(self.student, ids, rows)
+            loss = distillation_loss(student_BD, teacher_BD, teacher_ND).sum() / len(ids)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+            cosine += float((student_BD.detach() * teacher_BD).sum()) / len(ids)
+        return total, {"cosine": cosine, "tokens": float(sum(map(len, ids)))}
+
+    def _vectors(self, model: Embedder, ids: list[list[int]], rows: np.ndarray) -> Tensor:
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=self.bf16):
+            vectors: Tensor = model(**model.pad([ids[i] for i in rows]))
+        return F.normalize(vectors.float(), dim=-1)
+
+
+class _Batches(Sequence[Any]):
+    """Batch i of a stream of shuffled passes over the texts."""
+
+    def __init__(self, texts: Sequence[str], batch: int, steps: int, seed: int) -> None:
+        self.texts, self.steps = texts, steps
+        self.batch = min(batch, len(texts))
+        passes = -(-steps * self.batch // len(texts))
+        generator = np.random.default_rng(seed)
+        self.order = np.concatenate([generator.permutation(len(texts)) for _ in range(passes)])
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, index: Any) -> list[str]:
+        if not 0 <= index < self.steps:
+            raise IndexError(index)
+        rows = self.order[index * self.batch : (index + 1) * self.batch]
+        return [self.texts[i] for i in rows]
+
+
+def _index(rows: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(rows)).to(device)

@@ -1,0 +1,11 @@
+"""What every section of the configuration has in common."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """Strict and frozen: no unknown keys, no silent conversions, no change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)

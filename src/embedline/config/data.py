@@ -1,0 +1,103 @@
+"""Sections about data: sources, evaluation sets, cleaning."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from embedline.config.base import Section
+
+TaskType = Literal[
+    "short-short", "short-long", "long-short", "long-long", "sts", "bitext", "classification", "clustering"
+]
+Stage = Literal["unsupervised", "supervised"]
+
+
+class Columns(Section):
+    """The names that a source uses for a record's fields; BGE's own by default."""
+
+    query: str = Field("query", description="column of the query text")
+    positive: str = Field("pos", description="column of the positive text, or list of texts")
+    negative: str = Field("neg", description="column of the negative texts; may be absent")
+    score: str = Field("score", description="column of a similarity score; may be absent")
+
+
+class Source(Section):
+    """One source of records (pairs, triplets)."""
+
+    name: str = Field("", description="name in reports and batches; the file's stem when empty")
+    path: str = Field(
+        description="file (.jsonl, .jsonl.gz, .parquet, .csv) or folder below data.root, an absolute path, "
+        "or hub:ORG/NAME"
+    )
+    split: str = Field("train", description="split of a hub dataset")
+    columns: Columns = Columns()  # type: ignore[call-arg]
+    task_type: TaskType | None = Field(None, description="overrides the rows' own task_type")
+    language: str | None = Field(None, description="overrides the rows' own lang (ru, en, en-ru)")
+    stages: list[Stage] = Field(["unsupervised", "supervised"], description="training stages that use it")
+    weight: float = Field(1.0, gt=0, description="multiplies the source's share of batches")
+    min_score: float | None = Field(None, description="rows scored below it are no positives: left out")
+    limit: int | None = Field(None, gt=0, description="take only the first rows")
+
+
+class CorpusSource(Section):
+    """One source of passages (pretraining, mining). JSONL, Parquet, CSV, a folder of texts, or hub:."""
+
+    name: str = ""
+    path: str = Field(description="as in sources")
+    split: str = "train"
+    text: str = Field("text", description="column of the text")
+    title: str = Field("title", description="column of the title; may be absent")
+    language: str = Field("ru", description="language of the passages")
+    weight: float = Field(1.0, gt=0, description="share in pretraining relative to its size")
+    limit: int | None = Field(None, gt=0)
+
+
+class EvaluationSet(Section):
+    """One held-out set, in the layout of `../eval`: corpus, queries and qrels, or sentence pairs."""
+
+    name: str = Field("", description="name in scores; the folder's name when empty")
+    path: str = Field(description="folder below data.root, or an absolute path")
+    kind: Literal["retrieval", "sts", "pairs", "bitext"] = "retrieval"
+    split: str = Field("test", description="file stem of sentence pairs (test, dev, validation)")
+    language: str = "ru"
+    task_type: TaskType | None = Field(None, description="chooses the prompts; short-long for retrieval")
+
+
+class DataConfig(Section):
+    """Where the text comes from."""
+
+    root: str = Field("", description="folder that relative paths start from; demo: is the shipped generator")
+    sources: list[Source] = Field(min_length=1)
+    corpus: list[CorpusSource] = []
+    evaluation: list[EvaluationSet] = Field([], description="sets scored by evaluate and protected by clean")
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> DataConfig:
+        for group in (self.sources, self.corpus, self.evaluation):
+            names = [item.name or item.path for item in group]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"two entries are called {name!r}; give them different names")
+        return self
+
+
+class CleanConfig(Section):
+    """What is thrown away, and why. Every rule counts what it removes."""
+
+    min_query_chars: int = Field(3, ge=1)
+    min_positive_chars: int = Field(10, ge=1)
+    max_chars: int = Field(20_000, ge=100, description="longer texts are cut, not dropped")
+    languages: list[str] = Field(["ru", "en"], description="languages a text may be written in")
+    exact_duplicates: bool = True
+    near_duplicates: bool = True
+    near_threshold: float = Field(0.9, gt=0, le=1, description="estimated Jaccard similarity of word 5-grams")
+    minhash_permutations: int = Field(64, ge=16)
+    decontaminate: bool = Field(True, description="drop rows that hold an evaluation query or answer")
+    consistency_top_k: int = Field(
+        2, ge=1, description="keep a pair when its positive ranks this high for the teacher (Nomic: 2)"
+    )
+    consistency_pool: int = Field(
+        100_000, ge=100, description="positives a pair competes against (Nomic: 1M)"
+    )

@@ -1,0 +1,157 @@
+"""From a preset's name or file, `extends:` and `-o section.key=value` to a validated `RunConfig`."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from embedline.config.schema import RunConfig
+from embedline.errors import InputError
+
+PRESETS = "embedline.pipelines.retrain"
+
+
+def preset_names() -> list[str]:
+    """The presets that travel with the package."""
+    folder = resources.files(PRESETS) / "presets"
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+def load_config(preset: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a preset (a shipped name, or the path of a YAML file), apply overrides, validate.
+
+    Args:
+        overrides: `section.key=value` each; the value is YAML, list items are addressed by index.
+
+    Raises:
+        InputError: no such preset, broken YAML, an unknown key (the nearest known one is named) or a value
+            of the wrong type, with the key and the file.
+    """
+    values = _read(preset, ())
+    for override in overrides:
+        _apply(values, override)
+    return validate_config(values, where=preset)
+
+
+def validate_config(values: dict[str, Any], *, where: str) -> RunConfig:
+    """`values` as a `RunConfig`, or one clear error for everything that is wrong with them."""
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        problems = [_explain(dict(item)) for item in error.errors(include_url=False)]
+        raise InputError("; ".join(problems) + ".", where=where, fix="") from error
+
+
+def _read(preset: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    text, where = _text_of(preset, seen)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"is not valid YAML ({' '.join(str(error).split())}).", where=where) from error
+    if not isinstance(values, dict):
+        raise InputError("a preset is a mapping of sections.", where=where)
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if parent in seen or parent == preset:
+        raise InputError(f"extends {parent!r}, which extends it again.", where=where)
+    return _merge(_read(parent, (*seen, preset)), values)
+
+
+def _text_of(preset: str, seen: tuple[str, ...]) -> tuple[str, str]:
+    path = Path(preset)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file() and seen:  # `extends:` is relative to the file that says it
+            path = Path(seen[-1]).parent / path
+        if not path.is_file():
+            raise InputError("no such preset file.", where=str(path))
+        return path.read_text(encoding="utf-8"), str(path)
+    known = preset_names()
+    if preset not in known:
+        raise InputError(
+            f"no preset is called {preset!r}.{_nearest(preset, known)}",
+            fix=f"Known: {', '.join(known)}; or give the path of a .yaml file.",
+        )
+    text = (resources.files(PRESETS) / "presets" / f"{preset}.yaml").read_text(encoding="utf-8")
+    return text, f"preset {preset}"
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"override {override!r} is not of the form section.key=value.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: the value is not valid YAML.") from error
+    *parents, last = key.strip().split(".")
+    node: Any = values
+    for part in parents:
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        elif isinstance(node, dict):
+            if node.get(part) is None:
+                node[part] = {}
+            node = node[part]
+        else:
+            raise InputError(f"override {override!r}: there is nothing at {part!r} to set a key of.")
+    if isinstance(node, list) and last.isdigit() and int(last) < len(node):
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise InputError(f"override {override!r}: there is nothing to set {last!r} of.")
+
+
+def _explain(item: dict[str, Any]) -> str:
+    location = tuple(item["loc"])
+    key = ".".join(str(part) for part in location) or "preset"
+    if item["type"] == "extra_forbidden":
+        return f"unknown key {key}{_nearest(str(location[-1]), _fields_at(location[:-1]))}"
+    if item["type"] == "missing":
+        return f"{key} is missing"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "value_error":
+        return f"{key}: {message}" if location else message
+    return f"{key}: {message[:1].lower()}{message[1:]}, got {item['input']!r}"
+
+
+def _nearest(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    """The keys that the schema knows at a place in the config."""
+    model: type[BaseModel] | None = RunConfig
+    for part in location:
+        if model is None:
+            return []
+        if isinstance(part, int) or part not in model.model_fields:
+            continue  # an index or a free key: the item's model is already at hand
+        model = _model_in(model.model_fields[part].annotation)
+    return list(model.model_fields) if model else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, BaseModel) else None
+    if get_origin(annotation) in {list, dict, types.UnionType, typing.Union}:
+        return next((m for m in map(_model_in, get_args(annotation)) if m), None)
+    return None

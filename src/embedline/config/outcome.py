@@ -1,0 +1,80 @@
+"""Sections about what comes out: export, evaluation, gate, promotion."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from embedline.config.base import Section
+
+
+class ExportConfig(Section):
+    """ONNX fp32 and int8, with a measured parity."""
+
+    opset: int = Field(18, ge=17, le=23)
+    int8: bool = True
+    parity_texts: int = Field(64, ge=4, description="texts the exported models are compared on")
+    min_cosine_fp32: float = Field(0.9999, gt=0, le=1, description="worst cosine to torch that passes")
+    min_cosine_int8: float = Field(0.95, gt=0, le=1)
+
+
+class EvaluateConfig(Section):
+    """What is scored, beside the sets in data.evaluation."""
+
+    mteb_tasks: list[str] = Field([], description="mteb task names, run through mteb's own classes")
+    mteb_root: str = Field(
+        "", description="folder with hub-layout copies (ORG/NAME) for machines without a hub"
+    )
+    stage_sets: list[str] = Field([], description="sets scored after every training stage; all when empty")
+    score_base: bool = Field(True, description="score model.base beside the candidate")
+    score_champion: bool = True
+    onnx_sets: list[str] = Field([], description="sets also scored through ONNX; none when empty")
+    bootstrap: int = Field(1000, ge=0, description="resamples of a confidence interval")
+    batch_tokens: int = Field(8192, ge=64)
+
+
+class Rule(Section):
+    """One bar: a score at least `min`, or not more than `max_drop` below the base or the champion."""
+
+    set: str = Field(description="evaluation set or mteb task; * is the mean of all retrieval sets")
+    metric: str = Field("main", description="metric of that set; main is its own main score")
+    min: float | None = None
+    against: Literal["base", "champion", "bm25", "untrained"] | None = None
+    max_drop: float | None = Field(None, description="points (0..1) it may lose against the other")
+    min_gain: float | None = Field(None, description="points (0..1) it must win against the other")
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> Rule:
+        if self.min is None and self.max_drop is None and self.min_gain is None:
+            raise ValueError("a rule needs one of min, max_drop, min_gain")
+        if (self.max_drop is not None or self.min_gain is not None) and self.against is None:
+            raise ValueError("max_drop and min_gain need `against`")
+        return self
+
+
+class GateConfig(Section):
+    """The pure decision. dry_run decides and says so, but never stops a promotion."""
+
+    mode: Literal["enabled", "dry_run", "disabled"] = "enabled"
+    rules: list[Rule] = []
+    max_drop_vs_champion: float | None = Field(0.01, description="mean of retrieval sets; none: not compared")
+    require_parity: bool = True
+
+
+class PromoteConfig(Section):
+    """Where a candidate is registered and whether the alias moves."""
+
+    model: str = Field("", description="registered model name; the run's name when empty")
+    alias: str = "champion"
+    move_alias: bool = Field(True, description="false: register only, a person promotes")
+    first_champion: str | None = Field(
+        None, description="outside model registered as version 1 and champion when there is none yet"
+    )
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    uri: str = Field("", description="tracking server; MLFLOW_TRACKING_URI, else sqlite in the work folder")
+    experiment: str = Field("embedline", description="experiment name")

@@ -1,0 +1,55 @@
+"""The whole run in one object: `RunConfig`."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from embedline.config.base import Section
+from embedline.config.data import CleanConfig, DataConfig
+from embedline.config.model import ModelConfig, Prompt, PruneConfig, TeacherConfig
+from embedline.config.outcome import EvaluateConfig, ExportConfig, GateConfig, PromoteConfig, TrackingConfig
+from embedline.config.training import ContrastiveConfig, MineConfig, PretrainConfig, RuntimeConfig
+
+
+class RunConfig(Section):
+    """A preset is the whole run."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="of the run and of the registered model")
+    description: str = ""
+    seed: int = 0
+    data: DataConfig
+    clean: CleanConfig = CleanConfig()
+    model: ModelConfig = ModelConfig()  # type: ignore[call-arg]
+    prompts: dict[str, Prompt] = Field(
+        {}, description="by task or source name, then by task type; `default` for the rest"
+    )
+    teacher: TeacherConfig | None = None
+    prune: PruneConfig = PruneConfig()  # type: ignore[call-arg]
+    pretrain: PretrainConfig = PretrainConfig()  # type: ignore[call-arg]
+    unsupervised: ContrastiveConfig = ContrastiveConfig()  # type: ignore[call-arg]
+    mine: MineConfig = MineConfig()  # type: ignore[call-arg]
+    supervised: ContrastiveConfig = ContrastiveConfig()  # type: ignore[call-arg]
+    export: ExportConfig = ExportConfig()  # type: ignore[call-arg]
+    evaluate: EvaluateConfig = EvaluateConfig()  # type: ignore[call-arg]
+    gate: GateConfig = GateConfig()  # type: ignore[call-arg]
+    promote: PromoteConfig = PromoteConfig()  # type: ignore[call-arg]
+    tracking: TrackingConfig = TrackingConfig()  # type: ignore[call-arg]
+    runtime: RuntimeConfig = RuntimeConfig()  # type: ignore[call-arg]
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> RunConfig:
+        if self.model.base is None and not self.pretrain.enabled and self.prune.when == "before":
+            raise ValueError(
+                "prune.when: before needs model.base; a model from scratch has no layers to drop"
+            )
+        width = self.model.settings.get("hidden_size")
+        for dim in self.model.dims:
+            if width is not None and dim > width:
+                raise ValueError(f"model.dims: {dim} is larger than the model's width {width}")
+        for stage in ("unsupervised", "supervised"):
+            config: ContrastiveConfig = getattr(self, stage)
+            if not config.in_batch_negatives and config.negatives == 0:
+                raise ValueError(f"{stage}: in_batch_negatives: false needs negatives: 1 or more")
+            if config.matryoshka_weights and len(config.matryoshka_weights) != len(self.model.dims):
+                raise ValueError(f"{stage}.matryoshka_weights: one weight for each of model.dims")
+        return self

@@ -1,0 +1,78 @@
+"""Sections about training: the three stages, mining, the machine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from embedline.config.base import Section
+
+
+class Optimization(Section):
+    """What every stage needs to know about its steps."""
+
+    enabled: bool = Field(True, description="a stage that is off hands its input on")
+    steps: int = Field(1000, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps")
+    schedule: Literal["linear", "cosine", "constant", "warmup_stable_decay"] = "linear"
+    weight_decay: float = Field(0.01, ge=0)
+    beta2: float = Field(0.98, gt=0, lt=1)
+    clip: float = Field(1.0, gt=0)
+    batch_tokens: int = Field(4096, ge=64, description="tokens of one chunk, padding included")
+    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
+    log_every: int = Field(10, ge=1)
+
+
+class PretrainConfig(Optimization):
+    """RetroMAE (Xiao et al. 2022): encoder MLM plus a one-layer enhanced decoder."""
+
+    batch: int = Field(64, ge=1, description="passages a step")
+    length: int = Field(128, ge=16, description="tokens of a passage")
+    encoder_mask: float = Field(0.3, gt=0, lt=1)
+    decoder_mask: float = Field(0.5, gt=0, lt=1)
+    decoder_targets: float = Field(
+        1.0, gt=0, le=1, description="share of tokens the decoder predicts (paper: all; fewer is faster)"
+    )
+
+
+class ContrastiveConfig(Optimization):
+    """InfoNCE over pairs or triplets, with GradCache, single-source batches and Matryoshka."""
+
+    batch: int = Field(256, ge=2, description="pairs a step; all from one source")
+    temperature: float = Field(0.02, gt=0)
+    symmetric: bool = Field(False, description="also score documents against queries")
+    negatives: int = Field(0, ge=0, description="hard negatives a query (supervised: up to 7)")
+    in_batch_negatives: bool = True
+    false_negative_margin: float | None = Field(
+        0.1, description="in-batch documents scoring above positive + margin are masked (GISTEmbed's rule)"
+    )
+    matryoshka: bool = Field(False, description="the loss also on model.dims")
+    matryoshka_weights: list[float] = Field([], description="one a dim; equal when empty")
+    prompts: bool = Field(True, description="put the prompts before the texts")
+    resident_tokens: int = Field(
+        0, ge=0, description="tokens whose graph GradCache may keep instead of computing it twice"
+    )
+    max_share: float = Field(1.0, gt=0, le=1, description="largest share of batches one source may take")
+    size_exponent: float = Field(0.7, ge=0, le=1, description="share of a source ~ rows ** exponent × weight")
+
+
+class MineConfig(Section):
+    """Hard negatives: exact top-k of the current model, kept when clearly below the positive."""
+
+    enabled: bool = True
+    negatives: int = Field(7, ge=1, le=50, description="a query")
+    depth: int = Field(100, ge=1, description="candidates looked at a query")
+    skip_top: int = Field(0, ge=0, description="best candidates left out as likely positives")
+    margin: float = Field(0.95, gt=0, le=1, description="keep a candidate below margin × positive's score")
+    sampling: Literal["top", "random"] = Field(
+        "top", description="hardest first, or a seeded draw from the depth"
+    )
+
+
+class RuntimeConfig(Section):
+    """The machine."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int | None = Field(None, ge=1, description="CPU threads; all when empty")

@@ -1,0 +1,198 @@
+"""A dataset in, a clean one out: what is thrown away is counted by rule and source, and kept to look at."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embedline.config.data import CleanConfig
+from embedline.data.consistency import Encode, consistent
+from embedline.data.decontaminate import Protected
+from embedline.data.dedup import Signatures, representatives, signatures
+from embedline.data.funnel import Funnel
+from embedline.data.screen import Judged, Screen
+from embedline.data.tables import (
+    CORPUS,
+    PASSAGE_SCHEMA,
+    RECORD_SCHEMA,
+    RECORDS,
+    Row,
+    RowWriter,
+    read_batches,
+    read_rows,
+    rows_of,
+    with_rule,
+)
+from embedline.errors import InputError
+
+FUNNEL, REJECTED, REJECTED_CORPUS = "funnel.json", "rejected.parquet", "rejected_corpus.parquet"
+
+Judge = Callable[[Row, Counter[str]], Judged]
+
+
+@dataclass(frozen=True)
+class _Table:
+    name: str
+    file: str
+    rejected: str
+    schema: Any
+
+
+_RECORDS = _Table("records", RECORDS, REJECTED, RECORD_SCHEMA)
+_CORPUS = _Table("corpus", CORPUS, REJECTED_CORPUS, PASSAGE_SCHEMA)
+
+
+def clean(
+    dataset_folder: Path,
+    evaluation_folder: Path | None,
+    out_folder: Path,
+    config: CleanConfig,
+    teacher_encode: Encode | None = None,
+    teacher_languages: Sequence[str] = ("en",),
+) -> Funnel:
+    """Apply the rules of `config` to the records and the corpus of a dataset.
+
+    Row by row: tidy, empty, too short, language, evaluation text, exact duplicate (`screen`). Then over all
+    rows: near duplicates, and with a teacher the consistency filter. Writes `records.parquet`,
+    `corpus.parquet`, what was rejected with its `rule` (`rejected.parquet`, `rejected_corpus.parquet`; tidied
+    as far as the rule that rejected it) and `funnel.json`. Rows are streamed: memory keeps signatures only.
+
+    Args:
+        evaluation_folder: sets laid out by `evaluation_sets`; none: nothing is protected.
+        teacher_encode: texts to vectors; judges records whose language is one of `teacher_languages`.
+
+    Raises:
+        InputError: no record is left.
+        StepError: rows were lost (a fault of this program).
+    """
+    out_folder.mkdir(parents=True, exist_ok=True)
+    protects = config.decontaminate and evaluation_folder is not None
+    protected = Protected.read(evaluation_folder) if protects and evaluation_folder else Protected()
+    funnel = Funnel()
+    teacher = _Teacher(teacher_encode, tuple(teacher_languages), config) if teacher_encode else None
+    records, passages = Screen(config, protected), Screen(config, protected)
+    _clean_table(_RECORDS, dataset_folder, out_folder, config, records.record, funnel, teacher)
+    _clean_table(_CORPUS, dataset_folder, out_folder, config, passages.passage, funnel, None)
+    funnel.assert_conserved()
+    if funnel.rows_out("records") == 0:
+        worst = ", ".join(f"{rule} {count}" for rule, count in funnel.rejected("records").most_common(3))
+        raise InputError(
+            f"no record of {funnel.rows_in('records')} is left after cleaning (rejected by {worst}).",
+            where="clean",
+            fix="Loosen the rules in the `clean` section, or look at the sources.",
+        )
+    text = json.dumps(funnel.as_json(), ensure_ascii=False, indent=1)
+    (out_folder / FUNNEL).write_text(text + "\n", encoding="utf-8")
+    return funnel
+
+
+def _clean_table(
+    table: _Table,
+    dataset_folder: Path,
+    out_folder: Path,
+    config: CleanConfig,
+    judge: Judge,
+    funnel: Funnel,
+    teacher: _Teacher | None,
+) -> None:
+    with (
+        tempfile.TemporaryDirectory(dir=out_folder) as scratch,
+        RowWriter(out_folder / table.rejected, with_rule(table.schema)) as rejected,
+    ):
+        staged = Path(scratch) / table.file
+        with RowWriter(staged, table.schema, compression="none") as writer:
+            batches = read_batches(dataset_folder / table.file)
+            found = _screen(batches, table, config, judge, funnel, writer, rejected)
+        rules = np.full(writer.count, None, dtype=object)
+        if config.near_duplicates:
+            groups = representatives(found, config.near_threshold)
+            rules[groups != np.arange(len(groups))] = "near_duplicate"
+        if teacher is not None:
+            rules[teacher.inconsistent(staged, rules)] = "inconsistent"
+        with RowWriter(out_folder / table.file, table.schema) as writer:
+            _part(staged, rules, table, funnel, writer, rejected)
+
+
+def _screen(
+    batches: Iterator[Any],
+    table: _Table,
+    config: CleanConfig,
+    judge: Judge,
+    funnel: Funnel,
+    writer: RowWriter,
+    rejected: RowWriter,
+) -> Signatures:
+    """Rows that pass go to `writer`, the others to `rejected`; returns the signatures of those that pass."""
+    found: list[Signatures] = []
+    for batch in batches:
+        forms: list[tuple[str, ...]] = []
+        for row in rows_of(batch):
+            stage = funnel.stage(table.name, row["source"])
+            stage.rows_in += 1
+            judged = judge(row, stage.changed)
+            if judged.rule is None:
+                writer.write(judged.row)
+                forms.append(judged.forms)
+            else:
+                rejected.write({**judged.row, "rule": judged.rule})
+                stage.count(judged.rule)
+        if config.near_duplicates and forms:
+            sides = [signatures(side, config.minhash_permutations) for side in zip(*forms, strict=True)]
+            found.append(np.concatenate(sides, axis=1))
+    return np.concatenate(found) if found else np.empty((0, 1, config.minhash_permutations), dtype=np.uint32)
+
+
+def _part(
+    staged: Path,
+    rules: npt.NDArray[np.object_],
+    table: _Table,
+    funnel: Funnel,
+    writer: RowWriter,
+    rejected: RowWriter,
+) -> None:
+    """Rows without a rule go to `writer`, the others to `rejected`, whole batches at a time."""
+    start = 0
+    for batch in read_batches(staged):
+        verdicts = rules[start : start + batch.num_rows]
+        start += batch.num_rows
+        tally = Counter(zip(batch["source"].to_pylist(), verdicts, strict=True))
+        for (source, rule), count in tally.items():
+            funnel.stage(table.name, source).count(rule, count)
+        stays = np.array([rule is None for rule in verdicts], dtype=bool)
+        writer.write_batch(batch.filter(pa.array(stays)))
+        went = batch.filter(pa.array(~stays))
+        rejected.write_batch(went.append_column("rule", pa.array(verdicts[~stays], pa.string())))
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    encode: Encode
+    languages: tuple[str, ...]
+    config: CleanConfig
+
+    def inconsistent(self, staged: Path, rules: npt.NDArray[np.object_]) -> list[int]:
+        """Rows, not rejected so far, none of whose positives the teacher ranks high enough for the query."""
+        owners: list[int] = []
+        queries: list[str] = []
+        positives: list[str] = []
+        for index, row in enumerate(read_rows(staged)):
+            if rules[index] is None and row["language"] in self.languages:
+                owners += [index] * len(row["positives"])
+                queries += [row["query"]] * len(row["positives"])
+                positives += row["positives"]
+        if not owners:
+            return []
+        kept = consistent(
+            queries, positives, self.encode, self.config.consistency_top_k, self.config.consistency_pool
+        )
+        stands = {owner for owner, keep in zip(owners, kept, strict=True) if keep}
+        return sorted(set(owners) - stands)

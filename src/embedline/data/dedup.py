@@ -1,0 +1,123 @@
+"""Near duplicates by MinHash and locality-sensitive hashing (Broder 1997; Leskovec et al., Mining of Massive
+Datasets, chapter 3), hashed and grouped by Daft."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from embedline.data.engine import daft
+
+NGRAM_WORDS = 5
+MIN_RECALL = 0.99
+_SEED = 1
+
+# N × sides × permutations: a passage has one side, a record has two, its query and its positives
+Signatures = npt.NDArray[np.uint32]
+
+
+def signatures(texts: Sequence[str], permutations: int) -> Signatures:
+    """MinHash signatures (N × 1 × permutations) over the word 5-grams of texts in comparison form.
+
+    A text of fewer than five words is one n-gram: it is a near duplicate only of its equal.
+    """
+    if not texts:
+        return np.empty((0, 1, permutations), dtype=np.uint32)
+    engine = daft()
+    frame = engine.from_arrow(pa.table({"text": pa.array(texts, pa.large_string())}))
+    hashed = engine.col("text").minhash(
+        num_hashes=permutations, ngram_size=NGRAM_WORDS, seed=_SEED, hash_function="xxhash64"
+    )
+    column = frame.select(hashed.alias("signature")).to_arrow()["signature"].combine_chunks()
+    return np.asarray(column.flatten()).astype(np.uint32).reshape(len(texts), 1, permutations)
+
+
+def bands(permutations: int, threshold: float) -> tuple[int, int]:
+    """Bands and rows a band: the most selective split that still finds pairs at the threshold.
+
+    Two texts of similarity s share a band with probability 1 − (1 − s^rows)^bands. Taken is the largest
+    `rows` for which that is at least `MIN_RECALL` at s = threshold (one row a band when there is none).
+    """
+    for rows in range(permutations, 1, -1):
+        count = permutations // rows
+        if 1 - (1 - threshold**rows) ** count >= MIN_RECALL:
+            return count, rows
+    return permutations, 1
+
+
+def representatives(found: Signatures, threshold: float) -> npt.NDArray[np.int64]:
+    """For each row the first row of its group of near duplicates; a row without any stands for itself.
+
+    Candidates share a band; they are near when on every side the share of equal hashes (the estimate of the
+    Jaccard similarity) reaches `threshold`: one passage with two questions is two records. Groups are the
+    connected components: which rows group together does not depend on their order, the representative does.
+    """
+    if len(found) == 0:
+        return np.empty(0, dtype=np.int64)
+    # equal signatures first, so that a text repeated ten thousand times is one member of its bucket
+    _, first, inverse = np.unique(_as_bytes(found), return_index=True, return_inverse=True)
+    distinct = found[first]
+    parent = np.arange(len(distinct))
+    for bucket in _buckets(distinct, threshold):
+        for a, b in _near_pairs(distinct, bucket, threshold):
+            _join(parent, a, b)
+    roots = np.array([_root(parent, i) for i in range(len(parent))], dtype=np.int64)
+    first_of_root = np.full(len(parent), len(found), dtype=np.int64)
+    np.minimum.at(first_of_root, roots, first)
+    result: npt.NDArray[np.int64] = first_of_root[roots[inverse.reshape(-1)]]
+    return result
+
+
+def _as_bytes(found: Signatures) -> npt.NDArray[np.void]:
+    rows = np.ascontiguousarray(found).reshape(len(found), -1)
+    return rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)
+
+
+def _buckets(found: Signatures, threshold: float) -> Iterator[npt.NDArray[np.int64]]:
+    """Rows that agree on a whole band, two or more of them, band by band."""
+    engine = daft()
+    width = found.shape[1] * found.shape[2]
+    count, rows = bands(width, threshold)
+    # hashes of the sides alternate, so that a band is shared only by rows that agree on all sides
+    values = pa.array(found.transpose(0, 2, 1).reshape(-1))
+    column = pa.FixedSizeListArray.from_arrays(values, width)
+    frame = engine.from_arrow(pa.table({"row": pa.array(np.arange(len(found))), "signature": column}))
+    slice_of, hash_of, col = engine.functions.slice, engine.functions.hash, engine.col
+    for band in range(count):
+        key = hash_of(slice_of(col("signature"), band * rows, (band + 1) * rows))
+        grouped = (
+            frame.select(col("row"), key.alias("key"))
+            .groupby("key")
+            .agg(col("row").list_agg().alias("members"), col("row").count().alias("size"))
+            .where(col("size") > 1)
+            .select("members")
+            .to_arrow()
+        )
+        for members in grouped["members"].to_pylist():
+            yield np.array(sorted(members))
+
+
+def _near_pairs(
+    found: Signatures, bucket: npt.NDArray[np.int64], threshold: float
+) -> Iterator[tuple[int, int]]:
+    needed = threshold * found.shape[2]
+    rows = found[bucket]
+    for i in range(len(bucket) - 1):
+        equal = (rows[i + 1 :] == rows[i]).sum(axis=2).min(axis=1)
+        for j in np.flatnonzero(equal >= needed):
+            yield int(bucket[i]), int(bucket[i + 1 + j])
+
+
+def _root(parent: npt.NDArray[np.int64], row: int) -> int:
+    while parent[row] != row:
+        parent[row] = parent[parent[row]]
+        row = int(parent[row])
+    return row
+
+
+def _join(parent: npt.NDArray[np.int64], a: int, b: int) -> None:
+    a, b = _root(parent, a), _root(parent, b)
+    parent[max(a, b)] = min(a, b)

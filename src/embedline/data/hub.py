@@ -1,0 +1,74 @@
+"""Hub datasets, folders in the hub's layout and Parquet files, all through `datasets`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from embedline.data.lines import Line
+from embedline.errors import InputError
+
+PREFIX = "hub:"
+
+
+def hub_name(path: str) -> tuple[str, str | None, str | None]:
+    """`hub:ORG/NAME[/CONFIG][@REVISION]` as name, configuration, revision.
+
+    Raises:
+        InputError: it has no organisation or no name.
+    """
+    name, _, revision = path.removeprefix(PREFIX).partition("@")
+    parts = name.split("/")
+    if len(parts) not in {2, 3} or not all(parts):
+        raise InputError(
+            "is not a hub dataset.", where=path, fix="Write hub:ORG/NAME, hub:ORG/NAME/CONFIG or …@REVISION."
+        )
+    return "/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision or None
+
+
+def read_hub(path: str, split: str, root: Path) -> Iterator[Line]:
+    """Rows of a hub dataset; a copy at `root/ORG/NAME` is read instead where there is one.
+
+    Raises:
+        InputError: the dataset, its configuration or the split cannot be loaded.
+    """
+    name, configuration, revision = hub_name(path)
+    if (root / name).is_dir():
+        return read_folder(root / name, split, configuration)
+    fix = f"Check the name, the split and the network, or put a copy at {root / name}."
+    return _rows(f"{path}[{split}]", fix, path=name, name=configuration, revision=revision, split=split)
+
+
+def read_folder(folder: Path, split: str, configuration: str | None = None) -> Iterator[Line]:
+    """Rows of a folder laid out like a hub dataset (data files, optionally a README.md with `configs`).
+
+    Raises:
+        InputError: the folder, its configuration or the split cannot be loaded.
+    """
+    fix = "Check the split, the README.md's configs and the files."
+    return _rows(f"{folder}[{split}]", fix, path=str(folder), name=configuration, split=split, streaming=True)
+
+
+def read_parquet(path: Path) -> Iterator[Line]:
+    """Rows of one Parquet file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    fix = "Check the file, or fetch it again."
+    return _rows(str(path), fix, path="parquet", data_files=str(path), split="train", streaming=True)
+
+
+def _rows(where: str, fix: str, **arguments: Any) -> Iterator[Line]:
+    # streaming: what already lies on this machine is not copied into the cache of `datasets`
+    import datasets
+
+    datasets.disable_progress_bars()
+    number = 0
+    try:
+        for number, values in enumerate(datasets.load_dataset(**arguments), 1):
+            yield Line(where, number, dict(values))
+    except Exception as error:  # a hub, a file format or a network: `datasets` raises dozens of kinds
+        first = (str(error) or type(error).__name__).strip().splitlines()[0]
+        raise InputError(f"cannot be read after row {number} ({first}).", where=where, fix=fix) from error

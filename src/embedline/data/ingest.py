@@ -1,0 +1,165 @@
+"""Sources in, one dataset out: records, corpus, and a quarantine for what could not be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from embedline.config.data import CorpusSource, Source
+from embedline.data.lines import Line, shorten
+from embedline.data.records import Ids, MalformedRowError, passage_of, record_of
+from embedline.data.sources import read_source, source_name
+from embedline.data.tables import CORPUS, PASSAGE_SCHEMA, QUARANTINE, RECORD_SCHEMA, RECORDS, Row, RowWriter
+from embedline.errors import InputError, StepError
+
+MAX_MALFORMED_SHARE = 0.5
+
+
+@dataclass
+class SourceCounts:
+    """What became of the rows of one source; read = accepted + quarantined + left_out."""
+
+    source: str
+    table: str
+    path: str
+    read: int = 0
+    accepted: int = 0
+    quarantined: int = 0
+    left_out: int = 0
+
+
+@dataclass
+class IngestReport:
+    """Counts by source, in the order of the configuration."""
+
+    sources: list[SourceCounts] = field(default_factory=list)
+
+    def total(self, count: str, table: str | None = None) -> int:
+        """The sum of one count (`read`, `accepted`, …) over the sources of a table, or of all."""
+        return sum(getattr(s, count) for s in self.sources if table in {None, s.table})
+
+    def as_json(self) -> list[dict[str, Any]]:
+        return [asdict(source) for source in self.sources]
+
+    def markdown(self) -> str:
+        rows = [
+            f"| {s.source} | {s.table} | {s.read} | {s.accepted} | {s.quarantined} | {s.left_out} |"
+            for s in self.sources
+        ]
+        head = "| source | table | read | accepted | quarantined | left out |\n|---|---|---:|---:|---:|---:|"
+        return "\n".join([head, *rows])
+
+
+def ingest(
+    sources: Sequence[Source], corpus: Sequence[CorpusSource], root: Path, out_folder: Path
+) -> IngestReport:
+    """Read every source into `records.parquet`, `corpus.parquet` and `quarantine.jsonl` below `out_folder`.
+
+    Args:
+        root: folder that relative paths start from.
+
+    Raises:
+        InputError: a source does not exist, cannot be read, is empty, or is malformed for the greater part.
+        StepError: rows were lost on the way (a fault of this program).
+    """
+    out_folder.mkdir(parents=True, exist_ok=True)
+    report = IngestReport()
+    with ExitStack() as open_files:
+        quarantine = open_files.enter_context((out_folder / QUARANTINE).open("w", encoding="utf-8"))
+        records = open_files.enter_context(RowWriter(out_folder / RECORDS, RECORD_SCHEMA))
+        passages = open_files.enter_context(RowWriter(out_folder / CORPUS, PASSAGE_SCHEMA))
+        record_ids, passage_ids = Ids(), Ids()
+        for source in sources:
+            name = source_name(source.name, source.path)
+            lines = read_source(source.path, root, source.split)
+            counts = SourceCounts(name, "records", source.path)
+            report.sources.append(counts)
+            _take(
+                islice(lines, source.limit),
+                counts,
+                lambda values, s=source, n=name: record_of(values, s, n, record_ids),  # type: ignore[misc]
+                records,
+                quarantine,
+                source.min_score,
+            )
+        for passage_source in corpus:
+            name = source_name(passage_source.name, passage_source.path)
+            lines = read_source(passage_source.path, root, passage_source.split, texts=True)
+            counts = SourceCounts(name, "corpus", passage_source.path)
+            report.sources.append(counts)
+            _take(
+                islice(lines, passage_source.limit),
+                counts,
+                lambda values, s=passage_source, n=name: passage_of(values, s, n, passage_ids),  # type: ignore[misc]
+                passages,
+                quarantine,
+            )
+    _assert_conserved(report, records.count, passages.count)
+    return report
+
+
+def _take(
+    lines: Iterator[Line],
+    counts: SourceCounts,
+    convert: Callable[[dict[str, Any]], Row],
+    writer: RowWriter,
+    quarantine: IO[str],
+    min_score: float | None = None,
+) -> None:
+    first: Line | None = None
+    for line in lines:
+        counts.read += 1
+        try:
+            if line.values is None:
+                raise MalformedRowError(line.reason)
+            row = convert(line.values)
+        except MalformedRowError as error:
+            excerpt = line.excerpt or shorten(json.dumps(line.values, ensure_ascii=False, default=str))
+            bad = Line(line.file, line.line, None, str(error), excerpt)
+            first = first or bad
+            counts.quarantined += 1
+            quarantine.write(_quarantined(bad, counts.source))
+            continue
+        if min_score is not None and row["score"] is not None and row["score"] < min_score:
+            counts.left_out += 1  # a pair that its source rates low is no positive, and no fault either
+        else:
+            counts.accepted += 1
+            writer.write(row)
+    _judge(counts, first)
+
+
+def _quarantined(line: Line, source: str) -> str:
+    entry = {
+        "source": source,
+        "file": line.file,
+        "line": line.line,
+        "reason": line.reason,
+        "excerpt": line.excerpt,
+    }
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def _judge(counts: SourceCounts, first: Line | None) -> None:
+    where = f"source {counts.source!r} ({counts.path})"
+    if counts.read == 0:
+        raise InputError("is empty.", where=where, fix="Remove it from the preset, or give it rows.")
+    if first is not None and counts.quarantined > MAX_MALFORMED_SHARE * counts.read:
+        raise InputError(
+            f"{counts.quarantined} of {counts.read} rows are malformed; the first: {first.reason} "
+            f"({first.file}:{first.line}).",
+            where=where,
+            fix="Correct the file, or name its columns under `columns` (records) or `text` (corpus).",
+        )
+
+
+def _assert_conserved(report: IngestReport, records: int, passages: int) -> None:
+    for counts in report.sources:
+        if counts.read != counts.accepted + counts.quarantined + counts.left_out:
+            raise StepError("rows were lost while reading.", where=f"source {counts.source!r}")
+    if (records, passages) != (report.total("accepted", "records"), report.total("accepted", "corpus")):
+        raise StepError("fewer rows were written than accepted.")

@@ -1,0 +1,73 @@
+"""A check by script: enough to tell Russian from English, and to leave alone what it cannot tell."""
+
+from __future__ import annotations
+
+import re
+
+SAMPLE_CHARS = 600
+MIN_LETTERS, MIN_WORDS = 40, 5
+# Russian documentation is full of Latin identifiers; English documentation hardly ever holds Cyrillic.
+MIN_CYRILLIC_IN_RU = 0.15
+MIN_LATIN_IN_EN = 0.75
+MIN_PROSE = 0.6
+
+_CYRILLIC = re.compile(r"[\u0400-\u052f]+")
+_LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]+")
+_OTHER = re.compile(r"[^\W\d_A-Za-z\u00c0-\u024f\u0400-\u052f]+")
+_PROSE_WORD = re.compile(r"""[("'«“]*[A-Za-z\u00c0-\u024f]?[a-z\u00df-\u024f'’-]*[)"'»”.,;:!?]*""")
+
+
+def letters(text: str) -> tuple[int, int, int]:
+    """Cyrillic, Latin and other letters in the first `SAMPLE_CHARS` characters."""
+    sample = text[:SAMPLE_CHARS]
+    without_cyrillic = _CYRILLIC.sub("", sample)
+    without_latin = _LATIN.sub("", without_cyrillic)
+    without_other = _OTHER.sub("", without_latin)
+    return (
+        len(sample) - len(without_cyrillic),
+        len(without_cyrillic) - len(without_latin),
+        len(without_latin) - len(without_other),
+    )
+
+
+def is_written_in(text: str, language: str) -> bool:
+    """Whether `text` may be `language` (ru, en); of other languages nothing is known, so they may.
+
+    Undecidable counts as yes. Russian documentation has titles that are all product names and passages that
+    are all code: a Latin text is not Russian only when it is long enough and reads as prose. A Cyrillic one
+    does not pass as English.
+    """
+    if language not in {"ru", "en"}:
+        return True
+    cyrillic, latin, other = letters(text)
+    total = cyrillic + latin + other
+    if total == 0:
+        return True
+    if language == "en":
+        return latin >= MIN_LATIN_IN_EN * total
+    if other > cyrillic + latin:
+        return False
+    return total < MIN_LETTERS or cyrillic >= MIN_CYRILLIC_IN_RU * total or not _is_latin_prose(text)
+
+
+def _is_latin_prose(text: str) -> bool:
+    """Whether most of the words are plain words, and not identifiers, constants, numbers and addresses."""
+    words = text[:SAMPLE_CHARS].split()
+    plain = sum(_PROSE_WORD.fullmatch(word) is not None for word in words)
+    return len(words) >= MIN_WORDS and plain >= MIN_PROSE * len(words)
+
+
+def may_be(text: str, language: str) -> bool:
+    """As `is_written_in`; either side of a cross-lingual record (`en-ru`) may be in either language."""
+    return any(is_written_in(text, part) for part in language.split("-"))
+
+
+def guess(text: str) -> str:
+    """`ru`, `en`, or nothing when the scripts do not tell."""
+    cyrillic, latin, other = letters(text)
+    total = cyrillic + latin + other
+    if total == 0:
+        return ""
+    if cyrillic >= MIN_CYRILLIC_IN_RU * total and cyrillic >= other:
+        return "ru"
+    return "en" if latin >= MIN_LATIN_IN_EN * total else ""

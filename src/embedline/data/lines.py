@@ -1,0 +1,135 @@
+"""Files of one row a line, JSON or CSV, read so that one bad row is one bad row and not a failed load."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedline.errors import InputError
+
+_BOM = b"\xef\xbb\xbf"
+_EXCERPT = 200
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a source and where it stands.
+
+    Args:
+        line: 1-based line of a text file; 1-based row of a Parquet file or a hub dataset.
+        values: the row's columns, or None when it cannot be read: then `reason` says why.
+        excerpt: the beginning of an unreadable row.
+    """
+
+    file: str
+    line: int
+    values: dict[str, Any] | None
+    reason: str = ""
+    excerpt: str = ""
+
+
+def shorten(text: str) -> str:
+    """The beginning of a row, safe to write as UTF-8 whatever it holds."""
+    return text[:_EXCERPT].encode("utf-8", "backslashreplace").decode()
+
+
+def read_jsonl(path: Path) -> Iterator[Line]:
+    """Rows of a JSON-lines file, plain or gzip; blank lines are no rows.
+
+    Raises:
+        InputError: the file cannot be opened, or is not (or not wholly) gzip although its name says so.
+    """
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                text = raw.removeprefix(_BOM) if number == 1 else raw
+                if text.strip():
+                    yield _json_line(str(path), number, text.strip())
+    except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(f"{path}:{number + 1}", error) from error
+
+
+def _json_line(file: str, number: int, raw: bytes) -> Line:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        reason = f"invalid UTF-8 at byte {error.start + 1}"
+        excerpt = raw[: 4 * _EXCERPT].decode("utf-8", "backslashreplace")
+        return Line(file, number, None, reason, shorten(excerpt))
+    try:
+        values = json.loads(text)
+        if b"\\u" in raw:  # an escape can spell half of a surrogate pair, which is no text
+            json.dumps(values, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return Line(file, number, None, "invalid UTF-8: a lone surrogate escape", shorten(text))
+    except (ValueError, RecursionError) as error:
+        return Line(file, number, None, f"invalid JSON: {error}", shorten(text))
+    if not isinstance(values, dict):
+        return Line(file, number, None, f"not a JSON object but {type(values).__name__}", shorten(text))
+    return Line(file, number, values)
+
+
+def read_csv(path: Path, delimiter: str = ",") -> Iterator[Line]:
+    """Rows of a CSV file with a header; every value stays the string that it is.
+
+    Read with the standard library, not with a data frame: that would turn a query `null` into no query and
+    `007` into 7, and would refuse the whole file for one row.
+
+    Raises:
+        InputError: the file cannot be opened or has no header.
+    """
+    try:
+        # surrogateescape marks the undecodable bytes, so that they cost their own row only
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            header = next(reader, None)
+            if not header:
+                raise InputError("has no header line.", where=str(path), fix="Name the columns in line 1.")
+            yield from _csv_rows(reader, header, str(path))
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+    except csv.Error as error:
+        raise unreadable(f"{path}:1", error) from error
+
+
+def _csv_rows(reader: Any, header: list[str], file: str) -> Iterator[Line]:
+    while True:
+        start = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Line(file, start, None, f"invalid CSV: {error}")
+            continue
+        if not row:
+            continue
+        text = ",".join(row)
+        if len(row) != len(header):
+            reason = f"{len(row)} fields where the header has {len(header)}"
+            yield Line(file, start, None, reason, shorten(text))
+        elif not _is_text(text):
+            yield Line(file, start, None, "invalid UTF-8", shorten(text))
+        else:
+            yield Line(file, start, dict(zip(header, row, strict=True)))
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def unreadable(where: str, error: Exception) -> InputError:
+    """The file as a whole is of no use."""
+    first = (str(error) or type(error).__name__).strip().splitlines()[0]
+    return InputError(f"cannot be read ({first}).", where=where, fix="Check the file, or fetch it again.")

@@ -1,0 +1,137 @@
+"""A row of a source as a record or a passage, or the reason why it is none."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any, get_args
+
+from embedline.config.data import CorpusSource, Source, TaskType
+from embedline.data.language import guess
+from embedline.data.tables import Row
+
+LONG_CHARS = 200
+_TASK_TYPES = frozenset(get_args(TaskType))
+
+
+class MalformedRowError(ValueError):
+    """A row that cannot be a record; the message is the reason."""
+
+
+class Ids:
+    """Ids that depend on the content alone; the second row of the same content gets `-2`."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def of(self, *parts: str) -> str:
+        digest = hashlib.sha1("\x1f".join(parts).encode(), usedforsecurity=False).hexdigest()[:20]
+        count = self._seen[digest] = self._seen.get(digest, 0) + 1
+        return digest if count == 1 else f"{digest}-{count}"
+
+
+def record_of(values: dict[str, Any], source: Source, name: str, ids: Ids) -> Row:
+    """A row of BGE's form (or of the source's own columns) as a record.
+
+    The source's task_type and language override the row's; where neither says, the lengths and the scripts of
+    query and positive do.
+
+    Raises:
+        MalformedRowError: no query, no positive, or a value of a wrong type.
+    """
+    columns = source.columns
+    query = _text(values, columns.query)
+    positives = _texts(values, columns.positive)
+    if not positives:
+        raise MalformedRowError(f"no positive in {columns.positive!r}")
+    task_type = source.task_type or _optional(values, "task_type") or _shape(query, positives[0])
+    if task_type not in _TASK_TYPES:
+        raise MalformedRowError(f"unknown task_type {task_type!r}")
+    language = (
+        source.language
+        or _optional(values, "lang")
+        or _optional(values, "language")
+        or _languages(query, positives[0])
+    )
+    return {
+        "id": ids.of(name, query, *positives),
+        "query": query,
+        "positives": positives,
+        "negatives": _texts(values, columns.negative),
+        "source": name,
+        "task_type": task_type,
+        "language": language,
+        "score": _number(values, columns.score),
+    }
+
+
+def passage_of(values: dict[str, Any], source: CorpusSource, name: str, ids: Ids) -> Row:
+    """A row of a corpus as a passage.
+
+    Raises:
+        MalformedRowError: no text, or a value of a wrong type.
+    """
+    text, title = _text(values, source.text), _optional(values, source.title)
+    return {
+        "id": ids.of(name, title, text),
+        "title": title,
+        "text": text,
+        "source": name,
+        "language": source.language,
+    }
+
+
+def _text(values: dict[str, Any], column: str) -> str:
+    value = values.get(column)
+    if value is None:
+        raise MalformedRowError(f"no {column!r}; the columns are {', '.join(map(str, values)) or 'none'}")
+    if not isinstance(value, str):
+        raise MalformedRowError(f"{column!r} is {type(value).__name__}, not text")
+    if not value.strip():
+        raise MalformedRowError(f"{column!r} is empty")
+    return value
+
+
+def _texts(values: dict[str, Any], column: str) -> list[str]:
+    """A text or a list of texts; blank ones are none."""
+    value = values.get(column)
+    items = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(items, list):
+        raise MalformedRowError(f"{column!r} is {type(value).__name__}, neither text nor a list of texts")
+    for item in items:
+        if not isinstance(item, str):
+            raise MalformedRowError(f"{column!r} holds {type(item).__name__}, not text")
+    return [item for item in items if item.strip()]
+
+
+def _optional(values: dict[str, Any], column: str) -> str:
+    value = values.get(column)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise MalformedRowError(f"{column!r} is {type(value).__name__}, not text")
+    return value.strip()
+
+
+def _number(values: dict[str, Any], column: str) -> float | None:
+    """A finite number, or none; CSV knows numbers only as text."""
+    value = values.get(column)
+    if value is None or value == "":
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise MalformedRowError(f"{column!r} is {value!r}, not a number")
+    return number
+
+
+def _shape(query: str, positive: str) -> str:
+    sides = ("long" if len(text) > LONG_CHARS else "short" for text in (query, positive))
+    return "-".join(sides)
+
+
+def _languages(query: str, positive: str) -> str:
+    found = sorted({guess(query), guess(positive)} - {""})
+    return "-".join(found)

@@ -1,0 +1,108 @@
+"""The rules that look at one row at a time: tidy it, then name the first rule it breaks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from embedline.config.data import CleanConfig
+from embedline.data.decontaminate import Protected
+from embedline.data.language import may_be
+from embedline.data.normalize import comparison_form, normalize
+from embedline.data.tables import Row
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A tidied row, the rule it breaks (or None), and its sides in comparison form, for near duplicates."""
+
+    row: Row
+    rule: str | None
+    forms: tuple[str, ...] = ()
+
+
+@dataclass
+class Screen:
+    """Tidies rows and judges them; remembers what it has seen, for exact duplicates."""
+
+    config: CleanConfig
+    protected: Protected
+    _seen: set[bytes] = field(default_factory=set)
+
+    def record(self, row: Row, changed: Counter[str]) -> Judged:
+        """Rules in order: empty, too short, language, evaluation text, exact duplicate.
+
+        A positive that breaks a rule of its own text is removed; the record goes when none is left. What was
+        altered is counted in `changed`.
+        """
+        config = self.config
+        query = self._tidy(row["query"], changed)
+        positives = [text for text in (self._tidy(p, changed) for p in row["positives"]) if text]
+        row = {**row, "query": query}
+        if not query or not positives:
+            return Judged({**row, "positives": positives}, "empty")
+        if len(query) < config.min_query_chars:
+            return Judged({**row, "positives": positives}, "query_too_short")
+        long_enough = [text for text in positives if len(text) >= config.min_positive_chars]
+        if not long_enough:
+            return Judged({**row, "positives": positives}, "positive_too_short")
+        kept = [text for text in long_enough if self._language_fits(text, row["language"])]
+        if not kept or not self._language_fits(query, row["language"]):
+            return Judged({**row, "positives": long_enough}, "language")
+        changed["positives_removed"] += len(row["positives"]) - len(kept)
+        query_form, positive_forms = comparison_form(query), [comparison_form(text) for text in kept]
+        row["positives"] = kept
+        row["negatives"] = self._negatives(row["negatives"], {query_form, *positive_forms}, changed)
+        if leak := self.protected.leak_in_record(query_form, positive_forms):
+            return Judged(row, leak)
+        if config.exact_duplicates and self._is_known(query_form, *sorted(positive_forms)):
+            return Judged(row, "exact_duplicate")
+        return Judged(row, None, (query_form, " ".join(positive_forms)))
+
+    def passage(self, row: Row, changed: Counter[str]) -> Judged:
+        """The same rules for a passage; its title is tidied, and its text judged."""
+        text = self._tidy(row["text"], changed)
+        row = {**row, "title": self._tidy(row["title"], changed), "text": text}
+        if not text:
+            return Judged(row, "empty")
+        if len(text) < self.config.min_positive_chars:
+            return Judged(row, "too_short")
+        if not self._language_fits(text, row["language"]):
+            return Judged(row, "language")
+        form = comparison_form(text)
+        if leak := self.protected.leak_in_passage(form):
+            return Judged(row, leak)
+        if self.config.exact_duplicates and self._is_known(form):
+            return Judged(row, "exact_duplicate")
+        return Judged(row, None, (form,))
+
+    def _tidy(self, text: str, changed: Counter[str]) -> str:
+        tidied = normalize(text, self.config.max_chars)
+        if len(tidied) == self.config.max_chars < len(text):
+            changed["texts_cut"] += 1
+        return tidied
+
+    def _negatives(self, texts: list[str], known: set[str], changed: Counter[str]) -> list[str]:
+        """Without blanks, repetitions, and texts equal to query or positive: those teach the opposite."""
+        kept: dict[str, str] = {}
+        for text in texts:
+            tidied = self._tidy(text, changed)
+            form = comparison_form(tidied)
+            if form and form not in known:
+                kept.setdefault(form, tidied)
+        changed["negatives_removed"] += len(texts) - len(kept)
+        return list(kept.values())
+
+    def _language_fits(self, text: str, language: str) -> bool:
+        """A row that names no language may be in any that is allowed."""
+        allowed = self.config.languages
+        if not language:
+            return any(may_be(text, one) for one in allowed)
+        return set(language.split("-")) <= set(allowed) and may_be(text, language)
+
+    def _is_known(self, *forms: str) -> bool:
+        digest = blake2b("\x1f".join(forms).encode(), digest_size=16).digest()
+        known = digest in self._seen
+        self._seen.add(digest)
+        return known

@@ -1,0 +1,97 @@
+"""Where a source lies and how it is read: one stream of rows, whatever the format."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+
+from embedline.data.hub import PREFIX, hub_name, read_folder, read_hub, read_parquet
+from embedline.data.lines import Line, read_csv, read_jsonl
+from embedline.data.texts import read_texts, text_files
+from embedline.errors import InputError
+
+_FILES = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv")
+_DATA = (*_FILES, ".json", ".arrow")
+
+
+def is_hub(path: str) -> bool:
+    return path.startswith(PREFIX)
+
+
+def locate(path: str, root: Path) -> Path:
+    """A file or folder; relative paths start at `root`.
+
+    Raises:
+        InputError: there is no such file; the nearest name in its folder is offered.
+    """
+    place = root / Path(path).expanduser()
+    if place.exists():
+        return place
+    names = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
+    near = difflib.get_close_matches(place.name, names, n=1)
+    fix = f"Did you mean {near[0]!r}?" if near else "Relative paths start at data.root."
+    raise InputError("does not exist.", where=str(place), fix=fix)
+
+
+def source_files(path: str, root: Path) -> list[Path]:
+    """The files that a source is read from, in path order; none for a dataset that only the hub has.
+
+    Raises:
+        InputError: it does not exist.
+    """
+    if is_hub(path):
+        copy = root / hub_name(path)[0]
+        return sorted(p for p in copy.rglob("*") if p.is_file()) if copy.is_dir() else []
+    place = locate(path, root)
+    return sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+
+
+def source_name(name: str, path: str) -> str:
+    """The name a source goes by: its own, else the stem of its file or folder."""
+    if name:
+        return name
+    stem = Path(path.removeprefix(PREFIX).partition("@")[0]).name
+    for suffix in sorted(_FILES, key=len, reverse=True):
+        if stem.endswith(suffix):
+            return stem[: -len(suffix)]
+    return stem
+
+
+def read_source(path: str, root: Path, split: str = "train", *, texts: bool = False) -> Iterator[Line]:
+    """The rows of one source, in order.
+
+    Args:
+        split: of a hub dataset or a folder laid out like one.
+        texts: whether a folder of .txt and .md files will do (a corpus; records need queries).
+
+    Raises:
+        InputError: it does not exist, is of a kind that is not read, or cannot be read.
+    """
+    if is_hub(path):
+        return read_hub(path, split, root)
+    place = locate(path, root)
+    if place.is_dir():
+        return _read_folder(place, split, texts)
+    name = place.name.lower()
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        return read_jsonl(place)
+    if name.endswith(".parquet"):
+        return read_parquet(place)
+    if name.endswith((".csv", ".tsv")):
+        return read_csv(place, "\t" if name.endswith(".tsv") else ",")
+    raise InputError(
+        "is of a kind that is not read.", where=str(place), fix=f"Known kinds: {', '.join(_FILES)}, a folder."
+    )
+
+
+def _read_folder(folder: Path, split: str, texts: bool) -> Iterator[Line]:
+    if any(p.name.lower().endswith(_DATA) or p.name.lower().endswith(".json.gz") for p in folder.rglob("*")):
+        return read_folder(folder, split)
+    if not text_files(folder):
+        raise InputError("the folder holds neither data files nor texts.", where=str(folder))
+    if not texts:
+        raise InputError(
+            "a folder of texts has no queries.", where=str(folder), fix="Name it in data.corpus instead."
+        )
+    return read_texts(folder)

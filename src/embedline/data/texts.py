@@ -1,0 +1,83 @@
+"""A folder of plain texts as passages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from embedline.data.lines import Line, shorten
+
+PASSAGE_CHARS = 1400
+SUFFIXES = (".txt", ".md")
+
+_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$")
+_SENTENCE_END = re.compile(r"(?<=[.!?…])\s+")
+
+
+def text_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def read_texts(folder: Path) -> Iterator[Line]:
+    """Passages (`title`, `text`) of every .txt and .md file below `folder`, in path order.
+
+    Paragraphs (blocks between blank lines) are joined up to `PASSAGE_CHARS`; a heading of Markdown begins a
+    new passage. The title is the first heading of the file, else its name.
+    """
+    for path in text_files(folder):
+        raw = path.read_bytes()
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = raw.count(b"\n", 0, error.start) + 1
+            yield Line(str(path), line, None, "invalid UTF-8", shorten(raw[:800].decode("utf-8", "replace")))
+            continue
+        lines = text.splitlines()
+        markdown = path.suffix.lower() == ".md"
+        headings = (_HEADING.match(line) for line in lines) if markdown else iter(())
+        title = next((found.group(1) for found in headings if found), path.stem)
+        for number, passage in _passages(lines, markdown):
+            yield Line(str(path), number, {"title": title, "text": passage})
+
+
+def _passages(lines: list[str], markdown: bool) -> Iterator[tuple[int, str]]:
+    first, joined = 0, ""
+    for number, block in _blocks(lines):
+        new_section = markdown and _HEADING.match(block) is not None
+        if joined and (new_section or len(joined) + len(block) + 2 > PASSAGE_CHARS):
+            yield first, joined
+            joined = ""
+        if not joined:
+            first, joined = number, block
+        else:
+            joined = f"{joined}\n\n{block}"
+        if len(joined) > PASSAGE_CHARS:
+            *whole, joined = _pieces(joined)
+            for piece in whole:
+                yield first, piece
+    if joined:
+        yield first, joined
+
+
+def _blocks(lines: list[str]) -> Iterator[tuple[int, str]]:
+    block: list[str] = []
+    for number, line in enumerate([*lines, ""], 1):
+        if line.strip():
+            block.append(line)
+        elif block:
+            yield number - len(block), "\n".join(block)
+            block = []
+
+
+def _pieces(text: str) -> list[str]:
+    """A block that is longer than a passage, cut between sentences, and within one only where it must be."""
+    pieces = [""]
+    for sentence in _SENTENCE_END.split(text):
+        for start in range(0, len(sentence), PASSAGE_CHARS):
+            part = sentence[start : start + PASSAGE_CHARS]
+            if pieces[-1] and len(pieces[-1]) + len(part) + 1 > PASSAGE_CHARS:
+                pieces.append(part)
+            else:
+                pieces[-1] = f"{pieces[-1]} {part}".strip()
+    return pieces

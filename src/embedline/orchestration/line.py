@@ -1,0 +1,53 @@
+"""The process that drives the line here.
+
+`python -m embedline.orchestration.line PRESET OVERRIDES WORKSPACE RUN`, started by `local.run_here`.
+It imports kfp, is noisy, and leads a process group of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(preset: str, overrides: str, workspace: str, run: str) -> int:
+    """Run the DAG with kfp's own local runner; 0 when every step succeeded."""
+    _die_with_parent()
+    from kfp import local
+
+    from embedline.pipelines.retrain.pipeline import retrain
+
+    root = Path(workspace) / run / ".kfp"
+    runner = local.SubprocessRunner(use_venv=False)
+    local.init(runner=runner, pipeline_root=str(root), raise_on_error=True)
+    try:
+        retrain(preset=preset, overrides=overrides, workspace=workspace, run_name=run)
+    except RuntimeError as error:  # a step failed; its record says how
+        print(error, file=sys.stderr, flush=True)  # noqa: T201
+        return 1
+    return 0
+
+
+def _die_with_parent() -> None:
+    """When the watching process is gone nobody else would stop the steps: the whole group goes."""
+
+    def stop(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, stop)
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it went before we asked to be told
+            stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:5]))

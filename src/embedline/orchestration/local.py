@@ -1,0 +1,134 @@
+"""Run the line on this machine: start the driver, watch the records, close what others left open."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from embedline.artifacts.record import StepRecord, read_records
+from embedline.steps import runrecord
+from embedline.steps.requirements import check_workspace
+
+LOG = "log.txt"
+_POLL_S = 0.1
+_GRACE_S = 3.0
+
+
+class Watcher(Protocol):
+    """Sees the steps' records while they change."""
+
+    def __call__(self, run_folder: Path, records: Sequence[StepRecord]) -> None: ...
+
+
+def new_run(workspace: Path, name: str) -> str:
+    """`<name>-<time>`, a folder that did not exist before."""
+    check_workspace(workspace)
+    base = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for number in range(1, 1000):
+        run = base if number == 1 else f"{base}-{number}"
+        with contextlib.suppress(FileExistsError):
+            (workspace / run).mkdir()
+            return run
+    raise RuntimeError(f"{workspace} holds a thousand runs of this second")
+
+
+def run_here(
+    preset: str, overrides: Sequence[str], workspace: Path, run: str, watch: Watcher
+) -> dict[str, Any]:
+    """Run a preset through the whole DAG and return its run.json.
+
+    The steps' output goes to `<run>/log.txt`. Ctrl-C and SIGTERM end the run and every process of it.
+    """
+    workspace = workspace.resolve()
+    folder = workspace / run
+    close_abandoned(workspace)
+    runrecord.begin_run(folder, run=run, preset=preset, pid=os.getpid())
+    command = [sys.executable, "-m", "embedline.orchestration.line"]
+    command += [preset, "\n".join(overrides), str(workspace), run]
+    killed = False
+    with (folder / LOG).open("ab") as log, _terminable():
+        driver = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=_environment(),
+        )
+        try:
+            while driver.poll() is None:
+                watch(folder, read_records(folder))
+                time.sleep(_POLL_S)
+        except KeyboardInterrupt:
+            killed = True
+        finally:
+            _end(driver)
+    record = runrecord.read_run(folder)
+    if record.get("status") in {None, "running"}:  # the exit handler had no chance
+        record = _close(workspace, run, preset, killed)
+    watch(folder, read_records(folder))
+    return record
+
+
+def close_abandoned(workspace: Path) -> list[str]:
+    """Runs that say they are running although their process is gone are marked as killed."""
+    closed = []
+    for file in sorted(workspace.glob(f"*/{runrecord.RUN}")):
+        folder = file.parent
+        if folder.is_symlink() or not runrecord.is_abandoned(runrecord.read_run(folder)):
+            continue
+        _close(workspace, folder.name, runrecord.read_run(folder).get("preset", ""), killed=True)
+        closed.append(folder.name)
+    return closed
+
+
+def _close(workspace: Path, run: str, preset: str, killed: bool) -> dict[str, Any]:
+    from embedline.steps.finish import finish
+
+    message = "The process that drives the steps died; the log may say why."
+    return finish(workspace, run, preset=preset, failed=True, killed=killed, message=message)
+
+
+def _end(driver: subprocess.Popen[bytes]) -> None:
+    """Nothing of the group outlives the run: neither the driver nor a step that it left behind."""
+    for sent in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(driver.pid, sent)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            driver.wait(_GRACE_S)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run like Ctrl-C does."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: the caller's own handling stands
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _environment() -> dict[str, str]:
+    ours = {
+        "PYTHONUNBUFFERED": "1",
+        "DAFT_ANALYTICS_ENABLED": "0",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
+    }
+    return {**ours, **os.environ}

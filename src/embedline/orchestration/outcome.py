@@ -1,0 +1,140 @@
+"""What a person sees when the line has ended: tables, verdict, version, and what to try next."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedline.steps import runrecord
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_NAMES = {
+    "bm25": "BM25 (stemmed)",
+    "untrained": "untrained",
+    "pretrain": "after pretrain",
+    "train_unsupervised": "after train_unsupervised",
+    "train_supervised": "after train_supervised",
+    "candidate": "candidate",
+    "base": "base",
+    "champion": "champion",
+}
+
+
+def show_outcome(console: Console, record: dict[str, Any], run_folder: Path) -> None:
+    """Print a finished run: on failure the one message and the log, else what came out."""
+
+    def say(text: str = "") -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    if record["error"]:
+        step = record["error"]["step"]
+        say(f"{record['status']}{f' in {step}' if step else ''}: {record['error']['message']}")
+        say(f"log: {run_folder / 'log.txt'}")
+        return
+    console.print(_steps(record))
+    if record["stages"]:
+        console.print(_stages(record["stages"]))
+    say(f"gate: {verdict_words(record['verdict'])}")
+    for reason in record["verdict"].get("reasons", []):
+        say(f"  {'✓' if reason['passed'] else '✗'} {reason['text']}")
+    if model := record["model"]:
+        say(f"model: {model_words(model)}")
+    if (run_folder / "report.html").is_file():
+        say(f"report: {run_folder / 'report.html'}")
+    say(f"took {record['seconds']:.0f} s; everything is in {run_folder}")
+    say()
+    say("Try next:")
+    for command in next_commands(record, run_folder):
+        say(f"  {command}")
+
+
+def verdict_words(verdict: dict[str, Any]) -> str:
+    if verdict.get("already_champion"):
+        return "passed, the candidate is already champion"
+    mode = "" if verdict.get("mode") == "enabled" else f" ({verdict.get('mode')})"
+    return ("passed" if verdict.get("passed") else "refused") + mode
+
+
+def model_words(model: dict[str, Any]) -> str:
+    """`support version 3, champion: 3, previous_champion: 2`."""
+    aliases = ", ".join(f"{alias}: {version}" for alias, version in sorted(model.get("aliases", {}).items()))
+    return f"{model.get('name')} version {model.get('version')}" + (f", {aliases}" if aliases else "")
+
+
+def next_commands(record: dict[str, Any], run_folder: Path) -> list[str]:
+    """Open the tracker; search with the model that was just made."""
+    uri = record["tracking"].get("uri", "")
+    ui = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    latest = run_folder.parent / "latest"
+    model = (latest if latest.resolve() == run_folder.resolve() else run_folder) / "model"
+    words = ["embedline", "search", str(model), str(_corpus(record, run_folder)), _question(record)]
+    return [ui, shlex.join(words)]
+
+
+def _steps(record: dict[str, Any]) -> Table:
+    table = _table("step", "seconds", "peak MB", "")
+    for step in record["steps"]:
+        note = "cached" if step["cache_hit"] else "off" if step["handed_on"] else ""
+        table.add_row(step["step"], f"{step['seconds']:.1f}", f"{step['peak_memory_mb']:.0f}", note)
+    return table
+
+
+def _stages(stages: dict[str, dict[str, float]]) -> Table:
+    sets = sorted({name for values in stages.values() for name in values} - {"mean"})
+    shown = ["mean", *sets] if len(sets) > 1 else sets
+    table = _table("nDCG@10", *shown)
+    for stage, values in stages.items():
+        table.add_row(_NAMES[stage], *(f"{values[name]:.3f}" if name in values else "–" for name in shown))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    from rich.box import SIMPLE
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number and column else "left")
+    return table
+
+
+def _corpus(record: dict[str, Any], run_folder: Path) -> Path:
+    """A corpus of this run to search in: the user's own file where there is one."""
+    import json
+
+    plan = runrecord.read_plan(run_folder)
+    root = Path(json.loads(plan["slices"]["ingest"])["locations"]["root"])
+    for source in record["config"]["data"]["corpus"]:
+        path = root / source["path"]
+        if path.is_file():
+            return path
+    held_out = _evaluation(record)
+    return held_out[1] / "corpus.parquet" if held_out else Path("CORPUS")
+
+
+def _question(record: dict[str, Any]) -> str:
+    held_out = _evaluation(record)
+    if held_out is None:
+        return "your question"
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(held_out[1] / "queries.parquet", columns=["text"])
+    return str(table["text"][0].as_py()) if len(table) else "your question"
+
+
+def _evaluation(record: dict[str, Any]) -> tuple[str, Path] | None:
+    """The first held-out retrieval set of the run, by name and folder."""
+    import json
+
+    for step in record["steps"]:
+        made = step["outputs"].get("evaluation") if step["step"] == "ingest" else None
+        if made and made["path"] and (Path(made["path"]) / "sets.json").is_file():
+            folder = Path(made["path"])
+            for entry in json.loads((folder / "sets.json").read_text(encoding="utf-8")):
+                if entry["kind"] == "retrieval":
+                    return entry["name"], folder / entry["name"]
+    return None

@@ -1,0 +1,1 @@
+"""MLflow: runs mirrored from local spools, model versions, promotion."""

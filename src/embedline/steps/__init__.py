@@ -1,0 +1,1 @@
+"""One module a DAG step, and the one adapter that components call."""

@@ -1,0 +1,104 @@
+"""What a step sees (`Context`) and what it says (`StepResult`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter
+
+from embedline.artifacts.manifest import Artifact
+from embedline.artifacts.store import Store
+from embedline.artifacts.tracker import Tracker
+from embedline.config.schema import RunConfig
+from embedline.errors import StepError
+
+T = TypeVar("T")
+
+
+class Slice(BaseModel):
+    """What preflight hands to one step, as a JSON string parameter.
+
+    `config` (the step's own sections) and `pins` (digests of outside things) are part of its key;
+    `locations` (where those things lie on this machine) are not.
+    """
+
+    config: dict[str, Any]
+    pins: dict[str, Any] = {}
+    locations: dict[str, Any] = {}
+
+    def section(self, name: str, kind: type[T]) -> T:
+        """One section of the config, typed as the schema types it."""
+        annotation = RunConfig.model_fields[name].annotation
+        return TypeAdapter(annotation).validate_python(self.config[name])  # type: ignore[return-value]
+
+
+class Workspace:
+    """The folder of `--work`: runs at the top, store, checkpoints and tracking below `.embedline/`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.internal = self.root / ".embedline"
+        self.store = Store(self.internal / "store")
+
+    def run_folder(self, run: str) -> Path:
+        return self.root / run
+
+    def step_folder(self, run: str, step: str) -> Path:
+        return self.run_folder(run) / "steps" / step
+
+    def checkpoints(self, step: str, key: str) -> Path:
+        """Checkpoints are kept by step and key, so that a retried pod and a restarted run both find them."""
+        return self.internal / "checkpoints" / f"{step}-{key}"
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything a step may touch."""
+
+    step: str
+    key: str
+    slice: Slice
+    inputs: dict[str, Artifact | None]
+    workspace: Workspace
+    run: str
+    tracker: Tracker
+    draft: Path
+
+    def artifact(self, name: str) -> Artifact:
+        """An input that must be there."""
+        found = self.inputs[name]
+        if found is None:
+            raise StepError(f"its input {name!r} is empty.", where=f"step {self.step}")
+        return found
+
+    def output(self, name: str) -> Path:
+        """The folder to write the output `name` into."""
+        folder = self.draft / name
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.workspace.checkpoints(self.step, self.key)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did.
+
+    Args:
+        metrics: numbers for the tracker and for the pipelines UI.
+        summary: Markdown for the pipelines UI and the report.
+        counts, metadata: by output name, for the manifests.
+        handed_on: outputs that are an input (or nothing) by reference, because the step is switched off.
+        reused: set by steps that keep parts in the store: true when every part was found there.
+    """
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    summary: str = ""
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    handed_on: dict[str, Artifact | None] = field(default_factory=dict)
+    reused: bool = False

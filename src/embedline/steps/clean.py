@@ -1,0 +1,54 @@
+"""clean: what must not be trained on is thrown away, counted and kept to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedline.config.data import CleanConfig
+from embedline.config.model import TeacherConfig
+from embedline.config.training import RuntimeConfig
+from embedline.steps.base import Context, StepResult
+
+if TYPE_CHECKING:
+    from embedline.data.consistency import Encode
+
+
+def run(context: Context) -> StepResult:
+    """Output `dataset`: the clean records and corpus, the rejected rows, and the funnel."""
+    from embedline.data.clean import clean
+
+    teacher = context.slice.section("teacher", TeacherConfig)  # None when the run has no teacher
+    funnel = clean(
+        context.artifact("dataset").path,
+        context.artifact("evaluation").path,
+        context.output("dataset"),
+        context.slice.section("clean", CleanConfig),
+        _teacher(context) if teacher else None,
+        teacher.languages if teacher else [],
+    )
+    counts = {
+        "records": funnel.rows_out("records"),
+        "passages": funnel.rows_out("corpus"),
+        "rejected": funnel.rejected("records").total(),
+        "rejected_passages": funnel.rejected("corpus").total(),
+    }
+    return StepResult(
+        metrics=funnel.metrics(),
+        summary=funnel.markdown(),
+        counts={"dataset": counts},
+        metadata={"dataset": {"funnel": funnel.as_json()}},
+    )
+
+
+def _teacher(context: Context) -> Encode:
+    import torch
+
+    from embedline.models.folder import load_embedder
+
+    runtime = context.slice.section("runtime", RuntimeConfig)
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    embedder = load_embedder(Path(str(context.slice.locations["teacher"])))
+    bf16 = runtime.precision == "bf16"
+    return lambda texts: embedder.encode(texts, bf16=bf16)

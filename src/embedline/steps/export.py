@@ -1,0 +1,90 @@
+"""export: ONNX fp32 and int8 with a measured parity. A parity that fails is the gate's business."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from embedline.artifacts.record import write_json
+from embedline.config.outcome import ExportConfig
+from embedline.config.training import RuntimeConfig
+from embedline.steps.base import Context, StepResult
+
+
+def run(context: Context) -> StepResult:
+    """Input `model` and `evaluation` (its texts are compared on); output `onnx`."""
+    import torch
+
+    from embedline.export.onnx import export_onnx
+    from embedline.export.parity import Parity, measure_parity
+    from embedline.export.quantize import quantize_int8
+    from embedline.export.runtime import Variant
+    from embedline.models.folder import CARD, load_embedder
+
+    config = context.slice.section("export", ExportConfig)
+    runtime = context.slice.section("runtime", RuntimeConfig)
+    if runtime.threads:
+        torch.set_num_threads(runtime.threads)
+    model, folder = context.artifact("model").path, context.output("onnx")
+    embedder = load_embedder(model).eval()
+    card = json.loads((model / CARD).read_text(encoding="utf-8"))
+    export_onnx(embedder, folder, config.opset, index_version=card.get("index_version", ""))
+    thresholds: dict[Variant, float] = {"fp32": config.min_cosine_fp32}
+    if config.int8:
+        quantize_int8(folder)
+        thresholds["int8"] = config.min_cosine_int8
+    texts = parity_texts(context.artifact("evaluation").path, config.parity_texts)
+    parity: Parity = measure_parity(embedder, folder, texts, min_cosine=thresholds)
+    write_json(folder / "parity.json", parity.as_json())
+    metrics: dict[str, float] = {"parity_passed": float(parity.passed)}
+    rows = [
+        f"Parity with torch fp32 on {parity.texts} texts: {'passed' if parity.passed else '**failed**'}.",
+        "",
+        "| model | worst cosine | needed | mean | top-1 | top-10 | MB | ms a text | tokens/s "
+        "| torch: ms a text | tokens/s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, v in parity.variants.items():
+        metrics |= {
+            f"{name}_worst_cosine": v.worst_cosine,
+            f"{name}_top10": v.top10,
+            f"{name}_megabytes": v.megabytes,
+            f"{name}_text_ms": v.text_ms,
+            f"{name}_tokens_per_s": v.tokens_per_s,
+        }
+        rows.append(
+            f"| onnx-{name} | {v.worst_cosine:.5f} | {v.threshold} | {v.mean_cosine:.5f} | {v.top1:.3f} "
+            f"| {v.top10:.3f} | {v.megabytes:.1f} | {v.text_ms:.1f} | {v.tokens_per_s:.0f} "
+            f"| {v.torch_text_ms:.1f} | {v.torch_tokens_per_s:.0f} |"
+        )
+    return StepResult(
+        metrics=metrics,
+        summary="\n".join(rows),
+        counts={"onnx": {"parity_texts": parity.texts}},
+        metadata={"onnx": {"parity_passed": parity.passed, "variants": list(parity.variants)}},
+    )
+
+
+def parity_texts(evaluation: Path, count: int) -> list[str]:
+    """About `count` texts, as many of every evaluation set, evenly spaced in it: no chance involved."""
+    sets = json.loads((evaluation / "sets.json").read_text(encoding="utf-8"))
+    share = -(-count // max(1, len(sets)))
+    chosen = [text for entry in sets for text in _evenly(_texts(evaluation / entry["name"]), share)]
+    return _evenly(chosen, count)
+
+
+def _texts(folder: Path) -> list[str]:
+    import pyarrow.parquet as pq
+
+    columns = [("queries", "text"), ("corpus", "text"), ("pairs", "sentence1"), ("pairs", "sentence2")]
+    found: list[str] = []
+    for stem, column in columns:
+        if (folder / f"{stem}.parquet").is_file():
+            found += pq.read_table(folder / f"{stem}.parquet", columns=[column])[column].to_pylist()
+    return found
+
+
+def _evenly(texts: list[str], count: int) -> list[str]:
+    if len(texts) <= count:
+        return texts
+    return [texts[i * len(texts) // count] for i in range(count)]

@@ -1,0 +1,59 @@
+"""gate: score rows and parity in, the verdict with its reasons out. A refusal is a result, not a failure."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from embedline.artifacts.record import write_json
+from embedline.config.outcome import GateConfig
+from embedline.gate.decision import Verdict, decide
+from embedline.steps.base import Context, StepResult
+
+VERDICT = "verdict.json"
+
+
+def run(context: Context) -> StepResult:
+    """Inputs `scores`, `onnx` (its parity) and `candidate` (its digest); output `verdict`."""
+    config = context.slice.section("gate", GateConfig)
+    scores = _read_scores(context.artifact("scores").path / "scores.jsonl")
+    champion = context.slice.pins.get("champion")
+    candidate = context.artifact("candidate").digest
+    verdict = decide(
+        [{**row, "digest": candidate} if row["model"] == "candidate" else row for row in scores],
+        _read_parity(context),
+        config,
+        champion_present=champion is not None,
+        base_present=any(row["model"] == "base" for row in scores),
+        champion_digest=champion["digest"] if champion else None,
+    )
+    write_json(context.output("verdict") / VERDICT, verdict.as_dict())
+    metrics = {
+        "passed": float(verdict.passed),
+        "would_pass": float(verdict.would_pass),
+        "reasons_failed": float(sum(not reason.passed for reason in verdict.reasons)),
+    }
+    return StepResult(metrics=metrics, summary=_summary(verdict))
+
+
+def _read_scores(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def _read_parity(context: Context) -> dict[str, Any]:
+    """What export measured; empty when nothing was exported."""
+    onnx = context.inputs["onnx"]
+    path = onnx.path / "parity.json" if onnx else None
+    if path is None or not path.is_file():
+        return {}
+    parity: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return parity
+
+
+def _summary(verdict: Verdict) -> str:
+    head = "The gate **passed**." if verdict.passed else "The gate **refused** the candidate."
+    if verdict.mode == "dry_run" and not verdict.would_pass:
+        head = "Dry run: the gate would have **refused** the candidate."
+    lines = [f"- {'passed' if reason.passed else '**failed**'}: {reason.text}" for reason in verdict.reasons]
+    return "\n".join([head, "", *lines])

@@ -1,0 +1,40 @@
+"""ingest: every source into records and corpus, every held-out set into an artefact of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedline.config.data import DataConfig
+from embedline.steps.base import Context, StepResult
+
+if TYPE_CHECKING:
+    from embedline.data.evaluation_sets import SetInfo
+
+
+def run(context: Context) -> StepResult:
+    """Outputs `dataset` (records, corpus, quarantine) and `evaluation`; paths start at the pinned root."""
+    from embedline.data.evaluation_sets import lay_out
+    from embedline.data.ingest import ingest
+
+    config = context.slice.section("data", DataConfig)
+    root = Path(str(context.slice.locations.get("root", config.root or ".")))
+    report = ingest(config.sources, config.corpus, root, context.output("dataset"))
+    sets = lay_out(config.evaluation, root, context.output("evaluation"))
+    counts = {
+        "records": report.total("accepted", "records"),
+        "passages": report.total("accepted", "corpus"),
+        "quarantined": report.total("quarantined"),
+        "left_out": report.total("left_out"),
+    }
+    return StepResult(
+        metrics={"rows_read": report.total("read"), **{k: float(v) for k, v in counts.items()}},
+        summary=f"{report.markdown()}\n\n{_sets_table(sets)}",
+        counts={"dataset": counts, "evaluation": {info.name: info.count for info in sets}},
+        metadata={"dataset": {"sources": report.as_json()}},
+    )
+
+
+def _sets_table(sets: list[SetInfo]) -> str:
+    rows = [f"| {s.name} | {s.kind} | {s.language} | {s.count} |" for s in sets]
+    return "\n".join(["| evaluation set | kind | language | queries or pairs |", "|---|---|---|---:|", *rows])

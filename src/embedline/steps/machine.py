@@ -1,0 +1,17 @@
+"""The machine's settings, applied once in a step's process."""
+
+from __future__ import annotations
+
+from embedline.config.training import RuntimeConfig
+
+
+def prepare(runtime: RuntimeConfig) -> bool:
+    """Set the threads; True when the step should work under bf16 autocast."""
+    import torch
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    if runtime.threads is not None:
+        torch.set_num_threads(runtime.threads)
+    return runtime.precision == "bf16"

@@ -1,0 +1,108 @@
+"""Hard negatives for stage three, from the model that stage two made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedline.config.training import MineConfig, RuntimeConfig
+from embedline.steps.base import Context, StepResult
+from embedline.steps.training import load_model, stage_records, wanted_spec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from embedline.mining.mine import MinedSource
+    from embedline.models.embedder import Embedder
+    from embedline.training.records import SourceRecords
+
+
+def run(context: Context) -> StepResult:
+    config = context.slice.section("mine", MineConfig)
+    sources = stage_records(context, "supervised", "dataset")
+    out = context.output("triplets")
+    if not config.enabled:  # the records as they are: in-batch negatives, and the given ones
+        _write(out, sources, None)
+        return _result(sources, None)
+
+    from embedline.mining.mine import mine_negatives
+    from embedline.steps.machine import prepare
+
+    bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
+    embedder = load_model(context).with_spec(wanted_spec(context))
+    context.tracker.params(config.model_dump())
+    mined = mine_negatives(sources, _encoder(embedder, bf16), config, seed=context.slice.config["seed"])
+    _write(out, sources, mined)
+    return _result(sources, mined)
+
+
+def _encoder(embedder: Embedder, bf16: bool) -> Any:
+    spec = embedder.spec
+
+    def encode(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
+        long = side == "document" or task_type.startswith("long")
+        return embedder.encode(
+            texts,
+            prompt=spec.prompts.prompt(side, name=source, task_type=task_type),  # type: ignore[arg-type]
+            max_length=spec.document_length if long else spec.query_length,
+            bf16=bf16,
+        )
+
+    return encode
+
+
+def _write(out: Path, sources: Mapping[str, SourceRecords], mined: Mapping[str, MinedSource] | None) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    records: list[dict[str, Any]] = []
+    chosen: list[dict[str, Any]] = []
+    for name, source in sources.items():
+        for i, row in enumerate(source.rows):
+            negatives = row.negatives
+            if mined is not None:
+                picks = mined[name].negatives[i]
+                negatives = [mined[name].pool[pick.index] for pick in picks]
+                chosen += [
+                    {"id": row.id, "rank": p.rank, "score": p.score, "positive_score": p.positive_score}
+                    for p in picks
+                ]
+            records.append({**vars(row), "negatives": negatives, "source": name, "score": None})
+    texts = pa.list_(pa.string())
+    fields = {"id": pa.string(), "query": pa.string(), "positives": texts, "negatives": texts}
+    fields |= {
+        "source": pa.string(),
+        "task_type": pa.string(),
+        "language": pa.string(),
+        "score": pa.float64(),
+    }
+    pq.write_table(pa.Table.from_pylist(records, pa.schema(fields)), out / "records.parquet")
+    mining = {"id": pa.string(), "rank": pa.int32(), "score": pa.float32(), "positive_score": pa.float32()}
+    pq.write_table(pa.Table.from_pylist(chosen, pa.schema(mining)), out / "mining.parquet")
+
+
+def _result(sources: Mapping[str, SourceRecords], mined: Mapping[str, MinedSource] | None) -> StepResult:
+    rows = sum(len(source.rows) for source in sources.values())
+    if mined is None:
+        return StepResult(
+            counts={"triplets": {"records": rows}}, summary="Mining is off: given negatives only."
+        )
+    totals = {name: sum(getattr(m.counts, name) for m in mined.values()) for name in _COUNTS}
+    without = sum(not picks for m in mined.values() for picks in m.negatives)
+    table = "\n".join(
+        f"| {name} | {len(m.negatives):,} | {m.counts.taken / max(1, len(m.negatives)):.1f} | "
+        f"{m.counts.above_margin / max(1, m.counts.candidates):.1%} |"
+        for name, m in mined.items()
+    )
+    return StepResult(
+        metrics={
+            **{name: float(n) for name, n in totals.items()},
+            "records_without_negative": float(without),
+        },
+        counts={"triplets": {"records": rows, "negatives": totals["taken"], "without_negative": without}},
+        summary="| source | records | negatives a record | dropped by margin |\n|---|---|---|---|\n" + table,
+    )
+
+
+_COUNTS = ("candidates", "known_positive", "above_margin", "skipped_top", "beyond_need", "taken")

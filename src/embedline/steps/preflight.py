@@ -1,0 +1,164 @@
+"""Preflight: everything validated and pinned before anything is spent, and the plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedline.artifacts.record import StepRecord
+from embedline.artifacts.tracker import Tracker
+from embedline.config.load import load_config
+from embedline.config.schema import RunConfig
+from embedline.errors import EmbedlineError, InputError
+from embedline.steps.base import Slice, Workspace
+from embedline.steps.catalogue import STEPS
+from embedline.steps.champion import find_champion, register_first
+from embedline.steps.execute import recorded
+from embedline.steps.requirements import check_disk, check_memory, check_workspace
+from embedline.steps.pins import Pinned, data_root, pin_data, pin_models
+from embedline.steps.plan import Plan, foresee
+from embedline.steps.tracking import complain_once, tracking_place, write_tracking
+
+STEP = "preflight"
+
+
+def preflight(preset: str, overrides: Sequence[str], workspace: Path, run: str) -> Plan:
+    """Validate, pin, check, plan; leaves plan.json and tracking.json in the run's folder.
+
+    A first champion from outside is registered here, after everything else was found to be in order.
+
+    Raises:
+        InputError: whatever would make the run fail later.
+    """
+    check_workspace(workspace)
+    place = Workspace(workspace)
+    folder = place.step_folder(run, STEP)
+    _forget_records(place, run)
+    record = StepRecord(step=STEP, status="running", started_at=time.time())
+    with recorded(folder, record):
+        plan = make_plan(preset, overrides, workspace, run, act=True)
+        plan.write(place.run_folder(run))
+        tracker = Tracker(folder)
+        tracker.params(_flat(plan.config))
+        tracker.tags({f"pin.{name}": pin for name, pin in _flat(plan.pins).items()})
+        record.summary = f"```\n{plan.table()}\n```\n"
+    return plan
+
+
+def make_plan(
+    preset: str, overrides: Sequence[str], workspace: Path, run: str = "", *, act: bool = False
+) -> Plan:
+    """The plan alone; without `act` nothing is registered, and no run begins at the tracker.
+
+    Raises:
+        InputError: the config, a source, a model, the machine or the tracker is not usable.
+    """
+    config = load_config(preset, overrides)
+    check_workspace(workspace)
+    place = Workspace(workspace)
+    found = tracking_place(config.tracking, place)
+    _prepare(found.uri)
+    if act:
+        write_tracking(place.run_folder(run), found)
+        _begin(run, config, place)
+    root = data_root(config, preset, place)
+    data = pin_data(config, root)
+    models = pin_models(config, root)
+    check_disk(place.root, _bytes(config, root))
+    check_memory()
+    champion = find_champion(config, found, place, root)
+    if act and champion.first:
+        champion = register_first(config, found, champion)
+    pinned = Pinned(
+        {**data.pins, **models.pins, "champion": champion.pin},
+        {**data.locations, **models.locations, **({"champion": str(champion.path)} if champion.path else {})},
+        data.revisions,
+    )
+    slices = slice_config(config, pinned)
+    return Plan(
+        run=run,
+        preset=preset,
+        name=config.name,
+        config=config.model_dump(mode="json"),
+        pins=pinned.pins,
+        slices=slices,
+        steps=foresee(place, preset, slices),
+        warnings=_warnings(config),
+    )
+
+
+def slice_config(config: RunConfig, pinned: Pinned) -> dict[str, str]:
+    """Each step's own sections, pins and the locations of outside things, as JSON.
+
+    Where the data lies is no part of a key: data.root is empty in slices. Hub sources carry their revision.
+    """
+    values = config.model_dump(mode="json")
+    values["data"]["root"] = ""
+    for group in ("sources", "corpus"):
+        for item in values["data"][group]:
+            if item["path"] in pinned.revisions:
+                item["path"] = f"{item['path'].partition('@')[0]}@{pinned.revisions[item['path']]}"
+    return {
+        name: Slice(
+            config={section: values[section] for section in step.sections},
+            pins={pin: pinned.pins[pin] for pin in step.pins},
+            locations=dict(pinned.locations),
+        ).model_dump_json()
+        for name, step in STEPS.items()
+    }
+
+
+def _prepare(uri: str) -> None:
+    from embedline.registry.tracking import prepare
+
+    prepare(uri)
+
+
+def _begin(run: str, config: RunConfig, place: Workspace) -> None:
+    """Open the parent run, also one that an earlier attempt under this name has closed."""
+    from embedline.steps.tracking import read_tracking
+
+    found = read_tracking(place.run_folder(run))
+    assert found is not None
+    try:
+        mirror = found.mirror()
+        mirror.parent(run, {"preset": config.name, "status": "running"})
+        mirror.reopen(run)
+    except InputError:
+        raise
+    except EmbedlineError as error:
+        complain_once(found.uri, error)
+
+
+def _forget_records(place: Workspace, run: str) -> None:
+    """A run started again under its name begins with clean records; its spools stay."""
+    for record in place.run_folder(run).glob("steps/*/record.json"):
+        record.unlink()
+
+
+def _bytes(config: RunConfig, root: Path) -> int:
+    from embedline.data.sources import source_files
+
+    paths = [item.path for item in (*config.data.sources, *config.data.corpus)]
+    return sum(file.stat().st_size for path in paths for file in source_files(path, root))
+
+
+def _warnings(config: RunConfig) -> list[str]:
+    warnings = []
+    if not config.data.evaluation and not config.evaluate.mteb_tasks:
+        warnings.append("there are no evaluation sets: the gate has nothing to judge by")
+    if not config.gate.rules and config.gate.mode == "enabled":
+        warnings.append("gate.rules is empty: only the champion and the parity can refuse the candidate")
+    return warnings
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value not in (None, "", [], {}):
+            flat[f"{prefix}{key}"] = value
+    return flat

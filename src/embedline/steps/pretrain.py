@@ -1,0 +1,108 @@
+"""Stage one: a tokenizer and a backbone when starting from scratch, then RetroMAE on the passages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedline.config.data import DataConfig
+from embedline.config.model import ModelConfig
+from embedline.config.training import PretrainConfig, RuntimeConfig
+from embedline.errors import InputError
+from embedline.steps.base import Context, StepResult
+from embedline.steps.training import handed_on, keep_model, load_model, wanted_spec
+
+if TYPE_CHECKING:
+    from embedline.models.embedder import Embedder
+
+_TOKENIZER_CHARS = 30_000_000  # of text: more changes few merges and costs minutes
+
+
+def run(context: Context) -> StepResult:
+    config = context.slice.section("pretrain", PretrainConfig)
+    from_scratch = context.inputs["model"] is None
+    if not config.enabled and not from_scratch:
+        return handed_on(context)
+
+    from embedline.steps.machine import prepare
+    from embedline.training.pretraining import pretrain
+
+    bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
+    embedder = _from_scratch(context) if from_scratch else load_model(context)
+    context.tracker.params({**config.model_dump(), "parameters": _parameters(embedder)})
+    if config.enabled:
+        passages = _passages(context)
+        context.tracker.params({"passages": len(passages)})
+        pretrain(
+            embedder,
+            passages,
+            config,
+            seed=context.slice.config["seed"],
+            bf16=bf16,
+            checkpoints=context.checkpoints,
+            on_metrics=context.tracker.metrics,
+        )
+    keep_model(context, embedder, steps=config.steps if config.enabled else 0, objective="RetroMAE")
+    did = f"RetroMAE, {config.steps} steps" if config.enabled else "random weights (pretraining is off)"
+    vocabulary = len(embedder.tokenizer)
+    return StepResult(
+        metrics={"parameters": float(_parameters(embedder)), "vocabulary": float(vocabulary)},
+        summary=f"{did}; {_parameters(embedder):,} parameters, {vocabulary:,} tokens in the vocabulary.",
+    )
+
+
+def _from_scratch(context: Context) -> Embedder:
+    from embedline.models.backbone import new_backbone
+    from embedline.models.embedder import Embedder
+    from embedline.models.tokenizer import train_tokenizer
+
+    model = context.slice.section("model", ModelConfig)
+    tokenizer = train_tokenizer(_tokenizer_texts(context), model.vocabulary, lowercase=model.lowercase)
+    backbone = new_backbone(model.architecture, model.settings, tokenizer, context.slice.config["seed"])
+    return Embedder(backbone, tokenizer, wanted_spec(context))
+
+
+def _tokenizer_texts(context: Context) -> list[str]:
+    """A seeded sample of queries, positives and passages, up to a bounded number of characters."""
+    import random
+
+    from embedline.training.records import read_records
+
+    folder = context.artifact("dataset").path
+    texts = _passages(context, weighted=False)
+    for source in read_records(folder / "records.parquet").values():
+        for row in source.rows:
+            texts += [row.query, *row.positives]
+    random.Random(context.slice.config["seed"]).shuffle(texts)
+    chosen, room = [], _TOKENIZER_CHARS
+    for text in texts:
+        room -= len(text)
+        if room < 0:
+            break
+        chosen.append(text)
+    if not chosen:
+        raise InputError("there is no text to train a tokenizer on.", where="data")
+    return chosen
+
+
+def _passages(context: Context, *, weighted: bool = True) -> list[str]:
+    """Title and text of every passage; a source of weight w below 1 gives a seeded share of its passages."""
+    import random
+
+    import pyarrow.parquet as pq
+
+    from embedline.data.sources import source_name
+
+    data = context.slice.section("data", DataConfig)
+    weights = {source_name(s.name, s.path): s.weight for s in data.corpus}
+    table = pq.read_table(context.artifact("dataset").path / "corpus.parquet").to_pylist()
+    generator = random.Random(context.slice.config["seed"])
+    texts: list[str] = []
+    for row in table:
+        weight = weights.get(row["source"], 1.0) if weighted else 1.0
+        copies = int(weight) + (generator.random() < weight % 1)
+        texts += [f"{row['title']}\n{row['text']}".strip()] * copies
+    return texts
+
+
+def _parameters(embedder: Embedder) -> int:
+    return sum(parameter.numel() for parameter in embedder.backbone.parameters())

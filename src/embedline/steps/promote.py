@@ -1,0 +1,161 @@
+"""promote: registers every candidate with its verdict; moves the alias when gate and policy allow it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from embedline.artifacts.record import write_json
+from embedline.config.outcome import PromoteConfig, TrackingConfig
+from embedline.steps.base import Context, StepResult
+from embedline.steps.gate import VERDICT
+from embedline.steps.tracking import TrackingPlace, read_tracking, tracking_place
+
+PROMOTION = "promotion.json"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The content of promotion.json: the candidate's version, and where the alias points now."""
+
+    name: str
+    version: int
+    alias: str
+    moved: bool
+    already_champion: bool
+    champion: int | None
+    previous: int | None
+    aliases: dict[str, int]
+    digest: str
+    uri: str
+    text: str
+
+
+def run(context: Context) -> StepResult:
+    """Inputs `candidate`, `onnx` and `verdict`; output `promotion`."""
+    from embedline.registry.versions import register
+
+    config = context.slice.section("promote", PromoteConfig)
+    name = config.model or str(context.slice.config["name"])
+    found = _tracking(context)
+    verdict = json.loads((context.artifact("verdict").path / VERDICT).read_text(encoding="utf-8"))
+    with _registered_form(context) as folder:
+        version = register(
+            name,
+            folder,
+            digest=context.artifact("candidate").digest,
+            tags=_tags(context, verdict),
+            run_id=found.mirror().parent(context.run),
+            uri=found.uri,
+            experiment=found.experiment,
+            artifact_root=found.artifact_root,
+        )
+    outcome = _decide(context, config, name, version, verdict, found)
+    write_json(context.output("promotion") / PROMOTION, asdict(outcome))
+    context.tracker.tags({"registered_model": name, "registered_version": version})
+    metrics = {"version": float(version), "moved": float(outcome.moved)}
+    return StepResult(metrics=metrics, summary=f"{outcome.text}\n\nAliases: {_in_words(outcome.aliases)}.")
+
+
+def _decide(
+    context: Context,
+    config: PromoteConfig,
+    name: str,
+    version: int,
+    verdict: dict[str, Any],
+    found: TrackingPlace,
+) -> Outcome:
+    """Moves the alias, or says why it stays where it is."""
+    from embedline.registry.promotion import promote
+    from embedline.registry.versions import aliases
+
+    alias, moved = config.alias, False
+    current = aliases(name, uri=found.uri).get(alias)
+    met = (context.slice.pins.get("champion") or {}).get("version")
+    if current == version:
+        text = f"{name} version {version} is already {alias}; nothing moved."
+    elif not verdict["passed"]:
+        text = f"{name} version {version} is registered; the gate refused it, {_stays(alias, current)}."
+    elif not config.move_alias:
+        text = f"{name} version {version} is registered; promote.move_alias is off, {_stays(alias, current)}."
+    elif current != met:
+        text = (
+            f"{name} version {version} is registered; {alias} changed from {_version(met)} to "
+            f"{_version(current)} while this run worked, so its verdict is out of date: run again."
+        )
+    else:
+        promotion = promote(name, version, alias, reason=f"run {context.run}: the gate passed", uri=found.uri)
+        moved, text = promotion.moved, promotion.text
+    now = aliases(name, uri=found.uri)
+    return Outcome(
+        name=name,
+        version=version,
+        alias=alias,
+        moved=moved,
+        already_champion=current == version,
+        champion=now.get(alias),
+        previous=now.get(f"previous_{alias}"),
+        aliases=now,
+        digest=context.artifact("candidate").digest,
+        uri=found.uri,
+        text=text,
+    )
+
+
+@contextmanager
+def _registered_form(context: Context) -> Iterator[Path]:
+    """The model's folder with the exported one in `onnx/`, where sentence-transformers looks for it."""
+    model, onnx = context.artifact("candidate").path, context.inputs["onnx"]
+    if onnx is None:
+        yield model
+        return
+    with tempfile.TemporaryDirectory(dir=context.draft, prefix=".registered.") as draft:
+        folder = Path(draft) / "model"
+        shutil.copytree(model, folder, copy_function=_link_or_copy)
+        shutil.copytree(onnx.path, folder / "onnx", copy_function=_link_or_copy)
+        yield folder
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """A hard link costs nothing; MLflow makes the copy that stays."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _tracking(context: Context) -> TrackingPlace:
+    """What preflight found, so that all steps of a run talk to one server."""
+    config = context.slice.section("tracking", TrackingConfig)
+    return read_tracking(context.workspace.run_folder(context.run)) or tracking_place(
+        config, context.workspace
+    )
+
+
+def _tags(context: Context, verdict: dict[str, Any]) -> dict[str, str]:
+    refused = [reason["text"] for reason in verdict["reasons"] if not reason["passed"]]
+    return {
+        "embedline.run_id": context.run,
+        "verdict": "passed" if verdict["passed"] else "refused",
+        "verdict.mode": verdict["mode"],
+        "verdict.reasons": " ".join(refused) or "all rules hold",
+    }
+
+
+def _stays(alias: str, current: int | None) -> str:
+    return f"{alias} stays version {current}" if current else f"there is no {alias} yet"
+
+
+def _version(number: int | None) -> str:
+    return f"version {number}" if number else "nothing"
+
+
+def _in_words(aliases: dict[str, int]) -> str:
+    return ", ".join(f"{alias} is version {number}" for alias, number in sorted(aliases.items())) or "none"

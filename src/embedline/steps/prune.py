@@ -1,0 +1,175 @@
+"""prune_before and prune_after: layers dropped from the base or from the trained model, then healed."""
+
+from __future__ import annotations
+
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedline.config.model import ModelConfig, Prompt, PruneConfig
+from embedline.config.training import RuntimeConfig
+from embedline.errors import InputError
+from embedline.steps.base import Context, StepResult
+
+if TYPE_CHECKING:
+    from embedline.models.embedder import Embedder
+    from embedline.models.prompts import PromptTable
+
+HELD_OUT = 256
+MEASURED_ON = 128  # texts that the angular distances are measured on
+HEAL_BATCH_TOKENS = 4096
+
+
+def run(context: Context) -> StepResult:
+    """Output `model`: the base with the run's spec (pruned if asked to), or the pruned trained model.
+
+    prune_before has nothing to give when the model is made from scratch; prune_after hands its input on
+    unless prune.when says after.
+    """
+    from embedline.models.folder import load_embedder, save_embedder
+
+    before = context.step == "prune_before"
+    config = context.slice.section("prune", PruneConfig)
+    runtime = context.slice.section("runtime", RuntimeConfig)
+    base = context.slice.locations.get("base") if before else None
+    if before and base is None:
+        if config.when == "before":
+            raise InputError(
+                "a model made from scratch has no layers to drop.", where="prune.when", fix="Use after."
+            )
+        return StepResult(handed_on={"model": None}, summary="From scratch: pretrain makes the model.")
+    if not before and config.when != "after":
+        return StepResult(handed_on={"model": context.inputs["model"]}, summary="Not asked to prune.")
+    if runtime.threads:
+        import torch
+
+        torch.set_num_threads(runtime.threads)
+    embedder = _base(context, Path(str(base))) if before else load_embedder(context.artifact("model").path)
+    lineage = (
+        {"base": context.slice.pins.get("base")} if before else {"pruned": context.artifact("model").digest}
+    )
+    result = StepResult(summary="The base model, with the run's pooling, lengths and prompts.")
+    if config.when == ("before" if before else "after"):
+        embedder, result = prune(context, embedder, config, bf16=runtime.precision == "bf16")
+    save_embedder(embedder, context.output("model"), lineage=lineage)
+    return result
+
+
+def prune(
+    context: Context, teacher: Embedder, config: PruneConfig, *, bf16: bool
+) -> tuple[Embedder, StepResult]:
+    """The pruned and healed copy of `teacher`, and how near it is to it before and after healing."""
+    from embedline.compress.heal import fidelity, heal
+    from embedline.compress.layers import choose_layers, layer_list, layers_to_drop, without_layers
+
+    seed = context.slice.section("seed", int)
+    texts = sample_texts(
+        context.artifact("dataset").path,
+        teacher.spec.prompts,
+        HELD_OUT + max(MEASURED_ON, config.heal_steps * config.heal_batch),
+        seed,
+    )
+    held_out = texts[: min(HELD_OUT, len(texts) // 4)]
+    texts = texts[len(held_out) :]
+    layers = len(layer_list(teacher.backbone))
+    kept = choose_layers(
+        teacher, layers_to_drop(config.drop_share, layers), config.method, texts[:MEASURED_ON]
+    )
+    student = without_layers(teacher, kept)
+    unhealed = healed = fidelity(student, teacher, held_out, batch_tokens=HEAL_BATCH_TOKENS)
+    if config.heal_steps:
+        heal(
+            student,
+            teacher,
+            texts,
+            steps=config.heal_steps,
+            batch=config.heal_batch,
+            learning_rate=config.heal_learning_rate,
+            batch_tokens=HEAL_BATCH_TOKENS,
+            seed=seed,
+            bf16=bf16,
+            checkpoints=context.checkpoints,
+            on_metrics=context.tracker.metrics,
+        )
+        healed = fidelity(student, teacher, held_out, batch_tokens=HEAL_BATCH_TOKENS)
+    metrics = {
+        "layers_before": float(layers),
+        "layers_after": float(len(kept)),
+        "parameters_before": float(sum(p.numel() for p in teacher.parameters())),
+        "parameters": float(sum(p.numel() for p in student.parameters())),
+        "unhealed_cosine": unhealed.cosine,
+        "healed_cosine": healed.cosine,
+        "unhealed_loss": unhealed.loss,
+        "healed_loss": healed.loss,
+    }
+    dropped = ", ".join(str(i) for i in range(layers) if i not in kept)
+    summary = (
+        f"Layers {dropped} of {layers} dropped ({config.method}): "
+        f"{metrics['parameters_before'] / 1e6:.1f}M to {metrics['parameters'] / 1e6:.1f}M parameters.\n\n"
+        f"| on {len(held_out)} held-out texts | cosine to the unpruned model | loss |\n|---|---|---|\n"
+        f"| pruned | {unhealed.cosine:.4f} | {unhealed.loss:.4f} |\n"
+        f"| healed, {config.heal_steps} steps | {healed.cosine:.4f} | {healed.loss:.4f} |\n"
+    )
+    return student, StepResult(metrics=metrics, summary=summary, metadata={"model": {"kept_layers": kept}})
+
+
+def sample_texts(dataset: Path, prompts: PromptTable, count: int, seed: int) -> list[str]:
+    """At most `count` different texts with their prompts: queries, positives and passages in turn, shuffled.
+
+    Raises:
+        InputError: the dataset holds fewer than four texts.
+    """
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    queries: list[str] = []
+    documents: list[str] = []
+    columns = ["query", "positives", "source", "task_type"]
+    for row in pq.read_table(dataset / "records.parquet", columns=columns).to_pylist():
+        names = {"name": row["source"], "task_type": row["task_type"]}
+        queries.append(prompts.prompt("query", **names) + row["query"])
+        documents += [prompts.prompt("document", **names) + text for text in row["positives"]]
+    passages: list[str] = []
+    if (dataset / "corpus.parquet").is_file():
+        for row in pq.read_table(dataset / "corpus.parquet", columns=["title", "text", "source"]).to_pylist():
+            passage = f"{row['title'] or ''} {row['text']}".strip()
+            passages.append(prompts.prompt("document", name=row["source"]) + passage)
+    generator = np.random.default_rng(seed)
+    shuffled = [
+        [kind[i] for i in generator.permutation(len(kind))] for kind in (queries, documents, passages)
+    ]
+    in_turn = (text for text in chain.from_iterable(zip_longest(*shuffled)) if text is not None)
+    texts = list(dict.fromkeys(in_turn))[:count]
+    if len(texts) < 4:
+        raise InputError("holds too few texts to prune with.", where=str(dataset), fix="Add data.")
+    return [texts[i] for i in generator.permutation(len(texts))]
+
+
+def _base(context: Context, folder: Path) -> Embedder:
+    """The base model with the run's own pooling, lengths, dims and prompts.
+
+    Raises:
+        InputError: the run's lengths are beyond the positions that the base has learnt.
+    """
+    from pydantic import TypeAdapter
+    from torch import nn
+
+    from embedline.models.folder import load_embedder, spec_from_config
+    from embedline.models.prompts import PromptTable
+
+    config = context.slice.section("model", ModelConfig)
+    table = PromptTable(TypeAdapter(dict[str, Prompt]).validate_python(context.slice.config["prompts"]))
+    embedder = load_embedder(folder, spec=spec_from_config(config, table))
+    positions = getattr(getattr(embedder.backbone, "embeddings", None), "position_embeddings", None)
+    if isinstance(positions, nn.Embedding):
+        offset = 0 if positions.padding_idx is None else positions.padding_idx + 1  # XLM-R counts from there
+        limit = positions.num_embeddings - offset
+        for name in ("query_length", "document_length"):
+            if getattr(config, name) > limit:
+                raise InputError(
+                    f"{getattr(config, name)} is more than the base's {limit} positions.", where=f"model.{name}"
+                )
+    for dim in config.dims:
+        if dim > embedder.width:
+            raise InputError(f"{dim} is larger than the base's width {embedder.width}.", where="model.dims")
+    return embedder

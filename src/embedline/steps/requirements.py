@@ -1,0 +1,67 @@
+"""What the machine must have before anything is spent: a writable workspace, disk, memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from embedline.errors import InputError
+
+MIN_FREE_GB = 2.0
+MIN_MEMORY_GB = 1.5
+
+
+def check_workspace(root: Path) -> None:
+    """Raises InputError when the folder cannot be made or written to."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"the work directory cannot be written to ({reason.lower()}).",
+            where=str(root),
+            fix="Choose another with --work, or change its permissions.",
+        ) from error
+
+
+def check_disk(root: Path, data_bytes: int = 0) -> float:
+    """Free GB; refused below a floor and what a run over `data_bytes` of text is likely to write."""
+    free = shutil.disk_usage(root).free / 1e9
+    needed = MIN_FREE_GB + 4 * data_bytes / 1e9
+    if free < needed:
+        raise InputError(
+            f"only {free:.1f} GB are free, a run needs about {needed:.1f} GB.",
+            where=str(root),
+            fix="Free some space or choose another --work.",
+        )
+    return free
+
+
+def check_memory() -> float:
+    """Available GB; refused when a step could not even load its libraries."""
+    import psutil
+
+    available = float(psutil.virtual_memory().available) / 1e9
+    limit = _cgroup_limit_gb()
+    available = min(available, limit) if limit is not None else available
+    if available < MIN_MEMORY_GB:
+        raise InputError(
+            f"only {available:.1f} GB of memory are available, a run needs {MIN_MEMORY_GB:.1f} GB.",
+            where=os.uname().nodename,
+            fix="Close other programs or use a larger machine.",
+        )
+    return available
+
+
+def _cgroup_limit_gb() -> float | None:
+    """What a container may use in all, where it says so."""
+    path = Path("/sys/fs/cgroup/memory.max")
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
+    return int(text) / 1e9 if text.isdigit() else None

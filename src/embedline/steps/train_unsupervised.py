@@ -1,0 +1,10 @@
+"""Stage two: InfoNCE on weak pairs, single-source batches, GradCache."""
+
+from __future__ import annotations
+
+from embedline.steps.base import Context, StepResult
+from embedline.steps.contrastive import train_stage
+
+
+def run(context: Context) -> StepResult:
+    return train_stage(context, "unsupervised", "dataset")

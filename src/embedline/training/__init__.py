@@ -1,0 +1,1 @@
+"""Batches, GradCache, objectives and the one engine for all three stages."""

@@ -1,0 +1,1 @@
+"""One file an objective; each is a function or module of tensors, read beside its paper."""

@@ -1,0 +1,106 @@
+"""Pretraining on passages with RetroMAE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from embedline.config.training import PretrainConfig
+from embedline.errors import InputError
+from embedline.models.batching import token_batches
+from embedline.models.embedder import Embedder
+from embedline.training.batches import draw_batches
+from embedline.training.engine import OnMetrics, train
+from embedline.training.objectives.retromae import RetroMAE, mask_tokens
+
+
+def pretrain(
+    embedder: Embedder,
+    texts: Sequence[str],
+    config: PretrainConfig,
+    *,
+    seed: int,
+    bf16: bool,
+    checkpoints: Path,
+    on_metrics: OnMetrics,
+) -> None:
+    """Train `embedder` in place with RetroMAE on `texts`; the decoder is thrown away.
+
+    Raises:
+        InputError: fewer passages than one batch.
+    """
+    if len(texts) < config.batch:
+        raise InputError(
+            f"there are {len(texts)} passages, one batch needs {config.batch}.",
+            where="pretrain.batch",
+            fix="Lower it, or add passages to data.corpus.",
+        )
+    draws = draw_batches(
+        {"corpus": len(texts)}, {"corpus": 1.0}, batch=config.batch, steps=config.steps, seed=seed
+    )
+    torch.manual_seed(seed)
+    module = RetroMAE(embedder, length=config.length, decoder_mask=config.decoder_mask)
+    module.to(embedder.device)
+    train(
+        module,
+        _Passages(embedder, texts, [draw.rows for draw in draws], config.length),
+        PretrainStep(config, mask_id=embedder.tokenizer.mask_token_id, bf16=bf16),
+        config,
+        checkpoints=checkpoints,
+        seed=seed,
+        on_metrics=on_metrics,
+    )
+
+
+class _Passages(Sequence[Any]):
+    def __init__(self, embedder: Embedder, texts: Sequence[str], rows: list[np.ndarray], length: int) -> None:
+        self.embedder, self.texts, self.rows, self.length = embedder, texts, rows, length
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> dict[str, Any]:
+        return {
+            "ids": self.embedder.tokenize([self.texts[i] for i in self.rows[index]], max_length=self.length)
+        }
+
+
+class PretrainStep:
+    """One optimizer step over a batch of passages, chunk by chunk; each token weighs the same."""
+
+    def __init__(self, config: PretrainConfig, *, mask_id: int | None, bf16: bool) -> None:
+        if mask_id is None:
+            raise InputError("its tokenizer has no mask token, RetroMAE needs one.", where="model.base")
+        self.config, self.mask_id, self.bf16 = config, mask_id, bf16
+
+    def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        assert isinstance(module, RetroMAE)
+        ids = batch["ids"]
+        total = float(sum(len(row) for row in ids))
+        sums = torch.zeros(2)
+        for rows in token_batches([len(row) for row in ids], self.config.batch_tokens):
+            chunk = [ids[i] for i in rows]
+            encoder, decoder = self._losses(module, chunk)
+            share = sum(len(row) for row in chunk) / total
+            ((encoder + decoder) * share).backward()  # type: ignore[no-untyped-call]
+            sums += torch.stack([encoder.detach(), decoder.detach()]).cpu() * share
+        metrics = {"encoder_loss": sums[0].item(), "decoder_loss": sums[1].item(), "tokens": total}
+        return sums.sum(), metrics
+
+    def _losses(self, module: RetroMAE, chunk: list[list[int]]) -> tuple[Tensor, Tensor]:
+        inputs = module.embedder.pad(chunk)
+        input_ids, mask_BT = inputs["input_ids"], inputs["attention_mask"]
+        special = torch.tensor(module.embedder.tokenizer.all_special_ids, device=input_ids.device)
+        ordinary_BT = mask_BT.bool() & ~torch.isin(input_ids, special)
+        masked_ids = mask_tokens(input_ids, ordinary_BT, self.config.encoder_mask, self.mask_id)
+        predicted_BT = ordinary_BT & (
+            torch.rand(input_ids.shape, device=input_ids.device) < self.config.decoder_targets
+        )
+        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.bf16):
+            encoder, decoder = module(input_ids, mask_BT, masked_ids, predicted_BT)
+        return encoder.float(), decoder.float()

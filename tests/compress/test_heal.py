@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from embedline.compress.heal import TEMPERATURE, distillation_loss, fidelity, heal
+from embedline.compress.layers import without_layers
+from embedline.errors import InputError
+from embedline.models.embedder import Embedder
+
+
+def _heal(student: Embedder, teacher: Embedder, texts: list[str], folder, steps=40, on_metrics=None, **changed):
+    settings = {"batch": 32, "learning_rate": 2e-3, "batch_tokens": 512, "seed": 0, "bf16": False}
+    heal(
+        student,
+        teacher,
+        texts,
+        steps=steps,
+        checkpoints=folder,
+        on_metrics=on_metrics or (lambda values, step: None),
+        **{**settings, **changed},
+    )
+
+
+def _same_nearest(student: Embedder, teacher: Embedder, queries: list[str], corpus: list[str]) -> float:
+    nearest = [(m.encode(queries) @ m.encode(corpus).T).argmax(1) for m in (student, teacher)]
+    return float((nearest[0] == nearest[1]).mean())
+
+
+def test_healed_beats_unhealed_on_texts_it_never_saw(make_embedder, make_texts, tmp_path):
+    teacher = make_embedder(layers=4)
+    student = without_layers(teacher, [0, 2, 3])
+    texts, queries, corpus = make_texts(600, 0), make_texts(100, 1), make_texts(200, 2)
+    before = fidelity(student, teacher, queries, batch_tokens=4096)
+    found_before = _same_nearest(student, teacher, queries, corpus)
+    _heal(student, teacher, texts, tmp_path, steps=60)
+    after = fidelity(student, teacher, queries, batch_tokens=4096)
+    assert after.cosine > before.cosine + 0.5 * (1 - before.cosine)
+    assert after.loss < 0.5 * before.loss
+    assert _same_nearest(student, teacher, queries, corpus) > found_before + 0.1
+
+
+def test_the_teacher_is_not_touched(make_embedder, make_texts, tmp_path):
+    teacher = make_embedder(layers=3)
+    before = copy.deepcopy(teacher.state_dict())
+    _heal(without_layers(teacher, [0, 2]), teacher, make_texts(64, 0), tmp_path, steps=3)
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_small_chunks_give_the_same_healing_as_the_whole_batch_at_once(make_embedder, make_texts, tmp_path):
+    teacher, texts = make_embedder(layers=3), make_texts(64, 0)
+    healed = []
+    for batch_tokens in (16, 100_000):
+        student = without_layers(teacher, [0, 2])
+        _heal(student, teacher, texts, tmp_path / str(batch_tokens), steps=2, batch_tokens=batch_tokens)
+        healed.append(student.encode(texts))
+    np.testing.assert_allclose(healed[0], healed[1], atol=2e-4)
+
+
+def test_a_healing_that_was_killed_ends_where_an_uninterrupted_one_does(make_embedder, make_texts, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill(values: dict[str, float], step: int) -> None:
+        if step >= 6:
+            raise Killed
+
+    teacher, texts = make_embedder(layers=3), make_texts(64, 0)
+    whole, resumed = without_layers(teacher, [0, 2]), without_layers(teacher, [0, 2])
+    _heal(whole, teacher, texts, tmp_path / "whole", steps=8)
+    with pytest.raises(Killed):
+        _heal(resumed, teacher, texts, tmp_path / "killed", steps=8, on_metrics=kill)
+    resumed = without_layers(teacher, [0, 2])
+    _heal(resumed, teacher, texts, tmp_path / "killed", steps=8)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_bf16_heals_too(make_embedder, make_texts, tmp_path):
+    teacher, texts = make_embedder(layers=3), make_texts(64, 0)
+    student = without_layers(teacher, [0, 2])
+    before = fidelity(student, teacher, texts, batch_tokens=4096)
+    _heal(student, teacher, texts, tmp_path, steps=10, bf16=True)
+    assert fidelity(student, teacher, texts, batch_tokens=4096).cosine > before.cosine
+    assert {p.dtype for p in student.parameters()} == {torch.float32}
+
+
+def test_fewer_texts_than_a_batch_are_used_again(make_embedder, make_texts, tmp_path):
+    teacher = make_embedder(layers=2)
+    told: list[int] = []
+    student = without_layers(teacher, [0])
+    _heal(student, teacher, make_texts(5, 0), tmp_path, steps=3, on_metrics=lambda _, step: told.append(step))
+    assert told == [1, 2, 3]
+
+
+def test_no_texts_is_an_error(make_embedder, tmp_path):
+    teacher = make_embedder(layers=2)
+    with pytest.raises(InputError, match="no texts"):
+        _heal(without_layers(teacher, [0]), teacher, [], tmp_path)
+
+
+def test_the_loss_is_the_slow_formula_and_zero_only_at_the_teacher():
+    generator = np.random.default_rng(0)
+    student, teacher = generator.normal(size=(2, 7, 5))
+    student /= np.linalg.norm(student, axis=1, keepdims=True)
+    teacher /= np.linalg.norm(teacher, axis=1, keepdims=True)
+    expected = []
+    for s, t in zip(student, teacher, strict=True):
+        p, q = (np.exp([v @ other / TEMPERATURE for other in teacher]) for v in (t, s))
+        p, q = p / p.sum(), q / q.sum()
+        expected.append(1 - s @ t + sum(a * np.log(a / b) for a, b in zip(p, q, strict=True)))
+    s, t = torch.from_numpy(student), torch.from_numpy(teacher)
+    np.testing.assert_allclose(distillation_loss(s, t, t).numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(distillation_loss(t, t, t).numpy(), 0, atol=1e-12)
+    assert (distillation_loss(s, t, t) > 0).all()

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
+
+from embedline.errors import StepError
+from embedline.export.parity import PROBES, measure_parity, neighbour_overlap
+
+
+def test_an_honest_export_passes_and_says_by_how_much(exported, embedder, texts):
+    parity = measure_parity(embedder, exported, texts, min_cosine={"fp32": 0.9999, "int8": 0.9})
+    assert parity.passed
+    assert parity.texts == len(texts) + len(PROBES) + 1
+    fp32, int8 = parity.variants["fp32"], parity.variants["int8"]
+    assert fp32.worst_difference < 1e-5 < int8.worst_difference
+    assert fp32.top1 == fp32.top10 == 1.0
+    assert int8.worst_cosine <= int8.mean_cosine < 1
+    assert fp32.megabytes == pytest.approx((exported / "model.onnx").stat().st_size / 1e6)
+    for variant in (fp32, int8):
+        assert set(variant.worst_cosine_by_dim) == {"32"}
+        assert min(variant.text_ms, variant.tokens_per_s, variant.torch_text_ms, variant.torch_tokens_per_s) > 0
+    assert set(parity.as_json()) == {"passed", "variants", "texts"}
+
+
+def test_one_variant_below_its_threshold_fails_the_whole(exported, embedder, texts):
+    parity = measure_parity(embedder, exported, texts, min_cosine={"fp32": 0.9, "int8": 1.0})
+    assert (parity.variants["fp32"].passed, parity.variants["int8"].passed) == (True, False)
+    assert not parity.passed
+
+
+def test_a_graph_of_another_model_fails(exported, make_embedder, texts):
+    other = make_embedder(hidden_activation="relu", norm_eps=1e-1)
+    parity = measure_parity(other, exported, texts, min_cosine={"fp32": 0.9999})
+    assert not parity.passed
+
+
+def test_a_vector_that_is_not_finite_stops_the_step(exported, embedder, texts, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "onnx")
+    graph = onnx.load(folder / "model.onnx")
+    for tensor in graph.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.ndim == 2:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.full_like(values, np.nan), tensor.name))
+    onnx.save(graph, folder / "model.onnx")
+    with pytest.raises(StepError, match=r"model.onnx gives a vector that is not finite"):
+        measure_parity(embedder, folder, texts, min_cosine={"fp32": 0.9})
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 20), st.integers(1, 12), st.integers(0, 1000))
+def test_neighbour_overlap_is_what_scikit_learn_finds(count, k, seed):
+    generator = np.random.default_rng(seed)
+    first, second = generator.normal(size=(2, count, 6))
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    second /= np.linalg.norm(second, axis=1, keepdims=True)
+    near = min(k, count - 1)
+    shared = 0
+    found = [
+        NearestNeighbors(n_neighbors=near, metric="cosine").fit(v).kneighbors(return_distance=False)
+        for v in (first, second)
+    ]
+    for a, b in zip(*found, strict=True):
+        shared += len(set(a) & set(b))
+    assert neighbour_overlap(first, second, k) == pytest.approx(shared / (near * count))
+    assert neighbour_overlap(first, first.copy(), k) == 1

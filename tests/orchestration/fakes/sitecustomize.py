@@ -1,0 +1,119 @@
+"""Put on PYTHONPATH: every step of the line becomes a quick one, in every process of a run.
+
+What the real steps do is tested elsewhere; this lets the orchestration be tested with real processes.
+EMBEDLINE_FAKE holds `step=what` words: a step can `raise`, `refuse`, `bad-input`, `die` (SIGKILL), `die-once`,
+`hang`, `flaky` (an unexpected error, once).
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import types
+from pathlib import Path
+
+MODULES = (
+    "ingest clean prune pretrain train_unsupervised mine train_supervised export evaluate gate promote report"
+).split()
+
+
+def _run(context):
+    from embedline.errors import InputError, StepError
+    from embedline.steps.base import StepResult
+    from embedline.steps.catalogue import STEPS
+
+    for wanted in os.environ.get("EMBEDLINE_FAKE", "").split():
+        step, _, what = wanted.partition("=")
+        if step != context.step:
+            continue
+        once = context.workspace.internal / f"once-{step}"
+        first = not once.exists()
+        once.touch()
+        if what == "raise":
+            raise StepError("the loss is not a number.", where=f"step {step}", fix="Lower the learning rate.")
+        if what == "bad-input":
+            raise InputError("no row has a positive.", where="pairs.jsonl", fix="Fill pos.")
+        if what == "die" or (what == "die-once" and first):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what == "flaky" and first:
+            raise ConnectionError("the network went away")
+        if what == "hang":
+            time.sleep(120)
+    with (context.workspace.internal / "calls.txt").open("a") as file:
+        file.write(context.step + "\n")
+    context.tracker.metrics({"loss": 0.5}, step=1)
+    handed = {}
+    for name, kind in STEPS[context.step].outputs.items():
+        if context.step == "prune_after":
+            handed[name] = context.artifact("model")
+        elif context.step == "prune_before":
+            handed[name] = None
+        else:
+            _write(context.output(name), name, kind, context)
+    time.sleep(0.05)
+    return StepResult(
+        metrics={"rows": 3.0},
+        summary=f"**{context.step}** done",
+        counts={} if handed else {name: {"rows": 3} for name in STEPS[context.step].outputs},
+        handed_on=handed,
+    )
+
+
+def _write(folder: Path, name: str, kind: str, context) -> None:
+    values = {"step": context.step, "seed": context.slice.config.get("seed", 0)}
+    if kind == "verdict":
+        refused = "gate=refuse" in os.environ.get("EMBEDLINE_FAKE", "")
+        reasons = [{"rule": "rules.0", "passed": not refused, "text": "Support scores 0.71, needs 0.70."}]
+        values = {"passed": not refused, "mode": "enabled", "reasons": reasons}
+    if kind == "promotion":
+        values = {"name": "tiny", "version": 1, "aliases": {"champion": 1}}
+    if kind == "report":
+        (folder / "report.html").write_text("<p>fake</p>")
+    if kind == "scores":
+        row = {"set": "Support", "kind": "retrieval", "main": True, "runtime": "torch", "dim": 8}
+        rows = [{**row, "model": model, "value": value} for model, value in (("bm25", 0.4), ("candidate", 0.7))]
+        (folder / "scores.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    file = "verdict.json" if kind == "verdict" else f"{kind}.json"
+    (folder / file).write_text(json.dumps(values))
+
+
+for _name in MODULES:
+    _module = types.ModuleType(f"embedline.steps.{_name}")
+    _module.run = _run
+    sys.modules[_module.__name__] = _module
+
+
+class _Mirror:
+    """Says in a file what a tracking server would have been told."""
+
+    def __init__(self, uri, experiment, artifact_root=None):
+        self.file = Path(uri.removeprefix("fake://"))
+
+    def _say(self, *words):
+        with self.file.open("a") as file:
+            file.write(" ".join(map(str, words)) + "\n")
+
+    def parent(self, run_id, tags=None):
+        return "1"
+
+    def reopen(self, run_id):
+        self._say("open", run_id)
+
+    def replay(self, run_folder, run_id):
+        return 0
+
+    def end_step(self, run_id, step, status):
+        self._say("step", step, status)
+
+    def close(self, run_id, status):
+        self._say("close", run_id, status)
+
+
+if os.environ.get("MLFLOW_TRACKING_URI", "").startswith("fake://"):
+    _tracking = types.ModuleType("embedline.registry.tracking")
+    _tracking.RunMirror, _tracking.prepare = _Mirror, lambda uri, **_: None
+    _versions = types.ModuleType("embedline.registry.versions")
+    _versions.get_champion = lambda *_, **__: None
+    _versions.aliases = lambda *_, **__: {"champion": 1}
+    sys.modules[_tracking.__name__], sys.modules[_versions.__name__] = _tracking, _versions

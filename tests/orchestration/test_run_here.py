@@ -1,0 +1,159 @@
+"""The real command, real kfp processes, quick steps: what a run leaves behind, however it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from embedline.steps.catalogue import STEPS
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_a_run_leaves_a_complete_record_and_a_second_one_reuses_it(line: Any) -> None:
+    first = line.run()
+    assert first.returncode == 0, first.stdout + first.stderr
+    record = line.record()
+    assert record["status"] == "succeeded"
+    assert [step["step"] for step in record["steps"]] == ["preflight", *STEPS]
+    assert all(step["status"] == "done" and step["peak_memory_mb"] > 0 for step in record["steps"])
+    assert record["stages"] == {
+        "bm25": {"Support": 0.4, "mean": 0.4},
+        "candidate": {"Support": 0.7, "mean": 0.7},
+    }
+    assert record["model"]["version"] == 1
+    assert record["config"]["name"] == "tiny"
+    latest = line.work / "latest"
+    assert os.readlink(latest) == record["run"]
+    assert (latest / "model" / "manifest.json").is_file()
+    assert (latest / "onnx" / "onnx.json").is_file()
+    assert (latest / "report.html").read_text() == "<p>fake</p>"
+    assert f"close {record['run']} FINISHED" in line.told
+    for shown in ("train_supervised", "BM25", "0.400", "gate: passed", "version 1", "report.html", "embedline search"):
+        assert shown in first.stdout
+    # switched-off steps hand on by reference: the candidate is the supervised model itself
+    outputs = {step["step"]: step["outputs"] for step in record["steps"]}
+    assert outputs["prune_after"]["model"] == outputs["train_supervised"]["model"]
+    assert outputs["prune_before"]["model"]["path"] is None
+
+    worked = line.calls()
+    again = line.run("--json")
+    assert again.returncode == 0, again.stderr
+    second = json.loads(again.stdout)
+    repeated = {name for name, step in STEPS.items() if not step.cached}
+    assert set(line.calls()[len(worked) :]) == repeated
+    hits = {step["step"] for step in second["steps"] if step["cache_hit"]}
+    assert hits == set(STEPS) - repeated - {"prune_before", "prune_after"}
+
+    # a new bar reruns the gate and what follows, nothing else
+    before = len(line.calls())
+    assert line.run("-o", "gate.max_drop_vs_champion=0.5").returncode == 0
+    assert line.calls()[before:] == ["evaluate", "gate", "promote", "report"]
+
+
+@pytest.mark.parametrize(
+    ("fake", "code", "status", "message"),
+    [
+        ("gate=refuse", 3, "refused", "gate: refused"),
+        ("mine=raise", 1, "failed", "failed in mine: step mine: the loss is not a number. Lower the learning rate."),
+        ("ingest=bad-input", 2, "failed", "failed in ingest: pairs.jsonl: no row has a positive. Fill pos."),
+        ("pretrain=die", 1, "failed", "failed in pretrain: The process died without a word"),
+    ],
+)
+def test_each_ending_has_its_code_its_record_and_one_message(
+    line: Any, fake: str, code: int, status: str, message: str
+) -> None:
+    ended = line.run(fake=fake)
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    said = ended.stdout + ended.stderr
+    assert said.count(message) == 1
+    assert "Traceback" not in said
+    record = line.record()
+    assert (record["status"], record["exit_code"]) == (status, code)
+    assert f"close {record['run']} {'FINISHED' if code == 3 else 'FAILED'}" in line.told
+    failing = fake.partition("=")[0]
+    if code != 3:
+        assert record["error"]["step"] == failing
+        assert "log: " in said
+        assert f"step {failing} FAILED" in line.told
+    # earlier artefacts stand, and nothing half-written lies about
+    store = line.work / ".embedline" / "store"
+    assert not list(store.glob("*/.*.draft")) or fake == "pretrain=die"
+    for manifest in store.rglob("manifest.json"):
+        json.loads(manifest.read_text())
+
+
+def test_what_cannot_succeed_is_not_tried_again_but_a_lost_process_is(line: Any) -> None:
+    ended = line.run(fake="train_supervised=die-once train_unsupervised=flaky")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    log = (line.work / "latest" / "log.txt").read_text()
+    assert log.count("Retrying in") == 2
+    refused = line.run("-o", "seed=1", fake="train_supervised=raise")
+    assert refused.returncode == 1
+    record = line.record()
+    step = next(step for step in record["steps"] if step["step"] == "train_supervised")
+    assert step["final"] is True
+    assert "the loss is not a number" in record["error"]["message"]
+
+
+def _hanging(line: Any) -> tuple[subprocess.Popen[str], Path, int]:
+    """A run whose pretrain works for ever; its folder and the step's process id."""
+    process = subprocess.Popen(
+        line.command(),
+        env=line.environment("pretrain=hang"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        for file in line.work.glob("tiny-*/steps/pretrain/record.json"):
+            record = json.loads(file.read_text())
+            if record["pid"] and record["status"] == "running" and record["key"] == "":
+                return process, file.parents[2], record["pid"]
+        time.sleep(0.1)
+    process.kill()
+    raise AssertionError("the step never began")
+
+
+def _wait_gone(pid: int) -> bool:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_takes_its_processes_along_and_says_so(line: Any, sent: signal.Signals) -> None:
+    process, folder, step = _hanging(line)
+    process.send_signal(sent)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 130
+    assert "Stopped from outside." in said
+    assert _wait_gone(step)
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "killed"
+    assert f"close {record['run']} KILLED" in line.told
+
+
+def test_a_killed_command_leaves_no_process_and_the_next_run_settles_its_record(line: Any) -> None:
+    process, folder, step = _hanging(line)
+    process.kill()
+    process.wait()
+    assert _wait_gone(step)
+    assert json.loads((folder / "run.json").read_text())["status"] == "running"
+    assert line.run().returncode == 0
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "killed"
+    assert f"close {record['run']} KILLED" in line.told
+    assert os.readlink(line.work / "latest") != record["run"]
