@@ -39,7 +39,7 @@ def preflight(
 
     Args:
         preset: A shipped preset's name, or the path of a preset file.
-        overrides: Changes to the preset, one section.key=value a line.
+        overrides: Changes to the preset, one section.key=value a line, or a JSON list.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run_name: Name of the run; the pipeline job's id when empty.
         job_id: Id of the pipeline job.

@@ -25,7 +25,7 @@ def retrain(preset: str = "demo", overrides: str = "", workspace: str = "/worksp
 
     Args:
         preset: The run to do: a shipped preset's name, or the path of a preset file in the image.
-        overrides: Changes to the preset, one section.key=value a line; leave empty for none.
+        overrides: Changes to the preset, one section.key=value a line (or a JSON list); none when empty.
         workspace: Folder that all steps share (a mounted volume on a cluster): runs, store and checkpoints.
         run_name: Name of the run's folder in the workspace; the pipeline job's id when empty.
     """

@@ -9,10 +9,36 @@ from embedline.models.backbone import new_backbone
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.tokenizer import train_tokenizer
 
-WORDS = (
-    "почта пароль принтер сервер сеть экран ключ файл доступ ошибка вход диск канал отчёт "
-    "mail password printer server network screen key file access error login disk channel report"
-).split()
+WORDS = [
+    "почта",
+    "пароль",
+    "принтер",
+    "сервер",
+    "сеть",
+    "экран",
+    "ключ",
+    "файл",
+    "доступ",
+    "ошибка",
+    "вход",
+    "диск",
+    "канал",
+    "отчёт",
+    "mail",
+    "password",
+    "printer",
+    "server",
+    "network",
+    "screen",
+    "key",
+    "file",
+    "access",
+    "error",
+    "login",
+    "disk",
+    "channel",
+    "report",
+]
 MakeEmbedder = Callable[..., Embedder]
 
 

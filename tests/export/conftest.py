@@ -34,7 +34,9 @@ def make_embedder() -> MakeEmbedder:
     def make(architecture: str = "modernbert", pooling: str = "mean", **settings: object) -> Embedder:
         prompts = PromptTable({"default": Prompt(query="search_query: ", document="")})
         spec = EmbedderSpec(pooling, query_length=16, document_length=48, dims=(32,), prompts=prompts)
-        return Embedder(new_backbone(architecture, {**SIZES, **settings}, tokenizer, 1), tokenizer, spec).eval()
+        return Embedder(
+            new_backbone(architecture, {**SIZES, **settings}, tokenizer, 1), tokenizer, spec
+        ).eval()
 
     return make
 

@@ -37,7 +37,11 @@ def _worst_difference(embedder: Embedder, graph: Path) -> float:
 @pytest.mark.parametrize(
     ("architecture", "pooling", "settings"),
     [
-        ("modernbert", "mean", {"layer_types": ["full_attention", "sliding_attention"], "local_attention": 8}),
+        (
+            "modernbert",
+            "mean",
+            {"layer_types": ["full_attention", "sliding_attention"], "local_attention": 8},
+        ),
         ("bert", "cls", {"num_hidden_layers": 1}),
         ("nomic_bert", "mean", {"num_hidden_layers": 1}),
         ("xlm-roberta", "last", {"num_hidden_layers": 1}),
@@ -65,4 +69,3 @@ def test_the_graph_is_one_file_with_the_promised_names_and_opset(exported):
     assert shapes == [["batch", "sequence"]] * 2
     assert [o.version for o in graph.opset_import if o.domain == ""] == [18]
     assert not list(exported.glob("*.data"))
-

@@ -25,7 +25,9 @@ def test_an_honest_export_passes_and_says_by_how_much(exported, embedder, texts)
     assert fp32.megabytes == pytest.approx((exported / "model.onnx").stat().st_size / 1e6)
     for variant in (fp32, int8):
         assert set(variant.worst_cosine_by_dim) == {"32"}
-        assert min(variant.text_ms, variant.tokens_per_s, variant.torch_text_ms, variant.torch_tokens_per_s) > 0
+        assert (
+            min(variant.text_ms, variant.tokens_per_s, variant.torch_text_ms, variant.torch_tokens_per_s) > 0
+        )
     assert set(parity.as_json()) == {"passed", "variants", "texts"}
 
 

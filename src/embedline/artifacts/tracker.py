@@ -28,6 +28,13 @@ class Tracker:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / SPOOL
         self._seen = {_identity(line) for line in read_spool(self.path)}
+        self._end_torn_line()
+
+    def _end_torn_line(self) -> None:
+        """A crash may leave half a line: the next one must not be glued to it."""
+        if self.path.is_file() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n")
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Parameters: the first value of a key stands."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -32,12 +33,9 @@ OPTIONAL = {"kfp": "pipelines", "onnx": "cpu", "onnxruntime": "cpu"}
 def doctor(work: Work = WORK, uri: Uri = "", as_json: AsJson = False, debug: Debug = False) -> int:
     """Check versions, threads, precision, disk, tracker and ONNX runtime; 1 when something is missing."""
     checks = [
-        _try("python", lambda: platform.python_version()),
-        *(_try(name, lambda name=name: importlib.metadata.version(name)) for name in PACKAGES),  # type: ignore[misc]
-        *(
-            _try(name, lambda name=name: importlib.metadata.version(name), extra)
-            for name, extra in OPTIONAL.items()
-        ),  # type: ignore[misc]
+        _try("python", platform.python_version),
+        *(_try(name, functools.partial(importlib.metadata.version, name)) for name in PACKAGES),
+        *(_try(name, functools.partial(importlib.metadata.version, name), x) for name, x in OPTIONAL.items()),
         _try("cpu", _cpu),
         _try("accelerator", _accelerator),
         _try("memory", _memory),

@@ -32,8 +32,11 @@ class Encoder:
 
             self._model = self._spec = OnnxEmbedder(folder)
         else:
+            from embedline.config.training import RuntimeConfig
             from embedline.models.folder import load_embedder
+            from embedline.steps.machine import prepare
 
+            prepare(RuntimeConfig())
             self._model = load_embedder(folder)
             self._spec = self._model.spec
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from embedline.cli.shared import WORK, AsJson, Debug, Work, command, note, show
+from embedline.cli.shared import WORK, AsJson, Debug, Work, command, note, show, wide_console
 from embedline.errors import EmbedlineError, InputError
 
 
@@ -48,8 +48,6 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Show how a run ended and where its HTML report is."""
-    from rich.console import Console
-
     from embedline.orchestration.outcome import show_outcome
     from embedline.steps.runrecord import read_run
 
@@ -64,7 +62,7 @@ def report(
             {**record, "report": str(folder / "report.html") if (folder / "report.html").is_file() else None}
         )
     else:
-        show_outcome(Console(), record, folder.resolve())
+        show_outcome(wide_console(), record, folder.resolve())
 
 
 def _line(record: dict[str, Any]) -> str:
@@ -81,7 +79,7 @@ def _line(record: dict[str, Any]) -> str:
 
 def _champions(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of every registered model that a run of this folder made, as its tracker says now."""
-    known = {}
+    known: dict[tuple[str, str], None] = {}
     for record in records:
         name, uri = (record.get("model") or {}).get("name"), (record.get("tracking") or {}).get("uri")
         if name and uri:

@@ -41,11 +41,11 @@ def embed(
     """Read texts from standard input, one a line; print a vector a line (JSON)."""
     from embedline.cli.encoder import open_encoder
 
-    encoder = open_encoder(model, work, uri)
     try:
         texts = sys.stdin.buffer.read().decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise InputError("is not UTF-8.", where=f"standard input, byte {error.start}") from error
+    encoder = open_encoder(model, work, uri)
     vectors = encoder.encode(texts, side.value, dim)
     rows = [[round(float(value), 7) for value in row] for row in vectors]
     if as_json:

@@ -57,7 +57,7 @@ def tracker(uri: str, work: Path) -> str:
     from embedline.steps.base import Workspace
     from embedline.steps.tracking import tracking_place
 
-    found = tracking_place(TrackingConfig(uri=uri), Workspace(work)).uri  # type: ignore[call-arg]
+    found = tracking_place(TrackingConfig(uri=uri), Workspace(work)).uri
     prepare(found)
     return found
 

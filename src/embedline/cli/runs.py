@@ -21,6 +21,7 @@ from embedline.cli.shared import (
     command,
     note,
     show,
+    wide_console,
 )
 from embedline.cli.starter import write_starter
 from embedline.errors import InputError
@@ -75,11 +76,8 @@ def run(
     debug: Debug = False,
 ) -> int:
     """Run the whole line here: 0 passed or already champion, 3 refused, 2 bad input, 1 a step failed."""
-    from rich.console import Console
-
     from embedline.config.load import load_config
     from embedline.orchestration.local import new_run, run_here
-    from embedline.orchestration.outcome import show_outcome
     from embedline.orchestration.progress import Progress
     from embedline.steps.requirements import check_workspace
 
@@ -94,7 +92,7 @@ def run(
     chosen = name or new_run(work, config.name)
     folder = work.resolve() / chosen
     folder.mkdir(exist_ok=True)
-    console = Console(stderr=as_json)
+    console = wide_console(stderr=as_json)
     console.print(
         f"{chosen}: output of the steps goes to {folder / 'log.txt'}", highlight=False, soft_wrap=True
     )
@@ -103,22 +101,19 @@ def run(
         record = run_here(absolute_preset(preset), overrides, work, chosen, progress)
     finally:
         progress.stop()
-    _conclude(
-        record, folder, as_json, debug, lambda: show_outcome(Console(stderr=_failed(record)), record, folder)
-    )
+    _conclude(record, folder, as_json, debug)
     return 130 if record["status"] == "killed" else int(record["exit_code"])
 
 
-def _failed(record: dict[str, Any]) -> bool:
-    return bool(record["error"])
+def _conclude(record: dict[str, Any], folder: Path, as_json: bool, debug: bool) -> None:
+    from embedline.orchestration.outcome import show_outcome
 
-
-def _conclude(record: dict[str, Any], folder: Path, as_json: bool, debug: bool, tell: Any) -> None:
-    if debug and _failed(record):
+    failed = bool(record["error"])
+    if debug and failed:
         log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
         note("\n".join(log[-60:]))
     if as_json:
         show(record)
     else:
         sys.stdout.flush()
-        tell()
+        show_outcome(wide_console(stderr=failed), record, folder)

@@ -9,11 +9,14 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
 from embedline.errors import EmbedlineError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 P = ParamSpec("P")
 
@@ -63,6 +66,14 @@ def show(value: Any) -> None:
 def note(text: str) -> None:
     """For people, beside the result: standard error."""
     typer.echo(text, err=True)
+
+
+def wide_console(*, stderr: bool = False) -> Console:
+    """A terminal as it is; a file or a pipe gets lines of 140 characters, so that no table is cut."""
+    from rich.console import Console
+
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=max(140, console.width))
 
 
 def absolute_preset(preset: str) -> str:

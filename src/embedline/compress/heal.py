@@ -57,7 +57,7 @@ def heal(
     """
     if not texts:
         raise InputError("there are no texts to heal the pruned model with.", where="prune.heal_steps")
-    optimization = Optimization(  # type: ignore[call-arg]
+    optimization = Optimization(
         steps=steps,
         learning_rate=learning_rate,
         warmup=0.1,
@@ -80,9 +80,9 @@ def distillation_loss(student_BD: Tensor, teacher_BD: Tensor, teacher_ND: Tensor
     """The loss of each of B texts (B,): be the teacher's vector, and see the batch as the teacher sees it.
 
     All vectors have length 1. The first term is 1 − cosine. The second is the divergence of the student's
-    similarities to the batch's N teacher vectors from the teacher's own, as distributions (as in SEED, Fang et
-    al. 2021): it weighs the errors that change which texts are near. Since the other side of each similarity
-    is the teacher's, the loss of a batch is a sum over its texts, and chunks need no GradCache.
+    similarities to the batch's N teacher vectors from the teacher's own, as distributions (as in SEED, Fang
+    et al. 2021): it weighs the errors that change which texts are near. Since the other side of each
+    similarity is the teacher's, the loss of a batch is a sum over its texts, and chunks need no GradCache.
     """
     cosine = 1 - (student_BD * teacher_BD).sum(-1)
     expected = F.log_softmax(teacher_BD @ teacher_ND.T / TEMPERATURE, dim=-1)

@@ -32,7 +32,7 @@ class Source(Section):
         "or hub:ORG/NAME"
     )
     split: str = Field("train", description="split of a hub dataset")
-    columns: Columns = Columns()  # type: ignore[call-arg]
+    columns: Columns = Columns()
     task_type: TaskType | None = Field(None, description="overrides the rows' own task_type")
     language: str | None = Field(None, description="overrides the rows' own lang (ru, en, en-ru)")
     stages: list[Stage] = Field(["unsupervised", "supervised"], description="training stages that use it")
@@ -65,6 +65,15 @@ class EvaluationSet(Section):
     task_type: TaskType | None = Field(None, description="chooses the prompts; short-long for retrieval")
 
 
+class HoldOut(Section):
+    """Records set aside before training as a retrieval set of their own: query → positive."""
+
+    name: str = Field("held_out", description="name of the set in scores")
+    sources: list[str] = Field(min_length=1, description="names of the sources it is taken from")
+    share: float = Field(0.1, gt=0, lt=1, description="share of their distinct positives")
+    language: str = "ru"
+
+
 class DataConfig(Section):
     """Where the text comes from."""
 
@@ -72,6 +81,8 @@ class DataConfig(Section):
     sources: list[Source] = Field(min_length=1)
     corpus: list[CorpusSource] = []
     evaluation: list[EvaluationSet] = Field([], description="sets scored by evaluate and protected by clean")
+
+    hold_out: HoldOut | None = Field(None, description="a retrieval set taken from the sources themselves")
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> DataConfig:

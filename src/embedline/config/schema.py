@@ -19,22 +19,22 @@ class RunConfig(Section):
     seed: int = 0
     data: DataConfig
     clean: CleanConfig = CleanConfig()
-    model: ModelConfig = ModelConfig()  # type: ignore[call-arg]
+    model: ModelConfig = ModelConfig()
     prompts: dict[str, Prompt] = Field(
         {}, description="by task or source name, then by task type; `default` for the rest"
     )
     teacher: TeacherConfig | None = None
-    prune: PruneConfig = PruneConfig()  # type: ignore[call-arg]
-    pretrain: PretrainConfig = PretrainConfig()  # type: ignore[call-arg]
-    unsupervised: ContrastiveConfig = ContrastiveConfig()  # type: ignore[call-arg]
-    mine: MineConfig = MineConfig()  # type: ignore[call-arg]
-    supervised: ContrastiveConfig = ContrastiveConfig()  # type: ignore[call-arg]
-    export: ExportConfig = ExportConfig()  # type: ignore[call-arg]
-    evaluate: EvaluateConfig = EvaluateConfig()  # type: ignore[call-arg]
-    gate: GateConfig = GateConfig()  # type: ignore[call-arg]
-    promote: PromoteConfig = PromoteConfig()  # type: ignore[call-arg]
-    tracking: TrackingConfig = TrackingConfig()  # type: ignore[call-arg]
-    runtime: RuntimeConfig = RuntimeConfig()  # type: ignore[call-arg]
+    prune: PruneConfig = PruneConfig()
+    pretrain: PretrainConfig = PretrainConfig()
+    unsupervised: ContrastiveConfig = ContrastiveConfig()
+    mine: MineConfig = MineConfig()
+    supervised: ContrastiveConfig = ContrastiveConfig()
+    export: ExportConfig = ExportConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    gate: GateConfig = GateConfig()
+    promote: PromoteConfig = PromoteConfig()
+    tracking: TrackingConfig = TrackingConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> RunConfig:

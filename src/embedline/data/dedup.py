@@ -51,8 +51,9 @@ def bands(permutations: int, threshold: float) -> tuple[int, int]:
 def representatives(found: Signatures, threshold: float) -> npt.NDArray[np.int64]:
     """For each row the first row of its group of near duplicates; a row without any stands for itself.
 
-    Candidates share a band; they are near when on every side the share of equal hashes (the estimate of the
-    Jaccard similarity) reaches `threshold`: one passage with two questions is two records. Groups are the
+    Candidates share a band; they are near when the share of equal hashes (the estimate of the Jaccard
+    similarity), as the geometric mean over the sides, reaches `threshold`: sides that have nothing in common
+    make it zero, so one passage with two questions is two records. Groups are the
     connected components: which rows group together does not depend on their order, the representative does.
     """
     if len(found) == 0:
@@ -103,10 +104,10 @@ def _buckets(found: Signatures, threshold: float) -> Iterator[npt.NDArray[np.int
 def _near_pairs(
     found: Signatures, bucket: npt.NDArray[np.int64], threshold: float
 ) -> Iterator[tuple[int, int]]:
-    needed = threshold * found.shape[2]
+    needed = threshold ** found.shape[1] - 1e-9
     rows = found[bucket]
     for i in range(len(bucket) - 1):
-        equal = (rows[i + 1 :] == rows[i]).sum(axis=2).min(axis=1)
+        equal = (rows[i + 1 :] == rows[i]).mean(axis=2).prod(axis=1)
         for j in np.flatnonzero(equal >= needed):
             yield int(bucket[i]), int(bucket[i + 1 + j])
 

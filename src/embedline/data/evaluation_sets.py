@@ -65,14 +65,19 @@ def lay_out(sets: Sequence[EvaluationSet], root: Path, out_folder: Path) -> list
         folder = out_folder / name
         folder.mkdir()
         if item.kind == "retrieval":
-            count = _write_retrieval(_load_retrieval(place), folder)
+            count = write_retrieval(_load_retrieval(place), folder)
         else:
             count = _write_pairs(place, item, folder)
         default = {"retrieval": "short-long", "bitext": "bitext"}.get(item.kind, "sts")
         infos.append(SetInfo(name, item.kind, item.language, item.task_type or default, count))
-    text = json.dumps([asdict(info) for info in infos], ensure_ascii=False, indent=1)
-    (out_folder / SETS).write_text(text + "\n", encoding="utf-8")
+    write_sets(out_folder, infos)
     return infos
+
+
+def write_sets(folder: Path, infos: Sequence[SetInfo]) -> None:
+    """List the laid-out sets of an evaluation artefact."""
+    text = json.dumps([asdict(info) for info in infos], ensure_ascii=False, indent=1)
+    (folder / SETS).write_text(text + "\n", encoding="utf-8")
 
 
 def read_sets(folder: Path) -> list[SetInfo]:
@@ -141,7 +146,7 @@ def _read_qrels(path: Path, queries: Row, corpus: Row) -> dict[str, dict[str, in
     return qrels
 
 
-def _write_retrieval(found: Retrieval, folder: Path) -> int:
+def write_retrieval(found: Retrieval, folder: Path) -> int:
     """Queries without any relevant document cannot be scored: they stay out, as in mteb."""
     asked = {query for query, relevant in found.qrels.items() if max(relevant.values()) > 0}
     if not asked:

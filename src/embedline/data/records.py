@@ -77,7 +77,7 @@ def passage_of(values: dict[str, Any], source: CorpusSource, name: str, ids: Ids
         "title": title,
         "text": text,
         "source": name,
-        "language": source.language,
+        "language": source.language or guess(text),
     }
 
 

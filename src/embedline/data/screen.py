@@ -78,10 +78,11 @@ class Screen:
         return Judged(row, None, (form,))
 
     def _tidy(self, text: str, changed: Counter[str]) -> str:
-        tidied = normalize(text, self.config.max_chars)
-        if len(tidied) == self.config.max_chars < len(text):
-            changed["texts_cut"] += 1
-        return tidied
+        tidied = normalize(text)
+        if len(tidied) <= self.config.max_chars:
+            return tidied
+        changed["texts_cut"] += 1
+        return normalize(tidied, self.config.max_chars)
 
     def _negatives(self, texts: list[str], known: set[str], changed: Counter[str]) -> list[str]:
         """Without blanks, repetitions, and texts equal to query or positive: those teach the opposite."""

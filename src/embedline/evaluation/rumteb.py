@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import datasets
@@ -48,11 +49,11 @@ def score_tasks(subject: Subject, names: Sequence[str], *, root: Path | None = N
     datasets.disable_progress_bars()
     encoder = MtebEncoder(subject)
     rows, results = [], []
-    with _local_datasets(tasks, root):
-        for task in tasks:
+    for task in tasks:
+        with _local_dataset(task, root):
             result, count = _evaluate(encoder, task)
-            results.append(result)
-            rows.append(_row(encoder, task, float(result.get_score()), count))
+        results.append(result)
+        rows.append(_row(encoder, task, float(result.get_score()), count))
     rows += _benchmark_mean(encoder, results)
     return rows
 
@@ -76,23 +77,24 @@ def _task(name: str) -> Any:
 
 
 @contextmanager
-def _local_datasets(tasks: Sequence[Any], root: Path | None) -> Iterator[None]:
-    """Point the tasks' classes at local copies.
+def _local_dataset(task: Any, root: Path | None) -> Iterator[None]:
+    """Point the task's class at a local copy, if there is one.
 
-    On the class, because `unload_data()` undoes it on the object.
+    On the class, because `unload_data()` undoes it on the object. With a cache of its own: `datasets` keeps a
+    local folder by its name and README alone, and would give the rows of another copy of the same name.
     """
-    changed: list[tuple[dict[str, Any], str]] = []
-    for task in tasks:
-        dataset = type(task).metadata.dataset
-        folder = root / dataset["path"] if root else None
-        if folder is not None and folder.is_dir() and not any(known is dataset for known, _ in changed):
-            changed.append((dataset, dataset["path"]))
-            dataset["path"] = str(folder.resolve())
-    try:
+    dataset = type(task).metadata.dataset
+    path, folder = dataset["path"], (root / dataset["path"] if root else None)
+    if folder is None or not folder.is_dir():
         yield
-    finally:
-        for dataset, path in changed:
-            dataset["path"] = path
+        return
+    cache = datasets.config.HF_DATASETS_CACHE
+    with TemporaryDirectory(prefix="mteb-") as own:
+        dataset["path"], datasets.config.HF_DATASETS_CACHE = str(folder.resolve()), own
+        try:
+            yield
+        finally:
+            dataset["path"], datasets.config.HF_DATASETS_CACHE = path, cache
 
 
 def _evaluate(encoder: MtebEncoder, task: Any) -> tuple[Any, int]:
@@ -111,7 +113,8 @@ def _evaluate(encoder: MtebEncoder, task: Any) -> tuple[Any, int]:
             fix=f"Its dataset is {task.metadata.dataset['path']}; evaluate.mteb_root may hold a copy.",
         ) from error
     finally:
-        task.unload_data()
+        if task.data_loaded:
+            task.unload_data()
     return found.task_results[0], count
 
 

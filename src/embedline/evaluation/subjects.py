@@ -35,7 +35,6 @@ def torch_subject(
     untrained: bool = False,
     prompts: PromptTable | None = None,
     batch_tokens: int = 8192,
-    threads: int | None = None,
 ) -> Subject:
     """A model folder, ours or an outside one.
 
@@ -43,13 +42,9 @@ def torch_subject(
         untrained: its architecture with random weights instead.
         prompts: for an outside model, which says nothing about prompts; its own when None.
     """
-    import torch
-
     from embedline.evaluation.untrained import untrained_twin
     from embedline.models.folder import load_embedder
 
-    if threads:
-        torch.set_num_threads(threads)
     embedder = (untrained_twin if untrained else load_embedder)(folder)
     spec = embedder.spec
     return Subject(

@@ -6,9 +6,10 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from embedline.models.embedder import Embedder
-from embedline.models.folder import load_embedder
+if TYPE_CHECKING:
+    from embedline.models.embedder import Embedder
 
 
 def untrained_twin(folder: Path, seed: int = 0) -> Embedder:
@@ -16,11 +17,16 @@ def untrained_twin(folder: Path, seed: int = 0) -> Embedder:
     import torch
     from transformers import AutoModel, PreTrainedModel
 
+    from embedline.models.embedder import Embedder
+    from embedline.models.folder import load_embedder
+
     trained = load_embedder(folder)
     torch.manual_seed(seed)
     config = trained.backbone.config
-    backbone: PreTrainedModel = AutoModel.from_config(config, attn_implementation="sdpa")  # type: ignore[no-untyped-call]
-    return Embedder(backbone.float(), trained.tokenizer, replace(trained.spec))
+    backbone: PreTrainedModel = AutoModel.from_config(  # type: ignore[no-untyped-call]
+        config, attn_implementation="sdpa", dtype=torch.float32
+    )
+    return Embedder(backbone, trained.tokenizer, replace(trained.spec))
 
 
 def untrained_digest(folder: Path) -> str:

@@ -67,9 +67,10 @@ def _mine_source(
     result = MinedSource(pool_texts, [])
     for i, row in enumerate(source.rows):
         own = [pool[text] for text in row.positives]
+        look = config.depth + len(known[i])  # what other rows know does not make this one look deeper
         chosen, counts = choose_negatives(
-            scores_NK[i],
-            indices_NK[i],
+            scores_NK[i, :look],
+            indices_NK[i, :look],
             positives=known[i],
             positive_score=float((documents_MD[own] @ queries_ND[i]).min()),
             count=config.negatives,

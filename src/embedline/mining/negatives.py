@@ -1,4 +1,4 @@
-"""Which retrieved texts become a query's hard negatives (positive-aware, NV-Retriever, Moreira et al. 2024)."""
+"""Which retrieved texts become a query's hard negatives (positive-aware, NV-Retriever, Moreira et al.)."""
 
 from __future__ import annotations
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from embedline.errors import InputError
 from embedline.models.tokenizer import padded_vocabulary
-
-# Training from scratch on one pass over little data: nothing is regularised away (Nomic: no dropout).
-_NO_DROPOUT = {
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-    "attention_dropout": 0.0,
-    "embedding_dropout": 0.0,
-    "mlp_dropout": 0.0,
-    "classifier_dropout": 0.0,
-}
 
 
 def new_backbone(
@@ -27,7 +18,7 @@ def new_backbone(
     """A model with random weights for `tokenizer`.
 
     Raises:
-        InputError: an architecture transformers does not know, or a setting it does not have.
+        InputError: an architecture transformers does not know, or a setting it does not have or refuses.
     """
     try:
         defaults = AutoConfig.for_model(architecture)
@@ -42,8 +33,9 @@ def new_backbone(
         raise InputError(
             f"{architecture} has no setting {', '.join(map(repr, unknown))}.", where="model.settings"
         )
-    values: dict[str, Any] = {key: value for key, value in _NO_DROPOUT.items() if hasattr(defaults, key)}
-    values |= {
+    values: dict[str, Any] = {
+        # From scratch, in one pass over little data, nothing is to be regularised away (Nomic: no dropout).
+        **{key: 0.0 for key, value in defaults.to_dict().items() if "drop" in key and value},
         "vocab_size": padded_vocabulary(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
         "cls_token_id": tokenizer.cls_token_id,
@@ -51,10 +43,15 @@ def new_backbone(
         "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
     }
-    if architecture == "modernbert" and "layer_types" not in settings:
-        layers = settings.get("num_hidden_layers", defaults.num_hidden_layers)
-        values["layer_types"] = ["full_attention"] * layers
-    config = AutoConfig.for_model(architecture, **{**values, **settings})
+    try:
+        if architecture == "modernbert" and "layer_types" not in settings:
+            layers = settings.get("num_hidden_layers", defaults.num_hidden_layers)
+            values["layer_types"] = ["full_attention"] * layers
+        config = AutoConfig.for_model(architecture, **{**values, **settings})
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{architecture} refuses them: {' '.join(str(error).split())}.", where="model.settings"
+        ) from error
     heads = getattr(config, "num_attention_heads", 1)
     if config.hidden_size % heads:
         raise InputError(
@@ -62,5 +59,6 @@ def new_backbone(
             where="model.settings",
         )
     torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModel.from_config(config, attn_implementation="sdpa")
-    return model.float()
+    make: Any = AutoModel.from_config
+    model: PreTrainedModel = make(config, attn_implementation="sdpa").float()
+    return model

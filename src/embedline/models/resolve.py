@@ -52,7 +52,10 @@ def _locate(reference: str, revision: str | None, root: Path | None) -> tuple[Pa
 
 
 def _in_package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, TypeError, ValueError):  # a name with a missing parent, a relative or empty name
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             f"no Python package {name!r} is installed.", where=f"package:{name}", fix=f"pip install {name}"

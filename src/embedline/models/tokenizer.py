@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from embedline.errors import InputError
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -26,7 +29,17 @@ def train_tokenizer(
 
     Args:
         vocabulary: at most this many tokens, special ones included; small data gives fewer.
+
+    Raises:
+        InputError: fewer tokens than the bytes and the special tokens take.
     """
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocabulary < len(alphabet) + len(SPECIAL):
+        raise InputError(
+            f"{vocabulary} tokens do not hold {len(alphabet)} bytes and {len(SPECIAL)} special tokens.",
+            where="model.vocabulary",
+            fix="Ask for 320 or more.",
+        )
     tokenizer = Tokenizer(models.BPE())
     steps: list[normalizers.Normalizer] = [normalizers.NFKC()]
     if lowercase:
@@ -45,7 +58,7 @@ def train_tokenizer(
         trainers.BpeTrainer(
             vocab_size=vocabulary,
             special_tokens=list(SPECIAL.values()),
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            initial_alphabet=alphabet,
             show_progress=False,
         ),
     )
@@ -55,7 +68,11 @@ def train_tokenizer(
         pair=f"{cls} $A {sep} $B {sep}",
         special_tokens=[(cls, tokenizer.token_to_id(cls)), (sep, tokenizer.token_to_id(sep))],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **SPECIAL)
+    make: Any = PreTrainedTokenizerFast
+    trained: PreTrainedTokenizerFast = make(
+        tokenizer_object=tokenizer, model_max_length=max_length, **SPECIAL
+    )
+    return trained
 
 
 def padded_vocabulary(tokenizer: PreTrainedTokenizerFast, multiple: int = 64) -> int:

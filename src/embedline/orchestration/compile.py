@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from embedline.errors import InputError
 
@@ -18,7 +20,9 @@ def compile_pipeline(preset: str, overrides: Sequence[str] = (), workspace: str 
     The same arguments give the same bytes.
     """
     compiler, retrain = _kfp()
-    values = {"preset": preset, "overrides": "\n".join(overrides)}
+    # One line: kfp writes defaults into a comment at the head of the file and would break it at a line's end.
+    one_line = overrides[0] if len(overrides) == 1 else json.dumps(list(overrides)) if overrides else ""
+    values = {"preset": preset, "overrides": one_line}
     if workspace is not None:
         values["workspace"] = workspace
     with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +36,7 @@ def golden_path() -> Path:
     return Path(str(resources.files("embedline.pipelines.retrain") / "pipeline.yaml"))
 
 
-def _kfp():  # type: ignore[no-untyped-def]  # kfp has no types
+def _kfp() -> tuple[Any, Any]:
     try:
         from kfp import compiler
     except ImportError as error:

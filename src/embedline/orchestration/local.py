@@ -84,16 +84,17 @@ def close_abandoned(workspace: Path) -> list[str]:
         folder = file.parent
         if folder.is_symlink() or not runrecord.is_abandoned(runrecord.read_run(folder)):
             continue
-        _close(workspace, folder.name, runrecord.read_run(folder).get("preset", ""), killed=True)
+        preset = runrecord.read_run(folder).get("preset", "")
+        _close(workspace, folder.name, preset, killed=True, latest=False)
         closed.append(folder.name)
     return closed
 
 
-def _close(workspace: Path, run: str, preset: str, killed: bool) -> dict[str, Any]:
+def _close(workspace: Path, run: str, preset: str, killed: bool, latest: bool = True) -> dict[str, Any]:
     from embedline.steps.finish import finish
 
     message = "The process that drives the steps died; the log may say why."
-    return finish(workspace, run, preset=preset, failed=True, killed=killed, message=message)
+    return finish(workspace, run, preset=preset, failed=True, killed=killed, message=message, latest=latest)
 
 
 def _end(driver: subprocess.Popen[bytes]) -> None:

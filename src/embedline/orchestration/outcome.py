@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _NAMES = {
-    "bm25": "BM25 (stemmed)",
-    "untrained": "untrained",
+    "bm25": "BM25",
     "pretrain": "after pretrain",
     "train_unsupervised": "after train_unsupervised",
     "train_supervised": "after train_supervised",
-    "candidate": "candidate",
-    "base": "base",
-    "champion": "champion",
 }
 
 
@@ -86,9 +83,12 @@ def _steps(record: dict[str, Any]) -> Table:
 def _stages(stages: dict[str, dict[str, float]]) -> Table:
     sets = sorted({name for values in stages.values() for name in values} - {"mean"})
     shown = ["mean", *sets] if len(sets) > 1 else sets
-    table = _table("nDCG@10", *shown)
+    shared = sum(all(name in values for values in stages.values()) for name in sets)
+    table = _table("nDCG@10", *(f"mean of {shared}" if name == "mean" else name for name in shown))
     for stage, values in stages.items():
-        table.add_row(_NAMES[stage], *(f"{values[name]:.3f}" if name in values else "–" for name in shown))
+        table.add_row(
+            _NAMES.get(stage, stage), *(f"{values[name]:.3f}" if name in values else "–" for name in shown)
+        )
     return table
 
 
@@ -98,18 +98,16 @@ def _table(*columns: str) -> Table:
 
     table = Table(box=SIMPLE, pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number and column else "left")
+        table.add_column(column, no_wrap=True, justify="right" if number and column else "left")
     return table
 
 
 def _corpus(record: dict[str, Any], run_folder: Path) -> Path:
     """A corpus of this run to search in: the user's own file where there is one."""
-    import json
-
     plan = runrecord.read_plan(run_folder)
     root = Path(json.loads(plan["slices"]["ingest"])["locations"]["root"])
     for source in record["config"]["data"]["corpus"]:
-        path = root / source["path"]
+        path = root / str(source["path"])
         if path.is_file():
             return path
     held_out = _evaluation(record)
@@ -128,8 +126,6 @@ def _question(record: dict[str, Any]) -> str:
 
 def _evaluation(record: dict[str, Any]) -> tuple[str, Path] | None:
     """The first held-out retrieval set of the run, by name and folder."""
-    import json
-
     for step in record["steps"]:
         made = step["outputs"].get("evaluation") if step["step"] == "ingest" else None
         if made and made["path"] and (Path(made["path"]) / "sets.json").is_file():

@@ -23,14 +23,15 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told: set[str] = set()
+        self._told: set[tuple[str, float]] = set()  # a retried step has ended more than once
         self._beat = time.monotonic()
         self._status: Status | None = None
 
     def __call__(self, run_folder: Path, records: Sequence[StepRecord]) -> None:
         for record in records:
-            if record.status != "running" and record.step not in self._told:
-                self._told.add(record.step)
+            ended = record.step, record.started_at
+            if record.status != "running" and ended not in self._told:
+                self._told.add(ended)
                 self._beat = time.monotonic()
                 self._console.print(step_line(record), highlight=False, markup=False)
         running = next((record for record in records if record.status == "running"), None)

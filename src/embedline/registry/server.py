@@ -39,7 +39,8 @@ def prepare(uri: str, *, timeout_s: int = 10) -> None:
     Raises:
         InputError: it does not answer within `timeout_s`, refuses, or is of an older schema.
     """
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for talker in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(talker).setLevel(logging.WARNING)
     path = _sqlite_path(uri)
     fix = "Check tracking.uri or the environment's MLFLOW_TRACKING_URI."
     try:
@@ -96,9 +97,14 @@ def experiment_id(client: MlflowClient, uri: str, name: str, artifact_root: str 
 
 @contextmanager
 def patience(retries: int, timeout_s: int) -> Iterator[None]:
-    """Limits mlflow's HTTP retries (its own take minutes); what the user has set himself stands."""
-    limits = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries), "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s)}
-    ours = {key: value for key, value in limits.items() if key not in os.environ}
+    """Limits mlflow's HTTP retries (its own take minutes) and its talk; what the user has set stands."""
+    wanted = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
+    ours = {key: value for key, value in wanted.items() if key not in os.environ}
     os.environ.update(ours)
     try:
         yield
@@ -126,7 +132,7 @@ def as_global_store(uri: str) -> Iterator[None]:
     import mlflow
 
     ambient = os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow sets and unsets it as it likes
-    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
     mlflow.set_tracking_uri(uri)
     try:
         yield

@@ -29,9 +29,13 @@ class Slice(BaseModel):
     locations: dict[str, Any] = {}
 
     def section(self, name: str, kind: type[T]) -> T:
-        """One section of the config, typed as the schema types it."""
-        annotation = RunConfig.model_fields[name].annotation
-        return TypeAdapter(annotation).validate_python(self.config[name])  # type: ignore[return-value]
+        """A section of the config (or a part of one, `data.corpus`), typed as the schema types it."""
+        first, *rest = name.split(".")
+        annotation: Any = RunConfig.model_fields[first].annotation
+        for part in rest:
+            annotation = annotation.model_fields[part].annotation
+        found: T = TypeAdapter(annotation).validate_python(self.config[name])
+        return found
 
 
 class Workspace:

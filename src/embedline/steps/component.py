@@ -14,7 +14,7 @@ from typing import Any
 
 from embedline.artifacts.manifest import MANIFEST
 from embedline.artifacts.record import RECORD, StepRecord
-from embedline.errors import EmbedlineError, StepError
+from embedline.errors import EmbedlineError, InputError, StepError
 from embedline.steps.base import Workspace
 from embedline.steps.execute import execute
 from embedline.steps.plan import Plan
@@ -70,14 +70,23 @@ def run_component(
 def run_preflight(
     preset: str, overrides: str, workspace: str, run_name: str, job_id: str, summary: Any
 ) -> Plan:
-    """Plan a run for the preflight component; `overrides` has one `section.key=value` a line."""
+    """Plan a run for the preflight component; `overrides` as `read_overrides` takes them."""
     with plain_failure():
-        lines = [line.strip() for line in overrides.splitlines()]
-        wanted = [line for line in lines if line and not line.startswith("#")]
-        plan = preflight(preset, wanted, Path(workspace), run_name or job_id)
+        plan = preflight(preset, read_overrides(overrides), Path(workspace), run_name or job_id)
     print(plan.table())  # noqa: T201
     Path(summary.path).write_text(f"```\n{plan.table()}\n```\n", encoding="utf-8")
     return plan
+
+
+def read_overrides(text: str) -> list[str]:
+    """One `section.key=value` a line, or a JSON list of them."""
+    if text.lstrip().startswith("["):
+        try:
+            return [str(item) for item in json.loads(text)]
+        except ValueError as error:
+            raise InputError(f"is not a JSON list ({error}).", where="overrides") from error
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 @contextmanager

@@ -193,21 +193,22 @@ def _score(context: Context, wanted: Wanted) -> Scores:
 def _subject(context: Context, wanted: Wanted, config: EvaluateConfig) -> Subject:
     from embedline.evaluation.subjects import onnx_subject, torch_subject
     from embedline.models.prompts import PromptTable
+    from embedline.steps.machine import prepare
 
     assert wanted.folder is not None
     runtime = context.slice.section("runtime", RuntimeConfig)
     who = wanted.role, wanted.digest, wanted.folder
-    machine: dict[str, Any] = {"batch_tokens": config.batch_tokens, "threads": runtime.threads}
     if wanted.runtime != "torch":
-        return onnx_subject(*who, wanted.runtime, **machine)
+        return onnx_subject(*who, wanted.runtime, batch_tokens=config.batch_tokens, threads=runtime.threads)
+    bf16 = prepare(runtime)
     # An outside model says nothing about prompts: it is scored with those that it is trained on with.
     prompts = context.slice.section("prompts", dict[str, Prompt])
     return torch_subject(
         *who,
-        bf16=runtime.precision == "bf16",
+        bf16=bf16,
         untrained=wanted.role == "untrained",
         prompts=None if _has_card(wanted) else PromptTable(prompts),
-        **machine,
+        batch_tokens=config.batch_tokens,
     )
 
 

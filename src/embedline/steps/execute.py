@@ -25,6 +25,17 @@ from embedline.steps.code import code_version
 
 RESULT = "result.json"
 MIRROR_EVERY_S = 20.0
+# Errors that come again however often a step is tried; a lost process or network is worth another try.
+_HOPELESS = (
+    InputError,
+    StepError,
+    TypeError,
+    AttributeError,
+    NameError,
+    ImportError,
+    LookupError,
+    AssertionError,
+)
 
 
 def execute(
@@ -211,14 +222,21 @@ def recorded(folder: Path, record: StepRecord) -> Iterator[None]:
         record.status = "done"
     except BaseException as error:
         record.status = "failed" if isinstance(error, Exception) else "killed"
-        record.error = str(error) or type(error).__name__
+        record.error = _words(error)
         record.exit_code = error.exit_code if isinstance(error, EmbedlineError) else 1
-        record.final = isinstance(error, InputError | StepError)
+        record.final = isinstance(error, _HOPELESS)
         raise
     finally:
         record.seconds = round(time.monotonic() - started, 2)
         record.peak_memory_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
         write_record(folder, record)
+
+
+def _words(error: BaseException) -> str:
+    """One message; an error that nobody foresaw is named by its kind, too."""
+    if isinstance(error, EmbedlineError):
+        return str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 @contextmanager

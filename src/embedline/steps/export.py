@@ -9,12 +9,11 @@ from embedline.artifacts.record import write_json
 from embedline.config.outcome import ExportConfig
 from embedline.config.training import RuntimeConfig
 from embedline.steps.base import Context, StepResult
+from embedline.steps.machine import prepare
 
 
 def run(context: Context) -> StepResult:
     """Input `model` and `evaluation` (its texts are compared on); output `onnx`."""
-    import torch
-
     from embedline.export.onnx import export_onnx
     from embedline.export.parity import Parity, measure_parity
     from embedline.export.quantize import quantize_int8
@@ -22,9 +21,7 @@ def run(context: Context) -> StepResult:
     from embedline.models.folder import CARD, load_embedder
 
     config = context.slice.section("export", ExportConfig)
-    runtime = context.slice.section("runtime", RuntimeConfig)
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
+    prepare(context.slice.section("runtime", RuntimeConfig))
     model, folder = context.artifact("model").path, context.output("onnx")
     embedder = load_embedder(model).eval()
     card = json.loads((model / CARD).read_text(encoding="utf-8"))

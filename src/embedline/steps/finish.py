@@ -28,12 +28,14 @@ def finish(
     failed: bool = False,
     killed: bool = False,
     message: str = "",
+    latest: bool = True,
 ) -> dict[str, Any]:
     """Close a run with its true status; called once more it says the same again.
 
     Args:
         failed: what the orchestrator says about the steps, with its `message`.
         killed: the run was ended from outside.
+        latest: whether `latest` beside the run's folder shall point at it.
 
     Returns:
         The content of run.json.
@@ -44,7 +46,8 @@ def finish(
     record = _record(folder, run, preset, records, failed, killed, message)
     _link(folder, records)
     write_json(folder / runrecord.RUN, record)
-    runrecord.point_latest(folder)
+    if latest:
+        runrecord.point_latest(folder)
     found = read_tracking(folder)
     if found is not None:
         _close(found, folder, run, record, records)

@@ -15,14 +15,21 @@ if TYPE_CHECKING:
 def run(context: Context) -> StepResult:
     """Outputs `dataset` (records, corpus, quarantine) and `evaluation`; paths start at the pinned root."""
     from embedline.data.evaluation_sets import lay_out
+    from embedline.data.holdout import hold_out
     from embedline.data.ingest import ingest
 
     config = context.slice.section("data", DataConfig)
     root = Path(str(context.slice.locations.get("root", config.root or ".")))
     report = ingest(config.sources, config.corpus, root, context.output("dataset"))
     sets = lay_out(config.evaluation, root, context.output("evaluation"))
+    held_out = 0
+    if config.hold_out is not None:
+        dataset, evaluation = context.output("dataset"), context.output("evaluation")
+        info, held_out = hold_out(dataset, evaluation, config.hold_out)
+        sets = [*sets, info]
     counts = {
-        "records": report.total("accepted", "records"),
+        "records": report.total("accepted", "records") - held_out,
+        "held_out": held_out,
         "passages": report.total("accepted", "corpus"),
         "quarantined": report.total("quarantined"),
         "left_out": report.total("left_out"),

@@ -10,8 +10,8 @@ def prepare(runtime: RuntimeConfig) -> bool:
     import torch
     from transformers.utils import logging
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
     return runtime.precision == "bf16"

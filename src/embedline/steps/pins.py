@@ -60,11 +60,11 @@ def pin_data(config: RunConfig, root: Path) -> Pinned:
 
     pinned = Pinned(locations={"root": str(root)})
     sources: dict[str, str] = {}
-    for group, items in (("sources", config.data.sources), ("corpus", config.data.corpus)):
-        for number, item in enumerate(items):
-            where = f"data.{group}.{number}.path"
-            name = f"{group}.{source_name(item.name, item.path)}"
-            sources[name] = _pin_source(item.path, root, where, pinned.revisions)
+    named = [("sources", n, item.name, item.path) for n, item in enumerate(config.data.sources)]
+    named += [("corpus", n, item.name, item.path) for n, item in enumerate(config.data.corpus)]
+    for group, number, name, path in named:
+        where = f"data.{group}.{number}.path"
+        sources[f"{group}.{source_name(name, path)}"] = _pin_source(path, root, where, pinned.revisions)
     evaluation = {}
     for number, held_out in enumerate(config.data.evaluation):
         folder = root / Path(held_out.path).expanduser()

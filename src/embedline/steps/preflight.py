@@ -16,9 +16,9 @@ from embedline.steps.base import Slice, Workspace
 from embedline.steps.catalogue import STEPS
 from embedline.steps.champion import find_champion, register_first
 from embedline.steps.execute import recorded
-from embedline.steps.requirements import check_disk, check_memory, check_workspace
 from embedline.steps.pins import Pinned, data_root, pin_data, pin_models
 from embedline.steps.plan import Plan, foresee
+from embedline.steps.requirements import check_disk, check_memory, check_workspace
 from embedline.steps.tracking import complain_once, tracking_place, write_tracking
 
 STEP = "preflight"
@@ -102,7 +102,7 @@ def slice_config(config: RunConfig, pinned: Pinned) -> dict[str, str]:
                 item["path"] = f"{item['path'].partition('@')[0]}@{pinned.revisions[item['path']]}"
     return {
         name: Slice(
-            config={section: values[section] for section in step.sections},
+            config={section: _part(values, section) for section in step.sections},
             pins={pin: pinned.pins[pin] for pin in step.pins},
             locations=dict(pinned.locations),
         ).model_dump_json()
@@ -141,7 +141,7 @@ def _forget_records(place: Workspace, run: str) -> None:
 def _bytes(config: RunConfig, root: Path) -> int:
     from embedline.data.sources import source_files
 
-    paths = [item.path for item in (*config.data.sources, *config.data.corpus)]
+    paths = [item.path for item in config.data.sources] + [item.path for item in config.data.corpus]
     return sum(file.stat().st_size for path in paths for file in source_files(path, root))
 
 
@@ -162,3 +162,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value not in (None, "", [], {}):
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def _part(values: dict[str, Any], section: str) -> Any:
+    """A section, or a part of one (`data.corpus`)."""
+    for name in section.split("."):
+        values = values[name]
+    return values

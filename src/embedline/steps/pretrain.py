@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embedline.config.data import DataConfig
+from embedline.config.data import CorpusSource
 from embedline.config.model import ModelConfig
 from embedline.config.training import PretrainConfig, RuntimeConfig
 from embedline.errors import InputError
@@ -92,8 +92,8 @@ def _passages(context: Context, *, weighted: bool = True) -> list[str]:
 
     from embedline.data.sources import source_name
 
-    data = context.slice.section("data", DataConfig)
-    weights = {source_name(s.name, s.path): s.weight for s in data.corpus}
+    corpus = context.slice.section("data.corpus", list[CorpusSource])
+    weights = {source_name(s.name, s.path): s.weight for s in corpus}
     table = pq.read_table(context.artifact("dataset").path / "corpus.parquet").to_pylist()
     generator = random.Random(context.slice.config["seed"])
     texts: list[str] = []

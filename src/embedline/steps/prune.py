@@ -6,10 +6,12 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedline.config.model import ModelConfig, Prompt, PruneConfig
+from embedline.config.model import PruneConfig
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.steps.base import Context, StepResult
+from embedline.steps.machine import prepare
+from embedline.steps.training import handed_on, keep_model, load_model, wanted_spec
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
@@ -26,11 +28,8 @@ def run(context: Context) -> StepResult:
     prune_before has nothing to give when the model is made from scratch; prune_after hands its input on
     unless prune.when says after.
     """
-    from embedline.models.folder import load_embedder, save_embedder
-
     before = context.step == "prune_before"
     config = context.slice.section("prune", PruneConfig)
-    runtime = context.slice.section("runtime", RuntimeConfig)
     base = context.slice.locations.get("base") if before else None
     if before and base is None:
         if config.when == "before":
@@ -39,19 +38,17 @@ def run(context: Context) -> StepResult:
             )
         return StepResult(handed_on={"model": None}, summary="From scratch: pretrain makes the model.")
     if not before and config.when != "after":
-        return StepResult(handed_on={"model": context.inputs["model"]}, summary="Not asked to prune.")
-    if runtime.threads:
-        import torch
-
-        torch.set_num_threads(runtime.threads)
-    embedder = _base(context, Path(str(base))) if before else load_embedder(context.artifact("model").path)
-    lineage = (
-        {"base": context.slice.pins.get("base")} if before else {"pruned": context.artifact("model").digest}
+        return handed_on(context)
+    bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
+    embedder = load_base(context, Path(str(base))) if before else load_model(context)
+    if config.when != ("before" if before else "after"):
+        keep_model(context, embedder, base=context.slice.pins.get("base"))
+        return StepResult(summary="The base model, with the run's pooling, lengths and prompts.")
+    student, result = prune(context, embedder, config, bf16=bf16)
+    kept = result.metadata["model"]["kept_layers"]
+    keep_model(
+        context, student, kept_layers=kept, **({"base": context.slice.pins.get("base")} if before else {})
     )
-    result = StepResult(summary="The base model, with the run's pooling, lengths and prompts.")
-    if config.when == ("before" if before else "after"):
-        embedder, result = prune(context, embedder, config, bf16=runtime.precision == "bf16")
-    save_embedder(embedder, context.output("model"), lineage=lineage)
     return result
 
 
@@ -145,31 +142,28 @@ def sample_texts(dataset: Path, prompts: PromptTable, count: int, seed: int) -> 
     return [texts[i] for i in generator.permutation(len(texts))]
 
 
-def _base(context: Context, folder: Path) -> Embedder:
+def load_base(context: Context, folder: Path) -> Embedder:
     """The base model with the run's own pooling, lengths, dims and prompts.
 
     Raises:
-        InputError: the run's lengths are beyond the positions that the base has learnt.
+        InputError: the run's lengths are beyond the positions that the base has learnt, or a dim is wider.
     """
-    from pydantic import TypeAdapter
     from torch import nn
 
-    from embedline.models.folder import load_embedder, spec_from_config
-    from embedline.models.prompts import PromptTable
+    from embedline.models.folder import load_embedder
 
-    config = context.slice.section("model", ModelConfig)
-    table = PromptTable(TypeAdapter(dict[str, Prompt]).validate_python(context.slice.config["prompts"]))
-    embedder = load_embedder(folder, spec=spec_from_config(config, table))
+    spec = wanted_spec(context)
+    embedder = load_embedder(folder, spec=spec)
     positions = getattr(getattr(embedder.backbone, "embeddings", None), "position_embeddings", None)
     if isinstance(positions, nn.Embedding):
         offset = 0 if positions.padding_idx is None else positions.padding_idx + 1  # XLM-R counts from there
         limit = positions.num_embeddings - offset
         for name in ("query_length", "document_length"):
-            if getattr(config, name) > limit:
+            if getattr(spec, name) > limit:
                 raise InputError(
-                    f"{getattr(config, name)} is more than the base's {limit} positions.", where=f"model.{name}"
+                    f"{getattr(spec, name)} is more than the base's {limit} positions.", where=f"model.{name}"
                 )
-    for dim in config.dims:
+    for dim in spec.dims:
         if dim > embedder.width:
             raise InputError(f"{dim} is larger than the base's width {embedder.width}.", where="model.dims")
     return embedder

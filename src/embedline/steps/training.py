@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from embedline.config.data import DataConfig, Source
+from embedline.config.data import Source
 from embedline.config.model import ModelConfig, Prompt
 from embedline.models.prompts import PromptTable
 from embedline.steps.base import Context, StepResult
@@ -33,8 +33,8 @@ def stage_sources(context: Context, stage: str) -> dict[str, Source]:
     """The sources that a stage uses, by name."""
     from embedline.data.sources import source_name
 
-    data = context.slice.section("data", DataConfig)
-    return {source_name(s.name, s.path): s for s in data.sources if stage in s.stages}
+    sources = context.slice.section("data.sources", list[Source])
+    return {source_name(s.name, s.path): s for s in sources if stage in s.stages}
 
 
 def stage_records(context: Context, stage: str, artifact: str) -> dict[str, SourceRecords]:

@@ -58,7 +58,7 @@ def draw_batches(
             fix="Lower the stage's batch, or bring more data.",
         )
     generator = np.random.default_rng(seed)
-    names = sorted(name for name in sizes if sizes[name] >= 2)
+    names = sorted(name for name in sizes if sizes[name] >= min(2, batch))
     picks = generator.choice(len(names), size=steps, p=_normalised([shares[name] for name in names]))
     cursors = {name: _Cursor(sizes[name], np.random.default_rng([seed, i])) for i, name in enumerate(names)}
     return [_draw(names[pick], cursors[names[pick]], batch) for pick in picks]
@@ -86,4 +86,5 @@ def _draw(name: str, cursor: _Cursor, batch: int) -> Draw:
 
 def _normalised(values: Sequence[float]) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
-    return array / array.sum()
+    normalised: np.ndarray = array / array.sum()
+    return normalised

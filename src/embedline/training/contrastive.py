@@ -36,8 +36,14 @@ def train_contrastive(
     Raises:
         InputError: no records, no source as large as the batch, or a batch that would hold no negative.
     """
+    if not config.in_batch_negatives:  # a row without a negative of its own teaches nothing
+        sources = _with_negatives(sources)
     if not sources:
-        raise InputError("no records are left for this stage.", where="data.sources", fix="Check its stages.")
+        raise InputError(
+            "no records are left for this stage.",
+            where="data.sources",
+            fix="Check its stages; with in_batch_negatives: false, check that records have negatives.",
+        )
     sources, weights = pool_small(sources, weights, config.batch)
     sizes = {name: len(source.rows) for name, source in sources.items()}
     shares = source_shares(sizes, weights, exponent=config.size_exponent, max_share=config.max_share)
@@ -61,6 +67,11 @@ def train_contrastive(
     return {name: sum(draw.source == name for draw in draws) / len(draws) for name in sizes}
 
 
+def _with_negatives(sources: Mapping[str, SourceRecords]) -> dict[str, SourceRecords]:
+    kept = {name: [row for row in source.rows if row.negatives] for name, source in sources.items()}
+    return {name: SourceRecords(name, rows) for name, rows in kept.items() if rows}
+
+
 class _Batches(Sequence[Any]):
     """Batch i, tokenised when it is asked for."""
 
@@ -76,7 +87,7 @@ class _Batches(Sequence[Any]):
     def __len__(self) -> int:
         return len(self.draws)
 
-    def __getitem__(self, index: Any) -> dict[str, Any]:
+    def __getitem__(self, index: Any) -> Any:
         draw = self.draws[index]
         source, spec = self.sources[draw.source], self.embedder.spec
         rows = [source.rows[i] for i in draw.rows]
@@ -111,15 +122,21 @@ class ContrastiveStep:
 
     def __init__(self, cache: GradCache, config: ContrastiveConfig) -> None:
         self.cache, self.config = cache, config
-        model = cache.model
-        self.dims = (
-            [model.width, *(d for d in model.spec.dims if d < model.width)] if config.matryoshka else []
-        )
+        self.dims: dict[int, float] = {}
+        if config.matryoshka:
+            self.dims = weighted_dims(cache.model.width, cache.model.spec.dims, config.matryoshka_weights)
 
     def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         count = batch["queries"]
         owner_M = torch.tensor(batch["owner"], device=self.cache.model.device)
         same_NM = known_answers(batch["query_texts"], batch["answers"], batch["texts"]).to(owner_M.device)
+
+        if same_NM.all():
+            raise InputError(
+                f"a batch from {batch['source']} holds no negative: each document answers each query.",
+                where="data.sources",
+                fix="Leave the source out of this stage, or give it records that differ.",
+            )
 
         def at_width(vectors: Tensor) -> Tensor:
             return info_nce(
@@ -136,14 +153,28 @@ class ContrastiveStep:
         def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
             if not self.dims:
                 return at_width(vectors), {}
-            return matryoshka(at_width, vectors, self.dims, self.config.matryoshka_weights), {}
+            return matryoshka(at_width, vectors, list(self.dims), list(self.dims.values())), {}
 
         value, metrics = self.cache.step(batch["ids"], loss)
         return value, {**metrics, "tokens": float(sum(len(row) for row in batch["ids"]))}
 
 
+def weighted_dims(width: int, dims: Sequence[int], weights: Sequence[float]) -> dict[int, float]:
+    """Weight by dim of the Matryoshka loss: for `dims`, and for the full width, 1 where it is not named.
+
+    Args:
+        weights: one for each of `dims`; 1 each when empty.
+
+    Raises:
+        InputError: a dim larger than the width.
+    """
+    if dims and max(dims) > width:
+        raise InputError(f"{max(dims)} is larger than the model's width {width}.", where="model.dims")
+    return {width: 1.0, **dict(zip(dims, weights or [1.0] * len(dims), strict=True))}
+
+
 def known_answers(queries: list[str], answers: list[list[str]], documents: list[str]) -> Tensor:
-    """N × M: True where a document is a positive of the query, or of the same query elsewhere in the batch."""
+    """N × M: True where a document is a positive of the query in its row, or in another row of the batch."""
     by_query: dict[str, set[str]] = {}
     for query, texts in zip(queries, answers, strict=True):
         by_query.setdefault(query, set()).update(texts)

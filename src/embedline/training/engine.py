@@ -106,7 +106,8 @@ class _StepTrainer(Trainer):
     progress: _Progress
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.train_dataset, batch_size=1, shuffle=False, collate_fn=lambda rows: rows[0])
+        steps: Any = self.train_dataset
+        return DataLoader(steps, batch_size=1, shuffle=False, collate_fn=lambda rows: rows[0])
 
     def training_step(
         self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None

@@ -16,7 +16,7 @@ from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.training.batches import draw_batches
 from embedline.training.engine import OnMetrics, train
-from embedline.training.objectives.retromae import RetroMAE, mask_tokens
+from embedline.training.objectives.retromae import RetroMAE, mask_tokens, vocabulary_size
 
 
 def pretrain(
@@ -44,7 +44,12 @@ def pretrain(
         {"corpus": len(texts)}, {"corpus": 1.0}, batch=config.batch, steps=config.steps, seed=seed
     )
     torch.manual_seed(seed)
-    module = RetroMAE(embedder, length=config.length, decoder_mask=config.decoder_mask)
+    module = RetroMAE(
+        embedder,
+        length=config.length,
+        decoder_mask=config.decoder_mask,
+        frequencies_V=_token_counts(embedder, texts, config.length),
+    )
     module.to(embedder.device)
     train(
         module,
@@ -57,6 +62,13 @@ def pretrain(
     )
 
 
+def _token_counts(embedder: Embedder, texts: Sequence[str], length: int, sample: int = 4096) -> Tensor:
+    """How often each token occurs in an even sample of the passages (V)."""
+    chosen = texts[:: max(1, len(texts) // sample)]
+    ids = np.concatenate([np.asarray(row) for row in embedder.tokenize(chosen, max_length=length)])
+    return torch.from_numpy(np.bincount(ids, minlength=vocabulary_size(embedder)))
+
+
 class _Passages(Sequence[Any]):
     def __init__(self, embedder: Embedder, texts: Sequence[str], rows: list[np.ndarray], length: int) -> None:
         self.embedder, self.texts, self.rows, self.length = embedder, texts, rows, length
@@ -64,7 +76,7 @@ class _Passages(Sequence[Any]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: Any) -> dict[str, Any]:
+    def __getitem__(self, index: Any) -> Any:
         return {
             "ids": self.embedder.tokenize([self.texts[i] for i in self.rows[index]], max_length=self.length)
         }

@@ -1,8 +1,8 @@
 """Put on PYTHONPATH: every step of the line becomes a quick one, in every process of a run.
 
 What the real steps do is tested elsewhere; this lets the orchestration be tested with real processes.
-EMBEDLINE_FAKE holds `step=what` words: a step can `raise`, `refuse`, `bad-input`, `die` (SIGKILL), `die-once`,
-`hang`, `flaky` (an unexpected error, once).
+EMBEDLINE_FAKE holds `step=what` words: a step can `raise`, `refuse`, `bad-input`, `die` (SIGKILL),
+`die-once`, `hang`, `flaky` (an unexpected error, once).
 """
 
 import json
@@ -13,9 +13,8 @@ import time
 import types
 from pathlib import Path
 
-MODULES = (
-    "ingest clean prune pretrain train_unsupervised mine train_supervised export evaluate gate promote report"
-).split()
+MODULES = ["ingest", "clean", "prune", "pretrain", "train_unsupervised", "mine", "train_supervised"]
+MODULES += ["export", "evaluate", "gate", "promote", "report"]
 
 
 def _run(context):
@@ -72,7 +71,9 @@ def _write(folder: Path, name: str, kind: str, context) -> None:
         (folder / "report.html").write_text("<p>fake</p>")
     if kind == "scores":
         row = {"set": "Support", "kind": "retrieval", "main": True, "runtime": "torch", "dim": 8}
-        rows = [{**row, "model": model, "value": value} for model, value in (("bm25", 0.4), ("candidate", 0.7))]
+        rows = [
+            {**row, "model": model, "value": value} for model, value in (("bm25", 0.4), ("candidate", 0.7))
+        ]
         (folder / "scores.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     file = "verdict.json" if kind == "verdict" else f"{kind}.json"
     (folder / file).write_text(json.dumps(values))

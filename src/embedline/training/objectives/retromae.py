@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,13 +22,25 @@ class RetroMAE(nn.Module):
         embedder: what is trained; its pooled vector is the bottleneck.
         length: the longest row.
         decoder_mask: share of the other tokens hidden from a position.
+        frequencies_V: how often each token occurs. The output bias starts at their logarithm, so that
+            training need not spend its first steps, and the directions of all vectors, on learning them.
     """
 
-    def __init__(self, embedder: Embedder, *, length: int, decoder_mask: float = 0.5) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        *,
+        length: int,
+        decoder_mask: float = 0.5,
+        frequencies_V: Tensor | None = None,
+    ) -> None:
         super().__init__()
         width = embedder.width
         self.embedder, self.decoder_mask = embedder, decoder_mask
-        self.heads = max(1, width // 64)
+        self.heads = next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
+        table: Any = embedder.backbone.get_input_embeddings()
+        counts_V = torch.ones(len(table.weight)) if frequencies_V is None else frequencies_V.float() + 1
+        self.bias_V = nn.Parameter((counts_V / counts_V.sum()).log())
         self.encoder_head = _Head(width)
         self.decoder_head = _Head(width)
         self.positions = nn.Embedding(length, width)
@@ -51,7 +65,7 @@ class RetroMAE(nn.Module):
         states_BTD = self.embedder.backbone(
             input_ids=masked_ids, attention_mask=attention_mask
         ).last_hidden_state
-        table_VD = self.embedder.backbone.get_input_embeddings().weight
+        table_VD: Any = self.embedder.backbone.get_input_embeddings().weight
         hidden_BT = masked_ids != input_ids
         encoder = self._loss(self.encoder_head(states_BTD[hidden_BT]), table_VD, input_ids[hidden_BT])
         vector_BD = self.embedder.pool(states_BTD, attention_mask).to(states_BTD.dtype)
@@ -78,7 +92,7 @@ class RetroMAE(nn.Module):
         return rebuilt
 
     def _sample(self, mask_BT: Tensor) -> Tensor:
-        """What each position may see (B × T × S): the vector, and a sample of real tokens, not itself (eq. 7)."""
+        """What a position sees (B × T × S): the vector, and a sample of real tokens, not itself (eq. 7)."""
         batch, length = mask_BT.shape
         seen_BTT = torch.rand(batch, length, length, device=mask_BT.device) >= self.decoder_mask
         seen_BTT &= mask_BT.bool().unsqueeze(1)
@@ -93,11 +107,10 @@ class RetroMAE(nn.Module):
     def _ours(self, module: nn.Module) -> bool:
         return all(module is not theirs for theirs in self.embedder.modules())
 
-    @staticmethod
-    def _loss(hidden_KD: Tensor, table_VD: Tensor, target_K: Tensor) -> Tensor:
+    def _loss(self, hidden_KD: Tensor, table_VD: Tensor, target_K: Tensor) -> Tensor:
         if not len(target_K):
             return hidden_KD.sum() * 0.0
-        return F.cross_entropy(F.linear(hidden_KD, table_VD).float(), target_K)
+        return F.cross_entropy(F.linear(hidden_KD, table_VD, self.bias_V).float(), target_K)
 
 
 class _Head(nn.Module):
@@ -110,6 +123,11 @@ class _Head(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         result: Tensor = self.norm(F.gelu(self.dense(hidden)))
         return result
+
+
+def vocabulary_size(embedder: Embedder) -> int:
+    """Rows of the embedding matrix (V); a tokenizer may use fewer."""
+    return len(embedder.backbone.get_input_embeddings().weight)  # type: ignore[arg-type]
 
 
 def mask_tokens(input_ids: Tensor, maskable_BT: Tensor, share: float, mask_id: int) -> Tensor:

@@ -1,0 +1,73 @@
+"""Set records aside before training: their queries and positives become a retrieval set."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from embedline.config.data import HoldOut
+from embedline.data.evaluation_sets import Retrieval, SetInfo, read_sets, write_retrieval, write_sets
+from embedline.data.normalize import comparison_form
+from embedline.data.tables import RECORD_SCHEMA, RECORDS, Row, RowWriter, read_rows
+from embedline.errors import InputError
+
+
+def hold_out(dataset: Path, evaluation: Path, config: HoldOut) -> tuple[SetInfo, int]:
+    """Move a share of the records of `dataset` into a new set of `evaluation`; returns it and the rows moved.
+
+    All records with the same (first) positive go together, chosen by that text's hash: the same rows are held
+    out whatever else the data holds. The set's corpus is every positive of the named sources, the trained
+    ones too, because a search meets them all.
+
+    Raises:
+        InputError: a named source has no records, or nothing is left to hold out or to train on.
+    """
+    rows = list(read_rows(dataset / RECORDS))
+    mine = [row for row in rows if row["source"] in config.sources]
+    missing = sorted(set(config.sources) - {row["source"] for row in mine})
+    if missing:
+        raise InputError(f"no record comes from {missing[0]!r}.", where="data.hold_out.sources")
+    held = {row["id"] for row in mine if _chosen(row, config.share)}
+    if not held or len(held) == len(mine):
+        raise InputError(
+            f"would hold out {len(held)} of {len(mine)} records.",
+            where="data.hold_out.share",
+            fix="Choose another share, or name larger sources.",
+        )
+    found = _retrieval(mine, held)
+    folder = evaluation / config.name
+    if folder.exists():
+        raise InputError(f"a set called {config.name!r} exists already.", where="data.hold_out.name")
+    folder.mkdir()
+    info = SetInfo(config.name, "retrieval", config.language, "short-long", write_retrieval(found, folder))
+    write_sets(evaluation, [*read_sets(evaluation), info])
+    draft = dataset / f".{RECORDS}"
+    with RowWriter(draft, RECORD_SCHEMA) as writer:
+        for row in rows:
+            if row["id"] not in held:
+                writer.write(row)
+    draft.replace(dataset / RECORDS)
+    return info, len(held)
+
+
+def _chosen(row: Row, share: float) -> bool:
+    text = comparison_form(row["positives"][0])
+    return int.from_bytes(hashlib.sha1(text.encode()).digest()[:8]) < share * 2**64
+
+
+def _retrieval(rows: list[Row], held: set[str]) -> Retrieval:
+    documents: dict[str, str] = {}
+    for row in rows:
+        for text in row["positives"]:
+            documents.setdefault(text, f"d{len(documents)}")
+    queries: dict[str, str] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    for row in rows:
+        if row["id"] in held:
+            query = queries.setdefault(row["query"], f"q{len(queries)}")
+            qrels.setdefault(query, {}).update({documents[text]: 1 for text in row["positives"]})
+    return Retrieval(
+        {place: ("", text) for text, place in documents.items()},
+        {place: text for text, place in queries.items()},
+        qrels,
+    )

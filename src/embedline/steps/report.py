@@ -1,0 +1,97 @@
+"""report: everything a run made, in one HTML file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from embedline.artifacts.manifest import Artifact
+from embedline.artifacts.record import read_records
+from embedline.artifacts.tracker import SPOOL, read_spool
+from embedline.evaluation.report import ReportData, render_report
+from embedline.steps.base import Context, StepResult
+
+PAGE = "report.html"
+LOSS = "loss"
+
+
+def run(context: Context) -> StepResult:
+    """Inputs: whatever of `dataset`, `triplets`, `onnx`, `scores`, `verdict`, `promotion` there is."""
+    config, inputs = context.slice.config, context.inputs
+    folder = context.workspace.run_folder(context.run)
+    steps = [record.model_dump() for record in read_records(folder) if record.step != context.step]
+    data = ReportData(
+        name=str(config.get("name", "")),
+        description=str(config.get("description") or ""),
+        run=context.run,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        verdict=_json(inputs.get("verdict"), "verdict.json"),
+        promotion=_json(inputs.get("promotion"), "promotion.json"),
+        scores=_lines(inputs.get("scores"), "scores.jsonl"),
+        funnel=_funnel(inputs.get("dataset")),
+        mining=_mining(inputs.get("triplets")),
+        curves=_curves(folder / "steps", [step["step"] for step in steps]),
+        parity=_json(inputs.get("onnx"), "parity.json"),
+        steps=steps,
+    )
+    page = render_report(data)
+    (context.output("report") / PAGE).write_text(page, encoding="utf-8")
+    return StepResult(summary=f"[{PAGE}]({PAGE}), {len(page) // 1024 + 1} KB.")
+
+
+def _json(artifact: Artifact | None, name: str) -> dict[str, Any]:
+    path = artifact.path / name if artifact else None
+    if path is None or not path.is_file():
+        return {}
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
+
+
+def _lines(artifact: Artifact | None, name: str) -> list[dict[str, Any]]:
+    path = artifact.path / name if artifact else None
+    if path is None or not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+
+def _funnel(dataset: Artifact | None) -> dict[str, Any]:
+    kept = dataset.manifest.metadata.get("funnel") if dataset else None
+    return kept or _json(dataset, "funnel.json")
+
+
+def _mining(triplets: Artifact | None) -> dict[str, float]:
+    """How many negatives, how deep they lay, how close they are; empty when nothing was mined."""
+    path = triplets.path / "mining.parquet" if triplets else None
+    if path is None or not path.is_file():
+        return {}
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    if table.num_rows == 0:
+        return {}
+    figures: dict[str, float] = {"mined": table.num_rows}
+    measures = {
+        "mined_records": ("id", lambda column: pc.count_distinct(column)),
+        "mined_rank": ("rank", lambda column: pc.quantile(column, 0.5)[0]),
+        "mined_score": ("score", pc.mean),
+        "mined_positive": ("positive_score", pc.mean),
+    }
+    for key, (column, measure) in measures.items():
+        if column in table.column_names:
+            figures[key] = float(measure(table[column]).as_py())
+    return figures
+
+
+def _curves(folder: Path, steps: Iterable[str]) -> dict[str, list[tuple[float, float]]]:
+    """Loss by step, from the spools of the steps that trained in this run."""
+    curves = {}
+    for step in steps:
+        lines = read_spool(folder / step / SPOOL)
+        points = [(x["step"], x["value"]) for x in lines if x["type"] == "metric" and x["key"] == LOSS]
+        if len(points) > 1:
+            curves[step] = sorted(points)
+    return curves

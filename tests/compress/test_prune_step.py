@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedline.artifacts.manifest import write_manifest
+from embedline.artifacts.tracker import Tracker, read_spool
+from embedline.config.model import Prompt
+from embedline.config.schema import RunConfig
+from embedline.errors import InputError
+from embedline.models.folder import load_embedder, read_lineage, save_embedder
+from embedline.models.prompts import PromptTable
+from embedline.steps.base import Context, Slice, Workspace
+from embedline.steps.prune import run, sample_texts
+
+PRUNE = {"drop_share": 0.25, "heal_steps": 30, "heal_batch": 32, "heal_learning_rate": 2e-3}
+MODEL = {"query_length": 16, "document_length": 32, "dims": [16, 32]}
+
+
+@pytest.fixture
+def context(make_embedder, make_texts, tmp_path):
+    """A context of prune_before or prune_after, on a four-layer model and a small dataset."""
+    dataset, model = tmp_path / "dataset", tmp_path / "model"
+    texts = make_texts(300, 0)
+    dataset.mkdir()
+    record = {"negatives": [], "source": "faq", "task_type": "short-long", "language": "ru", "score": None}
+    rows = [{"id": str(i), "query": texts[i], "positives": [texts[100 + i]], **record} for i in range(100)]
+    pq.write_table(pa.Table.from_pylist(rows), dataset / "records.parquet")
+    passages = [
+        {"id": str(i), "title": "t" if i % 2 else None, "text": text, "source": "docs", "language": "ru"}
+        for i, text in enumerate(texts[200:])
+    ]
+    pq.write_table(pa.Table.from_pylist(passages), dataset / "corpus.parquet")
+    save_embedder(make_embedder(), model)
+
+    def make(step: str, base: bool = True, **prune: object) -> Context:
+        config = RunConfig.model_validate(
+            {
+                "name": "t",
+                "data": {"sources": [{"path": "a.jsonl"}]},
+                "model": MODEL | {"base": "somewhere" if base else None},
+                "prompts": {"default": {"query": "q: ", "document": "d: "}},
+                "prune": PRUNE | prune,
+            }
+        ).model_dump()
+        draft = tmp_path / "draft"
+        draft.mkdir()
+        return Context(
+            step=step,
+            key="k",
+            slice=Slice(config=config, locations={"base": str(model)} if base else {}),
+            inputs={
+                "dataset": write_manifest(dataset, kind="dataset", step="clean", key="k"),
+                "model": write_manifest(model, kind="model", step="train", key="k"),
+            },
+            workspace=Workspace(tmp_path / "work"),
+            run="r",
+            tracker=Tracker(tmp_path / "steps"),
+            draft=draft,
+        )
+
+    return make
+
+
+def test_a_model_from_scratch_has_nothing_to_prune_before_training(context):
+    assert run(context("prune_before", base=False)).handed_on == {"model": None}
+
+
+@pytest.mark.parametrize("when", ["never", "before"])
+def test_a_step_that_is_off_hands_its_input_on(context, when):
+    found = context("prune_after", when=when)
+    assert run(found).handed_on == {"model": found.inputs["model"]}
+
+
+@pytest.mark.parametrize("when", ["never", "after"])
+def test_the_base_comes_unpruned_with_the_runs_own_spec(context, when):
+    found = context("prune_before", when=when)
+    result = run(found)
+    model = load_embedder(found.draft / "model")
+    assert result.handed_on == {}
+    assert model.backbone.config.num_hidden_layers == 4
+    assert (model.spec.query_length, model.spec.document_length, set(model.spec.dims)) == (16, 32, {16, 32})
+    assert model.spec.prompts.prompt("document") == "d: "
+
+
+@pytest.mark.parametrize("step", ["prune_before", "prune_after"])
+def test_a_pruned_model_is_smaller_and_healing_brings_it_back(context, step):
+    found = context(step, when=step.removeprefix("prune_"))
+    result = run(found)
+    model = load_embedder(found.draft / "model")
+    m = result.metrics
+    assert (m["layers_before"], m["layers_after"], model.backbone.config.num_hidden_layers) == (4, 3, 3)
+    assert sum(p.numel() for p in model.parameters()) == m["parameters"] < m["parameters_before"]
+    assert m["healed_cosine"] > m["unhealed_cosine"]
+    assert m["healed_loss"] < m["unhealed_loss"]
+    assert "held-out" in result.summary
+    assert any(line["key"] == "cosine" for line in read_spool(found.tracker.path))
+    kept = result.metadata["model"]["kept_layers"]
+    assert kept[0] == 0
+    assert read_lineage(found.draft / "model")[-1].items() >= {"step": step, "kept_layers": kept}.items()
+
+
+def test_without_healing_steps_the_model_is_only_pruned(context):
+    result = run(context("prune_after", when="after", heal_steps=0, method="last"))
+    assert result.metrics["healed_cosine"] == result.metrics["unhealed_cosine"] < 1
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [({"document_length": 600}, "model.document_length"), ({"dims": [128]}, "model.dims")],
+)
+def test_what_the_base_cannot_do_is_refused_with_its_key(context, make_embedder, change, key, tmp_path):
+    found = context("prune_before")
+    base = tmp_path / "bert"
+    save_embedder(make_embedder("bert"), base)
+    config = found.slice.config | {"model": found.slice.config["model"] | change}
+    asked = Slice(config=config, locations={"base": str(base)})
+    with pytest.raises(InputError, match=key):
+        run(Context(**{**vars(found), "slice": asked}))
+
+
+def test_texts_are_the_same_every_time_different_from_each_other_and_carry_their_prompts(context):
+    dataset = Path(context("prune_after").inputs["dataset"].path)
+    table = PromptTable(
+        {"default": Prompt(query="q: ", document="d: "), "faq": Prompt(query="faq: ", document="")}
+    )
+    texts = sample_texts(dataset, table, 90, seed=1)
+    assert texts == sample_texts(dataset, table, 90, seed=1)
+    assert texts != sample_texts(dataset, table, 90, seed=2)
+    assert len(set(texts)) == len(texts) == 90
+    queries, passages = (sum(t.startswith(p) for t in texts) for p in ("faq: ", "d: "))
+    np.testing.assert_allclose(
+        [queries, passages], 30, atol=2
+    )  # the other third: positives, without a prompt
+    assert len(sample_texts(dataset, table, 10_000, seed=1)) <= 300

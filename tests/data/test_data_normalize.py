@@ -1,0 +1,135 @@
+"""Markup goes, meaning stays; normalising twice is normalising once."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedline.data.language import guess, is_written_in, may_be
+from embedline.data.normalize import comparison_form, normalize
+
+PIECES = ["<b>", "</b>", "<br>", "<p class='x'>", "<script>", "</script>", "&amp;", "lt;", "&lt;", "&#60;"]
+PIECES += [
+    "<!--",
+    "-->",
+    "`",
+    "```",
+    "<T>",
+    "a < b",
+    "&",
+    "<?php ?>",
+    "\u00ad",
+    "\r\n",
+    "\t",
+    "  ",
+    "\n\n\n",
+    "й",
+]
+ragged = st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=20).map("".join)
+
+
+@settings(max_examples=500, deadline=None)
+@given(ragged, st.none() | st.integers(1, 40))
+def test_normalising_twice_is_normalising_once(text: str, limit: int | None) -> None:
+    once = normalize(text, limit)
+    assert normalize(once, limit) == once
+    assert unicodedata.is_normalized("NFC", once)
+    assert limit is None or len(once) <= limit
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if (a < b && c > d) return;",
+        "if (a<b && c>d) return;",
+        "List<int> и Map<String, List<T>>",
+        "std::vector<a> x;",
+        "<?php echo $a->b; ?>",
+        "#include <iostream>",
+        "Элемент `<br>` и `&amp;` в коде",
+        "```\n<p>код</p>\n```",
+        "?x=1&parameter=2&copy=3",
+        "AT&T, R&D; 5 <- 3",
+        "x² ½ ﬁ ①",
+        "<MyTag/> и </MyTag>",
+    ],
+)
+def test_technical_text_stays_as_it_is(text: str) -> None:
+    assert normalize(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<p>Нажмите <b>Сохранить</b>.</p><p>Готово</p>", "Нажмите Сохранить.\n\nГотово"),
+        ("строка<br/>другая", "строка\nдругая"),
+        ("<td>а</td><td>б</td>", "а б"),
+        ("<a href=\"x?a>b\" title='y'>ссылка</a>", "ссылка"),
+        ("до<!-- <b>скрыто</b> -->после", "допосле"),
+        ("<script>if (a < b) {}</script>текст<style>p {}</style>", "текст"),
+        ("Tom &amp; Jerry &lt;x&gt; &#1071; &nbsp;ok", "Tom & Jerry <x> Я ok"),
+        ("за\u00adголо\u200bвок\ufeff", "заголовок"),
+        ("и\u0306", "й"),
+        ("a\u00a0\u2003b\t c \r\n\r\n\r\n\r\n d\x00", "a b c\n\nd"),
+    ],
+)
+def test_markup_and_ragged_space_go(text: str, expected: str) -> None:
+    assert normalize(text) == expected
+
+
+def test_a_long_text_is_cut() -> None:
+    assert normalize("аб " * 100, 10) == "аб аб аб а"
+
+
+def test_the_comparison_form_forgets_case_yo_width_and_punctuation() -> None:
+    assert comparison_form("  «Ёлка»,\nэто: ＡＢＣ_1!") == "елка это abc 1"
+    assert comparison_form("++ $x") == "x"
+    assert comparison_form(" <= > ") == "<=>"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text())
+def test_the_comparison_form_of_a_comparison_form_is_itself_for_words(text: str) -> None:
+    form = comparison_form(text)
+    assert bool(form) == bool(text.strip())
+    assert form == form.strip()
+
+
+RUSSIAN = "Метод OrganizationService.RetrieveMultiple возвращает EntityCollection из таблицы msdyn_workorder."
+ENGLISH = "The method returns a collection of entities from the table, sorted by the name of the column."
+
+
+def test_language_is_told_by_script() -> None:
+    assert is_written_in(RUSSIAN, "ru")
+    assert not is_written_in(ENGLISH, "ru")
+    assert is_written_in(ENGLISH, "en")
+    assert not is_written_in(RUSSIAN.replace("OrganizationService.RetrieveMultiple", ""), "en")
+    assert (guess(RUSSIAN), guess(ENGLISH), guess("123 + 4")) == ("ru", "en", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Visual Studio",
+        "Microsoft.VisualStudio.TestTools.UnitTesting.Assert.AreEqual",
+        "RADIUS_ADSL_CAP\nRADIUS_ADSL_DMT\nRADIUS_IDSL\nRADIUS_ETHERNET\nRADIUS_XDSL\nRADIUS_CABLE",
+        "$x = null; NULL true true false false\nvar $x; NULL true true false false $y = 1; $z[0] = $x->y();",
+        "object Объект Collator. strength Strength to set. Допустимые значения: Collator::PRIMARY",
+        "42",
+    ],
+)
+def test_product_names_and_code_stay_in_a_russian_source(text: str) -> None:
+    assert is_written_in(text, "ru")
+
+
+def test_other_scripts_are_neither_and_either_side_of_a_cross_lingual_record_will_do() -> None:
+    chinese = "这是一个关于如何保存文件的说明文档，请按照以下步骤操作。"
+    assert not is_written_in(chinese, "ru")
+    assert not is_written_in(chinese, "en")
+    assert may_be(RUSSIAN, "en-ru")
+    assert may_be(ENGLISH, "en-ru")
+    assert not may_be(chinese, "en-ru")
+    assert may_be(chinese, "zh")

@@ -1,0 +1,175 @@
+"""The evaluate step: who is scored, under which name, and what is never scored twice."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from embedline.artifacts.manifest import folder_digest, write_manifest
+from embedline.artifacts.tracker import Tracker
+from embedline.config.outcome import EvaluateConfig
+from embedline.config.training import RuntimeConfig
+from embedline.errors import InputError
+from embedline.steps import evaluate
+from embedline.steps.base import Context, Slice, Workspace
+
+
+@pytest.fixture
+def line(tmp_path, evaluation_folder, tiny_model, monkeypatch):
+    """Runs the step on models of given seeds; tells what it had to score."""
+    models = {}
+    scored = []
+    honest = evaluate._score
+
+    def watched(context, wanted):
+        scored.append(wanted.role)
+        return honest(context, wanted)
+
+    monkeypatch.setattr(evaluate, "_score", watched)
+
+    def model(seed, step):
+        if (seed, step) not in models:
+            folder = tmp_path / f"model-{seed}-{step}"
+            shutil.copytree(tiny_model(seed), folder)
+            models[seed, step] = write_manifest(folder, kind="model", step=step, key="k")
+        return models[seed, step]
+
+    laid_out = tmp_path / "evaluation"
+    shutil.copytree(evaluation_folder, laid_out)
+    evaluation = write_manifest(laid_out, kind="evaluation", step="ingest", key="k")
+
+    def run(pins=None, locations=None, name="run", config=None, **inputs):
+        scored.clear()
+        settings = EvaluateConfig(**{"bootstrap": 20, **(config or {})})
+        sections = {
+            "evaluate": settings.model_dump(),
+            "prompts": {"default": {"query": "run: ", "document": ""}},
+            "runtime": RuntimeConfig().model_dump(),
+        }
+        empty = dict.fromkeys(("pretrained", "unsupervised", "supervised", "onnx"))
+        draft = tmp_path / name
+        draft.mkdir(exist_ok=True)
+        context = Context(
+            "evaluate",
+            "key",
+            Slice(config=sections, pins=pins or {}, locations=locations or {}),
+            {**empty, "evaluation": evaluation, **inputs},
+            Workspace(tmp_path / "work"),
+            name,
+            Tracker(tmp_path / "spool" / name),
+            draft,
+        )
+        result = evaluate.run(context)
+        lines = (draft / "scores" / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+        return result, [json.loads(line) for line in lines], list(scored)
+
+    run.model = model
+    return run
+
+
+def seen(rows):
+    return list(dict.fromkeys(row["model"] for row in rows))
+
+
+def test_a_line_from_scratch_scores_every_stage_and_an_untrained_twin(line):
+    stages = {
+        "pretrained": line.model(1, "pretrain"),
+        "unsupervised": line.model(2, "train_unsupervised"),
+        "supervised": line.model(3, "train_supervised"),
+        "candidate": line.model(3, "train_supervised"),
+    }
+    result, rows, scored = line(**stages)
+    roles = ["candidate", "bm25", "untrained", "pretrain", "train_unsupervised", "train_supervised"]
+    assert seen(rows) == roles
+    assert scored == roles[:-1]  # the last stage's model is the candidate
+    assert not result.reused
+    by_model = {(r["model"], r["set"], r["dim"]): r["value"] for r in rows if r["main"]}
+    assert by_model["train_supervised", "Questions", 32] == by_model["candidate", "Questions", 32]
+    assert ("candidate", "Questions", 8) in by_model
+    assert ("pretrain", "Questions", 8) not in by_model
+    assert ("bm25", "Questions", 0) in by_model
+    assert result.metrics["candidate/Questions/main"] == by_model["candidate", "Questions", 32]
+
+
+def test_nothing_is_scored_again_when_nothing_changed(line):
+    candidate = line.model(1, "train_supervised")
+    _, first, _ = line(candidate=candidate)
+    result, again, scored = line(candidate=candidate, name="second")
+    assert (result.reused, scored) == (True, [])
+    assert again == first
+
+
+def test_what_a_cached_evaluation_and_a_report_import_is_light():
+    modules = ("steps.evaluate", "steps.report", "evaluation.untrained", "evaluation.table")
+    program = "".join(f"import embedline.{module}\n" for module in modules)
+    program += "import sys; sys.exit(bool({'torch', 'mteb', 'transformers', 'scipy'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_new_candidate_leaves_the_champion_and_the_base_unscored(line, tmp_path):
+    old = line.model(1, "train_supervised")
+    base = line.model(5, "outside").path
+    pins = {"base": "base-digest", "champion": {"version": 1, "digest": old.digest}}
+    places = {"base": str(base), "champion": str(old.path)}
+    result, rows, scored = line(pins, places, candidate=old)
+    assert (seen(rows), scored) == (["candidate", "bm25", "base", "champion"], ["candidate", "bm25", "base"])
+    result, rows, scored = line(pins, places, name="next", candidate=line.model(2, "train_supervised"))
+    assert (seen(rows), scored) == (["candidate", "bm25", "base", "champion"], ["candidate"])
+    assert not result.reused
+    per_query = pq.read_table(tmp_path / "next" / "scores" / "per_query.parquet")
+    assert set(per_query["model"].to_pylist()) == {"candidate", "bm25", "base", "champion"}
+
+
+def test_a_stage_that_is_switched_off_has_no_rows(line):
+    kept = line.model(1, "pretrain")
+    _, rows, _ = line(
+        pretrained=kept, unsupervised=kept, supervised=kept, candidate=line.model(2, "prune_after")
+    )
+    assert seen(rows) == ["candidate", "bm25", "untrained", "pretrain"]
+
+
+def test_stages_are_scored_on_the_sets_asked_for(line):
+    stages = {"pretrained": line.model(1, "pretrain"), "candidate": line.model(1, "pretrain")}
+    _, rows, scored = line(config={"stage_sets": ["sts"]}, **stages)
+    assert {row["set"] for row in rows if row["model"] == "pretrain"} == {"sts"}
+    assert "pretrain" not in scored
+    with pytest.raises(InputError, match=r"evaluate\.stage_sets: there is no evaluation set 'stss'"):
+        line(config={"stage_sets": ["stss"]}, **stages)
+
+
+def test_an_outside_model_is_scored_with_the_runs_prompts_ours_with_its_own(line, tmp_path):
+    outside = tmp_path / "outside"
+    shutil.copytree(line.model(4, "x").path, outside)
+    (outside / "embedline.json").unlink()
+    pins = {"base": folder_digest(outside)}
+    _, rows, _ = line(pins, {"base": str(outside)}, candidate=line.model(1, "train_supervised"))
+    prompts = {row["model"]: row["prompt"] for row in rows if row["set"] == "Questions"}
+    assert prompts == {"base": "'run: ' / ''", "candidate": "'q: ' / 'd: '", "bm25": ""}
+
+
+def test_mteb_tasks_run_from_local_copies_and_stand_apart_in_the_metrics(line, hub_copies):
+    config = {"mteb_tasks": ["RUParaPhraserSTS"]}
+    result, rows, _ = line(
+        {"mteb": "digest"}, {"mteb": str(hub_copies)}, config=config, candidate=line.model(1, "x")
+    )
+    (row,) = [row for row in rows if row["set"] == "RUParaPhraserSTS"]
+    assert (row["model"], row["main"], row["count"]) == ("candidate", True, 8)
+    assert result.metrics["candidate/mteb/RUParaPhraserSTS/main"] == row["value"]
+
+
+def test_onnx_is_scored_at_full_width_on_its_sets(line, tmp_path):
+    from embedline.export.onnx import export_onnx
+    from embedline.models.folder import load_embedder
+
+    candidate = line.model(1, "train_supervised")
+    folder = tmp_path / "onnx"
+    export_onnx(load_embedder(candidate.path).eval(), folder, 18)
+    onnx = write_manifest(folder, kind="onnx", step="export", key="k")
+    _, rows, _ = line(config={"onnx_sets": ["Questions"]}, candidate=candidate, onnx=onnx)
+    exported = [row for row in rows if row["runtime"] == "onnx-fp32"]
+    torch = {row["metric"]: row["value"] for row in rows if row["runtime"] == "torch" and row["dim"] == 32}
+    assert {(row["model"], row["set"], row["dim"]) for row in exported} == {("candidate", "Questions", 32)}
+    assert all(row["value"] == pytest.approx(torch[row["metric"]], abs=1e-6) for row in exported)

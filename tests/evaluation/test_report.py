@@ -1,0 +1,150 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from embedline.evaluation.charts import bar_chart, line_chart, nice_ticks
+from embedline.evaluation.labels import LABELS, label
+from embedline.evaluation.report import ReportData, render_report
+
+EVIL = "<script>alert('ё')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
+
+
+def score(model, value, **more):
+    usual = {
+        "set": EVIL,
+        "kind": "retrieval",
+        "metric": "ndcg@10",
+        "main": True,
+        "dim": 64,
+        "runtime": "torch",
+    }
+    return {
+        "model": model,
+        "value": value,
+        "low": value - 0.1,
+        "high": value + 0.1,
+        "count": 1200,
+        **usual,
+        **more,
+    }
+
+
+FULL = ReportData(
+    EVIL,
+    EVIL,
+    EVIL,
+    EVIL,
+    verdict={"passed": True, "reasons": [{"rule": EVIL, "passed": True, "text": EVIL}]},
+    promotion={"name": EVIL, "version": 3, "aliases": {EVIL: 3}, "moved": True},
+    scores=[
+        score("candidate", 0.71),
+        score("candidate", 0.6, dim=16),
+        score("bm25", 0.4, dim=0, low=None, high=None),
+    ],
+    funnel={EVIL: {EVIL: {"rows_in": 10, "rows_out": 7, "rejected": {EVIL: 3}}}},
+    mining={"mined": 70, "mined_rank": 4, "mined_score": 0.25},
+    curves={EVIL: [(1, 2.0), (2, 1.5), (3, 1.4)]},
+    parity={"passed": False, "texts": 9, "variants": {EVIL: {"worst_cosine": 0.9, "passed": False}}},
+    steps=[{"step": EVIL, "status": "done", "seconds": 1.5, "peak_memory_mb": 200.0, "cache_hit": True}],
+)
+
+
+class Page(HTMLParser):
+    """Collects tags and checks that they are closed in order."""
+
+    VOID = frozenset({"meta", "input", "img", "link", "br"})
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.seen, self.words = [], [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data.strip())
+
+
+@pytest.mark.parametrize("data", [FULL, ReportData("n", "r", "t")])
+def test_the_page_is_well_formed_and_needs_nothing_from_outside(data):
+    page = render_report(data)
+    seen = Page(page).seen
+    assert not {tag for tag, _ in seen} & {"script", "link", "img", "iframe", "object"}
+    for tag, attributes in seen:
+        assert not {name for name in attributes if name.startswith("on") or name in ("src", "href")}, tag
+    assert not re.search(r"url\(|@import|https?:", page)
+
+
+def test_text_from_data_is_shown_as_text():
+    page = render_report(FULL)
+    assert not re.search("<script|<img", page)
+    assert page.count("&lt;script&gt;") >= 12
+    assert "{{ 7 * 7 }}" in page
+    assert EVIL in Page(page).words
+
+
+def test_numbers_of_every_part_are_there():
+    words = " ".join(Page(render_report(FULL)).words)
+    for expected in (
+        "0.710",
+        "0.610 – 0.810".replace(" ", ""),
+        "0.600",
+        "0.400",
+        "1\u202f200",
+        "0.9000",
+        "70 %",
+    ):
+        assert expected in words, expected
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [
+        ({"passed": True, "would_pass": True}, "passed"),
+        ({"passed": False, "would_pass": False}, "refused"),
+        ({"passed": True, "would_pass": False, "mode": "dry_run"}, "would_refuse"),
+        ({}, "no_verdict"),
+    ],
+)
+def test_the_verdict_stands_at_the_top(verdict, expected):
+    page = render_report(ReportData("n", "r", "t", verdict=verdict))
+    assert f'class="verdict {expected}"' in page
+    for words in LABELS[expected]:
+        assert words in page
+
+
+def test_every_label_has_both_languages():
+    for key, (english, russian) in LABELS.items():
+        assert english
+        if english != russian:
+            assert re.search("[а-яё]", russian, re.IGNORECASE), key
+    assert label("mean") == (
+        '<span class="en" lang="en">mean</span><span class="ru" lang="ru">среднее</span>'
+    )
+    assert label("<b>") == "&lt;b&gt;"
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.31, 0.32), (3, 3), (0, 0), (-2, 9000), (1e-7, 2e-7)])
+def test_ticks_are_round_and_cover_the_range(low, high):
+    ticks = nice_ticks(low, high)
+    assert ticks[0] <= low <= high <= ticks[-1]
+    assert 2 <= len(ticks) == len(set(ticks)) <= 7
+
+
+def test_charts_of_odd_data():
+    assert "<polyline" in line_chart([(5, 1.0)])
+    assert line_chart([]) == ""
+    long = line_chart([(i, i % 7) for i in range(10_000)])
+    assert len(long) < 10_000
+    assert 'width="0.0"' in bar_chart([(label("bm25"), -0.1, False), (label("mean"), 0.5, True)])

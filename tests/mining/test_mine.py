@@ -1,0 +1,149 @@
+"""Mining a small corpus: against the whole similarity matrix."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedline.config.training import MineConfig
+from embedline.mining.mine import MinedSource, mine_negatives
+from embedline.training.records import Record, SourceRecords
+
+DIM = 6
+
+
+def vector(text: str) -> np.ndarray:
+    """A made-up text encoder: near for texts with the same first word."""
+
+    def direction(word: str) -> np.ndarray:
+        seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "little")
+        return np.random.default_rng(seed).normal(size=DIM)
+
+    raw = 2 * direction(text.split()[0]) + direction(text)
+    return (raw / np.linalg.norm(raw)).astype(np.float32)
+
+
+def encode(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
+    return np.stack([vector(text) for text in texts])
+
+
+def source(name: str, count: int, *, task_type: str = "short-long", language: str = "ru") -> SourceRecords:
+    """Every third row repeats the query before it with another answer; some rows bring negatives."""
+    rows = []
+    for i in range(count):
+        query = f"t{i % 5} q{i - (i % 3 == 2)} {name}"
+        positives = [f"t{i % 5} p{i} {name}"] + [f"t{i % 5} p{i}b {name}"] * (i % 4 == 0)
+        negatives = [f"t{(i + 1) % 5} n{i} {name}"] * (i % 2)
+        rows.append(Record(f"{name}{i}", query, positives, negatives, task_type, language))
+    return SourceRecords(name, rows)
+
+
+def settings(**values: Any) -> MineConfig:
+    return MineConfig(**({"negatives": 3, "depth": 10, "margin": 0.9} | values))
+
+
+def brute_force(
+    sources: dict[str, SourceRecords], config: MineConfig
+) -> dict[str, list[list[tuple[str, int]]]]:
+    """Texts and ranks of the negatives, one query at a time over everything of its kind and language."""
+    result: dict[str, list[list[tuple[str, int]]]] = {}
+    for name, each in sources.items():
+        result[name] = []
+        kind = (each.task_type, each.rows[0].language)
+        pool = list(
+            dict.fromkeys(
+                text
+                for other in sources.values()
+                if (other.task_type, other.rows[0].language) == kind
+                for row in other.rows
+                for text in (*row.positives, *row.negatives)
+            )
+        )
+        for row in each.rows:
+            query = vector(row.query)
+            known = {t for other in each.rows if other.query == row.query for t in other.positives}
+            ranked = sorted(pool, key=lambda text: -float(vector(text) @ query))[: config.depth + len(known)]
+            bar = config.margin * min(float(vector(text) @ query) for text in row.positives)
+            others = [(text, rank) for rank, text in enumerate(ranked) if text not in known]
+            fit = [
+                (text, rank)
+                for text, rank in others[config.skip_top :]
+                if bar > 0 and float(vector(text) @ query) < bar
+            ]
+            result[name].append(fit[: config.negatives])
+    return result
+
+
+def found(mined: MinedSource) -> list[list[tuple[str, int]]]:
+    return [[(mined.pool[pick.index], pick.rank) for pick in picks] for picks in mined.negatives]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [settings(), settings(skip_top=2, margin=1.0), settings(depth=1), settings(depth=500, negatives=50)],
+    ids=["plain", "skip", "shallow", "deep"],
+)
+def test_equals_brute_force_over_the_whole_matrix(config: MineConfig) -> None:
+    sources = {
+        "a": source("a", 20),
+        "b": source("b", 15),
+        "c": source("c", 12, language="en"),
+        "d": source("d", 9, task_type="sts"),
+    }
+    mined = mine_negatives(sources, encode, config, seed=0)
+    assert {name: found(each) for name, each in mined.items()} == brute_force(sources, config)
+    assert any(picks for each in mined.values() for picks in each.negatives)
+
+
+def test_counts_add_up_to_the_candidates() -> None:
+    sources = {"a": source("a", 20)}
+    counts = mine_negatives(sources, encode, settings(skip_top=1), seed=0)["a"].counts
+    parts = [value for name, value in vars(counts).items() if name != "candidates"]
+    assert counts.candidates == sum(parts)
+    assert min(parts) > 0
+    assert counts.skipped_top == 20
+
+
+def test_a_known_positive_is_never_taken_even_from_another_row() -> None:
+    sources = {"a": source("a", 30)}
+    mined = mine_negatives(sources, encode, settings(margin=1.0, depth=100, negatives=50), seed=0)["a"]
+    for row, picks in zip(sources["a"].rows, mined.negatives, strict=True):
+        known = {t for other in sources["a"].rows if other.query == row.query for t in other.positives}
+        assert not known & {mined.pool[pick.index] for pick in picks}
+
+
+def test_a_row_with_many_answers_does_not_deepen_the_search_of_others() -> None:
+    rows = source("a", 12).rows
+    many = Record("many", "t0 many", [f"t0 m{i}" for i in range(40)], [], "short-long", "ru")
+    sources = {"a": SourceRecords("a", [*rows, many])}
+    mined = mine_negatives(sources, encode, settings(depth=4, negatives=50, margin=1.0), seed=0)
+    assert {"a": found(mined["a"])} == brute_force(sources, settings(depth=4, negatives=50, margin=1.0))
+
+
+def test_random_sampling_repeats_for_a_seed_and_stays_within_the_rule() -> None:
+    sources = {"a": source("a", 30)}
+    config = settings(sampling="random", depth=40)
+    one, same, other = (found(mine_negatives(sources, encode, config, seed=s)["a"]) for s in (1, 1, 2))
+    assert one == same != other
+    qualified = brute_force(sources, config.model_copy(update={"negatives": 50}))["a"]
+    for picks, all_that_fit in zip(one, qualified, strict=True):
+        assert set(picks) <= set(all_that_fit)
+        assert len(picks) == min(3, len(all_that_fit))
+
+
+def test_sides_and_sources_reach_the_encoder() -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    def listening(texts: list[str], name: str, task_type: str, side: str) -> np.ndarray:
+        asked.append((name, task_type, side))
+        return encode(texts, name, task_type, side)
+
+    mine_negatives({"a": source("a", 4), "b": source("b", 4)}, listening, settings(), seed=0)
+    assert asked == [
+        ("a", "short-long", "document"),
+        ("a", "short-long", "query"),
+        ("b", "short-long", "query"),
+    ]

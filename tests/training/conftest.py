@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from embedline.config.model import Prompt
+from embedline.models.backbone import new_backbone
+from embedline.models.embedder import Embedder, EmbedderSpec
+from embedline.models.prompts import PromptTable
+from embedline.models.tokenizer import train_tokenizer
+from embedline.training.records import Record
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+TEXTS = [
+    "Как настроить почту на телефоне?",
+    "Откройте настройки, выберите учётные записи и добавьте адрес.",
+    "The printer does not answer.",
+    "Reinstall the driver and restart the spooler service, then print a test page.",
+    "VPN",
+    "Сбросьте пароль в личном кабинете, затем войдите заново.",
+    "Где взять отпускной лист?",
+    "Ask the personnel department.",
+]
+MakeEmbedder = Callable[..., Embedder]
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return train_tokenizer(TEXTS * 3, 384)
+
+
+@pytest.fixture(scope="session")
+def make_embedder(tokenizer: PreTrainedTokenizerFast) -> MakeEmbedder:
+    """A tiny Embedder, the same for the same arguments; `settings` may bring dropout."""
+
+    def make(
+        architecture: str = "bert", *, seed: int = 1, pooling: str = "mean", **settings: object
+    ) -> Embedder:
+        prompts = PromptTable(
+            {
+                "default": Prompt(query="search_query: ", document="search_document: "),
+                "faq": Prompt(query="Instruct: answer\nQuery: "),
+            }
+        )
+        spec = EmbedderSpec(pooling, query_length=16, document_length=24, dims=(16, 8), prompts=prompts)
+        backbone = new_backbone(architecture, {**SIZES, **settings}, tokenizer, seed)
+        return Embedder(backbone, tokenizer, spec)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def texts() -> list[str]:
+    return list(TEXTS)
+
+
+@pytest.fixture(scope="session")
+def record() -> Callable[..., Record]:
+    def make(
+        query: str, positives: list[str], negatives: list[str] | None = None, task_type: str = "short-long"
+    ) -> Record:
+        return Record(query, query, positives, negatives or [], task_type, "ru")
+
+    return make

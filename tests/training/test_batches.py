@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedline.errors import InputError
+from embedline.training.batches import Draw, draw_batches, source_shares
+
+sizes_strategy = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 60), min_size=1)
+
+
+def even(sizes: dict[str, int]) -> dict[str, float]:
+    return {name: 1 / len(sizes) for name in sizes}
+
+
+def plain(draws: list[Draw]) -> list[tuple[str, list[int], int]]:
+    return [(draw.source, draw.rows.tolist(), draw.epoch) for draw in draws]
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=sizes_strategy, batch=st.integers(2, 20), steps=st.integers(1, 40), seed=st.integers(0, 9))
+def test_batches_obey_their_laws(sizes: dict[str, int], batch: int, steps: int, seed: int) -> None:
+    if max(sizes.values()) < batch:
+        with pytest.raises(InputError, match="one batch needs"):
+            draw_batches(sizes, even(sizes), batch=batch, steps=steps, seed=seed)
+        return
+    draws = draw_batches(sizes, even(sizes), batch=batch, steps=steps, seed=seed)
+    again = draw_batches(dict(reversed(sizes.items())), even(sizes), batch=batch, steps=steps, seed=seed)
+    assert plain(draws) == plain(again)
+    assert len(draws) == steps
+    seen: Counter[tuple[str, int, int]] = Counter()
+    for draw in draws:
+        assert len(draw.rows) == min(batch, sizes[draw.source]) >= 2
+        assert draw.rows.min() >= 0
+        assert draw.rows.max() < sizes[draw.source]
+        seen.update((draw.source, draw.epoch, row) for row in draw.rows.tolist())
+    assert set(seen.values()) == {1}  # no row twice in a pass
+    for name in sizes:  # passes follow one another, each as full as whole batches allow
+        epochs = [draw.epoch for draw in draws if draw.source == name]
+        per_pass = max(1, sizes[name] // batch)
+        assert epochs == [i // per_pass for i in range(len(epochs))]
+
+
+def test_another_seed_draws_other_batches() -> None:
+    one, other = (
+        draw_batches({"a": 50, "b": 50}, {"a": 0.5, "b": 0.5}, batch=8, steps=20, seed=seed)
+        for seed in (0, 1)
+    )
+    assert plain(one) != plain(other)
+
+
+def test_two_sources_of_one_size_are_shuffled_differently() -> None:
+    draws = draw_batches({"a": 32, "b": 32}, {"a": 0.5, "b": 0.5}, batch=32, steps=20, seed=0)
+    first = {draw.source: draw.rows.tolist() for draw in reversed(draws)}
+    assert first["a"] != first["b"]
+
+
+def test_shares_are_respected() -> None:
+    shares, steps = {"a": 0.6, "b": 0.3, "c": 0.1}, 4000
+    draws = draw_batches(dict.fromkeys("abc", 100), shares, batch=8, steps=steps, seed=0)
+    counts = Counter(draw.source for draw in draws)
+    for name, share in shares.items():
+        assert counts[name] / steps == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / steps))
+
+
+def test_a_data_set_smaller_than_a_batch_is_refused_with_its_name() -> None:
+    with pytest.raises(
+        InputError, match=r"the largest source \(faq\) has 7 rows, one batch needs 8"
+    ) as error:
+        draw_batches({"faq": 7, "other": 3}, {"faq": 0.5, "other": 0.5}, batch=8, steps=1, seed=0)
+    assert error.value.exit_code == 2
+
+
+def test_a_batch_of_one_passage_is_possible() -> None:
+    assert plain(draw_batches({"corpus": 1}, {"corpus": 1.0}, batch=1, steps=2, seed=0)) == [
+        ("corpus", [0], 0),
+        ("corpus", [0], 1),
+    ]
+
+
+@given(
+    sizes=st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10**6), min_size=1),
+    exponent=st.floats(0, 1),
+    limit=st.floats(0.05, 1),
+    weight=st.floats(0.01, 100),
+)
+def test_shares_are_a_distribution_under_the_cap(
+    sizes: dict[str, int], exponent: float, limit: float, weight: float
+) -> None:
+    shares = source_shares(sizes, {"a": weight}, exponent=exponent, max_share=limit)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares.keys() == sizes.keys()
+    assert max(shares.values()) <= max(limit, 1 / len(sizes)) + 1e-6
+    free = {name: sizes[name] ** exponent * (weight if name == "a" else 1) for name in sizes}
+    below = [name for name in sizes if shares[name] < max(limit, 1 / len(sizes)) - 1e-6]
+    for one in below:  # what is below the cap keeps its proportions
+        for other in below:
+            assert shares[one] * free[other] == pytest.approx(shares[other] * free[one], rel=1e-6)
+
+
+def test_what_the_cap_cuts_goes_to_the_others() -> None:
+    shares = source_shares({"a": 80, "b": 15, "c": 5}, {}, exponent=1, max_share=0.5)
+    assert shares == pytest.approx({"a": 0.5, "b": 0.375, "c": 0.125})

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedline.config.training import ContrastiveConfig
+from embedline.errors import InputError
+from embedline.training import contrastive
+from embedline.training.batches import Draw
+from embedline.training.contrastive import known_answers, train_contrastive
+from embedline.training.records import SourceRecords
+
+
+def config(**values: Any) -> ContrastiveConfig:
+    base = {"batch": 4, "steps": 4, "batch_tokens": 64, "log_every": 2, "checkpoint_every": 2}
+    return ContrastiveConfig(**(base | values))
+
+
+@pytest.fixture
+def sources(record, texts: list[str]) -> dict[str, SourceRecords]:
+    rows = [
+        record(
+            f"вопрос {i} {texts[i]}", [texts[(i + 1) % 8], texts[(i + 2) % 8]], [texts[(i + 4) % 8]] * (i % 3)
+        )
+        for i in range(8)
+    ]
+    return {"faq": SourceRecords("faq", rows[:6]), "wiki": SourceRecords("wiki", rows[2:])}
+
+
+def fit(
+    embedder: Any, sources: Any, values: ContrastiveConfig, folder: Path
+) -> tuple[dict[str, float], list]:
+    told: list[tuple[int, dict[str, float]]] = []
+    shares = train_contrastive(
+        embedder,
+        sources,
+        values,
+        weights={},
+        seed=3,
+        bf16=False,
+        checkpoints=folder,
+        on_metrics=lambda metrics, step: told.append((step, metrics)),
+    )
+    return shares, told
+
+
+def a_batch(embedder: Any, sources: Any, rows: list[int], epoch: int = 0, **values: Any) -> dict[str, Any]:
+    import numpy as np
+
+    draw = Draw("faq", np.array(rows), epoch)
+    return contrastive._Batches(embedder, sources, [draw], config(**values))[0]
+
+
+TEXT = st.sampled_from(["a", "b", "c", "d"])
+
+
+@given(
+    rows=st.lists(st.tuples(TEXT, st.lists(TEXT, min_size=1, max_size=3)), min_size=1, max_size=6),
+    data=st.data(),
+)
+def test_known_answers_equal_brute_force(rows: list[tuple[str, list[str]]], data: st.DataObject) -> None:
+    queries, answers = [query for query, _ in rows], [texts for _, texts in rows]
+    documents = data.draw(st.lists(TEXT, min_size=1, max_size=8))
+    expected = [
+        [any(text == d for q, texts in rows if q == query for text in texts) for d in documents]
+        for query in queries
+    ]
+    assert known_answers(queries, answers, documents).tolist() == expected
+
+
+def test_prompts_stand_before_the_texts_as_the_table_says(make_embedder, sources) -> None:
+    embedder = make_embedder()
+    batch = a_batch(embedder, sources, [0, 1], negatives=2)
+    decoded = [embedder.tokenizer.decode(row, skip_special_tokens=True) for row in batch["ids"]]
+
+    def words(text: str, length: int) -> str:
+        row = embedder.tokenizer(text, truncation=True, max_length=length)["input_ids"]
+        return embedder.tokenizer.decode(row, skip_special_tokens=True)
+
+    faq = sources["faq"].rows
+    assert decoded[:2] == [words("Instruct: answer\nQuery: " + row.query, 16) for row in faq[:2]]
+    assert decoded[2:4] == [words(row.positives[0], 24) for row in faq[:2]]  # faq has no document prompt
+    plain = a_batch(embedder, sources, [0], prompts=False)
+    assert plain["ids"][0] == embedder.tokenize([faq[0].query], max_length=16)[0]
+
+
+def test_a_source_without_its_own_prompt_uses_the_default(make_embedder, sources) -> None:
+    embedder = make_embedder()
+    renamed = {"faq": SourceRecords("other", sources["faq"].rows)}
+    batch = a_batch(embedder, renamed, [0])
+    row = renamed["faq"].rows[0]
+    assert batch["ids"] == [
+        *embedder.tokenize([row.query], prompt="search_query: ", max_length=16),
+        *embedder.tokenize([row.positives[0]], prompt="search_document: ", max_length=24),
+    ]
+
+
+def test_positives_take_turns_with_the_passes(make_embedder, sources) -> None:
+    row = sources["faq"].rows[0]
+    seen = [a_batch(make_embedder(), sources, [0], epoch)["texts"][0] for epoch in range(4)]
+    assert seen == [row.positives[i % 2] for i in range(4)]
+
+
+def test_negatives_stay_with_their_queries(make_embedder, sources) -> None:
+    batch = a_batch(make_embedder(), sources, [0, 1, 2], negatives=1)  # rows with 0, 1 and 2 negatives
+    assert batch["owner"] == [0, 1, 2, 1, 2]
+    rows = sources["faq"].rows
+    assert batch["texts"][3:] == [rows[1].negatives[0], rows[2].negatives[0]]
+    assert len(batch["ids"]) == 3 + 5
+
+
+def test_long_queries_get_the_length_of_documents(make_embedder, record) -> None:
+    long = {"faq": SourceRecords("faq", [record("слово " * 50, ["ответ"], task_type="long-short")])}
+    assert len(a_batch(make_embedder(), long, [0])["ids"][0]) == 24
+    short = {"faq": SourceRecords("faq", [record("слово " * 50, ["ответ"])])}
+    assert len(a_batch(make_embedder(), short, [0])["ids"][0]) == 16
+
+
+def test_a_batch_can_be_kept_as_json(make_embedder, sources) -> None:
+    batch = a_batch(make_embedder(), sources, [0, 1], negatives=1)
+    assert json.loads(json.dumps(batch)) == batch
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"symmetric": True, "matryoshka": True, "matryoshka_weights": [0.5, 0.25]},
+        {"negatives": 2, "in_batch_negatives": False, "false_negative_margin": None},
+        {"negatives": 1, "resident_tokens": 80, "matryoshka": True},
+    ],
+    ids=["pairs", "symmetric-matryoshka", "own-negatives", "triplets"],
+)
+def test_training_lowers_the_loss(
+    make_embedder, record, texts: list[str], tmp_path: Path, values: dict[str, Any]
+) -> None:
+    rows = [record(f"{text} {i}", [f"{i} {text}"], [f"{i} не {text}"]) for i, text in enumerate(texts)]
+    sources = {"faq": SourceRecords("faq", rows[:4]), "wiki": SourceRecords("wiki", rows[4:])}
+    wanted = config(steps=24, learning_rate=3e-3, log_every=4, checkpoint_every=100, **values)
+    shares, told = fit(make_embedder("modernbert"), sources, wanted, tmp_path)
+    assert told[-1][1]["loss"] < 0.7 * told[0][1]["loss"]
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_killed_and_resumed_equals_uninterrupted(
+    make_embedder, sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it: dropout replayed by GradCache, batches drawn again, optimizer and schedule restored."""
+    dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    wanted = config(steps=6, resident_tokens=40)
+    whole = make_embedder(**dropout)
+    fit(whole, sources, wanted, tmp_path / "whole")
+
+    real = contrastive.ContrastiveStep.__call__
+    calls: list[int] = []
+
+    def dying(self: Any, module: Any, batch: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(self, module, batch)
+
+    monkeypatch.setattr(contrastive.ContrastiveStep, "__call__", dying)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_embedder(**dropout), sources, wanted, tmp_path / "killed")
+    resumed = make_embedder(**dropout)
+    fit(resumed, sources, wanted, tmp_path / "killed")
+    assert len(calls) == 4 + 4  # steps 0 to 2 and the fatal one; 2 to 5 again
+    for (name, one), other in zip(resumed.named_parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_no_records_are_an_error(make_embedder, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no records are left"):
+        fit(make_embedder(), {}, config(), tmp_path)
+
+
+def test_rows_without_a_negative_are_left_out_when_only_own_negatives_count(
+    make_embedder, record, sources, tmp_path: Path
+) -> None:
+    bare = {"faq": SourceRecords("faq", [record(f"q{i}", [f"p{i}"]) for i in range(8)])}
+    only = config(negatives=1, in_batch_negatives=False)
+    with pytest.raises(InputError, match="in_batch_negatives: false"):
+        fit(make_embedder(), bare, only, tmp_path)
+    shares, told = fit(make_embedder(), {**bare, "wiki": sources["wiki"]}, only, tmp_path)
+    assert shares == {"wiki": 1.0}
+    assert all(metrics["loss"] > 0 for _, metrics in told)
+
+
+def test_a_batch_without_any_negative_is_an_error(make_embedder, record, tmp_path: Path) -> None:
+    same = {"faq": SourceRecords("faq", [record(f"вопрос {i}", ["да"]) for i in range(8)])}
+    with pytest.raises(InputError, match="from faq holds no negative"):
+        fit(make_embedder(), same, config(), tmp_path)
+
+
+def test_empty_texts_do_no_harm(make_embedder, record, tmp_path: Path) -> None:
+    rows = [record("" if i == 0 else f"q{i}", ["" if i == 1 else f"ответ {i}"]) for i in range(6)]
+    _, told = fit(make_embedder(), {"faq": SourceRecords("faq", rows)}, config(prompts=False), tmp_path)
+    assert all(metrics["loss"] > 0 for _, metrics in told)
