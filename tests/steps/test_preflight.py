@@ -156,7 +156,7 @@ def test_a_machine_that_is_too_small_is_refused(
 
 
 def test_the_demo_world_is_written_once_a_workspace(preset: Path, tmp_path: Path) -> None:
-    words = ["data.root=demo:", "data.sources.0.path=train/sts.jsonl", "data.evaluation=[]"]
+    words = ['data.root="demo:"', "data.sources.0.path=train/sts.jsonl", "data.evaluation=[]"]
     first = make_plan(str(preset), words, tmp_path / "runs")
     root = Path(json.loads(first.slices["ingest"])["locations"]["root"])
     stamp = (root / "train" / "sts.jsonl").stat().st_mtime_ns

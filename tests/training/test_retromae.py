@@ -103,7 +103,7 @@ def test_losses_are_the_mean_cross_entropy_of_their_targets(
     masked = ids.clone()
     masked[0, [2, 4]] = masked[1, 3] = 4
     targets = mask.bool() & (torch.arange(ids.shape[1]) % 2 == 0)
-    encoder, decoder = module(ids, mask, masked, targets)
+    encoder, decoder, _ = module(ids, mask, masked, targets)
 
     states = (
         module.embedder.backbone(input_ids=masked, attention_mask=mask).last_hidden_state.detach().numpy()

@@ -32,6 +32,9 @@ class PretrainConfig(Optimization):
     length: int = Field(128, ge=16, description="tokens of a passage")
     encoder_mask: float = Field(0.3, gt=0, lt=1)
     decoder_mask: float = Field(0.5, gt=0, lt=1)
+    bag_of_words: float = Field(
+        0.0, ge=0, description="weight of DupMAE's term: the vector must say which words the text holds"
+    )
     decoder_targets: float = Field(
         1.0, gt=0, le=1, description="share of tokens the decoder predicts (paper: all; fewer is faster)"
     )

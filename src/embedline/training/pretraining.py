@@ -16,7 +16,7 @@ from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.training.batches import draw_batches
 from embedline.training.engine import OnMetrics, train
-from embedline.training.objectives.retromae import RetroMAE, mask_tokens, vocabulary_size
+from embedline.training.objectives.retromae import Losses, RetroMAE, mask_tokens, vocabulary_size
 
 
 def pretrain(
@@ -94,17 +94,18 @@ class PretrainStep:
         assert isinstance(module, RetroMAE)
         ids = batch["ids"]
         total = float(sum(len(row) for row in ids))
-        sums = torch.zeros(2)
+        sums = torch.zeros(3)
+        weights = torch.tensor([1.0, 1.0, self.config.bag_of_words])
         for rows in token_batches([len(row) for row in ids], self.config.batch_tokens):
             chunk = [ids[i] for i in rows]
-            encoder, decoder = self._losses(module, chunk)
+            losses = torch.stack([loss.float() for loss in self._losses(module, chunk)])
             share = sum(len(row) for row in chunk) / total
-            ((encoder + decoder) * share).backward()  # type: ignore[no-untyped-call]
-            sums += torch.stack([encoder.detach(), decoder.detach()]).cpu() * share
-        metrics = {"encoder_loss": sums[0].item(), "decoder_loss": sums[1].item(), "tokens": total}
-        return sums.sum(), metrics
+            (losses @ weights.to(losses.device) * share).backward()  # type: ignore[no-untyped-call]
+            sums += losses.detach().cpu() * share
+        metrics = {f"{name}_loss": value for name, value in zip(Losses._fields, sums.tolist(), strict=True)}
+        return sums @ weights, {**metrics, "tokens": total}
 
-    def _losses(self, module: RetroMAE, chunk: list[list[int]]) -> tuple[Tensor, Tensor]:
+    def _losses(self, module: RetroMAE, chunk: list[list[int]]) -> Losses:
         inputs = module.embedder.pad(chunk)
         input_ids, mask_BT = inputs["input_ids"], inputs["attention_mask"]
         special = torch.tensor(module.embedder.tokenizer.all_special_ids, device=input_ids.device)
@@ -114,5 +115,5 @@ class PretrainStep:
             torch.rand(input_ids.shape, device=input_ids.device) < self.config.decoder_targets
         )
         with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.bf16):
-            encoder, decoder = module(input_ids, mask_BT, masked_ids, predicted_BT)
-        return encoder.float(), decoder.float()
+            losses: Losses = module(input_ids, mask_BT, masked_ids, predicted_BT)
+        return losses

@@ -1,14 +1,22 @@
-"""RetroMAE with enhanced decoding (Xiao et al. 2022, section 3.3)."""
+"""RetroMAE with enhanced decoding (Xiao et al. 2022, section 3.3), and DupMAE's bag of words (2023)."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedline.models.embedder import Embedder
+
+
+class Losses(NamedTuple):
+    """Means over their target tokens."""
+
+    encoder: Tensor
+    decoder: Tensor
+    words: Tensor
 
 
 class RetroMAE(nn.Module):
@@ -43,6 +51,7 @@ class RetroMAE(nn.Module):
         self.bias_V = nn.Parameter((counts_V / counts_V.sum()).log())
         self.encoder_head = _Head(width)
         self.decoder_head = _Head(width)
+        self.words_head = _Head(width)
         self.positions = nn.Embedding(length, width)
         self.ask, self.look, self.take = (nn.Linear(width, width) for _ in range(3))
         self.mix = nn.Linear(width, width)
@@ -54,8 +63,8 @@ class RetroMAE(nn.Module):
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, decoder_targets_BT: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The mean losses (encoder, decoder) over their target tokens.
+    ) -> Losses:
+        """The losses of encoder, decoder and bag of words.
 
         Args:
             input_ids, attention_mask, masked_ids: B × T; `masked_ids` is the encoder's input, and its
@@ -73,7 +82,17 @@ class RetroMAE(nn.Module):
         decoder = self._loss(
             self.decoder_head(rebuilt_BTD[decoder_targets_BT]), table_VD, input_ids[decoder_targets_BT]
         )
-        return encoder, decoder
+        words = self._words(vector_BD, input_ids, attention_mask, table_VD)
+        return Losses(encoder, decoder, words)
+
+    def _words(self, vector_BD: Tensor, input_ids: Tensor, mask_BT: Tensor, table_VD: Tensor) -> Tensor:
+        """The vector alone must say which words the text holds (DupMAE, eq. 5): the mean over its tokens.
+
+        A token that stands twice counts twice here, which weighs words by how much of the text they are.
+        """
+        scores_BV = F.linear(self.words_head(vector_BD), table_VD, self.bias_V).float().log_softmax(-1)
+        told_BT = scores_BV.gather(1, input_ids)
+        return -(told_BT * mask_BT).sum() / mask_BT.sum()
 
     def _decode(self, vector_BD: Tensor, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         batch, length, width = tokens_BTD.shape
