@@ -31,7 +31,9 @@ def score(work: Path, seed: int, overrides: list[str]) -> float:
     # What the comparison does not need is left out: exports, other sets' stages, promotion.
     quick = ["evaluate.onnx_sets=[]", "promote.move_alias=false", f"seed={seed}", *overrides]
     command = ["embedline", "run", "demo", "--work", str(work), *(a for o in quick for a in ("-o", o))]
-    done = subprocess.run([sys.executable, "-m", "embedline.cli", *command[1:]], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "embedline.cli", *command[1:]], capture_output=True, text=True
+    )
     if done.returncode not in (0, 3):  # a refused candidate has a score as well
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
     record = json.loads((work / "latest" / "run.json").read_text(encoding="utf-8"))

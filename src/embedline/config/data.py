@@ -79,7 +79,7 @@ class DataConfig(Section):
 
     root: str = Field("", description="folder that relative paths start from; demo: is the shipped generator")
     sources: list[Source] = Field(min_length=1)
-    corpus: list[CorpusSource] = []
+    corpus: list[CorpusSource] = Field([], description="passages for pretraining")
     evaluation: list[EvaluationSet] = Field([], description="sets scored by evaluate and protected by clean")
 
     hold_out: HoldOut | None = Field(None, description="a retrieval set taken from the sources themselves")

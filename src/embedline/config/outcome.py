@@ -57,7 +57,7 @@ class GateConfig(Section):
     """The pure decision. dry_run decides and says so, but never stops a promotion."""
 
     mode: Literal["enabled", "dry_run", "disabled"] = "enabled"
-    rules: list[Rule] = []
+    rules: list[Rule] = Field([], description="bars a candidate must clear, all of them")
     max_drop_vs_champion: float | None = Field(0.01, description="mean of retrieval sets; none: not compared")
     require_parity: bool = True
 

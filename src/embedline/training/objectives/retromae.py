@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -49,9 +50,9 @@ class RetroMAE(nn.Module):
         table: Any = embedder.backbone.get_input_embeddings()
         counts_V = torch.ones(len(table.weight)) if frequencies_V is None else frequencies_V.float() + 1
         self.bias_V = nn.Parameter((counts_V / counts_V.sum()).log())
+        self.table_VD = nn.Parameter(table.weight.detach().clone())
         self.encoder_head = _Head(width)
         self.decoder_head = _Head(width)
-        self.words_head = _Head(width)
         self.positions = nn.Embedding(length, width)
         self.ask, self.look, self.take = (nn.Linear(width, width) for _ in range(3))
         self.mix = nn.Linear(width, width)
@@ -74,11 +75,18 @@ class RetroMAE(nn.Module):
         states_BTD = self.embedder.backbone(
             input_ids=masked_ids, attention_mask=attention_mask
         ).last_hidden_state
-        table_VD: Any = self.embedder.backbone.get_input_embeddings().weight
+        # The output matrix is not the input embedding: tied, Adam moves the rows of rare tokens as far as
+        # others, all in one direction, and a short training ends with all vectors alike.
+        table_VD = self.table_VD
         hidden_BT = masked_ids != input_ids
         encoder = self._loss(self.encoder_head(states_BTD[hidden_BT]), table_VD, input_ids[hidden_BT])
-        vector_BD = self.embedder.pool(states_BTD, attention_mask).to(states_BTD.dtype)
-        rebuilt_BTD = self._decode(vector_BD, F.embedding(input_ids, table_VD), attention_mask)
+        # As it is searched by: of unit length, scaled to the size of a state. What all texts share in it
+        # would only take room from what tells them apart.
+        pooled_BD = self.embedder.pool(states_BTD, attention_mask)
+        vector_BD = F.normalize(pooled_BD, dim=-1) * math.sqrt(self.embedder.width)
+        rebuilt_BTD = self._decode(
+            vector_BD, self.embedder.backbone.get_input_embeddings()(input_ids), attention_mask
+        )
         decoder = self._loss(
             self.decoder_head(rebuilt_BTD[decoder_targets_BT]), table_VD, input_ids[decoder_targets_BT]
         )
@@ -90,7 +98,7 @@ class RetroMAE(nn.Module):
 
         A token that stands twice counts twice here, which weighs words by how much of the text they are.
         """
-        scores_BV = F.linear(self.words_head(vector_BD), table_VD, self.bias_V).float().log_softmax(-1)
+        scores_BV = F.linear(vector_BD, table_VD, self.bias_V).float().log_softmax(-1)
         told_BT = scores_BV.gather(1, input_ids)
         return -(told_BT * mask_BT).sum() / mask_BT.sum()
 
