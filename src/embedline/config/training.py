@@ -51,6 +51,11 @@ class ContrastiveConfig(Optimization):
     false_negative_margin: float | None = Field(
         0.1, description="in-batch documents scoring above positive + margin are masked (GISTEmbed's rule)"
     )
+    document_length: int | None = Field(
+        None,
+        ge=8,
+        description="tokens of a document in this stage; shorter than model.document_length is faster",
+    )
     matryoshka: bool = Field(False, description="the loss also on model.dims")
     matryoshka_weights: list[float] = Field([], description="one a dim; equal when empty")
     prompts: bool = Field(True, description="put the prompts before the texts")
@@ -69,6 +74,7 @@ class MineConfig(Section):
     depth: int = Field(100, ge=1, description="candidates looked at a query")
     skip_top: int = Field(0, ge=0, description="best candidates left out as likely positives")
     margin: float = Field(0.95, gt=0, le=1, description="keep a candidate below margin × positive's score")
+    document_length: int | None = Field(None, ge=8, description="tokens of a document while mining")
     sampling: Literal["top", "random"] = Field(
         "top", description="hardest first, or a seeded draw from the depth"
     )

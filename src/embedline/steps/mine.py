@@ -32,12 +32,14 @@ def run(context: Context) -> StepResult:
     bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
     embedder = load_model(context).with_spec(wanted_spec(context))
     context.tracker.params(config.model_dump())
-    mined = mine_negatives(sources, _encoder(embedder, bf16), config, seed=context.slice.config["seed"])
+    mined = mine_negatives(
+        sources, _encoder(embedder, bf16, config.document_length), config, seed=context.slice.config["seed"]
+    )
     _write(out, sources, mined)
     return _result(sources, mined)
 
 
-def _encoder(embedder: Embedder, bf16: bool) -> Any:
+def _encoder(embedder: Embedder, bf16: bool, document_length: int | None) -> Any:
     spec = embedder.spec
 
     def encode(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
@@ -45,7 +47,7 @@ def _encoder(embedder: Embedder, bf16: bool) -> Any:
         return embedder.encode(
             texts,
             prompt=spec.prompts.prompt(side, name=source, task_type=task_type),  # type: ignore[arg-type]
-            max_length=spec.document_length if long else spec.query_length,
+            max_length=(document_length or spec.document_length) if long else spec.query_length,
             bf16=bf16,
         )
 

@@ -99,16 +99,16 @@ class _Batches(Sequence[Any]):
         if self.config.prompts:
             query_prompt = spec.prompts.prompt("query", name=source.name, task_type=source.task_type)
             document_prompt = spec.prompts.prompt("document", name=source.name, task_type=source.task_type)
+        longest = self.config.document_length or spec.document_length
         long_query = source.task_type.startswith("long")
         queries = self.embedder.tokenize(
             [row.query for row in rows],
             prompt=query_prompt,
-            max_length=spec.document_length if long_query else spec.query_length,
+            max_length=longest if long_query else spec.query_length,
         )
         return {
             "source": draw.source,
-            "ids": queries
-            + self.embedder.tokenize(documents, prompt=document_prompt, max_length=spec.document_length),
+            "ids": queries + self.embedder.tokenize(documents, prompt=document_prompt, max_length=longest),
             "queries": len(rows),
             "owner": owner,
             "answers": [row.positives for row in rows],
