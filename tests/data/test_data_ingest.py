@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedline.artifacts.jsonl import read_jsonl
 from embedline.config.data import Columns, CorpusSource, Source
 from embedline.data.ingest import ingest
 from embedline.data.tables import read_rows
@@ -25,7 +26,7 @@ def write(path: Path, rows: list[Any]) -> Path:
 
 
 def quarantine(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()]
+    return read_jsonl(out / "quarantine.jsonl")
 
 
 def test_bge_rows_become_records(tmp_path: Path) -> None:

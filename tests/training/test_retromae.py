@@ -95,7 +95,7 @@ def test_decoding_equals_the_papers_equations(module: RetroMAE, monkeypatch: pyt
 def test_losses_are_the_mean_cross_entropy_of_their_targets(
     module: RetroMAE, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both heads: dense, GELU, norm, the embedding table as output matrix; targets only where asked."""
+    """Both heads: dense, GELU, norm, one output matrix; targets only where asked. And the bag of words."""
     inputs = batch(module)
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     seen = module._sample(mask)
@@ -103,12 +103,12 @@ def test_losses_are_the_mean_cross_entropy_of_their_targets(
     masked = ids.clone()
     masked[0, [2, 4]] = masked[1, 3] = 4
     targets = mask.bool() & (torch.arange(ids.shape[1]) % 2 == 0)
-    encoder, decoder, _ = module(ids, mask, masked, targets)
+    encoder, decoder, words = module(ids, mask, masked, targets)
 
     states = (
         module.embedder.backbone(input_ids=masked, attention_mask=mask).last_hidden_state.detach().numpy()
     )
-    table = weight(module.embedder.backbone.get_input_embeddings())
+    table = module.table_VD.detach().numpy()
     offset = module.bias_V.detach().numpy()
 
     def surprise(head: Any, state: np.ndarray, target: int) -> float:
@@ -119,12 +119,17 @@ def test_losses_are_the_mean_cross_entropy_of_their_targets(
         surprise(module.encoder_head, states[row, i], int(ids[row, i])) for row, i in ((0, 2), (0, 4), (1, 3))
     ]
     assert encoder.item() == pytest.approx(np.mean(expected), rel=1e-6)
-    losses = []
+    losses: list[float] = []
+    told: list[float] = []
     for row, length in enumerate((9, 5)):
         vector = states[row, :length].mean(0)
+        vector *= math.sqrt(len(vector)) / np.linalg.norm(vector)
+        logits = table @ vector + offset
+        told += [np.log(np.exp(logits).sum()) - logits[int(ids[row, i])] for i in range(length)]
         rebuilt = slow_decoder(module, vector, ids[row].tolist(), seen[row].numpy())
         losses += [surprise(module.decoder_head, rebuilt[i], int(ids[row, i])) for i in range(0, length, 2)]
     assert decoder.item() == pytest.approx(np.mean(losses), rel=1e-6)  # cross-entropy is in fp32
+    assert words.item() == pytest.approx(np.mean(told), rel=1e-6)
 
 
 def test_a_position_sees_the_vector_and_never_itself_nor_padding(module: RetroMAE) -> None:

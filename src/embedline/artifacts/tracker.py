@@ -69,7 +69,7 @@ def read_spool(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8").split("\n"):
         try:
             lines.append(json.loads(text))
         except ValueError:

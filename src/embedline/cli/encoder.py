@@ -85,7 +85,7 @@ def read_passages(path: Path) -> list[Passage]:
         )
     if path.suffix == ".txt":
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8").split("\n")
         except UnicodeDecodeError as error:
             raise InputError(f"is not UTF-8 (byte {error.start}).", where=str(path)) from error
         passages = [Passage(str(number), line) for number, line in enumerate(lines, 1) if line.strip()]

@@ -42,7 +42,7 @@ def embed(
     from embedline.cli.encoder import open_encoder
 
     try:
-        texts = sys.stdin.buffer.read().decode("utf-8").splitlines()
+        texts = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise InputError("is not UTF-8.", where=f"standard input, byte {error.start}") from error
     encoder = open_encoder(model, work, uri)

@@ -126,7 +126,7 @@ def _read_qrels(path: Path, queries: Row, corpus: Row) -> dict[str, dict[str, in
         raise InputError("is missing.", where=str(path), fix=fix)
     qrels: dict[str, dict[str, int]] = {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise InputError("is not UTF-8.", where=str(path)) from error
     for number, line in enumerate(lines, 1):

@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embedline.artifacts.jsonl import read_jsonl
+
 ROWS, PER_QUERY = "scores.jsonl", "per_query.parquet"
 _SCHEMA = pa.schema(
     [
@@ -31,8 +33,7 @@ def write_scores(folder: Path, rows: Iterable[Mapping[str, Any]], per_query: pa.
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / ROWS).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines if line]
+    return read_jsonl(folder / ROWS)
 
 
 def read_per_query(folder: Path, *, model: str, shown: Collection[tuple[str, int]]) -> pa.Table:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
+from embedline.artifacts.jsonl import read_jsonl
 from embedline.artifacts.record import write_json
 from embedline.config.outcome import GateConfig
 from embedline.gate.decision import Verdict, decide
@@ -17,7 +17,7 @@ VERDICT = "verdict.json"
 def run(context: Context) -> StepResult:
     """Inputs `scores`, `onnx` (its parity) and `candidate` (its digest); output `verdict`."""
     config = context.slice.section("gate", GateConfig)
-    scores = _read_scores(context.artifact("scores").path / "scores.jsonl")
+    scores = read_jsonl(context.artifact("scores").path / "scores.jsonl")
     champion = context.slice.pins.get("champion")
     candidate = context.artifact("candidate").digest
     verdict = decide(
@@ -35,10 +35,6 @@ def run(context: Context) -> StepResult:
         "reasons_failed": float(sum(not reason.passed for reason in verdict.reasons)),
     }
     return StepResult(metrics=metrics, summary=_summary(verdict))
-
-
-def _read_scores(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def _read_parity(context: Context) -> dict[str, Any]:

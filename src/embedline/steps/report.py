@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from embedline.artifacts.jsonl import read_jsonl
 from embedline.artifacts.manifest import Artifact
 from embedline.artifacts.record import read_records
 from embedline.artifacts.tracker import SPOOL, read_spool
@@ -54,7 +55,7 @@ def _lines(artifact: Artifact | None, name: str) -> list[dict[str, Any]]:
     path = artifact.path / name if artifact else None
     if path is None or not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    return read_jsonl(path)
 
 
 def _funnel(dataset: Artifact | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from embedline.artifacts.jsonl import read_jsonl
 from embedline.artifacts.record import StepRecord, write_json
 from embedline.steps.plan import PLAN
 
@@ -76,7 +77,7 @@ def stage_gains(records: list[StepRecord]) -> dict[str, dict[str, float]]:
     folder = output_folder(records, "evaluate", "scores")
     if folder is None or not (folder / "scores.jsonl").is_file():
         return {}
-    rows = [json.loads(line) for line in (folder / "scores.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = read_jsonl(folder / "scores.jsonl")
     rows = [r for r in rows if r["kind"] == "retrieval" and r["main"] and r["runtime"] == "torch"]
     gains: dict[str, dict[str, float]] = {}
     for model in STAGES:

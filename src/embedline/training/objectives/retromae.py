@@ -83,7 +83,7 @@ class RetroMAE(nn.Module):
         # As it is searched by: of unit length, scaled to the size of a state. What all texts share in it
         # would only take room from what tells them apart.
         pooled_BD = self.embedder.pool(states_BTD, attention_mask)
-        vector_BD = F.normalize(pooled_BD, dim=-1) * math.sqrt(self.embedder.width)
+        vector_BD = F.normalize(pooled_BD, dim=-1).to(states_BTD.dtype) * math.sqrt(self.embedder.width)
         rebuilt_BTD = self._decode(
             vector_BD, self.embedder.backbone.get_input_embeddings()(input_ids), attention_mask
         )
@@ -141,7 +141,7 @@ class RetroMAE(nn.Module):
 
 
 class _Head(nn.Module):
-    """BERT's prediction head; the output matrix is the input embedding, passed in where it is used."""
+    """BERT's prediction head; the output matrix, one for both, is passed in where it is used."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
