@@ -38,7 +38,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> RunConfig:
-        if self.model.base is None and not self.pretrain.enabled and self.prune.when == "before":
+        if self.model.base is None and self.prune.when == "before":
             raise ValueError(
                 "prune.when: before needs model.base; a model from scratch has no layers to drop"
             )
@@ -50,6 +50,10 @@ class RunConfig(Section):
             config: ContrastiveConfig = getattr(self, stage)
             if not config.in_batch_negatives and config.negatives == 0:
                 raise ValueError(f"{stage}: in_batch_negatives: false needs negatives: 1 or more")
+            if config.symmetric and not config.in_batch_negatives:
+                raise ValueError(f"{stage}: symmetric: true needs in_batch_negatives: true")
             if config.matryoshka_weights and len(config.matryoshka_weights) != len(self.model.dims):
                 raise ValueError(f"{stage}.matryoshka_weights: one weight for each of model.dims")
+        if not self.evaluate.score_base and any(rule.against == "base" for rule in self.gate.rules):
+            raise ValueError("gate.rules: a rule against the base needs evaluate.score_base: true")
         return self

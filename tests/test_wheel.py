@@ -1,0 +1,44 @@
+"""What is built is what runs elsewhere: the wheel carries the pipeline, the components and the presets."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_a_wheel_plans_the_demo_away_from_the_checkout(tmp_path: Path) -> None:
+    wheels, site = tmp_path / "wheels", tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)], check=True)
+    (wheel,) = wheels.glob("embedline-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    code = (
+        "import embedline.components.ingest.component as c, embedline.pipelines.retrain.pipeline as p;"
+        "print(c.__file__, p.__file__)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert all(path.startswith(str(site)) for path in found.stdout.split())
+    planned = subprocess.run(
+        [sys.executable, "-m", "embedline.cli", "plan", "demo", "--work", str(tmp_path / "work")],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert planned.returncode == 0, planned.stderr
+    assert "train_supervised" in planned.stdout
