@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "bm25": "BM25",
-    "pretrain": "after pretrain",
-    "train_unsupervised": "after train_unsupervised",
-    "train_supervised": "after train_supervised",
+    "pretrain": "after pretraining",
+    "train_unsupervised": "after unsupervised",
+    "train_supervised": "after supervised",
 }
 
 
@@ -84,11 +84,10 @@ def _stages(stages: dict[str, dict[str, float]]) -> Table:
     sets = sorted({name for values in stages.values() for name in values} - {"mean"})
     shown = ["mean", *sets] if len(sets) > 1 else sets
     shared = sum(all(name in values for values in stages.values()) for name in sets)
-    table = _table("nDCG@10", *(f"mean of {shared}" if name == "mean" else name for name in shown))
-    for stage, values in stages.items():
-        table.add_row(
-            _NAMES.get(stage, stage), *(f"{values[name]:.3f}" if name in values else "–" for name in shown)
-        )
+    table = _table("nDCG@10", *(_NAMES.get(stage, stage) for stage in stages))
+    for name in shown:
+        cells = (f"{values[name]:.3f}" if name in values else "–" for values in stages.values())
+        table.add_row(f"mean of {shared}" if name == "mean" else name, *cells)
     return table
 
 
