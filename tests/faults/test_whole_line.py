@@ -57,7 +57,7 @@ def test_refused_then_passed_then_reused(line: Any) -> None:
     again = line.run()
     assert again.returncode == 0, again.stdout + again.stderr
     steps = line.steps()
-    assert all(steps[name]["cache_hit"] for name in KEPT | {"evaluate", "gate"})
+    assert all(steps[name]["cache_hit"] for name in KEPT | {"evaluate"})  # the gate met a new champion
     assert "already" in again.stdout
     _leaves_what_the_readme_says(line)
     _is_mirrored_once(line)
