@@ -24,7 +24,7 @@ class Line:
 
     @property
     def work(self) -> Path:
-        return self.folder / "runs"
+        return self.folder / "runs of python3"  # kfp replaces that word wherever it meets it
 
     @property
     def told(self) -> list[str]:

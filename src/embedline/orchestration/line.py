@@ -23,6 +23,7 @@ def main(preset: str, overrides: str, workspace: str, run: str) -> int:
 
     from embedline.pipelines.retrain.pipeline import retrain
 
+    _leave_arguments_alone()
     root = Path(workspace) / run / ".kfp"
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(root), raise_on_error=True)
@@ -32,6 +33,21 @@ def main(preset: str, overrides: str, workspace: str, run: str) -> int:
         print(error, file=sys.stderr, flush=True)  # noqa: T201
         return 1
     return 0
+
+
+def _leave_arguments_alone() -> None:
+    """kfp's runner means its launcher, but replaces the word python3 in every argument, paths included."""
+    from kfp.local import subprocess_task_handler as handler
+
+    replace = handler.replace_python_executable
+
+    def in_the_launcher_only(full_command: list[str], new_executable: str) -> list[str]:
+        after = 1 + next(
+            (i for i, part in enumerate(full_command) if "$program_path" in part), len(full_command)
+        )
+        return [*replace(full_command[:after], new_executable), *full_command[after:]]
+
+    handler.replace_python_executable = in_the_launcher_only
 
 
 def _die_with_parent() -> None:
