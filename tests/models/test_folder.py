@@ -22,6 +22,7 @@ from embedline.models.folder import (
     save_embedder,
     spec_from_config,
 )
+from embedline.models.pooling import POOLING
 from embedline.models.prompts import PromptTable
 
 
@@ -57,7 +58,10 @@ def test_three_ways_to_load_give_one_vector(
     )
     with torch.no_grad():
         states = backbone(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-    vectors = torch.nn.functional.normalize(embedder.pool(states, batch["attention_mask"]), dim=-1)
+    pooled = POOLING[embedder.spec.pooling](states, batch["attention_mask"])
+    vectors = torch.nn.functional.normalize(pooled, dim=-1)
+        POOLING[embedder.spec.pooling](states, batch["attention_mask"]), dim=-1
+    )
     np.testing.assert_allclose(vectors.numpy(), expected, atol=1e-5)
 
 

@@ -16,6 +16,40 @@ class Prompt(Section):
     document: str = ""
 
 
+class LatentConfig(Section):
+    """Latent attention pooling (NV-Embed: 512 latents, 8 heads)."""
+
+    latents: int = Field(512, ge=1, description="rows of the trained array that gives keys and values")
+    heads: int = Field(8, ge=1, description="attention heads; the width is a multiple of them")
+
+
+class DynamicNTK(Section):
+    """Rotary positions stretched beyond what the model was trained on, by each text's own length."""
+
+    factor: float = Field(2.0, ge=1, description="Nomic Embed: 2")
+    trained_length: int = Field(2048, ge=16, description="tokens up to which nothing changes")
+
+
+class LoraConfig(Section):
+    """Low-rank adapters instead of full training (Hu et al. 2021); merged when the model is saved."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: list[str] = Field([], description="names of the layers adapted; every linear one when empty")
+
+
+class HybridWeights(Section):
+    """The weights of the heads in a hybrid score."""
+
+    dense: float = Field(1.0, ge=0)
+    lexical: float = Field(0.3, ge=0, description="BGE-M3: 0.3")
+    multi_vector: float = Field(1.0, ge=0)
+
+
+Head = Literal["dense", "lexical", "multi_vector"]
+
+
 class ModelConfig(Section):
     """The encoder: an existing one (`base`), or one made from scratch (`architecture`)."""
 
@@ -27,7 +61,24 @@ class ModelConfig(Section):
     )
     vocabulary: int = Field(16_384, ge=64, multiple_of=64, description="tokenizer size when from scratch")
     lowercase: bool = Field(True, description="the tokenizer made from scratch folds case and ё to е")
-    pooling: Literal["mean", "cls", "last"] = "mean"
+    trust_remote_code: bool = Field(False, description="run the model code that `base` carries")
+    pooling: Literal["mean", "cls", "last", "latent", "mcls"] = "mean"
+    latent: LatentConfig = LatentConfig()
+    mcls_every: int = Field(
+        256, ge=8, description="pooling mcls: a CLS token before so many tokens (M3: 256)"
+    )
+    heads: list[Head] = Field(
+        ["dense"], description="what one forward pass gives; dense is always among them"
+    )
+    multi_vector_width: int | None = Field(
+        None, ge=8, description="of a token vector of the multi-vector head; the model's width when empty"
+    )
+    hybrid: HybridWeights = HybridWeights()
+    positions: int | None = Field(
+        None, ge=16, description="learned positions are extended to so many tokens by tiling (XLM-R: 8192)"
+    )
+    dynamic_ntk: DynamicNTK | None = None
+    lora: LoraConfig | None = None
     query_length: int = Field(64, ge=8, description="tokens of a query (short side)")
     document_length: int = Field(256, ge=8, description="tokens of a document")
     dims: list[int] = Field([], description="Matryoshka dims; the full width is always one of them")

@@ -26,12 +26,16 @@ class Optimization(Section):
 
 
 class PretrainConfig(Optimization):
-    """RetroMAE (Xiao et al. 2022): encoder MLM plus a one-layer enhanced decoder."""
+    """Self-supervised training on passages: RetroMAE, MLM, or masked next token for a decoder."""
 
+    objective: Literal["retromae", "mlm", "mntp"] = Field(
+        "retromae",
+        description="RetroMAE (Xiao et al. 2022), masked tokens, or LLM2Vec's masked next tokens (decoders)",
+    )
     batch: int = Field(64, ge=1, description="passages a step")
     length: int = Field(128, ge=16, description="tokens of a passage")
-    encoder_mask: float = Field(0.3, gt=0, lt=1)
-    decoder_mask: float = Field(0.5, gt=0, lt=1)
+    encoder_mask: float = Field(0.3, gt=0, lt=1, description="share of tokens hidden from the encoder")
+    decoder_mask: float = Field(0.5, gt=0, lt=1, description="RetroMAE: share hidden from its decoder")
     bag_of_words: float = Field(
         0.0, ge=0, description="weight of DupMAE's term: the vector must say which words the text holds"
     )
@@ -40,11 +44,32 @@ class PretrainConfig(Optimization):
     )
 
 
-class ContrastiveConfig(Optimization):
-    """InfoNCE over pairs or triplets, with GradCache, single-source batches and Matryoshka."""
+class Bucket(Section):
+    """Records up to a length, and how many of them make a batch."""
 
+    tokens: int = Field(ge=8, description="of a record's longest text, prompt included")
+    batch: int = Field(ge=2)
+
+
+class ContrastiveConfig(Optimization):
+    """Training on pairs or triplets, with GradCache, single-source batches and Matryoshka.
+
+    Records with a score (STS) are trained with CoSENT, whatever the objective: a pair of a low score is no
+    positive.
+    """
+
+    objective: Literal["infonce", "unified"] = Field(
+        "infonce", description="unified: BGE-M3's loss on dense, lexical and multi-vector scores together"
+    )
+    self_distillation: bool = Field(True, description="unified: the sum of the scores teaches each of them")
+    self_distillation_after: int = Field(0, ge=0, description="unified: joint steps before that (M3: 6000)")
+    cosent_scale: float = Field(20.0, gt=0, description="inverse temperature of CoSENT on scored records")
     batch: int = Field(256, ge=2, description="pairs a step; all from one source")
+    buckets: list[Bucket] = Field(
+        [], description="batches of records of like length, a batch size each; `batch` is not used then"
+    )
     temperature: float = Field(0.02, gt=0)
+    learnable_temperature: bool = Field(False, description="trained from `temperature` on, as in CLIP")
     symmetric: bool = Field(False, description="also score documents against queries")
     negatives: int = Field(0, ge=0, description="hard negatives a query (supervised: up to 7)")
     in_batch_negatives: bool = True
@@ -58,6 +83,9 @@ class ContrastiveConfig(Optimization):
     )
     matryoshka: bool = Field(False, description="the loss also on model.dims")
     matryoshka_weights: list[float] = Field([], description="one a dim; equal when empty")
+    matryoshka_layer_norm: bool = Field(
+        False, description="layer norm without parameters before a vector is cut (Nomic Embed)"
+    )
     prompts: bool = Field(True, description="put the prompts before the texts")
     resident_tokens: int = Field(
         0, ge=0, description="tokens whose graph GradCache may keep instead of computing it twice"
@@ -85,3 +113,6 @@ class RuntimeConfig(Section):
 
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int | None = Field(None, ge=1, description="CPU threads; all when empty")
+    attention: Literal["auto", "sdpa", "flash_attention_2"] = Field(
+        "auto", description="auto: flash attention 2 where it is installed and a GPU is used, else sdpa"
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from embedline.config.model import HybridWeights, LatentConfig
+from embedline.errors import InputError
 from embedline.models.batching import token_batches
-from embedline.models.pooling import POOLING
+from embedline.models.heads import Encoded, LexicalHead, MultiVectorHead
+from embedline.models.pooling import POOLING, LatentAttention, insert_cls, mcls, without_inserted
 from embedline.models.prompts import PromptTable
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,19 @@ class EmbedderSpec:
     Args:
         query_length, document_length: tokens after which a text of that side is cut.
         dims: Matryoshka dims, the full width not included.
+        latent: latents and heads of latent attention.
+        mcls_every: tokens between two CLS tokens, for pooling mcls.
+        heads: dense, lexical, multi_vector.
+        multi_vector_width: of a token vector; the model's width when None.
+        hybrid: weight of each head in the hybrid score.
     """
 
     pooling: str = "mean"
+    latent: LatentConfig = field(default_factory=LatentConfig)
+    mcls_every: int = 256
+    heads: tuple[str, ...] = ("dense",)
+    multi_vector_width: int | None = None
+    hybrid: HybridWeights = field(default_factory=HybridWeights)
     query_length: int = 64
     document_length: int = 256
     dims: tuple[int, ...] = ()
@@ -43,11 +53,37 @@ class Embedder(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.tokenizer, self.spec = backbone, tokenizer, spec
-        self.pool = POOLING[spec.pooling]
+        # Names differ from Encoded's on purpose: these are the parts that have weights of their own.
+        self.latent_attention: LatentAttention | None = None
+        if spec.pooling == "latent":
+            if self.width % spec.latent.heads:
+                raise InputError(
+                    f"the width {self.width} is not a multiple of {spec.latent.heads} heads.",
+                    where="model.latent.heads",
+                )
+            self.latent_attention = LatentAttention(self.width, spec.latent.latents, spec.latent.heads)
+        if spec.pooling == "mcls" and tokenizer.cls_token_id is None:
+            raise InputError(
+                "its tokenizer has no CLS token, which mcls repeats.",
+                where="model.pooling",
+                fix="Use mean, last or latent.",
+            )
+        self.heads = nn.ModuleDict()
+        if "lexical" in spec.heads:
+            self.heads["lexical"] = LexicalHead(self.width, list(tokenizer.all_special_ids))
+        if "multi_vector" in spec.heads:
+            self.heads["multi_vector"] = MultiVectorHead(self.width, spec.multi_vector_width or self.width)
 
     def with_spec(self, spec: EmbedderSpec) -> Embedder:
-        """The same weights under another spec."""
-        return Embedder(self.backbone, self.tokenizer, spec)
+        """The same weights under another spec; a pooling or head new to the model starts at random."""
+        other = Embedder(self.backbone, self.tokenizer, spec).to(self.device)
+        if self.spec.pooling == spec.pooling and self.spec.latent == spec.latent:
+            other.latent_attention = self.latent_attention
+        for name, head in self.heads.items():
+            same_width = spec.multi_vector_width == self.spec.multi_vector_width
+            if name in other.heads and (name != "multi_vector" or same_width):
+                other.heads[name] = head
+        return other
 
     @property
     def width(self) -> int:
@@ -58,10 +94,42 @@ class Embedder(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids and mask (B × T) to vectors in fp32 (B × D), not normalised."""
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        vectors: Tensor = self.pool(states, attention_mask)
-        return vectors
+        """Token ids and mask (B × T) to dense vectors in fp32 (B × D), not normalised."""
+        return self.states(input_ids, attention_mask)[1]
+
+    def represent(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
+        """All heads from one pass: token ids and mask (B × T) to `Encoded`."""
+        states_BTD, dense_BD = self.states(input_ids, attention_mask)
+        lexical = tokens = None
+        if "lexical" in self.heads:
+            lexical = self.heads["lexical"](states_BTD, input_ids, attention_mask)
+        if "multi_vector" in self.heads:
+            tokens = self.heads["multi_vector"](states_BTD, attention_mask)
+        return Encoded(dense_BD, lexical, tokens)
+
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Token ids and mask (B × T) to token states (B × T × D) and pooled vectors in fp32 (B × D)."""
+        if self.spec.pooling == "mcls":
+            return self._states_mcls(input_ids, attention_mask)
+        states_BTD = self._run(input_ids, attention_mask)
+        pool = self.latent_attention or POOLING[self.spec.pooling]
+        return states_BTD, pool(states_BTD, attention_mask)
+
+    def _states_mcls(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        every, tokenizer = self.spec.mcls_every, self.tokenizer
+        ids, mask = insert_cls(
+            input_ids,
+            attention_mask,
+            every,
+            cls_id=tokenizer.cls_token_id,
+            pad_id=tokenizer.pad_token_id or 0,
+        )
+        states_BSD = self._run(ids, mask)
+        return without_inserted(states_BSD, every, input_ids.shape[1]), mcls(states_BSD, mask, every)
+
+    def _run(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        states: Tensor = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return states
 
     def tokenize(self, texts: Sequence[str], *, prompt: str = "", max_length: int) -> list[list[int]]:
         """Token ids a text, special tokens included, cut at `max_length`."""

@@ -152,6 +152,11 @@ def spec_from_config(model: ModelConfig, prompts: PromptTable) -> EmbedderSpec:
     """The spec that a run's configuration asks for."""
     return EmbedderSpec(
         pooling=model.pooling,
+        latent=model.latent,
+        mcls_every=model.mcls_every,
+        heads=tuple(model.heads),
+        multi_vector_width=model.multi_vector_width,
+        hybrid=model.hybrid,
         query_length=model.query_length,
         document_length=model.document_length,
         dims=tuple(model.dims),  # in the order of the stages' matryoshka_weights

@@ -1,11 +1,15 @@
-"""From token states to one vector a text."""
+"""From token states to one vector a text.
+
+This file travels in model folders whose pooling transformers does not have: torch only, no other imports.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 def mean(states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
@@ -27,4 +31,76 @@ def last(states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     return states_BTD[torch.arange(len(final), device=final.device), final].float()
 
 
+class LatentAttention(nn.Module):
+    """NV-Embed's pooling (Lee et al. 2024, section 3.1): O = softmax(Q Kᵀ) V, an MLP, the mean over tokens.
+
+    The token states are the queries; keys and values come from a trained array of `latents` rows.
+    """
+
+    def __init__(self, width: int, latents: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of {heads} heads")
+        self.heads = heads
+        self.latents_RD = nn.Parameter(torch.randn(latents, width) * 0.02)
+        self.ask, self.look, self.take, self.mix = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.state_norm, self.latent_norm, self.mlp_norm = (nn.LayerNorm(width) for _ in range(3))
+
+    def forward(self, states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        states_BTD = states_BTD.to(self.latents_RD.dtype)
+        latents_RD = self.latent_norm(self.latents_RD)
+        seen_BTD = self.mix(
+            self._merge(
+                F.scaled_dot_product_attention(
+                    self._split(self.ask(self.state_norm(states_BTD))),
+                    self._split(self.look(latents_RD).unsqueeze(0)).expand(len(states_BTD), -1, -1, -1),
+                    self._split(self.take(latents_RD).unsqueeze(0)).expand(len(states_BTD), -1, -1, -1),
+                )
+            )
+        )
+        seen_BTD = seen_BTD + states_BTD
+        return mean(self.mlp(self.mlp_norm(seen_BTD)) + seen_BTD, mask_BT)
+
+    def _split(self, rows_BTD: Tensor) -> Tensor:
+        batch, length, width = rows_BTD.shape
+        return rows_BTD.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+
+    def _merge(self, rows_BHTd: Tensor) -> Tensor:
+        batch, heads, length, part = rows_BHTd.shape
+        return rows_BHTd.transpose(1, 2).reshape(batch, length, heads * part)
+
+
 POOLING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": mean, "cls": cls, "last": last}
+
+
+def insert_cls(
+    input_ids: Tensor, mask_BT: Tensor, every: int, *, cls_id: int, pad_id: int
+) -> tuple[Tensor, Tensor]:
+    """MCLS (Chen et al. 2024, "M3-Embedding", section 3.3): a CLS token before every `every` tokens.
+
+    Rows start with the tokenizer's own CLS and are padded on the right. Returns ids and mask of rows whose
+    positions 0, every + 1, 2 (every + 1), … hold a CLS; one whose block is all padding is masked.
+    """
+    batch, length = input_ids.shape
+    blocks = (length - 1 + every - 1) // every
+    room = blocks * every - (length - 1)
+    ids_BKn = F.pad(input_ids[:, 1:], (0, room), value=pad_id).view(batch, blocks, every)
+    mask_BKn = F.pad(mask_BT[:, 1:], (0, room)).view(batch, blocks, every)
+    real_BK1 = mask_BKn.amax(-1, keepdim=True)
+    first_BK1 = torch.where(real_BK1.bool(), cls_id, pad_id).to(input_ids.dtype)
+    ids = torch.cat([first_BK1, ids_BKn], dim=-1).view(batch, -1)
+    mask = torch.cat([real_BK1, mask_BKn], dim=-1).view(batch, -1)
+    return ids, mask
+
+
+def mcls(states_BSD: Tensor, mask_BS: Tensor, every: int) -> Tensor:
+    """The mean of the states of the CLS tokens that `insert_cls` placed (B × D)."""
+    return mean(states_BSD[:, :: every + 1], mask_BS[:, :: every + 1])
+
+
+def without_inserted(states_BSD: Tensor, every: int, length: int) -> Tensor:
+    """The states of the `length` tokens that stood there before `insert_cls` (B × T × D)."""
+    batch, _, width = states_BSD.shape
+    tokens = states_BSD.view(batch, -1, every + 1, width)[:, :, 1:].reshape(batch, -1, width)
+    return torch.cat([states_BSD[:, :1], tokens], dim=1)[:, :length]

@@ -72,9 +72,7 @@ class RetroMAE(nn.Module):
                 targets are where it differs from `input_ids`.
             decoder_targets_BT: True where the decoder predicts.
         """
-        states_BTD = self.embedder.backbone(
-            input_ids=masked_ids, attention_mask=attention_mask
-        ).last_hidden_state
+        states_BTD, pooled_BD = self.embedder.states(masked_ids, attention_mask)
         # The output matrix is not the input embedding: tied, Adam moves the rows of rare tokens as far as
         # others, all in one direction, and a short training ends with all vectors alike.
         table_VD = self.table_VD
@@ -82,7 +80,6 @@ class RetroMAE(nn.Module):
         encoder = self._loss(self.encoder_head(states_BTD[hidden_BT]), table_VD, input_ids[hidden_BT])
         # As it is searched by: of unit length, scaled to the size of a state. What all texts share in it
         # would only take room from what tells them apart.
-        pooled_BD = self.embedder.pool(states_BTD, attention_mask)
         vector_BD = F.normalize(pooled_BD, dim=-1).to(states_BTD.dtype) * math.sqrt(self.embedder.width)
         rebuilt_BTD = self._decode(
             vector_BD, self.embedder.backbone.get_input_embeddings()(input_ids), attention_mask

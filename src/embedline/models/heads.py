@@ -1,0 +1,51 @@
+"""BGE-M3's heads beside the dense vector (Chen et al. 2024, section 3.1), from the same token states."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Encoded(NamedTuple):
+    """What one forward pass gives for B texts of at most T tokens; a head that the model lacks is None.
+
+    Args:
+        dense: B × D, pooled vectors, not normalised.
+        lexical: B × T, the weight of each token's term; 0 at special tokens and padding.
+        tokens: B × T × K, a vector of length one a token; 0 at the first token and at padding.
+    """
+
+    dense: Tensor
+    lexical: Tensor | None = None
+    tokens: Tensor | None = None
+
+
+class LexicalHead(nn.Module):
+    """w_t = ReLU(W h_t), 0 for special tokens."""
+
+    def __init__(self, width: int, special_ids: list[int]) -> None:
+        super().__init__()
+        self.weigh = nn.Linear(width, 1)
+        self.register_buffer("special", torch.tensor(special_ids, dtype=torch.int64), persistent=False)
+        self.special: Tensor
+
+    def forward(self, states_BTD: Tensor, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
+        weights_BT = F.relu(self.weigh(states_BTD.to(self.weigh.weight.dtype)).squeeze(-1)).float()
+        special_BT = (input_ids.unsqueeze(-1) == self.special).any(-1)
+        return weights_BT * mask_BT * ~special_BT
+
+
+class MultiVectorHead(nn.Module):
+    """E_t = norm(W h_t) for every token but the first, which is the dense vector's."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, out)
+
+    def forward(self, states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        tokens_BTK = F.normalize(self.project(states_BTD.to(self.project.weight.dtype)).float(), dim=-1)
+        kept_BT = mask_BT.to(torch.float32) * (torch.arange(mask_BT.shape[1], device=mask_BT.device) > 0)
+        return tokens_BTK * kept_BT.unsqueeze(-1)
