@@ -94,6 +94,19 @@ class Narrator:
         title = capitalised(rng.choice(wording.nouns))
         return Passage(f"{lang}-{attribute.key}-glossary-{number}", title, " ".join(lines), Mention("alias"))
 
+    def thread(self, fact: Fact, lang: Lang, number: int) -> Passage:
+        """A forum thread: a question, its answer, and how else the thing is called; half are in two languages.
+
+        It is the one kind of text that holds a buyer's words beside the manual's; nobody labelled it.
+        """
+        rng = self.rng
+        reply = rng.choice((lang, "en" if lang == "ru" else "ru"))
+        wording = _wording(fact.attribute, reply)
+        answer = rng.choice(wording.says).format(v=wording.values[fact.value])
+        text = " ".join([self.question(fact, lang), answer, self.definition(fact.entity, reply)])
+        title = capitalised(rng.choice(_wording(fact.attribute, lang).nouns))
+        return Passage(f"{lang}-{fact.key}-thread-{number}", title, text, Mention("alias"))
+
     def question(self, fact: Fact, lang: Lang, passage: Passage | None = None) -> str:
         """A question that the fact answers; with `passage`, mostly in other words than that passage."""
         rng, frames, wording = self.rng, FRAMES[lang], _wording(fact.attribute, lang)

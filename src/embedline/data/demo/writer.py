@@ -13,7 +13,7 @@ from embedline.data.demo.narrator import Narrator, Passage
 from embedline.data.demo.noise import Row, noisy_lines, normalised, planted_rows, row
 from embedline.data.demo.world import ATTRIBUTES, Fact, World, build_world
 
-BITEXT, PARAPHRASES, ENGLISH_QUESTIONS, CROSS_QUESTIONS, GLOSSARIES = 3000, 800, 1500, 1800, 4
+BITEXT, PARAPHRASES, ENGLISH_QUESTIONS, CROSS_QUESTIONS, GLOSSARIES, THREADS = 3000, 800, 1500, 1800, 4, 2
 NOISY = "train/noisy.jsonl"
 OVERVIEW_TITLES: tuple[dict[Style, int], ...] = ({"alias": 1}, {"full": 1, "name": 1})
 LANGS: tuple[Lang, Lang] = ("ru", "en")
@@ -48,10 +48,8 @@ def write_demo(folder: Path, seed: int = 0) -> dict[str, int]:
         **_questions(narrator, facts, passages),
     }
     files = {f"train/{name}.jsonl": _training_lines(rows, asked) for name, rows in training.items()}
-    corpus = passages | overviews | glossaries | manuals
-    files["corpus/support.jsonl"] = _lines(
-        {"id": key, "title": text.title, "text": text.text} for key, text in sorted(corpus.items())
-    )
+    files["corpus/support.jsonl"] = _passages(passages | overviews | glossaries | manuals)
+    files["corpus/threads.jsonl"] = _passages(_threads(Narrator(Random(seed + 2)), facts, asked))
     for found in sets:
         files |= _evaluation_files(found)
     files["eval/SupportSTS/test.jsonl"] = _lines(sts_pairs(world, narrator))
@@ -94,6 +92,15 @@ def _weak_pairs(
             how = narrator.mention(entity, styles)
             overview = overviews[f"{lang}-{entity.key}-overview"]
             yield row(capitalised(mention(entity, how, lang)), overview.text, source, "short-long", lang)
+
+
+def _threads(narrator: Narrator, facts: list[Fact], asked: set[str]) -> dict[str, Passage]:
+    """Threads about what is not held out, and none with a question that an evaluation set asks."""
+    threads = _keyed(
+        narrator.thread(fact, lang, number) for lang in LANGS for fact in facts for number in range(THREADS)
+    )
+    said = {key: normalised(text.text) for key, text in threads.items()}
+    return {key: threads[key] for key, text in said.items() if not any(query in text for query in asked)}
 
 
 def _bitext(narrator: Narrator, facts: list[Fact]) -> Iterable[Row]:
@@ -153,6 +160,10 @@ def _evaluation_files(found: EvaluationSet) -> dict[str, list[str]]:
             *(f"{query}\t{document}\t1" for query, document in found.relevant.items()),
         ],
     }
+
+
+def _passages(texts: Mapping[str, Passage]) -> list[str]:
+    return _lines({"id": key, "title": text.title, "text": text.text} for key, text in sorted(texts.items()))
 
 
 def _lines(rows: Iterable[Mapping[str, object]]) -> list[str]:
