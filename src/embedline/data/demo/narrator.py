@@ -95,7 +95,7 @@ class Narrator:
         return Passage(f"{lang}-{attribute.key}-glossary-{number}", title, " ".join(lines), Mention("alias"))
 
     def thread(self, fact: Fact, lang: Lang, number: int) -> Passage:
-        """A forum thread: a question, its answer, and how else the thing is called; half are in two languages.
+        """A forum thread: a question, its answer, and another name of the thing; half are in two languages.
 
         It is the one kind of text that holds a buyer's words beside the manual's; nobody labelled it.
         """
