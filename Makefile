@@ -8,10 +8,15 @@ export HF_HUB_OFFLINE ?= 1
 export DAFT_ANALYTICS_ENABLED ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: demo test slow lint types imports golden check ablation soak clean
+.PHONY: demo tiny test slow lint types imports golden check ablation soak clean
 
 demo: $(VENV)/.demo
 	$(BIN)/embedline run demo --work $(WORK)
+
+# The paths of the three published recipes, each in under three minutes.
+tiny: $(VENV)/.demo
+	for preset in nomic-embed bge-m3 giga-embeddings; do \
+	  $(BIN)/embedline run $$preset-tiny --work $(WORK) || exit 1; done
 
 test: $(VENV)/.dev
 	$(BIN)/pytest -m "not slow"

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from embedline.compress.heal import TEMPERATURE, _HealStep, distillation_loss, fidelity, heal
+from embedline.compress.heal import _HealStep, fidelity, heal
 from embedline.compress.layers import without_layers
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
+from embedline.training.objectives.distillation import distillation_loss
 
 
 def _heal(
@@ -109,19 +109,3 @@ def test_no_texts_is_an_error(make_embedder, tmp_path):
     teacher = make_embedder(layers=2)
     with pytest.raises(InputError, match="no texts"):
         _heal(without_layers(teacher, [0]), teacher, [], tmp_path)
-
-
-def test_the_loss_is_the_slow_formula_and_zero_only_at_the_teacher():
-    generator = np.random.default_rng(0)
-    student, teacher = generator.normal(size=(2, 7, 5))
-    student /= np.linalg.norm(student, axis=1, keepdims=True)
-    teacher /= np.linalg.norm(teacher, axis=1, keepdims=True)
-    expected = []
-    for s, t in zip(student, teacher, strict=True):
-        p, q = (np.exp([v @ other / TEMPERATURE for other in teacher]) for v in (t, s))
-        p, q = p / p.sum(), q / q.sum()
-        expected.append(1 - s @ t + sum(a * np.log(a / b) for a, b in zip(p, q, strict=True)))
-    s, t = torch.from_numpy(student), torch.from_numpy(teacher)
-    np.testing.assert_allclose(distillation_loss(s, t, t).numpy(), expected, rtol=1e-9)
-    np.testing.assert_allclose(distillation_loss(t, t, t).numpy(), 0, atol=1e-12)
-    assert (distillation_loss(s, t, t) > 0).all()

@@ -112,7 +112,9 @@ def test_scored_pairs_come_in_by_their_own_columns_and_low_ones_are_left_out(tmp
     columns = Columns(query="sentence1", positive="sentence2")  # type: ignore[call-arg]
     source = Source(path="sts.jsonl", columns=columns, task_type="sts", language="en", min_score=3.5)  # type: ignore[call-arg]
     report = ingest([source], [], tmp_path, tmp_path / "out")
-    assert [row["score"] for row in read_rows(tmp_path / "out" / "records.parquet")] == [4.0, 5.0]
+    rows = list(read_rows(tmp_path / "out" / "records.parquet"))
+    assert [row["query"] for row in rows] == ["a 4", "a 5"]
+    assert [row["score"] for row in rows] == [None, None]  # positives now, like any other
     assert (report.total("read"), report.total("left_out")) == (6, 4)
 
 

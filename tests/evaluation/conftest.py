@@ -73,10 +73,10 @@ def tiny_model(tmp_path_factory):
 
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 
-    def make(seed=0):
+    def make(seed=0, **more):
         tokenizer = train_tokenizer(TEXTS, 512)
         prompts = PromptTable({"default": Prompt(query="q: ", document="d: ")})
-        spec = EmbedderSpec(query_length=16, document_length=32, dims=(8,), prompts=prompts)
+        spec = EmbedderSpec(query_length=16, document_length=32, dims=(8,), prompts=prompts, **more)
         folder = tmp_path_factory.mktemp("model")
         save_embedder(Embedder(new_backbone("bert", sizes, tokenizer, seed), tokenizer, spec), folder)
         return folder

@@ -30,10 +30,10 @@ def line(tmp_path, evaluation_folder, tiny_model, monkeypatch):
 
     monkeypatch.setattr(evaluate, "_score", watched)
 
-    def model(seed, step):
+    def model(seed, step, **more):
         if (seed, step) not in models:
             folder = tmp_path / f"model-{seed}-{step}"
-            shutil.copytree(tiny_model(seed), folder)
+            shutil.copytree(tiny_model(seed, **more), folder)
             models[seed, step] = write_manifest(folder, kind="model", step=step, key="k")
         return models[seed, step]
 
@@ -173,3 +173,34 @@ def test_onnx_is_scored_at_full_width_on_its_sets(line, tmp_path):
     torch = {row["metric"]: row["value"] for row in rows if row["runtime"] == "torch" and row["dim"] == 32}
     assert {(row["model"], row["set"], row["dim"]) for row in exported} == {("candidate", "Questions", 32)}
     assert all(row["value"] == pytest.approx(torch[row["metric"]], abs=1e-6) for row in exported)
+
+
+def test_heads_have_rows_and_metrics_of_their_own_and_per_query_values(line, tmp_path):
+    heads = {"heads": ("dense", "lexical", "multi_vector"), "multi_vector_width": 40}
+    stages = {name: line.model(3, "pretrain", **heads) for name in ("pretrained", "candidate")}
+    result, rows, _ = line(**stages)
+    for model in ("candidate", "pretrain", "untrained"):
+        of = {(r["head"], r["dim"]) for r in rows if r["model"] == model and r["set"] == "Questions"}
+        dense = {("dense", 32), ("dense", 8)} if model == "candidate" else {("dense", 32)}
+        assert of == dense | {("lexical", 0), ("multi_vector", 40), ("hybrid", 0)}
+    by_head = {r["head"]: r["value"] for r in rows if r["model"] == "candidate" and r["metric"] == "ndcg@10"}
+    assert result.metrics["candidate/Questions/hybrid"] == by_head["hybrid"]
+    assert "| candidate | dense | lexical | multi_vector | hybrid |" in result.summary
+    per_query = pq.read_table(tmp_path / "run" / "scores" / "per_query.parquet")
+    assert set(per_query["head"].to_pylist()) == {"dense", "lexical", "multi_vector", "hybrid"}
+
+
+def test_needles_are_looked_for_by_the_candidate_alone_and_kept(line):
+    config = {"needle_depths": [8, 20], "needle_documents": 4}
+    stages = {"pretrained": line.model(3, "pretrain"), "candidate": line.model(1, "x")}
+    result, rows, _ = line(config=config, **stages)
+    found = [row for row in rows if row["kind"] == "needle"]
+    assert {(r["model"], r["set"]) for r in found} == {("candidate", "Needle@8"), ("candidate", "Needle@20")}
+    assert {(r["metric"], r["main"]) for r in found} == {
+        ("recall@1", True),
+        ("recall@1_needle_removed", False),
+    }
+    assert "candidate/Needle@8/main" in result.metrics
+    assert line(config=config, name="again", **stages)[2] == []
+    fewer = line(config={**config, "needle_documents": 3}, name="fewer", **stages)
+    assert "candidate" in fewer[2]

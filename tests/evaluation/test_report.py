@@ -148,3 +148,31 @@ def test_charts_of_odd_data():
     long = line_chart([(i, i % 7) for i in range(10_000)])
     assert len(long) < 10_000
     assert 'width="0.0"' in bar_chart([(label("bm25"), -0.1, False), (label("mean"), 0.5, True)])
+
+
+def test_heads_are_shown_beside_the_dense_vector_and_in_parity_only_when_there_are_others():
+    rows = [score("candidate", 0.5, set="Faq")]
+    dense = {"measure": "worst_cosine", "value": 0.99, "threshold": 0.95, "passed": True}
+    variant = {"worst_cosine": 0.99, "threshold": 0.95, "passed": True, "heads": {"dense": dense}}
+
+    def page():
+        return render_report(
+            ReportData("n", "r", "c", scores=rows, parity={"passed": True, "variants": {"int8": variant}})
+        )
+
+    assert label("heads") not in page()
+    assert label("measured") not in page()
+    rows += [score("candidate", 0.625, set="Faq", head="hybrid", dim=0)]
+    variant["heads"]["lexical"] = {
+        "measure": "worst_difference",
+        "value": 0.125,
+        "threshold": 0.1,
+        "passed": False,
+    }
+    shown = page()
+    Page(shown)
+    assert label("heads") in shown
+    assert label("head_hybrid") in shown
+    assert "0.625" in shown
+    assert shown.index("0.1250") < shown.index("≤ 0.1000")
+    assert shown.count(label("broken")) == 1

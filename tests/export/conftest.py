@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from embedline.config.model import Prompt
+from embedline.config.model import HybridWeights, LatentConfig, Prompt
 from embedline.export.onnx import export_onnx
 from embedline.export.quantize import quantize_int8
 from embedline.models.backbone import new_backbone
@@ -56,5 +57,44 @@ def exported(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """The tiny ModernBERT as fp32 and int8; tests must not write here."""
     folder = tmp_path_factory.mktemp("onnx")
     export_onnx(embedder, folder, 18, index_version="abc")
+    quantize_int8(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_heads(make_embedder: MakeEmbedder) -> MakeEmbedder:
+    """An embedder with the heads, pooling and latents asked for; its weights are large enough to tell."""
+
+    def make(
+        architecture: str = "modernbert",
+        pooling: str = "mean",
+        heads: tuple[str, ...] = ("dense", "lexical", "multi_vector"),
+        **settings: object,
+    ) -> Embedder:
+        plain = make_embedder(architecture, **settings)
+        spec = replace(
+            plain.spec,
+            pooling=pooling,
+            latent=LatentConfig(latents=8, heads=4),
+            mcls_every=8,
+            heads=heads,
+            multi_vector_width=24,
+            hybrid=HybridWeights(lexical=0.25),
+        )
+        return plain.with_spec(spec).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def with_heads(make_heads: MakeEmbedder) -> Embedder:
+    return make_heads(num_hidden_layers=1)
+
+
+@pytest.fixture(scope="session")
+def exported_heads(with_heads: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny ModernBERT with all heads, as fp32 and int8; tests must not write here."""
+    folder = tmp_path_factory.mktemp("heads")
+    export_onnx(with_heads, folder, 18)
     quantize_int8(folder)
     return folder

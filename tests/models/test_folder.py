@@ -12,8 +12,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
-from embedline.config.model import ModelConfig, Prompt
+from embedline.config.model import HybridWeights, LatentConfig, LoraConfig, ModelConfig, Prompt
 from embedline.errors import InputError
+from embedline.models.bidirectional import looks_ahead
+from embedline.models.embedder import Embedder
 from embedline.models.folder import (
     CARD,
     load_embedder,
@@ -22,6 +24,8 @@ from embedline.models.folder import (
     save_embedder,
     spec_from_config,
 )
+from embedline.models.heads import Encoded
+from embedline.models.lora import with_lora
 from embedline.models.pooling import POOLING
 from embedline.models.prompts import PromptTable
 
@@ -66,16 +70,19 @@ def test_three_ways_to_load_give_one_vector(
 def test_sentence_transformers_puts_our_prompts_before_texts(saved: Path, make_embedder) -> None:
     embedder, peer = make_embedder(), SentenceTransformer(str(saved), device="cpu")
     written = json.loads((saved / "config_sentence_transformers.json").read_text())
-    assert written["prompts"] == {
+    named = {key: written["prompts"][key] for key in ("query", "document", "faq", "faq-document")}
+    assert named == {
         "query": "search_query: ",
         "document": "search_document: ",
         "faq": "Instruct: ответь\nQuery: ",
+        "faq-document": "",
     }
     short = ["Как настроить почту?", "VPN"]
     for side, encode in (("query", peer.encode_query), ("document", peer.encode_document)):
         prompt = embedder.spec.prompts.prompt(side)
         assert prompt
-        np.testing.assert_allclose(encode(short), embedder.encode(short, prompt=prompt), atol=1e-5)
+        ours = embedder.encode(short, prompt=prompt, max_length=getattr(embedder.spec, f"{side}_length"))
+        np.testing.assert_allclose(encode(short), ours, atol=1e-5)
     faq = embedder.spec.prompts.prompt("query", name="faq")
     np.testing.assert_allclose(
         peer.encode(short, prompt_name="faq"), embedder.encode(short, prompt=faq), atol=1e-5
@@ -207,3 +214,268 @@ def test_a_module_that_is_not_ours_is_refused(copy: Path) -> None:
     (copy / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(InputError, match="a module that Embedline does not know: Dense"):
         load_embedder(copy)
+
+
+GIGA = """
+from transformers import LlamaConfig, LlamaModel
+
+
+class GigaConfig(LlamaConfig):
+    model_type = "giga-like"
+
+
+class GigaModel(LlamaModel):
+    config_class = GigaConfig
+"""
+
+
+@pytest.fixture
+def with_own_code(make_embedder, tmp_path: Path) -> Path:
+    """A decoder that transformers does not know, as its authors would publish it."""
+    folder = tmp_path / "giga"
+    embedder = make_embedder("llama", num_key_value_heads=1)
+    embedder.backbone.config.is_causal = True
+    embedder.backbone.save_pretrained(folder)
+    embedder.tokenizer.save_pretrained(folder)
+    auto_map = {"AutoConfig": "modeling_giga.GigaConfig", "AutoModel": "modeling_giga.GigaModel"}
+    edit(folder / "config.json", model_type="giga-like", architectures=["GigaModel"], auto_map=auto_map)
+    (folder / "modeling_giga.py").write_text(GIGA)
+    return folder
+
+
+def test_code_in_a_folder_is_not_run_unasked(with_own_code: Path) -> None:
+    with pytest.raises(InputError, match="trust_remote_code"):
+        load_embedder(with_own_code)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "latent"])
+def test_a_backbone_with_its_own_code_takes_it_along(
+    with_own_code: Path, texts: list[str], tmp_path: Path, pooling: str
+) -> None:
+    base = load_embedder(with_own_code, trust_remote_code=True)
+    assert looks_ahead(base.backbone)
+    spec = replace(base.spec, pooling=pooling, latent=LatentConfig(latents=5, heads=4))
+    embedder = base.with_spec(spec).eval()
+    ours = tmp_path / "ours"
+    save_embedder(embedder, ours)
+    shutil.rmtree(with_own_code)
+    with pytest.raises(InputError, match="trust_remote_code"):
+        load_embedder(ours)
+    again = load_embedder(ours, trust_remote_code=True)
+    np.testing.assert_array_equal(again.encode(texts), embedder.encode(texts))
+    peer = SentenceTransformer(str(ours), device="cpu", trust_remote_code=True)
+    np.testing.assert_allclose(peer.encode(texts), embedder.encode(texts), atol=1e-5)
+
+
+def heads_of(embedder: Embedder, texts: list[str]) -> Encoded:
+    with torch.no_grad():
+        return embedder.eval().represent(**embedder.pad(embedder.tokenize(texts, max_length=40)))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "latent"])
+def test_heads_are_saved_and_loaded(make_embedder, texts: list[str], tmp_path: Path, pooling: str) -> None:
+    embedder = make_embedder()
+    spec = replace(
+        embedder.spec,
+        pooling=pooling,
+        latent=LatentConfig(latents=5, heads=2),
+        heads=("dense", "lexical", "multi_vector"),
+        multi_vector_width=8,
+        hybrid=HybridWeights(lexical=0.5),
+    )
+    embedder = embedder.with_spec(spec)
+    save_embedder(embedder, tmp_path)
+    again = load_embedder(tmp_path)
+    assert again.spec == spec
+    for one, other in zip(heads_of(embedder, texts), heads_of(again, texts), strict=True):
+        assert torch.equal(one, other)
+    only_lexical = load_embedder(tmp_path, spec=replace(spec, heads=("dense", "lexical")))
+    assert heads_of(only_lexical, texts).tokens is None
+    assert torch.equal(heads_of(only_lexical, texts).lexical, heads_of(embedder, texts).lexical)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "latent", "mcls"])
+def test_saving_leaves_the_model_as_it_was(make_embedder, tmp_path: Path, pooling: str) -> None:
+    embedder = make_embedder()
+    embedder = embedder.with_spec(replace(embedder.spec, pooling=pooling, heads=("dense", "lexical"))).train()
+    with torch.no_grad():
+        for parameter in embedder.parameters():
+            parameter.add_(torch.randn_like(parameter))  # as training leaves them, not as they were made
+    before = {name: weight.clone() for name, weight in embedder.state_dict().items()}
+    save_embedder(embedder, tmp_path)
+    assert embedder.training
+    assert embedder.state_dict().keys() == before.keys()
+    for name, weight in embedder.state_dict().items():
+        assert torch.equal(weight, before[name]), name
+    for name, weight in load_embedder(tmp_path).state_dict().items():
+        assert torch.equal(weight, before[name]), name
+
+
+def test_adapters_are_merged_when_a_model_is_saved(make_embedder, texts: list[str], tmp_path: Path) -> None:
+    embedder = make_embedder()
+    plain = embedder.encode(texts)
+    with_lora(embedder.backbone, LoraConfig(rank=4, alpha=8))
+    with torch.no_grad():
+        for name, parameter in embedder.backbone.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(std=0.2)
+    adapted = embedder.encode(texts)
+    assert np.abs(adapted - plain).max() > 1e-3
+    save_embedder(embedder, tmp_path)
+    np.testing.assert_allclose(load_embedder(tmp_path).encode(texts), adapted, atol=1e-5)
+
+
+def test_other_heads_are_another_index_version(make_embedder, tmp_path: Path) -> None:
+    spec = replace(make_embedder().spec, heads=("dense", "lexical"))
+    versions = set()
+    for seed in (0, 0, 1):
+        save_embedder(make_embedder().with_spec(spec, seed=seed), tmp_path / str(seed))
+        versions.add(json.loads((tmp_path / str(seed) / CARD).read_text())["index_version"])
+    assert len(versions) == 2
+
+
+def test_mcls_is_another_index_version_over_the_same_weights(make_embedder, tmp_path: Path) -> None:
+    versions = set()
+    for every in (8, 16):
+        embedder = make_embedder().with_spec(replace(make_embedder().spec, pooling="mcls", mcls_every=every))
+        save_embedder(embedder, tmp_path / str(every))
+        versions.add(json.loads((tmp_path / str(every) / CARD).read_text())["index_version"])
+    assert len(versions) == 2
+
+
+def test_what_is_saved_does_not_depend_on_where_the_model_came_from(saved: Path, tmp_path: Path) -> None:
+    for place in ("one", "other"):
+        base = load_embedder(Path(shutil.copytree(saved, tmp_path / place)))
+        save_embedder(base.with_spec(replace(base.spec, pooling="latent")), tmp_path / f"{place} saved")
+    for file in (tmp_path / "one saved").rglob("*.*"):
+        twin = tmp_path / "other saved" / file.relative_to(tmp_path / "one saved")
+        assert file.read_bytes() == twin.read_bytes(), file.name
+
+
+@pytest.mark.parametrize(
+    ("change", "setting"),
+    [
+        ({"heads": ("dense", "lexical")}, r"model\.heads: .* has no lexical head"),
+        ({"heads": ("dense", "multi_vector")}, r"model\.heads: .* has no multi_vector head"),
+        ({"pooling": "latent"}, r"model\.pooling: .* has no latent attention"),
+        ({"document_length": 9000}, r"model\.document_length: .* 9000 tokens"),
+        ({"query_length": 9000}, r"model\.query_length: .* 9000 tokens"),
+        ({"pooling": "mcls", "mcls_every": 8, "document_length": 8190}, r"model\.document_length: .* 9213"),
+    ],
+)
+def test_what_the_folder_has_not_is_refused_by_the_settings_name(
+    saved: Path, change: dict[str, Any], setting: str
+) -> None:
+    with pytest.raises(InputError, match=setting):
+        load_embedder(saved, spec=replace(read_spec(saved), **change))
+
+
+def test_a_tokenizer_without_pad_token_is_refused(copy: Path) -> None:
+    config = json.loads((copy / "tokenizer_config.json").read_text())
+    del config["pad_token"]
+    (copy / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"tokenizer_config\.json: pad_token: .* no pad token"):
+        load_embedder(copy)
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(copy: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    tokenizer.add_tokens([f"word{i}" for i in range(400)])
+    tokenizer.save_pretrained(copy)
+    with pytest.raises(InputError, match=r"config\.json: vocab_size: the tokenizer knows \d+ tokens"):
+        load_embedder(copy)
+
+
+def test_a_tokenizer_that_would_not_come_back_is_refused(make_embedder, tmp_path: Path) -> None:
+    """transformers builds its own tokenizer for every qwen2 folder."""
+    embedder = make_embedder("qwen2", num_key_value_heads=1)
+    with pytest.raises(InputError, match=r"model\.architecture: transformers loads qwen2"):
+        save_embedder(embedder, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_ours_that_became_causal_is_refused(make_embedder, tmp_path: Path) -> None:
+    save_embedder(make_embedder("llama", num_key_value_heads=1), tmp_path)
+    load_embedder(tmp_path)
+    edit(tmp_path / "config.json", is_causal=True)
+    with pytest.raises(InputError, match="stays causal"):
+        load_embedder(tmp_path)
+
+
+def test_a_bare_language_model_is_made_bidirectional(make_embedder, tmp_path: Path) -> None:
+    embedder = make_embedder("llama", num_key_value_heads=1)
+    embedder.backbone.config.is_causal = True
+    embedder.backbone.save_pretrained(tmp_path)
+    embedder.tokenizer.save_pretrained(tmp_path)
+    assert looks_ahead(load_embedder(tmp_path).backbone)
+
+
+def test_an_embedding_model_of_others_that_is_causal_stays_as_it_was_made(
+    make_embedder, tmp_path: Path
+) -> None:
+    save_embedder(make_embedder("llama", "last", num_key_value_heads=1), tmp_path)
+    edit(tmp_path / "config.json", is_causal=True)
+    (tmp_path / CARD).unlink()
+    embedder = load_embedder(tmp_path)
+    assert not looks_ahead(embedder.backbone)
+    texts = ["почта", "The printer does not answer."]
+    peer = SentenceTransformer(str(tmp_path), device="cpu")
+    np.testing.assert_allclose(peer.encode(texts), embedder.encode(texts), atol=1e-5)
+
+
+def test_prompts_of_others_become_the_table(copy: Path) -> None:
+    (copy / CARD).unlink()
+    prompts = {
+        "query": "Q: ",
+        "passage": "P: ",
+        "STS": "S: ",
+        "faq": "F: ",
+        "news-query": "N: ",
+        "news-document": "D: ",
+        "nothing": "",
+    }
+    edit(copy / "config_sentence_transformers.json", prompts=prompts)
+    table = read_spec(copy).prompts
+    assert (table.prompt("query"), table.prompt("document")) == ("Q: ", "P: ")
+    assert {table.prompt(side, task_type="sts") for side in ("query", "document")} == {"S: "}
+    assert (table.prompt("query", name="faq"), table.prompt("document", name="faq")) == ("F: ", "")
+    assert (table.prompt("query", name="news"), table.prompt("document", name="news")) == ("N: ", "D: ")
+    embedder, peer = load_embedder(copy), SentenceTransformer(str(copy), device="cpu")
+    np.testing.assert_allclose(
+        peer.encode(["почта"], prompt_name="faq"),
+        embedder.encode(["почта"], prompt=table.prompt("query", name="faq")),
+        atol=1e-5,
+    )
+
+
+def test_a_prompt_that_others_put_before_every_text_stands_before_both_sides(copy: Path) -> None:
+    (copy / CARD).unlink()
+    edit(copy / "config_sentence_transformers.json", prompts={"all": "A: "}, default_prompt_name="all")
+    table = read_spec(copy).prompts
+    assert (table.prompt("query"), table.prompt("document")) == ("A: ", "A: ")
+
+
+def test_our_folder_without_its_card_has_the_same_search_prompts(saved: Path, copy: Path) -> None:
+    (copy / CARD).unlink()
+    ours, theirs = read_spec(saved).prompts, read_spec(copy).prompts
+    for side in ("query", "document"):
+        assert theirs.prompt(side) == ours.prompt(side)
+    assert theirs.prompt("query", name="faq") == ours.prompt("query", name="faq")
+
+
+def test_lengths_that_others_have_no_positions_for_are_cut(make_embedder, tmp_path: Path) -> None:
+    save_embedder(make_embedder("bert", max_position_embeddings=64), tmp_path)
+    (tmp_path / CARD).unlink()
+    edit(tmp_path / "sentence_bert_config.json", max_seq_length=512)
+    assert load_embedder(tmp_path).spec.document_length == 64
+
+
+def test_a_pooler_that_a_folder_lacks_is_not_made_up(make_embedder, tmp_path: Path) -> None:
+    embedder = make_embedder("bert")
+    embedder.backbone.pooler = None
+    save_embedder(embedder, tmp_path / "saved")
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        save_embedder(load_embedder(tmp_path / "saved"), tmp_path / str(seed))
+    one, other = ((tmp_path / str(seed) / "model.safetensors").read_bytes() for seed in (1, 2))
+    assert one == other

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from embedline.models.batching import token_batches
-from embedline.models.pooling import POOLING
+from embedline.models.pooling import POOLING, LatentAttention, insert_cls, mcls, without_inserted
 
 PEER = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
 
@@ -62,3 +62,80 @@ def test_batches_hold_each_row_once_within_the_budget(lengths: list[int], batch_
         assert len(batch) == 1 or len(batch) * max(np.asarray(lengths)[batch]) <= max(
             batch_tokens, len(batch)
         )
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_latent_attention_does_not_see_padding(side: str) -> None:
+    torch.manual_seed(0)
+    module = LatentAttention(8, 5, 2)
+    states, mask = states_and_mask(side)
+    other = torch.where(mask.bool().unsqueeze(-1), states, torch.full_like(states, 1e3))
+    torch.testing.assert_close(module(states, mask), module(other, mask))
+    for row in range(len(states)):
+        real = states[row][mask[row].bool()][None]
+        alone = module(real, torch.ones(real.shape[:2], dtype=torch.int64))
+        torch.testing.assert_close(module(states, mask)[row], alone[0])
+
+
+def test_latent_attention_starts_near_the_mean() -> None:
+    torch.manual_seed(0)
+    module = LatentAttention(64, 16, 8)
+    states, mask = torch.randn(3, 7, 64), torch.ones(3, 7, dtype=torch.int64)
+    with torch.no_grad():
+        cosines = torch.nn.functional.cosine_similarity(module(states, mask), POOLING["mean"](states, mask))
+    assert cosines.min() > 0.7
+
+
+def test_all_of_latent_attention_is_trained() -> None:
+    module = LatentAttention(8, 5, 2)
+    states, mask = states_and_mask("right")
+    module(states, mask).square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_latent_attention_is_fp32_and_near_itself_in_bf16() -> None:
+    torch.manual_seed(0)
+    module = LatentAttention(8, 5, 2)
+    states, mask = states_and_mask("right")
+    with torch.autocast("cpu", torch.bfloat16):
+        half = module(states.bfloat16(), mask)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, module(states, mask), atol=0.1, rtol=0.1)
+
+
+CLS, PAD = 2, 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=4),
+    every=st.integers(1, 12),
+    extra=st.integers(0, 5),
+)
+def test_a_cls_stands_before_every_block_of_a_row_and_nowhere_else(
+    lengths: list[int], every: int, extra: int
+) -> None:
+    width = max(lengths) + extra
+    rows = [[CLS, *range(100, 99 + length)] for length in lengths]
+    ids = torch.tensor([row + [PAD] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * length + [0] * (width - length) for length in lengths])
+    new_ids, new_mask = insert_cls(ids, mask, every, cls_id=CLS, pad_id=PAD)
+    for row, real, flags in zip(rows, new_ids.tolist(), new_mask.tolist(), strict=True):
+        tokens = row[1:]
+        expected = [x for at in range(0, len(tokens), every) for x in [CLS, *tokens[at : at + every]]] or [
+            CLS
+        ]
+        assert [x for x, flag in zip(real, flags, strict=True) if flag] == expected
+        assert flags == [1] * len(expected) + [0] * (len(flags) - len(expected))  # padded on the right only
+        assert set(real[len(expected) :]) <= {PAD}
+    assert new_ids.shape[1] <= width + -(-width // every)  # no wider than its CLS tokens make it
+    states = torch.randn(*new_ids.shape, 3)
+    kept = without_inserted(states, every, ids.shape[1])
+    assert kept.shape == (*ids.shape, 3)
+    for row, length in enumerate(lengths):
+        places = [0, *(at for at, x in enumerate(new_ids[row].tolist()) if x >= 100)]
+        torch.testing.assert_close(kept[row, :length], states[row, places])
+        marks = [at for at, x in enumerate(new_ids[row].tolist()) if x == CLS and new_mask[row, at]]
+        torch.testing.assert_close(mcls(states, new_mask, every)[row], states[row, marks].mean(0))

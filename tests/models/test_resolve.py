@@ -51,6 +51,7 @@ def test_a_folder_is_found_below_the_root_and_pinned_by_its_content(make_embedde
         ("package:no_such.package", "no Python package"),
         ("package:", "no Python package ''"),
         ("package:yaml", "carries no safetensors model"),
+        ("demo:encoder", "no such demo model"),
     ],
 )
 def test_what_is_not_there_is_named(
@@ -65,3 +66,19 @@ def test_what_is_not_there_is_named(
 def test_a_folder_without_config_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a model"):
         resolve_model(str(tmp_path))
+
+
+def test_the_demo_decoder_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
+    found = resolve_model("demo:decoder")
+    written = (found.path / "model.safetensors").stat().st_mtime_ns
+    again = resolve_model("demo:decoder")
+    assert (again.path, again.digest, again.revision) == (found.path, found.digest, "demo")
+    assert (again.path / "model.safetensors").stat().st_mtime_ns == written
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "elsewhere"))
+    elsewhere = resolve_model("demo:decoder")
+    assert elsewhere.digest == found.digest
+    assert elsewhere.path != found.path
+    assert [path.name for path in elsewhere.path.parent.iterdir()] == [elsewhere.path.name]

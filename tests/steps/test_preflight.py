@@ -77,7 +77,7 @@ def test_a_step_sees_its_own_sections_and_pins_only(preset: Path, tmp_path: Path
 def test_a_hub_source_is_pinned_to_a_revision(
     preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embedline.steps.pins._hub_revision", lambda name, where: "abc123")
+    monkeypatch.setattr("embedline.steps.pins._hub_revision", lambda name: "abc123")
     plan = make_plan(str(preset), ["data.sources.0.path=hub:org/pairs"], tmp_path / "runs")
     config = Slice.model_validate_json(plan.slices["ingest"]).config
     assert config["data"]["sources"][0]["path"] == "hub:org/pairs@abc123"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from embedline.config.model import Prompt
+from embedline.config.model import LatentConfig, Prompt
 from embedline.models.backbone import new_backbone
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.prompts import PromptTable
@@ -36,7 +36,12 @@ def make_embedder(tokenizer: PreTrainedTokenizerFast) -> MakeEmbedder:
     """A tiny Embedder, the same for the same arguments; `settings` may bring dropout."""
 
     def make(
-        architecture: str = "bert", *, seed: int = 1, pooling: str = "mean", **settings: object
+        architecture: str = "bert",
+        *,
+        seed: int = 1,
+        pooling: str = "mean",
+        heads: tuple[str, ...] = ("dense",),
+        **settings: object,
     ) -> Embedder:
         prompts = PromptTable(
             {
@@ -44,7 +49,17 @@ def make_embedder(tokenizer: PreTrainedTokenizerFast) -> MakeEmbedder:
                 "faq": Prompt(query="Instruct: answer\nQuery: "),
             }
         )
-        spec = EmbedderSpec(pooling, query_length=16, document_length=24, dims=(16, 8), prompts=prompts)
+        spec = EmbedderSpec(
+            pooling,
+            heads=heads,
+            latent=LatentConfig(latents=8, heads=2),
+            mcls_every=8,
+            multi_vector_width=16 if "multi_vector" in heads else None,
+            query_length=16,
+            document_length=24,
+            dims=(16, 8),
+            prompts=prompts,
+        )
         backbone = new_backbone(architecture, {**SIZES, **settings}, tokenizer, seed)
         return Embedder(backbone, tokenizer, spec)
 
@@ -59,8 +74,12 @@ def texts() -> list[str]:
 @pytest.fixture(scope="session")
 def record() -> Callable[..., Record]:
     def make(
-        query: str, positives: list[str], negatives: list[str] | None = None, task_type: str = "short-long"
+        query: str,
+        positives: list[str],
+        negatives: list[str] | None = None,
+        task_type: str = "short-long",
+        score: float | None = None,
     ) -> Record:
-        return Record(query, query, positives, negatives or [], task_type, "ru")
+        return Record(query, query, positives, negatives or [], task_type, "ru", score)
 
     return make

@@ -1,19 +1,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedline.config.model import LoraConfig
 from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
+from embedline.models.lora import merge_lora, with_lora
 from embedline.training import contrastive
 from embedline.training.batches import Draw
-from embedline.training.contrastive import known_answers, train_contrastive
+from embedline.training.contrastive import ContrastiveStep, known_answers, train_contrastive
+from embedline.training.gradcache import GradCache
+from embedline.training.pairs import Batches
 from embedline.training.records import SourceRecords
 
 
@@ -37,7 +43,7 @@ def fit(
     embedder: Any, sources: Any, values: ContrastiveConfig, folder: Path
 ) -> tuple[dict[str, float], list]:
     told: list[tuple[int, dict[str, float]]] = []
-    shares = train_contrastive(
+    drawn = train_contrastive(
         embedder,
         sources,
         values,
@@ -47,14 +53,12 @@ def fit(
         checkpoints=folder,
         on_metrics=lambda metrics, step: told.append((step, metrics)),
     )
-    return shares, told
+    return {name: part.share for name, part in drawn.items()}, told
 
 
 def a_batch(embedder: Any, sources: Any, rows: list[int], epoch: int = 0, **values: Any) -> dict[str, Any]:
-    import numpy as np
-
     draw = Draw("faq", np.array(rows), epoch)
-    return contrastive._Batches(embedder, sources, [draw], config(**values))[0]
+    return Batches(embedder, sources, [draw], config(**values))[0]
 
 
 TEXT = st.sampled_from(["a", "b", "c", "d"])
@@ -203,3 +207,218 @@ def test_empty_texts_do_no_harm(make_embedder, record, tmp_path: Path) -> None:
     rows = [record("" if i == 0 else f"q{i}", ["" if i == 1 else f"ответ {i}"]) for i in range(6)]
     _, told = fit(make_embedder(), {"faq": SourceRecords("faq", rows)}, config(prompts=False), tmp_path)
     assert all(metrics["loss"] > 0 for _, metrics in told)
+
+
+ALL_HEADS = ("dense", "lexical", "multi_vector")
+
+
+def distinct(record, texts: list[str], count: int = 8) -> dict[str, SourceRecords]:
+    rows = [record(f"{text} {i}", [f"{i} {text}"], [f"{i} не {text}"]) for i, text in enumerate(texts)]
+    return {"faq": SourceRecords("faq", rows[:count])}
+
+
+def judged(record, texts: list[str]) -> SourceRecords:
+    """Pairs whose score is how near their numbers are."""
+    return SourceRecords(
+        "sts",
+        [
+            record(text, [f"{text} да да" if i % 2 else "нет"], [], "sts", i % 2 + i / 100)
+            for i, text in enumerate(texts)
+        ],
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"self_distillation": False, "symmetric": True},
+        {"matryoshka": True, "matryoshka_layer_norm": True, "resident_tokens": 100},
+        {"negatives": 1, "in_batch_negatives": False, "learnable_temperature": True},
+    ],
+    ids=["distilled", "joint", "matryoshka", "own-negatives"],
+)
+def test_the_unified_objective_trains_every_head(
+    make_embedder, record, texts: list[str], tmp_path: Path, values: dict[str, Any]
+) -> None:
+    embedder = make_embedder("modernbert", heads=ALL_HEADS)
+    before = {name: head.state_dict() for name, head in embedder.heads.items()}
+    before = {f"{n}.{k}": v.clone() for n, state in before.items() for k, v in state.items()}
+    wanted = config(
+        objective="unified", steps=24, learning_rate=3e-3, log_every=4, checkpoint_every=100, **values
+    )
+    _, told = fit(embedder, distinct(record, texts), wanted, tmp_path)
+    for name in ("loss", "dense_loss", "multi_vector_loss"):
+        assert told[-1][1][name] < told[0][1][name], name
+    assert "lexical_loss" in told[0][1]
+    for name, head in embedder.heads.items():
+        for key, weights in head.state_dict().items():
+            assert not torch.equal(weights, before[f"{name}.{key}"]), name
+
+
+def test_scores_of_the_other_heads_are_computed_once_for_all_dims(
+    make_embedder, record, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    for name in ("lexical_scores", "multi_vector_scores"):
+        real = getattr(contrastive, name)
+        monkeypatch.setattr(
+            contrastive, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1]
+        )
+    embedder = make_embedder(heads=ALL_HEADS)
+    wanted = config(objective="unified", matryoshka=True)
+    batch = Batches(embedder, distinct(record, texts), [Draw("faq", np.arange(4), 0)], wanted)[0]
+    ContrastiveStep(GradCache(embedder, batch_tokens=64), wanted)(embedder, batch)
+    assert calls == ["lexical_scores", "multi_vector_scores"]
+
+
+def test_self_distillation_starts_at_its_step_also_after_a_resume(
+    make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distilled: list[bool] = []
+    real = contrastive.unified_loss
+
+    def spy(*args: Any, distill: bool, **kwargs: Any) -> Any:
+        distilled.append(distill)
+        if len(distilled) == 5:
+            raise KeyboardInterrupt
+        return real(*args, distill=distill, **kwargs)
+
+    monkeypatch.setattr(contrastive, "unified_loss", spy)
+    wanted = config(objective="unified", self_distillation_after=3, steps=8)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_embedder(heads=ALL_HEADS), distinct(record, texts), wanted, tmp_path)
+    fit(make_embedder(heads=ALL_HEADS), distinct(record, texts), wanted, tmp_path)
+    assert distilled == [False, False, False, True, True] + [True] * 4  # killed in step 4, resumed at it
+
+
+@pytest.mark.parametrize("objective", ["infonce", "unified"])
+def test_scored_pairs_are_ranked_and_never_taken_for_positives(
+    make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a scored pair was taken for a positive")
+
+    for name in ("info_nce", "unified_loss", "contrastive_loss"):
+        monkeypatch.setattr(contrastive, name, refuse)
+    embedder = make_embedder("modernbert", heads=ALL_HEADS)
+    wanted = config(objective=objective, steps=24, batch=8, learning_rate=3e-3, log_every=4, matryoshka=True)
+    source = judged(record, texts)
+    _, told = fit(embedder, {"sts": source}, wanted, tmp_path)
+    assert told[-1][1]["cosent_loss"] < 0.7 * told[0][1]["cosent_loss"]
+    queries = embedder.encode([row.query for row in source.rows], prompt="search_query: ")
+    others = embedder.encode([row.positives[0] for row in source.rows], prompt="search_query: ")
+    cosines = (queries * others).sum(1)
+    assert cosines[1::2].mean() > cosines[::2].mean()
+
+
+def test_a_source_with_and_without_scores_is_trained_as_two(
+    make_embedder, record, texts: list[str], tmp_path: Path
+) -> None:
+    rows = [*judged(record, texts).rows, *distinct(record, texts)["faq"].rows]
+    shares, told = fit(
+        make_embedder(), {"mixed": SourceRecords("mixed", rows)}, config(steps=12, log_every=12), tmp_path
+    )
+    assert shares.keys() == {"mixed", "mixed (scored)"}
+    assert all(shares.values())
+    cosent = told[0][1]["cosent_loss"]
+    assert 0 < cosent < 100  # the mean over the steps that had it
+
+
+def test_the_temperature_is_trained_and_survives_a_kill(
+    make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = config(learnable_temperature=True, temperature=0.05, steps=6, learning_rate=1e-2, log_every=1)
+    sources = distinct(record, texts)
+    whole = make_embedder()
+    _, told = fit(whole, sources, wanted, tmp_path / "whole")
+    found = [metrics["temperature"] for _, metrics in told]
+    assert found[0] == pytest.approx(0.05)
+    assert len(set(found)) >= 5  # the first step warms up
+    assert min(found) >= 0.01
+    assert "temperature" not in " ".join(whole.state_dict())
+
+    real, calls = contrastive.ContrastiveStep.__call__, []
+
+    def dying(self: Any, module: Any, batch: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(self, module, batch)
+
+    monkeypatch.setattr(contrastive.ContrastiveStep, "__call__", dying)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_embedder(), sources, wanted, tmp_path / "killed")
+    resumed = make_embedder()
+    _, again = fit(resumed, sources, wanted, tmp_path / "killed")
+    assert [metrics["temperature"] for _, metrics in again] == found
+    for (name, one), other in zip(resumed.named_parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_the_temperature_stays_above_a_hundredth_or_its_start() -> None:
+    for start, floor in ((0.05, 0.01), (0.005, 0.005)):
+        temperature = contrastive.Temperature(start)
+        assert temperature().item() == pytest.approx(start)
+        temperature.log_scale.data.fill_(50.0)
+        assert temperature().item() == pytest.approx(floor)
+
+
+def test_weight_decay_leaves_the_temperature_alone(make_embedder, record, texts: list[str], tmp_path) -> None:
+    """With no gradient through it (one step at a learning rate near 0), decay alone would move it."""
+    wanted = config(
+        learnable_temperature=True, steps=3, learning_rate=1e-9, weight_decay=1e8, log_every=1, warmup=0.0
+    )
+    _, told = fit(make_embedder(), distinct(record, texts), wanted, tmp_path)
+    assert told[-1][1]["temperature"] == pytest.approx(0.02, rel=1e-5)
+
+
+def test_rows_of_a_pool_keep_the_prompts_of_their_sources(make_embedder, record) -> None:
+    embedder = make_embedder()
+    rows = [record("вопрос", ["ответ"]), record("вопрос", ["ответ"])]
+    rows = [replace(row, source=name) for row, name in zip(rows, ("faq", "wiki"), strict=True)]
+    pool = {"small": SourceRecords("small", rows)}
+    batch = Batches(embedder, pool, [Draw("small", np.arange(2), 0)], config())[0]
+    faq, wiki = batch["ids"][:2]
+    assert faq == embedder.tokenize(["вопрос"], prompt="Instruct: answer\nQuery: ", max_length=16)[0]
+    assert wiki == embedder.tokenize(["вопрос"], prompt="search_query: ", max_length=16)[0]
+
+
+@pytest.mark.parametrize("values", [{}, {"learnable_temperature": True}], ids=["plain", "temperature"])
+def test_adapters_are_trained_resumed_and_merged(
+    make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: Any
+) -> None:
+    def adapted() -> Any:
+        embedder = make_embedder("modernbert")
+        torch.manual_seed(0)
+        with_lora(embedder.backbone, LoraConfig(rank=4, alpha=8))
+        return embedder
+
+    wanted = config(steps=6, learning_rate=1e-2, **values)
+    sources = distinct(record, texts)
+    whole = adapted()
+    fit(whole, sources, wanted, tmp_path / "whole")
+    real, calls = contrastive.ContrastiveStep.__call__, []
+
+    def dying(self: Any, module: Any, batch: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(self, module, batch)
+
+    monkeypatch.setattr(contrastive.ContrastiveStep, "__call__", dying)
+    with pytest.raises(KeyboardInterrupt):
+        fit(adapted(), sources, wanted, tmp_path / "killed")
+    resumed = adapted()
+    fit(resumed, sources, wanted, tmp_path / "killed")
+    base = make_embedder("modernbert")
+    with torch.no_grad():
+        tuned = resumed.encode(texts)
+        for each in (whole, resumed):
+            merge_lora(each.backbone)
+        merged = resumed.encode(texts)
+    assert np.allclose(tuned, merged, atol=1e-5)
+    assert not np.allclose(merged, base.encode(texts), atol=1e-3)
+    assert resumed.backbone.state_dict().keys() == base.backbone.state_dict().keys()
+    for (name, one), other in zip(resumed.named_parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other), name

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
-from embedline.training.gradcache import GradCache
+from embedline.models.heads import Encoded
+from embedline.models.scoring import lexical_scores, multi_vector_scores
+from embedline.training.gradcache import GradCache, Loss
 
 PAIRS = 6
 
@@ -68,6 +70,12 @@ def assert_same(
 def dropping(make_embedder) -> Embedder:
     model = make_embedder(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
     return model.train()
+
+
+@pytest.fixture(scope="module")
+def three_heads(make_embedder) -> Embedder:
+    dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    return make_embedder(heads=("dense", "lexical", "multi_vector"), **dropout).train()
 
 
 @pytest.mark.parametrize("resident_tokens", [0, 60, 1_000_000], ids=["none", "some", "all"])
@@ -140,3 +148,109 @@ def test_bf16_gives_fp32_gradients_near_those_of_fp32(make_embedder) -> None:
     assert all(gradient.dtype == torch.float32 for gradient in rough.values())
     flat = [torch.cat([g.flatten() for g in each.values()]) for each in (exact, rough)]
     assert F.cosine_similarity(flat[0], flat[1], dim=0) > 0.98
+
+
+def all_heads_loss(ids: list[list[int]], pad: int) -> Loss:
+    """InfoNCE of the sum of all heads' scores."""
+    count, longest = len(ids) // 2, max(map(len, ids))
+    ids_NT = torch.tensor([row + [pad] * (longest - len(row)) for row in ids])
+
+    def loss(encoded: Encoded) -> tuple[Tensor, dict[str, float]]:
+        dense, lexical, tokens = encoded
+        unit = F.normalize(dense, dim=-1)
+        scores = unit[:count] @ unit[count:].T
+        if lexical is not None:
+            scores = scores + lexical_scores(ids_NT[:count], lexical[:count], ids_NT[count:], lexical[count:])
+        if tokens is not None:
+            scores = scores + multi_vector_scores(tokens[:count], tokens[count:])
+        return F.cross_entropy(scores / 0.05, torch.arange(count)), {}
+
+    return loss
+
+
+def plain_heads(model: Embedder, ids: list[list[int]], batch_tokens: int) -> tuple[float, dict[str, Tensor]]:
+    """Ordinary autograd: the chunks' outputs padded to one length and put in order by hand."""
+    model.zero_grad()
+    longest = max(map(len, ids))
+    rows_of_head: list[dict[int, Tensor]] = [{}, {}, {}]
+    for rows in token_batches([len(row) for row in ids], batch_tokens):
+        for found, tensor in zip(
+            rows_of_head, model.represent(**model.pad([ids[i] for i in rows])), strict=True
+        ):
+            if tensor is not None:
+                short = longest - tensor.shape[1]
+                sides = {2: (0, short), 3: (0, 0, 0, short)}[tensor.dim()]
+                whole = tensor if found is rows_of_head[0] else F.pad(tensor, sides)
+                found |= {int(row): vector for row, vector in zip(rows, whole, strict=True)}
+    stacked = [torch.stack([found[i] for i in range(len(ids))]) if found else None for found in rows_of_head]
+    loss, _ = all_heads_loss(ids, model.tokenizer.pad_token_id)(Encoded(*stacked))
+    loss.backward()
+    return loss.item(), gradients(model)
+
+
+HEADS = [("dense", "lexical"), ("dense", "multi_vector"), ("dense", "lexical", "multi_vector")]
+
+
+@pytest.mark.parametrize("resident_tokens", [0, 60, 1_000_000], ids=["none", "some", "all"])
+@pytest.mark.parametrize("pooling", ["mean", "latent", "mcls"])
+@pytest.mark.parametrize("heads", HEADS, ids="+".join)
+def test_gradients_of_all_heads_equal_plain_training_with_dropout(
+    make_embedder, heads: tuple[str, ...], pooling: str, resident_tokens: int
+) -> None:
+    dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    model, ids = make_embedder(heads=heads, pooling=pooling, **dropout).train(), rows_of(0)
+    torch.manual_seed(5)
+    expected = plain_heads(model, ids, 64)
+    assert all(
+        name in expected[1] for name, _ in model.named_parameters() if "pooler" not in name
+    )  # every part learns
+    model.zero_grad()
+    torch.manual_seed(5)
+    cache = GradCache(model, batch_tokens=64, resident_tokens=resident_tokens)
+    loss, _ = cache.step(ids, all_heads_loss(ids, model.tokenizer.pad_token_id))
+    assert_same((loss.item(), gradients(model)), expected)
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@given(batch_tokens=st.integers(1, 400), resident=st.integers(0, 300), seed=st.integers(0, 99))
+def test_no_chunking_changes_the_gradient_of_the_heads(
+    three_heads: Embedder, batch_tokens: int, resident: int, seed: int
+) -> None:
+    ids = rows_of(seed)
+    torch.manual_seed(seed)
+    expected = plain_heads(three_heads, ids, batch_tokens)
+    three_heads.zero_grad()
+    torch.manual_seed(seed)
+    cache = GradCache(three_heads, batch_tokens=batch_tokens, resident_tokens=resident)
+    loss, _ = cache.step(ids, all_heads_loss(ids, three_heads.tokenizer.pad_token_id))
+    assert_same((loss.item(), gradients(three_heads)), expected)
+
+
+def test_a_loss_of_dense_vectors_leaves_the_other_heads_alone(three_heads: Embedder) -> None:
+    asked: list[int] = []
+    hooks = [head.register_forward_hook(lambda *_: asked.append(1)) for head in three_heads.heads.values()]
+    ids = rows_of(0)
+    torch.manual_seed(5)
+    three_heads.zero_grad()
+    loss, _ = GradCache(three_heads, batch_tokens=64).step(ids, in_batch_loss, dense_only=True)
+    torch.manual_seed(5)
+    dense = (loss.item(), gradients(three_heads))
+    assert_same(dense, plain(three_heads, ids, 64))
+    assert not asked
+    for hook in hooks:
+        hook.remove()
+
+
+def test_a_head_that_the_loss_does_not_use_gets_no_gradient(three_heads: Embedder) -> None:
+    three_heads.zero_grad()
+    GradCache(three_heads, batch_tokens=64).step(rows_of(0), lambda e: (e.lexical.square().sum(), {}))
+    found = gradients(three_heads)
+    assert "heads.lexical.weigh.weight" in found
+    assert "heads.multi_vector.project.weight" not in found
+
+
+def test_a_loss_without_vectors_is_an_error(dropping: Embedder) -> None:
+    with pytest.raises(RuntimeError, match="does not depend on the vectors"):
+        GradCache(dropping, batch_tokens=64).step(
+            rows_of(0), lambda _: (torch.ones((), requires_grad=True) * 2, {})
+        )

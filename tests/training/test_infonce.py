@@ -1,4 +1,4 @@
-"""InfoNCE against sentence-transformers' losses and against a slow loop in float64."""
+"""InfoNCE against a slow loop in float64; against sentence-transformers: tests/peers."""
 
 from __future__ import annotations
 
@@ -9,19 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses import (
-    CachedMultipleNegativesRankingLoss,
-    MultipleNegativesRankingLoss,
-)
 from torch import Tensor
 
-from embedline.models.folder import save_embedder
-from embedline.training.gradcache import GradCache
-from embedline.training.objectives.infonce import info_nce
+from embedline.training.objectives.infonce import contrastive_loss, info_nce, left_out
 
 TEMPERATURE = 0.05
-BOTH_WAYS = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
 
 
 def vectors(count: int, negatives: int, seed: int = 0, dim: int = 8) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,69 +27,6 @@ def vectors(count: int, negatives: int, seed: int = 0, dim: int = 8) -> tuple[Te
 
 def nothing_known(queries: Tensor, documents: Tensor) -> Tensor:
     return torch.zeros(len(queries), len(documents), dtype=torch.bool)
-
-
-@pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("negatives", [0, 3])
-def test_equals_multiple_negatives_ranking_loss(negatives: int, symmetric: bool) -> None:
-    queries, documents, owner = (
-        x.requires_grad_() if x.is_floating_point() else x for x in vectors(7, negatives)
-    )
-    ours = info_nce(
-        queries,
-        documents,
-        owner_M=owner,
-        same_NM=nothing_known(queries, documents),
-        temperature=TEMPERATURE,
-        symmetric=symmetric,
-    )
-    columns = [
-        queries,
-        documents[:7],
-        *(documents[7:].view(7, negatives, -1)[:, k] for k in range(negatives)),
-    ]
-    peer = MultipleNegativesRankingLoss(
-        SentenceTransformer(modules=[torch.nn.Identity()]),
-        scale=1 / TEMPERATURE,
-        **(BOTH_WAYS if symmetric else {}),
-    )
-    theirs = peer.compute_loss_from_embeddings(columns, labels=torch.zeros(0))
-    torch.testing.assert_close(ours, theirs)
-    for mine, other in zip(
-        torch.autograd.grad(ours, [queries, documents]),
-        torch.autograd.grad(theirs, [queries, documents]),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, other)
-
-
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_a_whole_step_equals_sentence_transformers_cached_loss(
-    make_embedder, texts, tmp_path, symmetric: bool
-) -> None:
-    """The same folder, the same texts: the same loss and the same gradient in every weight."""
-    embedder = make_embedder("modernbert")
-    save_embedder(embedder, tmp_path)
-    peer = SentenceTransformer(str(tmp_path), device="cpu")
-    queries, positives, negatives = texts[:4], texts[4:8], texts[1:5]
-    loss = CachedMultipleNegativesRankingLoss(
-        peer, scale=1 / TEMPERATURE, mini_batch_size=2, **(BOTH_WAYS if symmetric else {})
-    )
-    theirs = loss([peer.preprocess(column) for column in (queries, positives, negatives)], torch.zeros(0))
-    theirs.backward()
-
-    def ours(encoded: Tensor) -> tuple[Tensor, dict[str, float]]:
-        known = torch.zeros(4, 8, dtype=torch.bool)
-        owner = torch.arange(8) % 4
-        options = {"temperature": TEMPERATURE, "symmetric": symmetric}
-        return info_nce(encoded[:4], encoded[4:], owner_M=owner, same_NM=known, **options), {}
-
-    ids = embedder.tokenize([*queries, *positives, *negatives], max_length=embedder.spec.document_length)
-    value, _ = GradCache(embedder, batch_tokens=40).step(ids, ours)
-    assert value.item() == pytest.approx(theirs.item(), rel=1e-5)
-    wanted = {name.rpartition("model.")[2]: p.grad for name, p in peer.named_parameters()}
-    for name, parameter in embedder.backbone.named_parameters():
-        torch.testing.assert_close(parameter.grad, wanted[name], atol=1e-5, rtol=1e-3)
 
 
 def slow(
@@ -181,3 +110,49 @@ def test_only_directions_count() -> None:
     one = info_nce(queries, documents, owner_M=owner, same_NM=known, temperature=TEMPERATURE)
     other = info_nce(queries * 3, documents * 0.1, owner_M=owner, same_NM=known, temperature=TEMPERATURE)
     torch.testing.assert_close(one, other)
+
+
+def test_it_is_the_contrastive_loss_of_the_cosines() -> None:
+    queries, documents, owner = vectors(5, 2)
+    known = nothing_known(queries, documents)
+    rules = {
+        "owner_M": owner,
+        "same_NM": known,
+        "temperature": TEMPERATURE,
+        "symmetric": True,
+        "false_negative_margin": 0.1,
+    }
+    cosines = torch.nn.functional.cosine_similarity(queries.unsqueeze(1), documents.unsqueeze(0), dim=-1)
+    torch.testing.assert_close(info_nce(queries, documents, **rules), contrastive_loss(cosines, **rules))
+
+
+def test_scores_need_not_be_cosines() -> None:
+    """Their softmax over the documents, whatever they are; the margin is in their own units."""
+    scores = torch.tensor([[3.0, 9.0, 1.0], [0.0, 7.0, 8.0]])
+    rules = {"owner_M": torch.tensor([0, 1, 0]), "same_NM": torch.zeros(2, 3, dtype=torch.bool)}
+    everything = contrastive_loss(scores, temperature=2.0, **rules)
+    expected = -(scores[0] / 2).log_softmax(0)[0] - (scores[1] / 2).log_softmax(0)[1]
+    torch.testing.assert_close(everything, expected / 2)
+    assert left_out(scores, false_negative_margin=5.0, **rules).tolist() == [
+        [False, True, False],
+        [False] * 3,
+    ]
+    assert left_out(scores, false_negative_margin=0.5, **rules).tolist() == [
+        [False, True, False],
+        [False, False, True],
+    ]
+
+
+def test_a_temperature_that_is_a_tensor_is_trained() -> None:
+    queries, documents, owner = vectors(6, 1)
+    rules = {"owner_M": owner, "same_NM": nothing_known(queries, documents), "symmetric": True}
+    temperature = torch.tensor(TEMPERATURE, requires_grad=True)
+    loss = info_nce(queries, documents, temperature=temperature, **rules)
+    torch.testing.assert_close(loss, info_nce(queries, documents, temperature=TEMPERATURE, **rules))
+    [slope] = torch.autograd.grad(loss, temperature)
+    step = 1e-4
+    above, below = (
+        info_nce(queries.double(), documents.double(), temperature=TEMPERATURE + sign * step, **rules)
+        for sign in (1, -1)
+    )
+    assert slope.item() == pytest.approx((above - below).item() / (2 * step), rel=1e-3)

@@ -1,56 +1,53 @@
+"""Matryoshka's sum over prefixes; against sentence-transformers: tests/peers."""
+
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
-from torch import Tensor, nn
+from torch import Tensor
 
 from embedline.errors import InputError
 from embedline.training.contrastive import weighted_dims
-from embedline.training.objectives.infonce import info_nce
 from embedline.training.objectives.matryoshka import matryoshka
 
-WIDTH, PAIRS = 16, 5
 
-
-class Given(nn.Module):
-    """A sentence-transformers model that returns the vectors it is handed."""
-
-    def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {"sentence_embedding": features["vectors"], "token_embeddings": features["vectors"]}
-
-    def get_sentence_embedding_dimension(self) -> int:
-        return WIDTH
-
-    def get_embedding_dimension(self) -> int:
-        return WIDTH
-
-
+@pytest.mark.parametrize("layer_norm", [False, True])
 @pytest.mark.parametrize("weights", [[], [1.0, 0.5, 0.25]])
-def test_equals_sentence_transformers_matryoshka_loss(weights: list[float]) -> None:
-    dims = [16, 8, 4]
-    vectors = torch.randn(2 * PAIRS, WIDTH, requires_grad=True)
+def test_the_loss_of_each_prefix_is_added_by_its_weight(weights: list[float], layer_norm: bool) -> None:
+    """With a layer norm, it is the whole vector's, before the cut: by its definition, number by number."""
+    vectors = torch.randn(5, 16, dtype=torch.float64)
+    seen: list[Tensor] = []
 
-    def at_width(part: Tensor) -> Tensor:
-        return info_nce(
-            part[:PAIRS],
-            part[PAIRS:],
-            owner_M=torch.arange(PAIRS),
-            same_NM=torch.zeros(PAIRS, PAIRS, dtype=torch.bool),
-            temperature=0.05,
-        )
+    def loss(prefix: Tensor) -> Tensor:
+        seen.append(prefix)
+        return prefix[:, -1].sum()
 
-    ours = matryoshka(at_width, vectors, dims, weights)
-    model = SentenceTransformer(modules=[Given()], device="cpu")
-    peer = MatryoshkaLoss(
-        model, MultipleNegativesRankingLoss(model, scale=20.0), dims, matryoshka_weights=weights or None
-    )
-    theirs = peer([{"vectors": vectors[:PAIRS]}, {"vectors": vectors[PAIRS:]}], torch.zeros(0))
-    torch.testing.assert_close(ours, theirs)
-    [mine] = torch.autograd.grad(ours, vectors)
-    [other] = torch.autograd.grad(theirs, vectors)
-    torch.testing.assert_close(mine, other)
+    total = matryoshka(loss, vectors, [16, 8, 3], weights, layer_norm=layer_norm)
+    assert [prefix.shape for prefix in seen] == [(5, 16), (5, 8), (5, 3)]
+    expected = 0.0
+    for row in vectors.tolist():
+        mean = sum(row) / 16 if layer_norm else 0.0
+        spread = math.sqrt(sum((x - mean) ** 2 for x in row) / 16 + 1e-5) if layer_norm else 1.0
+        for dim, weight in zip([16, 8, 3], weights or [1.0] * 3, strict=True):
+            expected += weight * (row[dim - 1] - mean) / spread
+    assert total.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_layer_norm_lets_no_common_component_rule_a_prefix() -> None:
+    """Vectors that share a large offset look alike; after the norm their differences decide."""
+    vectors = torch.randn(2, 64) + 10
+    nearness = {}
+    for layer_norm in (False, True):
+        nearness[layer_norm] = matryoshka(
+            lambda prefix: torch.cosine_similarity(prefix[0], prefix[1], dim=0),
+            vectors,
+            [32],
+            layer_norm=layer_norm,
+        ).item()
+    assert nearness[False] > 0.95
+    assert abs(nearness[True]) < 0.6
 
 
 def test_weights_stay_with_their_dims() -> None:

@@ -23,25 +23,41 @@ from embedline.cli.shared import (
     show,
     wide_console,
 )
-from embedline.cli.starter import write_starter
+from embedline.cli.starter import run_name, write_new, write_starter
 from embedline.errors import InputError
 
 
 @command
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder to write into; made when it is not there.")],
+    from_flagembedding: Annotated[
+        str,
+        typer.Option(
+            metavar="SCRIPT|FLAGS",
+            help="The preset that trains as a FlagEmbedding command does: a script, or flags in quotes.",
+        ),
+    ] = "",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write a preset and a three-line data file to start from."""
-    written = write_starter(folder)
+    """Write a preset and a three-line data file to start from, or a preset from a FlagEmbedding command."""
+    left_out: dict[str, str] = {}
+    if from_flagembedding:
+        from embedline.cli.flagembedding import preset_from
+
+        made = preset_from(from_flagembedding, run_name(folder))
+        written, left_out = write_new({folder / "preset.yaml": made.text}), made.left_out
+    else:
+        written = write_starter(folder)
     preset = written[0]
     if as_json:
-        show({"files": [str(path) for path in written]})
+        show({"files": [str(path) for path in written], "left_out": left_out})
         return
     for path in written:
         typer.echo(f"wrote {path}")
-    typer.echo("Put your own rows into the data file, then:")
+    if left_out:
+        typer.echo(f"{len(left_out)} flags have no counterpart; {preset} says why")
+    typer.echo("Then:" if from_flagembedding else "Put your own rows into the data file, then:")
     typer.echo(f"  embedline plan {preset}")
     typer.echo(f"  embedline run {preset}")
 
@@ -51,17 +67,52 @@ def plan(
     preset: Preset,
     work: Work = WORK,
     overrides: Overrides = [],  # noqa: B006  typer copies it
+    gpu: Annotated[str, typer.Option(help="GPU that hours and memory are estimated for.")] = "h100",
+    utilisation: Annotated[
+        float, typer.Option(help="Share of the GPU's peak that training reaches.", min=0.01, max=1.0)
+    ] = 0.4,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only what training costs: no data and no model is needed.")
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
-) -> None:
-    """Validate a preset, pin what it depends on and show what a run would do."""
-    from embedline.steps.preflight import make_plan
+) -> int:
+    """Say what training costs, then validate a preset, pin what it depends on and show what would run.
 
-    made = make_plan(absolute_preset(preset), overrides, work)
+    When data or models are missing, what training costs is said all the same (exit code 2).
+    """
+    from embedline.config.load import load_config
+    from embedline.steps.advice import advice
+    from embedline.steps.estimate import GPUS, estimate_run, table
+    from embedline.steps.preflight import make_plan, missing_here
+
+    if gpu not in GPUS:
+        raise InputError(f"{gpu!r} is not known.", where="--gpu", fix=f"Known: {', '.join(GPUS)}.")
+    config = load_config(preset, overrides)
+    made, wrong = None, None
+    if not estimate:
+        try:
+            made = make_plan(absolute_preset(preset), overrides, work)
+        except InputError as error:
+            wrong = error
+    absent = missing_here(config, absolute_preset(preset), work) if wrong else []
+    found = estimate_run(config, made.base if made else None, gpu=gpu, utilisation=utilisation)
     if as_json:
-        show({**dataclasses.asdict(made), "slices": None})
-    else:
+        value = {**dataclasses.asdict(made), "slices": None} if made else {"warnings": advice(config)}
+        failed = {"missing": absent, "error": str(wrong), "exit_code": wrong.exit_code} if wrong else {}
+        show({**value, "estimate": dataclasses.asdict(found), **failed})
+        return wrong.exit_code if wrong else 0
+    typer.echo(table(found))
+    if made:
         typer.echo(made.table())
+        return 0
+    for warning in advice(config):
+        typer.echo(f"note: {warning}")
+    if wrong:
+        for line in absent:
+            typer.echo(f"not here: {line}")
+        raise wrong
+    return 0
 
 
 @command

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from embedline.errors import InputError
@@ -59,15 +60,28 @@ pretrain: {{steps: 300}}
 """
 
 
+def run_name(folder: Path) -> str:
+    """A name that a run may have, from its folder's."""
+    return re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._") or "my-model"
+
+
 def write_starter(folder: Path) -> list[Path]:
     """Write preset.yaml and data/pairs.jsonl; existing ones are never overwritten.
 
     Raises:
         InputError: one of them is there already, or the folder cannot be written to.
     """
-    name = re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._") or "my-model"
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
-    files = {folder / "preset.yaml": PRESET.format(name=name), folder / "data" / "pairs.jsonl": rows}
+    preset = PRESET.format(name=run_name(folder))
+    return write_new({folder / "preset.yaml": preset, folder / "data" / "pairs.jsonl": rows})
+
+
+def write_new(files: Mapping[Path, str]) -> list[Path]:
+    """Write files that are not there yet, all or none.
+
+    Raises:
+        InputError: one of them is there already, or cannot be written.
+    """
     for path in files:
         if path.exists():
             raise InputError("exists already.", where=str(path), fix="Choose another folder.")

@@ -17,9 +17,7 @@ from embedline.errors import InputError
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.training.engine import OnMetrics, train
-
-# Sharp enough that a text's nearest neighbours decide, soft enough that more than one of them does.
-TEMPERATURE = 0.05
+from embedline.training.objectives.distillation import distillation_loss
 
 
 @dataclass(frozen=True)
@@ -74,20 +72,6 @@ def heal(
         seed=seed,
         on_metrics=on_metrics,
     )
-
-
-def distillation_loss(student_BD: Tensor, teacher_BD: Tensor, teacher_ND: Tensor) -> Tensor:
-    """The loss of each of B texts (B,): be the teacher's vector, and see the batch as the teacher sees it.
-
-    All vectors have length 1. The first term is 1 − cosine. The second is the divergence of the student's
-    similarities to the batch's N teacher vectors from the teacher's own, as distributions (as in SEED, Fang
-    et al. 2021): it weighs the errors that change which texts are near. Since the other side of each
-    similarity is the teacher's, the loss of a batch is a sum over its texts, and chunks need no GradCache.
-    """
-    cosine = 1 - (student_BD * teacher_BD).sum(-1)
-    expected = F.log_softmax(teacher_BD @ teacher_ND.T / TEMPERATURE, dim=-1)
-    found = F.log_softmax(student_BD @ teacher_ND.T / TEMPERATURE, dim=-1)
-    return cosine + F.kl_div(found, expected, reduction="none", log_target=True).sum(-1)
 
 
 @torch.no_grad()

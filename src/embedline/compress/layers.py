@@ -107,7 +107,7 @@ def without_layers(embedder: Embedder, kept: Sequence[int]) -> Embedder:
     """A copy of `embedder` that has only the layers `kept`."""
     backbone = copy.deepcopy(embedder.backbone)
     drop_layers(backbone, kept)
-    return Embedder(backbone, embedder.tokenizer, embedder.spec)
+    return embedder.with_backbone(backbone)
 
 
 def drop_layers(backbone: PreTrainedModel, kept: Sequence[int]) -> None:

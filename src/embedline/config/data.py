@@ -11,6 +11,9 @@ from embedline.config.base import Section
 TaskType = Literal[
     "short-short", "short-long", "long-short", "long-long", "sts", "bitext", "classification", "clustering"
 ]
+# Texts of one nature on both sides, so both get the query's prompt (GigaEmbeddings; mteb has no sides there).
+# short-short and long-long do have sides: a title is not the text it stands over (Wang et al. 2024).
+SYMMETRIC: frozenset[str] = frozenset({"sts", "bitext", "classification", "clustering"})
 Stage = Literal["unsupervised", "supervised"]
 
 
@@ -37,7 +40,10 @@ class Source(Section):
     language: str | None = Field(None, description="overrides the rows' own lang (ru, en, en-ru)")
     stages: list[Stage] = Field(["unsupervised", "supervised"], description="training stages that use it")
     weight: float = Field(1.0, gt=0, description="multiplies the source's share of batches")
-    min_score: float | None = Field(None, description="rows scored below it are no positives: left out")
+    min_score: float | None = Field(
+        None,
+        description="rows scored below it are left out, the others are positives; else scores rank pairs",
+    )
     limit: int | None = Field(None, gt=0, description="take only the first rows")
 
 

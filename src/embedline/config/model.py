@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from embedline.config.base import Section
 
 
 class Prompt(Section):
-    """The words put before a text, by side. `Instruct: …\\nQuery: ` and `search_query: ` are entries."""
+    """The words put before a text: by side, or one instruction that stands before queries.
+
+    `{query: "search_query: ", document: "search_document: "}` are Nomic Embed's prefixes;
+    `{instruct: "Given a question, find the answer"}` is GigaEmbeddings' `Instruct: …\\nQuery: `. A symmetric
+    task has no documents: both of its sides get the query's words.
+    """
 
     query: str = ""
     document: str = ""
+    instruct: str = Field("", description="description of the task; stands for query: Instruct: …\\nQuery: ")
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> Prompt:
+        if self.instruct and (self.query or self.document):
+            raise ValueError("instruct stands alone: queries get it, documents get nothing")
+        return self
+
+    def words(self, *, of_query: bool) -> str:
+        """What precedes a query, or a document."""
+        if self.instruct:
+            return f"Instruct: {self.instruct}\nQuery: " if of_query else ""
+        return self.query if of_query else self.document
 
 
 class LatentConfig(Section):
@@ -57,7 +75,9 @@ class ModelConfig(Section):
     revision: str | None = Field(None, description="revision of a hub model; pinned by preflight when empty")
     architecture: str = Field("modernbert", description="transformers model_type for training from scratch")
     settings: dict[str, Any] = Field(
-        {}, description="values of the architecture's own config (hidden_size, num_hidden_layers, …)"
+        {},
+        description="values of the architecture's own config (hidden_size, num_hidden_layers, …); beside a "
+        "base only what `embedline plan` counts with until the base is at hand",
     )
     vocabulary: int = Field(16_384, ge=64, multiple_of=64, description="tokenizer size when from scratch")
     lowercase: bool = Field(True, description="the tokenizer made from scratch folds case and ё to е")

@@ -12,11 +12,18 @@ from embedline.config.base import Section
 class ExportConfig(Section):
     """ONNX fp32 and int8, with a measured parity."""
 
-    opset: int = Field(18, ge=17, le=23)
+    # Opset 23 has an operator for rotary positions, which onnxruntime 1.31 runs only one text at a time.
+    opset: int = Field(18, ge=17, le=22)
     int8: bool = True
     parity_texts: int = Field(64, ge=4, description="texts the exported models are compared on")
     min_cosine_fp32: float = Field(0.9999, gt=0, le=1, description="worst cosine to torch that passes")
     min_cosine_int8: float = Field(0.95, gt=0, le=1)
+    min_token_cosine_fp32: float = Field(0.9999, gt=0, le=1, description="of any token's vector")
+    min_token_cosine_int8: float = Field(0.8, gt=0, le=1)
+    max_lexical_difference_fp32: float = Field(
+        0.001, ge=0, description="of any term's weight, as a share of the largest weight"
+    )
+    max_lexical_difference_int8: float = Field(0.2, ge=0)
 
 
 class EvaluateConfig(Section):
@@ -32,6 +39,10 @@ class EvaluateConfig(Section):
     onnx_sets: list[str] = Field([], description="sets also scored through ONNX; none when empty")
     bootstrap: int = Field(1000, ge=0, description="resamples of a confidence interval")
     batch_tokens: int = Field(8192, ge=64)
+    needle_depths: list[int] = Field(
+        [], description="tokens before the fact that a question asks for, in made-up long documents"
+    )
+    needle_documents: int = Field(32, ge=2, le=500, description="documents a depth; chance is 1 of them")
 
 
 class Rule(Section):
@@ -39,6 +50,9 @@ class Rule(Section):
 
     set: str = Field(description="evaluation set or mteb task; * is the mean of all retrieval sets")
     metric: str = Field("main", description="metric of that set; main is its own main score")
+    head: Literal["dense", "lexical", "multi_vector", "hybrid"] = Field(
+        "dense", description="of the candidate and of what it is compared with"
+    )
     min: float | None = None
     against: Literal["base", "champion", "bm25", "untrained"] | None = None
     max_drop: float | None = Field(None, description="points (0..1) it may lose against the other")

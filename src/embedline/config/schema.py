@@ -5,9 +5,10 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from embedline.config.base import Section
-from embedline.config.data import CleanConfig, DataConfig
+from embedline.config.data import SYMMETRIC, CleanConfig, DataConfig
 from embedline.config.model import ModelConfig, Prompt, PruneConfig, TeacherConfig
 from embedline.config.outcome import EvaluateConfig, ExportConfig, GateConfig, PromoteConfig, TrackingConfig
+from embedline.config.refusals import refused
 from embedline.config.training import ContrastiveConfig, MineConfig, PretrainConfig, RuntimeConfig
 
 
@@ -21,7 +22,9 @@ class RunConfig(Section):
     clean: CleanConfig = CleanConfig()
     model: ModelConfig = ModelConfig()
     prompts: dict[str, Prompt] = Field(
-        {}, description="by task or source name, then by task type; `default` for the rest"
+        {},
+        description="by task or source name, then by task type; `default` for the rest. Both sides of sts, "
+        "bitext, classification and clustering get `query`",
     )
     teacher: TeacherConfig | None = None
     prune: PruneConfig = PruneConfig()
@@ -38,22 +41,12 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> RunConfig:
-        if self.model.base is None and self.prune.when == "before":
-            raise ValueError(
-                "prune.when: before needs model.base; a model from scratch has no layers to drop"
-            )
-        width = self.model.settings.get("hidden_size")
-        for dim in self.model.dims:
-            if width is not None and dim > width:
-                raise ValueError(f"model.dims: {dim} is larger than the model's width {width}")
-        for stage in ("unsupervised", "supervised"):
-            config: ContrastiveConfig = getattr(self, stage)
-            if not config.in_batch_negatives and config.negatives == 0:
-                raise ValueError(f"{stage}: in_batch_negatives: false needs negatives: 1 or more")
-            if config.symmetric and not config.in_batch_negatives:
-                raise ValueError(f"{stage}: symmetric: true needs in_batch_negatives: true")
-            if config.matryoshka_weights and len(config.matryoshka_weights) != len(self.model.dims):
-                raise ValueError(f"{stage}.matryoshka_weights: one weight for each of model.dims")
-        if not self.evaluate.score_base and any(rule.against == "base" for rule in self.gate.rules):
-            raise ValueError("gate.rules: a rule against the base needs evaluate.score_base: true")
+        problems = list(refused(self))
+        if problems:
+            raise ValueError("; ".join(problems))
+        for name, prompt in self.prompts.items():
+            if name in {"query", "document"}:
+                raise ValueError(f"prompts.{name}: is a side; write default: {{{name}: …}}")
+            if name in SYMMETRIC and prompt.document not in {"", prompt.query}:
+                raise ValueError(f"prompts.{name}.document: both sides of a symmetric task get `query`")
         return self

@@ -185,7 +185,8 @@ class _Teacher:
         queries: list[str] = []
         positives: list[str] = []
         for index, row in enumerate(read_rows(staged)):
-            if rules[index] is None and row["language"] in self.languages:
+            # A scored pair claims no answer that the teacher could miss.
+            if rules[index] is None and row["score"] is None and row["language"] in self.languages:
                 owners += [index] * len(row["positives"])
                 queries += [row["query"]] * len(row["positives"])
                 positives += row["positives"]

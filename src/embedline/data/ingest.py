@@ -129,7 +129,8 @@ def _take(
             counts.left_out += 1  # a pair that its source rates low is no positive, and no fault either
         else:
             counts.accepted += 1
-            writer.write(row)
+            # Where the score chose the rows, those left are positives, and no longer pairs to be ranked.
+            writer.write(row if min_score is None else {**row, "score": None})
     _judge(counts, first)
 
 

@@ -21,6 +21,7 @@ COLUMNS = (
     "onnx-int8",
 )
 STAGES = COLUMNS[:7]
+HEADS = ("dense", "lexical", "multi_vector", "hybrid")
 BENCHMARK = "MTEB(rus, v1.1)"  # the set that the mean of its tasks stands under
 
 
@@ -30,11 +31,16 @@ def column(row: Row) -> str:
     return runtime if runtime.startswith("onnx") else str(row["model"])
 
 
+def is_dense(row: Row) -> bool:
+    """Whether a row is about the vector that every model has, not about another head."""
+    return (row.get("head") or "dense") == "dense"
+
+
 def full_width(rows: Iterable[Row]) -> list[Row]:
-    """Main scores at each model's full width."""
+    """Main scores of the dense head at each model's full width."""
     best: dict[tuple[str, str, str], Row] = {}
     for row in rows:
-        if row.get("main"):
+        if row.get("main") and is_dense(row):
             key = column(row), str(row["set"]), str(row["metric"])
             if key not in best or (row.get("dim") or 0) > (best[key].get("dim") or 0):
                 best[key] = row
@@ -73,19 +79,35 @@ def dims_table(rows: Iterable[Row], model: str = "candidate") -> dict[str, dict[
     """Set → dim → main score of one model: what cutting its vectors costs. Only sets with several dims."""
     table: dict[str, dict[int, Row]] = {}
     for row in rows:
-        if row.get("main") and row["model"] == model and column(row) == model:
+        if row.get("main") and is_dense(row) and row["model"] == model and column(row) == model:
             table.setdefault(str(row["set"]), {})[int(row.get("dim") or 0)] = row
     return {name: dict(sorted(dims.items(), reverse=True)) for name, dims in table.items() if len(dims) > 1}
 
 
+def heads_table(rows: Sequence[Row], model: str = "candidate") -> dict[str, dict[str, Row]]:
+    """Set → head → main score of one model at full width; only sets on which several heads were scored."""
+    table = {key[0]: {"dense": cells[model]} for key, cells in main_table(rows).items() if model in cells}
+    for row in rows:
+        if row.get("main") and not is_dense(row) and row["model"] == model and column(row) == model:
+            table.setdefault(str(row["set"]), {})[str(row["head"])] = row
+    return {name: heads for name, heads in table.items() if len(heads) > 1}
+
+
 def markdown(rows: Sequence[Row]) -> str:
-    """Main scores, rows sets, columns models."""
+    """Main scores, rows sets, columns models; then the candidate's by head, if it has several."""
     table = main_table(rows)
     names = columns_of(table)
     lines = [f"| set | metric | {' | '.join(names)} |", f"|---|---|{'---:|' * len(names)}"]
     for (name, metric), cells in table.items():
         values = [f"{cells[c]['value']:.3f}" if c in cells else "" for c in names]
         lines.append(f"| {name} | {metric} | {' | '.join(values)} |")
+    by_head = heads_table(rows)
+    if by_head:
+        heads = [head for head in HEADS if any(head in cells for cells in by_head.values())]
+        lines += ["", f"| candidate | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
+        for name, cells in by_head.items():
+            values = [f"{cells[h]['value']:.3f}" if h in cells else "" for h in heads]
+            lines.append(f"| {name} | {' | '.join(values)} |")
     return "\n".join(lines)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -18,15 +18,16 @@ from embedline.evaluation.metrics import (
     spearman,
 )
 from embedline.evaluation.sets import (
-    LONG_QUERIES,
-    SYMMETRIC,
     EvaluationSet,
     Scores,
     read_pairs,
     read_retrieval,
     score_row,
 )
-from embedline.models.prompts import PromptTable
+from embedline.models.prompts import PromptTable, is_long
+
+if TYPE_CHECKING:
+    from embedline.models.head_vectors import HeadVectors
 
 
 class Encoder(Protocol):
@@ -44,6 +45,8 @@ class Subject:
     Args:
         model, digest, runtime: as they stand in its score rows.
         dims: widths to score, from one encoding; the full width is added.
+        heads: that the model has; those beside dense need an encoder with `encode_heads`.
+        hybrid: weight of each head in the hybrid score.
     """
 
     model: str
@@ -55,6 +58,8 @@ class Subject:
     dims: tuple[int, ...] = ()
     runtime: str = "torch"
     batch_tokens: int = 8192
+    heads: tuple[str, ...] = ("dense",)
+    hybrid: Mapping[str, float] = field(default_factory=dict)
     _known: dict[tuple[str, int], tuple[dict[str, int], list[np.ndarray]]] = field(default_factory=dict)
 
     @property
@@ -67,12 +72,26 @@ class Subject:
         places, blocks = self._known.setdefault((prompt, max_length), ({}, []))
         new = [text for text in dict.fromkeys(texts) if text not in places]
         if new:
-            encoded = self.encoder.encode(
-                new, prompt=prompt, max_length=max_length, batch_tokens=self.batch_tokens
-            )
-            places.update(zip(new, range(len(places), len(places) + len(new)), strict=True))
-            blocks[:] = [np.concatenate([*blocks, unit(np.asarray(encoded, np.float32))])]
+            how: Any = {"prompt": prompt, "max_length": max_length, "batch_tokens": self.batch_tokens}
+            self._keep(new, self.encoder.encode(new, **how), prompt, max_length)
+        blocks[:] = [np.concatenate(blocks)] if len(blocks) > 1 else blocks
         return blocks[0][[places[text] for text in texts]] if blocks else np.zeros((0, 0), np.float32)
+
+    def head_vectors(self, texts: Sequence[str], prompt: str, max_length: int) -> HeadVectors:
+        """What all heads give for `texts`; of this only the dense vectors are kept for `vectors`."""
+        encoder: Any = self.encoder
+        found: HeadVectors = encoder.encode_heads(
+            texts, prompt=prompt, max_length=max_length, batch_tokens=self.batch_tokens
+        )
+        self._keep(texts, found.dense, prompt, max_length)
+        return found
+
+    def _keep(self, texts: Sequence[str], vectors: np.ndarray, prompt: str, max_length: int) -> None:
+        places, blocks = self._known.setdefault((prompt, max_length), ({}, []))
+        fresh = {text: i for i, text in enumerate(texts) if text not in places}
+        if fresh:
+            places.update(zip(fresh, range(len(places), len(places) + len(fresh)), strict=True))
+            blocks.append(unit(np.asarray(vectors, np.float32)[list(fresh.values())]))
 
 
 def unit(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
@@ -89,12 +108,15 @@ def score_subject(
     """Score one model on every set and dim, with 95 % confidence intervals over queries or pairs."""
     scores = Scores()
     for evaluation_set in sets:
+        identity = _identity(subject.model, subject.digest, evaluation_set, revision)
+        identity |= {"runtime": subject.runtime, "prompt": _describe(*_prompts(subject, evaluation_set))}
+        by_head = []
+        if evaluation_set.kind == "retrieval" and len(subject.heads) > 1:
+            by_head = _other_heads(subject, evaluation_set, resamples)  # first: it gives the dense vectors
         scorer = {"retrieval": _retrieval, "bitext": _bitext}.get(evaluation_set.kind, _pairs)
-        for dim, result in scorer(subject, evaluation_set, resamples):
-            identity = _identity(subject.model, subject.digest, evaluation_set, revision)
-            identity |= {"dim": dim, "runtime": subject.runtime, "head": "dense"}
-            identity["prompt"] = _describe(*_prompts(subject, evaluation_set))
-            scores.add(result.as_scores(identity))
+        dense = [("dense", dim, result) for dim, result in scorer(subject, evaluation_set, resamples)]
+        for head, dim, result in [*dense, *by_head]:
+            scores.add(result.as_scores({**identity, "dim": dim, "head": head}))
     return scores
 
 
@@ -134,7 +156,7 @@ class _Result:
             )
             for name, (value, between) in self.metrics.items()
         ]
-        shared = {key: identity[key] for key in ("model", "set", "dim", "runtime")}
+        shared = {key: identity[key] for key in ("model", "set", "dim", "runtime", "head")}
         values = zip(self.query_ids, self.per_query.tolist(), strict=True)
         return Scores(rows, [{**shared, "query_id": query, "value": value} for query, value in values])
 
@@ -144,7 +166,7 @@ def _retrieval(subject: Subject, of: EvaluationSet, resamples: int) -> list[tupl
 
     data = read_retrieval(of.folder)
     query_prompt, document_prompt = _prompts(subject, of)
-    length = subject.document_length if of.task_type in LONG_QUERIES else subject.query_length
+    length = _query_length(subject, of)
     queries = subject.vectors(data.queries, query_prompt, length)
     documents = subject.vectors(data.documents, document_prompt, subject.document_length)
     results = []
@@ -153,6 +175,30 @@ def _retrieval(subject: Subject, of: EvaluationSet, resamples: int) -> list[tupl
         metrics = ranking_metrics(ranking, data.relevant)
         results.append((dim, _of_means(metrics, "ndcg@10", data.query_ids, resamples)))
     return results
+
+
+def _other_heads(subject: Subject, of: EvaluationSet, resamples: int) -> list[tuple[str, int, _Result]]:
+    """Metrics of the heads beside dense, and of hybrid; with the width of the vectors compared, or 0."""
+    from embedline.evaluation.heads import DOCUMENTS, rank_by_head
+
+    data = read_retrieval(of.folder)
+    query_prompt, document_prompt = _prompts(subject, of)
+    queries = subject.head_vectors(data.queries, query_prompt, _query_length(subject, of))
+    documents = (
+        subject.head_vectors(data.documents[at : at + DOCUMENTS], document_prompt, subject.document_length)
+        for at in range(0, len(data.documents), DOCUMENTS)
+    )
+    width = max((tokens.shape[1] for tokens in queries.tokens or []), default=0)
+    results = []
+    for head, ranking in rank_by_head(queries, documents, subject.hybrid, DEPTH).items():
+        metrics = ranking_metrics(ranking, data.relevant)
+        dim = width if head == "multi_vector" else 0
+        results.append((head, dim, _of_means(metrics, "ndcg@10", data.query_ids, resamples)))
+    return results
+
+
+def _query_length(subject: Subject, of: EvaluationSet) -> int:
+    return subject.document_length if is_long("query", of.task_type) else subject.query_length
 
 
 def _bitext(subject: Subject, of: EvaluationSet, resamples: int) -> list[tuple[int, _Result]]:
@@ -222,9 +268,8 @@ def _dims(subject: Subject, vectors: np.ndarray) -> list[int]:
 
 
 def _prompts(subject: Subject, of: EvaluationSet) -> tuple[str, str]:
-    symmetric = of.task_type in SYMMETRIC or of.kind != "retrieval"
     query = subject.prompts.prompt("query", name=of.name, task_type=of.task_type)
-    if symmetric:
+    if of.kind != "retrieval":  # pairs are not told apart, whatever their task type
         return query, query
     return query, subject.prompts.prompt("document", name=of.name, task_type=of.task_type)
 

@@ -9,21 +9,7 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from embedline.evaluation.local import Subject
-from embedline.evaluation.sets import SYMMETRIC
-
-# What mteb calls a task's type, in the words of the prompt table.
-TASK_TYPES = {
-    "Retrieval": "short-long",
-    "Reranking": "short-long",
-    "InstructionRetrieval": "short-long",
-    "STS": "sts",
-    "PairClassification": "sts",
-    "Summarization": "sts",
-    "BitextMining": "bitext",
-    "Classification": "classification",
-    "MultilabelClassification": "classification",
-    "Clustering": "clustering",
-}
+from embedline.models.prompts import MTEB_TYPES, Side, is_long
 
 
 class MtebEncoder(AbsEncoder):  # type: ignore[misc]
@@ -59,12 +45,8 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
 
     def asked(self, task_metadata: Any, prompt_type: Any) -> tuple[str, int]:
         """Prompt and length for one side of a task."""
-        kind = TASK_TYPES.get(task_metadata.type, "")
-        side = "document" if getattr(prompt_type, "value", None) == "document" else "query"
-        short = side == "query" and kind == "short-long"
-        prompt = self.subject.prompts.prompt(
-            "query" if kind in SYMMETRIC or side == "query" else "document",
-            name=task_metadata.name,
-            task_type=kind,
-        )
-        return prompt, self.subject.query_length if short else self.subject.document_length
+        kind = MTEB_TYPES.get(task_metadata.type, "")
+        side: Side = "document" if getattr(prompt_type, "value", None) == "document" else "query"
+        prompt = self.subject.prompts.prompt(side, name=task_metadata.name, task_type=kind)
+        long = not kind or is_long(side, kind)  # a type that we do not know may hold texts of any length
+        return prompt, self.subject.document_length if long else self.subject.query_length

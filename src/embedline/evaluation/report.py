@@ -10,7 +10,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from embedline.evaluation.charts import bar_chart, line_chart
-from embedline.evaluation.compare import columns_of, dims_table, main_table, stage_comparison
+from embedline.evaluation.compare import (
+    HEADS,
+    columns_of,
+    dims_table,
+    heads_table,
+    main_table,
+    stage_comparison,
+)
 from embedline.evaluation.labels import LABELS, label
 
 Json = Mapping[str, Any]
@@ -46,6 +53,7 @@ def render_report(data: ReportData) -> str:
     """The page."""
     table = main_table(data.scores)
     dims = dims_table(data.scores)
+    by_head = heads_table(data.scores)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
@@ -60,6 +68,8 @@ def render_report(data: ReportData) -> str:
         stages=_stages(data),
         dims=dims,
         widths=sorted({dim for cells in dims.values() for dim in cells}, reverse=True),
+        by_head=by_head,
+        heads=[head for head in HEADS if any(head in cells for cells in by_head.values())],
         funnel=[_funnel(name, sources) for name, sources in data.funnel.items() if sources],
         curves=[(name, line_chart(points)) for name, points in data.curves.items() if points],
     )

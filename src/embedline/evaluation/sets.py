@@ -14,10 +14,6 @@ import pyarrow.parquet as pq
 from embedline.errors import InputError
 
 KINDS = ("retrieval", "sts", "pairs", "bitext")
-# Texts of one nature on both sides: both get the query's prompt, as mteb and the E5 and Nomic papers do.
-SYMMETRIC = frozenset({"sts", "bitext", "classification", "clustering"})
-# Task types whose query is a whole text: it is cut where documents are.
-LONG_QUERIES = frozenset({"long-short", "long-long"})
 
 
 @dataclass(frozen=True)

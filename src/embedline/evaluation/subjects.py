@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from embedline.evaluation.local import Subject
 from embedline.models.embedder import Embedder
+from embedline.models.head_vectors import HeadVectors, encode_heads
 from embedline.models.prompts import PromptTable
 
 
@@ -25,6 +27,16 @@ class TorchEncoder:
             texts, prompt=prompt, max_length=max_length, batch_tokens=batch_tokens, bf16=self.bf16
         )
 
+    def encode_heads(
+        self, texts: Sequence[str], *, prompt: str, max_length: int, batch_tokens: int
+    ) -> HeadVectors:
+        how = {"prompt": prompt, "max_length": max_length, "batch_tokens": batch_tokens, "bf16": self.bf16}
+        return encode_heads(self.embedder, texts, **how)  # type: ignore[arg-type]
+
+    def count_tokens(self, text: str) -> int:
+        """Of a text, without special tokens."""
+        return len(self.embedder.tokenizer(text, add_special_tokens=False)["input_ids"])
+
 
 def torch_subject(
     model: str,
@@ -35,17 +47,25 @@ def torch_subject(
     untrained: bool = False,
     prompts: PromptTable | None = None,
     batch_tokens: int = 8192,
+    attention: str = "auto",
+    trust_remote_code: bool = False,
 ) -> Subject:
-    """A model folder, ours or an outside one.
+    """A model folder, ours or an outside one; on the GPU where there is one.
 
     Args:
         untrained: its architecture with random weights instead.
         prompts: for an outside model, which says nothing about prompts; its own when None.
+        attention, trust_remote_code: as for `load_embedder`.
     """
     from embedline.evaluation.untrained import untrained_twin
     from embedline.models.folder import load_embedder
 
-    embedder = (untrained_twin if untrained else load_embedder)(folder)
+    if untrained:
+        embedder = untrained_twin(folder, attention=attention)
+    else:
+        embedder = load_embedder(folder, attention=attention, trust_remote_code=trust_remote_code)
+    if torch.cuda.is_available():
+        embedder.to("cuda")
     spec = embedder.spec
     return Subject(
         model,
@@ -56,6 +76,8 @@ def torch_subject(
         document_length=spec.document_length,
         dims=spec.dims,
         batch_tokens=batch_tokens,
+        heads=spec.heads,
+        hybrid=spec.hybrid.model_dump(),
     )
 
 
@@ -81,4 +103,6 @@ def onnx_subject(
         document_length=exported.document_length,
         runtime=runtime,
         batch_tokens=batch_tokens,
+        heads=exported.heads,
+        hybrid=exported.hybrid,
     )

@@ -19,6 +19,7 @@ _SCHEMA = pa.schema(
         ("set", pa.string()),
         ("dim", pa.int64()),
         ("runtime", pa.string()),
+        ("head", pa.string()),
         ("query_id", pa.string()),
         ("value", pa.float64()),
     ]
@@ -36,9 +37,9 @@ def read_rows(folder: Path) -> list[dict[str, Any]]:
     return read_jsonl(folder / ROWS)
 
 
-def read_per_query(folder: Path, *, model: str, shown: Collection[tuple[str, int]]) -> pa.Table:
-    """Per-query values of the (set, dim) in `shown`, under the name `model`."""
+def read_per_query(folder: Path, *, model: str, shown: Collection[tuple[str, int, str]]) -> pa.Table:
+    """Per-query values of the (set, dim, head) in `shown`, under the name `model`."""
     table = pq.read_table(folder / PER_QUERY)
-    keys = zip(table["set"].to_pylist(), table["dim"].to_pylist(), strict=True)
+    keys = zip(*(table[name].to_pylist() for name in ("set", "dim", "head")), strict=True)
     kept = table.filter(pa.array([key in shown for key in keys], pa.bool_()))
     return kept.set_column(0, "model", pa.array([model] * kept.num_rows, pa.string()))

@@ -6,26 +6,30 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
 
 
-def untrained_twin(folder: Path, seed: int = 0) -> Embedder:
+def untrained_twin(folder: Path, seed: int = 0, *, attention: str = "auto") -> Embedder:
     """A model of `folder`'s architecture and tokenizer with fresh weights."""
     import torch
-    from transformers import AutoModel, PreTrainedModel
 
     from embedline.models.embedder import Embedder
     from embedline.models.folder import load_embedder
+    from embedline.models.rope import apply_dynamic_ntk, has_dynamic_ntk
 
-    trained = load_embedder(folder)
+    trained = load_embedder(folder, attention=attention)
     torch.manual_seed(seed)
-    config = trained.backbone.config
-    backbone: PreTrainedModel = AutoModel.from_config(  # type: ignore[no-untyped-call]
-        config, attn_implementation="sdpa", dtype=torch.float32
+    kind: Any = type(trained.backbone)
+    backbone = kind._from_config(
+        trained.backbone.config,
+        attn_implementation=trained.backbone.config._attn_implementation,
+        dtype=torch.float32,
     )
+    if has_dynamic_ntk(backbone.config):
+        apply_dynamic_ntk(backbone)
     return Embedder(backbone, trained.tokenizer, replace(trained.spec))
 
 

@@ -1,4 +1,4 @@
-"""One ONNX graph from token ids to the normalised sentence embedding."""
+"""One ONNX graph from token ids to what every head of the model gives."""
 
 from __future__ import annotations
 
@@ -15,30 +15,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedline.errors import InputError
-from embedline.export.runtime import CARD, MODEL, OUTPUT, TOKENIZER
+from embedline.export.runtime import CARD, MODEL, OUTPUTS, TOKENIZER
 from embedline.models.embedder import Embedder
 
 # protobuf refuses messages of 2 GiB; the graph itself needs a little room beside the weights.
 _SINGLE_FILE_BYTES = 2_000_000_000
 
 
-class SentenceGraph(nn.Module):
-    """What is exported: ids and mask (B × T) to unit vectors in fp32 (B × D)."""
+class HeadsGraph(nn.Module):
+    """What is exported: ids and mask (B × T) to unit vectors in fp32 (B × D), then the other heads it has."""
 
     def __init__(self, embedder: Embedder) -> None:
         super().__init__()
         self.embedder = embedder
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return F.normalize(self.embedder(input_ids, attention_mask).float(), dim=-1)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        found = self.embedder.represent(input_ids, attention_mask)
+        others = (part.float() for part in (found.lexical, found.tokens) if part is not None)
+        return F.normalize(found.dense.float(), dim=-1), *others
 
 
 def export_onnx(embedder: Embedder, folder: Path, opset: int, *, index_version: str = "") -> Path:
     """Write `model.onnx`, the tokenizer and `embedline.json` into `folder`; returns the graph's path.
 
-    Inputs `input_ids` and `attention_mask` are int64 (batch × sequence), both dynamic; the output
-    `sentence_embedding` is float32 (batch × width). One file, except above 2 GB: then the weights lie beside
-    it in `model.onnx.data`.
+    Inputs `input_ids` and `attention_mask` are int64 (batch × sequence), both dynamic. Outputs are float32:
+    `sentence_embedding` (batch × width), and of the heads that the model has `lexical_weights` (batch ×
+    sequence) and `token_vectors` (batch × sequence × width of a token vector), in that order. One file,
+    except above 2 GB: then the weights lie beside it in `model.onnx.data`.
 
     Args:
         index_version: of the model folder that this is an export of; an index records and compares it.
@@ -53,18 +56,19 @@ def export_onnx(embedder: Embedder, folder: Path, opset: int, *, index_version: 
     _write_card(embedder, folder, index_version)
     example = embedder.pad([[1] * 6, [1] * 3])  # no dimension is 1, which would be taken for a constant
     dynamic = {0: "batch", 1: "sequence"}
+    heads = ["dense", *embedder.heads]
     weights = sum(p.numel() * 4 for p in embedder.parameters())
     was_training = embedder.training
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                SentenceGraph(embedder).eval(),
+                HeadsGraph(embedder).eval(),
                 (example["input_ids"], example["attention_mask"]),
                 dynamo=True,
                 opset_version=opset,
                 dynamic_shapes={"input_ids": dynamic, "attention_mask": dynamic},
                 input_names=["input_ids", "attention_mask"],
-                output_names=[OUTPUT],
+                output_names=[OUTPUTS[head] for head in OUTPUTS if head in heads],
                 verbose=False,
             )
             assert program is not None  # only without dynamo
@@ -79,7 +83,8 @@ def _write_card(embedder: Embedder, folder: Path, index_version: str) -> None:
     card: dict[str, Any] = {
         "format": 1,
         "pooling": spec.pooling,
-        "heads": ["dense"],
+        "heads": ["dense", *embedder.heads],
+        "hybrid": spec.hybrid.model_dump(),
         "width": embedder.width,
         "dims": list(spec.dims),
         "query_length": spec.query_length,

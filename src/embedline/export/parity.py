@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from embedline.errors import StepError
 from embedline.export.runtime import MODEL, OnnxEmbedder, Variant, truncate
 from embedline.models.embedder import Embedder
+from embedline.models.head_vectors import HeadVectors, encode_heads
 
 # What real texts seldom hold and exports get wrong: next to nothing, odd characters, two languages.
 PROBES = (
@@ -30,10 +31,38 @@ LATENCY_TEXTS = 12
 
 
 @dataclass(frozen=True)
-class VariantParity:
-    """One exported model against torch fp32.
+class HeadParity:
+    """One head of one exported model against torch fp32.
 
     Args:
+        measure: worst_cosine (dense: over texts; multi_vector: over real tokens) or worst_difference
+            (lexical: of any term's weight, as a share of the largest weight in all texts).
+        threshold: of `value`; a cosine is at least that, a difference at most.
+    """
+
+    measure: str
+    value: float
+    threshold: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class HeadLimits:
+    """What the heads beside the dense one may differ by: see `HeadParity`."""
+
+    token_cosine: float
+    lexical_difference: float
+
+
+LIMITS: dict[Variant, HeadLimits] = {"fp32": HeadLimits(0.9999, 0.001), "int8": HeadLimits(0.8, 0.2)}
+
+
+@dataclass(frozen=True)
+class VariantParity:
+    """One exported model against torch fp32; the numbers are the dense head's, where no head is named.
+
+    Args:
+        heads: one entry for every head of the model; `passed` covers them all.
         worst_cosine_by_dim: the worst cosine after cutting to each Matryoshka dim.
         top1, top10: share of neighbours that a search among the texts has in common with torch.
         text_ms: median milliseconds for one text alone.
@@ -53,6 +82,7 @@ class VariantParity:
     torch_tokens_per_s: float
     threshold: float
     passed: bool
+    heads: dict[str, HeadParity] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,6 +107,7 @@ def measure_parity(
     texts: Sequence[str],
     *,
     min_cosine: Mapping[Variant, float],
+    limits: Mapping[Variant, HeadLimits] | None = None,
     batch_tokens: int = 8192,
 ) -> Parity:
     """Compare each variant in `min_cosine` with `embedder` on `texts`, on probes, and on one long text.
@@ -85,6 +116,7 @@ def measure_parity(
 
     Args:
         min_cosine: the worst cosine that passes, by variant.
+        limits: of the other heads, by variant; LIMITS where a variant is not named.
 
     Raises:
         StepError: a model gives a vector that is not finite; the text is named.
@@ -93,13 +125,15 @@ def measure_parity(
     long = " ".join([*texts, *PROBES] * 2) + " слово word" * length
     texts = [*texts, *PROBES, long]
     tokens = sum(map(len, embedder.tokenize(texts, max_length=length)))
-    reference = embedder.encode(texts, max_length=length, batch_tokens=batch_tokens)
-    _require_finite(reference, texts, "the torch model")
+    expected = encode_heads(embedder, texts, max_length=length, batch_tokens=batch_tokens)
+    reference = expected.dense
+    _require_finite(expected, texts, "the torch model")
     variants: dict[str, VariantParity] = {}
     for variant, threshold in min_cosine.items():
         runtime = OnnxEmbedder(onnx_folder, variant, threads=torch.get_num_threads())
-        found = runtime.encode(texts, max_length=length, batch_tokens=batch_tokens)
-        _require_finite(found, texts, MODEL[variant])
+        given = runtime.encode_heads(texts, max_length=length, batch_tokens=batch_tokens)
+        found = given.dense
+        _require_finite(given, texts, MODEL[variant])
         slow, fast = _seconds(
             lambda: embedder.encode(texts, max_length=length, batch_tokens=batch_tokens),
             lambda runtime=runtime: runtime.encode(texts, max_length=length, batch_tokens=batch_tokens),  # type: ignore[misc]
@@ -114,6 +148,8 @@ def measure_parity(
         ]
         cosines = _cosines(reference, found)
         weights = [f for f in onnx_folder.iterdir() if f.name.startswith(MODEL[variant])]
+        heads = {"dense": _at_least(float(cosines.min()), threshold)}
+        heads |= _other_heads(expected, given, {**LIMITS, **(limits or {})}[variant])
         variants[variant] = VariantParity(
             worst_cosine=float(cosines.min()),
             mean_cosine=float(cosines.mean()),
@@ -130,9 +166,34 @@ def measure_parity(
             torch_text_ms=1000 * median(torch_s for torch_s, _ in timings),
             torch_tokens_per_s=tokens / slow,
             threshold=threshold,
-            passed=bool(cosines.min() >= threshold),
+            passed=all(head.passed for head in heads.values()),
+            heads=heads,
         )
     return Parity(len(texts), variants)
+
+
+def _other_heads(expected: HeadVectors, given: HeadVectors, limits: HeadLimits) -> dict[str, HeadParity]:
+    heads = {}
+    if expected.lexical is not None and given.lexical is not None:
+        largest = max((weight for terms in expected.lexical for weight in terms.values()), default=1.0)
+        difference = max(
+            (
+                abs(ours.get(term, 0.0) - theirs.get(term, 0.0))
+                for ours, theirs in zip(expected.lexical, given.lexical, strict=True)
+                for term in ours.keys() | theirs.keys()
+            ),
+            default=0.0,
+        )
+        share, allowed = difference / largest, limits.lexical_difference
+        heads["lexical"] = HeadParity("worst_difference", share, allowed, share <= allowed)
+    if expected.tokens is not None and given.tokens is not None:
+        cosines = _cosines(np.concatenate(expected.tokens), np.concatenate(given.tokens))
+        heads["multi_vector"] = _at_least(float(cosines.min(initial=1.0)), limits.token_cosine)
+    return heads
+
+
+def _at_least(cosine: float, threshold: float) -> HeadParity:
+    return HeadParity("worst_cosine", cosine, threshold, cosine >= threshold)
 
 
 def neighbour_overlap(first_ND: np.ndarray, second_ND: np.ndarray, k: int) -> float:
@@ -167,7 +228,9 @@ def _seconds(first: Callable[[], object], second: Callable[[], object]) -> tuple
     return best[0], best[1]
 
 
-def _require_finite(vectors_ND: np.ndarray, texts: Sequence[str], model: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(vectors_ND).all(axis=1))
-    if len(bad):
-        raise StepError(f"{model} gives a vector that is not finite for {texts[bad[0]][:80]!r}.")
+def _require_finite(vectors: HeadVectors, texts: Sequence[str], model: str) -> None:
+    for i, text in enumerate(texts):
+        terms = list(vectors.lexical[i].values()) if vectors.lexical is not None else []
+        tokens = vectors.tokens[i] if vectors.tokens is not None else np.zeros(0)
+        if not all(np.isfinite(part).all() for part in (vectors.dense[i], np.array(terms), tokens)):
+            raise StepError(f"{model} gives a vector that is not finite for {text[:80]!r}.")

@@ -13,17 +13,20 @@ from tokenizers import Tokenizer
 
 from embedline.errors import InputError
 from embedline.models.batching import token_batches
+from embedline.models.head_vectors import Heads, HeadVectors, collect_heads
 from embedline.models.prompts import PromptTable
 
 Variant = Literal["fp32", "int8"]
 MODEL: dict[Variant, str] = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
 TOKENIZER = "tokenizer.json"
 CARD = "embedline.json"
-OUTPUT = "sentence_embedding"
+OUTPUTS = {"dense": "sentence_embedding", "lexical": "lexical_weights", "multi_vector": "token_vectors"}
 
 
 class OnnxEmbedder:
-    """Texts in, unit vectors out, as `models.embedder.Embedder.encode` gives them.
+    """Texts in, unit vectors out, as `models.embedder.Embedder.encode` gives them; `encode_heads`: all heads.
+
+    `heads` are those that the model has (dense among them), `hybrid` their weights in a hybrid score.
 
     Args:
         folder: as `export_onnx` writes it.
@@ -48,6 +51,8 @@ class OnnxEmbedder:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         self.width: int = card["width"]
         self.dims: tuple[int, ...] = tuple(card["dims"])
+        self.heads: tuple[str, ...] = tuple(card["heads"])
+        self.hybrid: dict[str, float] = card.get("hybrid", {"dense": 1.0})
         self.query_length: int = card["query_length"]
         self.document_length: int = card["document_length"]
         self.prompts = PromptTable.from_json(card["prompts"])
@@ -93,8 +98,27 @@ class OnnxEmbedder:
         ids = self.tokenize(texts, prompt=prompt, max_length=max_length or self.document_length)
         vectors = np.zeros((len(ids), self.width), dtype=np.float32)
         for rows in token_batches([len(row) for row in ids], batch_tokens):
-            vectors[rows] = self._session.run([OUTPUT], self._padded([ids[i] for i in rows]))[0]
+            vectors[rows] = self._session.run([OUTPUTS["dense"]], self._padded([ids[i] for i in rows]))[0]
         return vectors if dim is None else truncate(vectors, dim)
+
+    def encode_heads(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str = "",
+        max_length: int | None = None,
+        batch_tokens: int = 8192,
+    ) -> HeadVectors:
+        """What every head gives for `texts`, in their order; arguments as for `encode`."""
+        given = [head for head in OUTPUTS if head in self.heads]
+
+        def run(batch: list[list[int]]) -> Heads:
+            found = self._session.run([OUTPUTS[head] for head in given], self._padded(batch))
+            by_head = dict(zip(given, found, strict=True))
+            return by_head["dense"], by_head.get("lexical"), by_head.get("multi_vector")
+
+        ids = self.tokenize(texts, prompt=prompt, max_length=max_length or self.document_length)
+        return collect_heads(ids, run, width=self.width, heads=self.heads, batch_tokens=batch_tokens)
 
     def _padded(self, ids: list[list[int]]) -> dict[str, np.ndarray]:
         width = max(1, *map(len, ids))

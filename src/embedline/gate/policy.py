@@ -10,6 +10,7 @@ from typing import Any
 from embedline.config.outcome import Rule
 
 ALL_RETRIEVAL = "*"
+DENSE = "dense"
 TOLERANCE = 1e-9  # 0.51 - 0.01 is not 0.50 in binary; a drop of exactly the allowed size passes
 
 
@@ -24,13 +25,14 @@ class Reason:
 
 @dataclass(frozen=True)
 class Score:
-    """One score of one side: the full vector, dense head, torch (or no) runtime."""
+    """One score of one side: the full vector, torch (or no) runtime."""
 
     set: str
     kind: str
     metric: str
     main: bool
     value: float
+    head: str = DENSE
 
 
 class Side:
@@ -38,33 +40,36 @@ class Side:
 
     Args:
         name: candidate, champion, base, bm25, untrained.
-        rows: score rows of any models; only this model's full-width, dense, non-ONNX rows count.
+        rows: score rows of any models; only this model's full-width, non-ONNX rows count. What is asked
+            without naming a head is asked of the dense one.
     """
 
     def __init__(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         self.name = name
         own = [row for row in rows if row["model"] == name and _is_plain(row)]
-        width: dict[str, int] = {}
+        width: dict[tuple[str, str], int] = {}
         for row in own:
-            width[row["set"]] = max(width.get(row["set"], 0), _dim(row))
-        self.scores = [_score(row) for row in own if _dim(row) == width[row["set"]]]
+            width[_place(row)] = max(width.get(_place(row), 0), _dim(row))
+        self.scores = [_score(row) for row in own if _dim(row) == width[_place(row)]]
         self.digests = {str(row["digest"]) for row in own if row.get("digest")}
 
-    def find(self, set_: str, metric: str = "main") -> Score | None:
+    def find(self, set_: str, metric: str = "main", head: str = DENSE) -> Score | None:
         """The score of a set; of several rows for the same one, the lowest (or the one that is no number)."""
         found = [
-            s for s in self.scores if s.set == set_ and (s.main if metric == "main" else s.metric == metric)
+            s
+            for s in self.scores
+            if (s.set, s.head) == (set_, head) and (s.main if metric == "main" else s.metric == metric)
         ]
         return min(found, key=lambda s: s.value if math.isfinite(s.value) else -math.inf, default=None)
 
-    def sets(self, metric: str = "main", kind: str | None = None) -> set[str]:
+    def sets(self, metric: str = "main", kind: str | None = None, head: str = DENSE) -> set[str]:
         """The names of the sets (of one kind) that have a score in `metric`."""
         names = {s.set for s in self.scores if kind is None or s.kind == kind}
-        return {name for name in names if self.find(name, metric)}
+        return {name for name in names if self.find(name, metric, head)}
 
-    def mean(self, sets: Iterable[str], metric: str = "main") -> float:
+    def mean(self, sets: Iterable[str], metric: str = "main", head: str = DENSE) -> float:
         """The mean over `sets`, each of which has a score; not a number when one of them is none."""
-        values = [score.value for name in sorted(sets) if (score := self.find(name, metric))]
+        values = [score.value for name in sorted(sets) if (score := self.find(name, metric, head))]
         return math.fsum(values) / len(values)
 
 
@@ -113,7 +118,7 @@ def _at_least(label: str, rule: Rule, candidate: Side, bar: float) -> Reason:
         return Reason(
             label, False, f"The candidate has no score for {_what(rule, sets)}; {bar:.4f} is required."
         )
-    value = candidate.mean(sets, rule.metric)
+    value = candidate.mean(sets, rule.metric, rule.head)
     passed = math.isfinite(value) and value >= bar - TOLERANCE
     text = f"{_what(rule, sets)} of the candidate is {value:.4f}; at least {bar:.4f} is required."
     return Reason(label, passed, text)
@@ -127,18 +132,19 @@ def _against(label: str, rule: Rule, candidate: Side, other: Side, floor: float)
         common = "no score" if without else "no set in common"
         text = f"{missing[:1].upper()}{missing[1:]} {common} for {_what(rule, sets)}: nothing to compare."
         return Reason(label, False, text)
-    ours, theirs = candidate.mean(sets, rule.metric), other.mean(sets, rule.metric)
+    ours, theirs = (side.mean(sets, rule.metric, rule.head) for side in (candidate, other))
     return compare(label, _what(rule, sets), ours, theirs, other.name, floor)
 
 
 def _sets_asked(rule: Rule, side: Side) -> set[str]:
     if rule.set == ALL_RETRIEVAL:
-        return side.sets(rule.metric, "retrieval")
-    return {rule.set} & side.sets(rule.metric)
+        return side.sets(rule.metric, "retrieval", rule.head)
+    return {rule.set} & side.sets(rule.metric, head=rule.head)
 
 
 def _what(rule: Rule, sets: set[str]) -> str:
     metric = "main score" if rule.metric == "main" else rule.metric
+    metric += "" if rule.head == DENSE else f", {rule.head} head" if rule.head != "hybrid" else ", hybrid"
     if rule.set != ALL_RETRIEVAL:
         return f"{rule.set} ({metric})"
     count = f"{len(sets)} retrieval set{'s' if len(sets) > 1 else ''}" if sets else "any retrieval set"
@@ -146,8 +152,11 @@ def _what(rule: Rule, sets: set[str]) -> str:
 
 
 def _is_plain(row: Mapping[str, Any]) -> bool:
-    runtime, head = row.get("runtime") or "torch", row.get("head") or "dense"
-    return not str(runtime).startswith("onnx") and head == "dense"
+    return not str(row.get("runtime") or "torch").startswith("onnx")
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, str]:
+    return str(row["set"]), str(row.get("head") or DENSE)
 
 
 def _dim(row: Mapping[str, Any]) -> int:
@@ -157,4 +166,5 @@ def _dim(row: Mapping[str, Any]) -> int:
 def _score(row: Mapping[str, Any]) -> Score:
     value = row.get("value")
     number = math.nan if value is None else float(value)
-    return Score(row["set"], str(row.get("kind") or ""), row["metric"], bool(row.get("main")), number)
+    set_, head = _place(row)
+    return Score(set_, str(row.get("kind") or ""), row["metric"], bool(row.get("main")), number, head)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,58 +14,76 @@ from embedline.vectors.search import exact_search
 
 # texts, source name, task type, side → normalised vectors
 Encode = Callable[[list[str], str, str, str], np.ndarray]
+# source name, task type → the words before documents
+DocumentPrompt = Callable[[str, str], str]
 
 
 @dataclass
 class MinedSource:
     """The chosen negatives of one source's rows, in their order, and the pool that they index."""
 
-    pool: list[str]
-    negatives: list[list[Negative]]
+    pool: list[str] = field(default_factory=list)
+    negatives: list[list[Negative]] = field(default_factory=list)
     counts: MiningCounts = field(default_factory=MiningCounts)
 
 
 def mine_negatives(
-    sources: Mapping[str, SourceRecords], encode: Encode, config: MineConfig, *, seed: int
+    sources: Mapping[str, SourceRecords],
+    encode: Encode,
+    config: MineConfig,
+    *,
+    seed: int,
+    document_prompt: DocumentPrompt = lambda source, task_type: "",
 ) -> dict[str, MinedSource]:
     """Negatives for every record.
 
     Candidates are the positives and given negatives of all records of the same task type and language: texts
     of the same kind, in the same language as the right answer. A given negative is a candidate as any other,
-    because it may be an unlabelled positive as any other.
+    because it may be an unlabelled positive as any other. For each source they carry the prompt that this
+    source's documents are trained with, whatever source they come from.
     """
-    mined: dict[str, MinedSource] = {}
-    groups: dict[tuple[str, str], list[SourceRecords]] = {}
-    for source in sources.values():
-        groups.setdefault((source.task_type, source.rows[0].language), []).append(source)
+    mined = {name: MinedSource(negatives=[[] for _ in source.rows]) for name, source in sources.items()}
+    groups: dict[tuple[str, str], dict[str, list[int]]] = {}
+    for name, source in sources.items():
+        for i, row in enumerate(source.rows):  # a source may hold rows of several kinds
+            groups.setdefault((row.task_type, row.language), {}).setdefault(name, []).append(i)
     for (task_type, _), members in groups.items():
-        texts = [t for s in members for row in s.rows for t in (*row.positives, *row.negatives)]
-        pool = pool_of(texts)
-        pool_texts = list(pool)
-        documents = encode(pool_texts, members[0].name, task_type, "document")
-        for source in members:
-            queries = encode([row.query for row in source.rows], source.name, task_type, "query")
-            mined[source.name] = _mine_source(source, queries, documents, pool, pool_texts, config, seed)
+        rows = {name: [sources[name].rows[i] for i in places] for name, places in members.items()}
+        pool = pool_of(
+            [t for some in rows.values() for row in some for t in (*row.positives, *row.negatives)]
+        )
+        by_prompt: dict[str, list[str]] = {}
+        for name in members:
+            by_prompt.setdefault(document_prompt(name, task_type), []).append(name)
+        for names in by_prompt.values():
+            documents = encode(list(pool), names[0], task_type, "document")
+            for name in names:
+                queries = encode([row.query for row in rows[name]], name, task_type, "query")
+                known = _known_positives(sources[name].rows, rows[name], pool)
+                _mine_rows(
+                    mined[name], members[name], rows[name], known, queries, documents, pool, config, seed
+                )
     return mined
 
 
-def _mine_source(
-    source: SourceRecords,
+def _mine_rows(
+    result: MinedSource,
+    places: Sequence[int],
+    rows: Sequence[Record],
+    known: Sequence[frozenset[int]],
     queries_ND: np.ndarray,
     documents_MD: np.ndarray,
     pool: dict[str, int],
-    pool_texts: list[str],
     config: MineConfig,
     seed: int,
-) -> MinedSource:
+) -> None:
     # The known positives are among the best candidates: look that much deeper, so that `depth` others remain.
-    known = _known_positives(source.rows, pool)
-    deepest = max(len(places) for places in known)
-    depth = min(config.depth + deepest, len(pool_texts))
+    depth = min(config.depth + max(map(len, known)), len(pool))
     scores_NK, indices_NK = exact_search(queries_ND, documents_MD, depth)
     generator = np.random.default_rng(seed) if config.sampling == "random" else None
-    result = MinedSource(pool_texts, [])
-    for i, row in enumerate(source.rows):
+    before = len(result.pool)
+    result.pool.extend(pool)
+    for i, row in enumerate(rows):
         own = [pool[text] for text in row.positives]
         look = config.depth + len(known[i])  # what other rows know does not make this one look deeper
         chosen, counts = choose_negatives(
@@ -78,14 +96,15 @@ def _mine_source(
             skip_top=config.skip_top,
             draw=generator,
         )
-        result.negatives.append(chosen)
+        result.negatives[places[i]] = [replace(pick, index=before + pick.index) for pick in chosen]
         result.counts.add(counts)
-    return result
 
 
-def _known_positives(rows: list[Record], pool: dict[str, int]) -> list[frozenset[int]]:
-    """A row's positives are those of every row with the same query."""
+def _known_positives(
+    all_rows: Sequence[Record], rows: Sequence[Record], pool: Mapping[str, int]
+) -> list[frozenset[int]]:
+    """A row's positives are those of every row of its source with the same query."""
     by_query: dict[str, set[int]] = {}
-    for row in rows:
-        by_query.setdefault(row.query, set()).update(pool[text] for text in row.positives)
+    for row in all_rows:
+        by_query.setdefault(row.query, set()).update(pool[text] for text in row.positives if text in pool)
     return [frozenset(by_query[row.query]) for row in rows]

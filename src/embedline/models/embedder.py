@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from embedline.models.batching import token_batches
 from embedline.models.heads import Encoded, LexicalHead, MultiVectorHead
 from embedline.models.pooling import POOLING, LatentAttention, insert_cls, mcls, without_inserted
 from embedline.models.prompts import PromptTable
+from embedline.models.rope import has_dynamic_ntk, positions_of
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ class Embedder(nn.Module):
                     where="model.latent.heads",
                 )
             self.latent_attention = LatentAttention(self.width, spec.latent.latents, spec.latent.heads)
-        if spec.pooling == "mcls" and tokenizer.cls_token_id is None:
+        if spec.pooling == "mcls" and not _starts_with_cls(tokenizer):
             raise InputError(
-                "its tokenizer has no CLS token, which mcls repeats.",
+                "mcls repeats the CLS token that begins a text; this tokenizer begins texts without one.",
                 where="model.pooling",
                 fix="Use mean, last or latent.",
             )
@@ -72,18 +74,30 @@ class Embedder(nn.Module):
         if "lexical" in spec.heads:
             self.heads["lexical"] = LexicalHead(self.width, list(tokenizer.all_special_ids))
         if "multi_vector" in spec.heads:
-            self.heads["multi_vector"] = MultiVectorHead(self.width, spec.multi_vector_width or self.width)
+            self.heads["multi_vector"] = MultiVectorHead(self.width, self._token_width(spec))
 
-    def with_spec(self, spec: EmbedderSpec) -> Embedder:
+    def with_spec(self, spec: EmbedderSpec, *, seed: int = 0) -> Embedder:
         """The same weights under another spec; a pooling or head new to the model starts at random."""
-        other = Embedder(self.backbone, self.tokenizer, spec).to(self.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            other = Embedder(self.backbone, self.tokenizer, spec).to(self.device)
         if self.spec.pooling == spec.pooling and self.spec.latent == spec.latent:
             other.latent_attention = self.latent_attention
         for name, head in self.heads.items():
-            same_width = spec.multi_vector_width == self.spec.multi_vector_width
+            same_width = self._token_width(spec) == self._token_width(self.spec)
             if name in other.heads and (name != "multi_vector" or same_width):
                 other.heads[name] = head
-        return other
+        return other.train(self.training)
+
+    def with_backbone(self, backbone: PreTrainedModel) -> Embedder:
+        """Another backbone of the same width, under a copy of this model's pooling and heads."""
+        other = Embedder(backbone, self.tokenizer, self.spec)
+        other.latent_attention = copy.deepcopy(self.latent_attention)
+        other.heads = copy.deepcopy(self.heads)
+        return other.train(self.training)
+
+    def _token_width(self, spec: EmbedderSpec) -> int:
+        return spec.multi_vector_width or self.width
 
     @property
     def width(self) -> int:
@@ -128,11 +142,17 @@ class Embedder(nn.Module):
         return without_inserted(states_BSD, every, input_ids.shape[1]), mcls(states_BSD, mask, every)
 
     def _run(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        states: Tensor = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if has_dynamic_ntk(self.backbone.config):
+            inputs["position_ids"] = positions_of(attention_mask)  # they carry each row's length
+        states: Tensor = self.backbone(**inputs).last_hidden_state
         return states
 
     def tokenize(self, texts: Sequence[str], *, prompt: str = "", max_length: int) -> list[list[int]]:
-        """Token ids a text, special tokens included, cut at `max_length`."""
+        """Token ids a text, special tokens included, cut at `max_length`.
+
+        A text without any (an empty one, where the tokenizer adds none) is one end-of-text token.
+        """
         if not texts:
             return []
         encoded = self.tokenizer(
@@ -144,7 +164,8 @@ class Embedder(nn.Module):
             return_token_type_ids=False,
         )
         ids: list[list[int]] = encoded["input_ids"]
-        return ids
+        end = self.tokenizer.eos_token_id
+        return [row or [self.tokenizer.pad_token_id if end is None else end] for row in ids]
 
     def pad(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
         """Rows of ids to `input_ids` and `attention_mask` (B × T), padded on the right."""
@@ -187,3 +208,8 @@ class Embedder(nn.Module):
             vectors[rows] = pooled.cpu().numpy()
         self.train(was_training)
         return vectors
+
+
+def _starts_with_cls(tokenizer: PreTrainedTokenizerBase) -> bool:
+    cls = tokenizer.cls_token_id
+    return cls is not None and tokenizer("a")["input_ids"][:1] == [cls]

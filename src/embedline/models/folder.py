@@ -1,150 +1,261 @@
-"""The model folder: one place that SentenceTransformer, AutoModel and Embedline load, safetensors only."""
+"""The model folder: one place that SentenceTransformer, AutoModel and Embedline load, safetensors only.
+
+A backbone that transformers has, with mean, cls or last pooling, is saved as itself and needs no code. Latent
+attention and MCLS are saved as an `EmbedlineModel`, whose code stands in the folder. The lexical and the
+multi-vector head are a file beside either: heads.safetensors.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from transformers import AutoModel, AutoTokenizer
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from embedline.artifacts.manifest import file_sha256
-from embedline.config.model import ModelConfig
+from embedline.config.model import HybridWeights, LatentConfig, ModelConfig
 from embedline.errors import InputError
+from embedline.models import modeling_embedline, pooling
+from embedline.models.attention import attention_for
+from embedline.models.checks import (
+    CARD,
+    HEADS,
+    first_line,
+    is_native,
+    look_both_ways,
+    require_files,
+    require_lengths,
+    require_parts,
+    require_same_tokenizer,
+    require_tokenizer,
+)
 from embedline.models.embedder import Embedder, EmbedderSpec
-from embedline.models.pooling import POOLING
+from embedline.models.modeling_embedline import EmbedlineConfig, EmbedlineModel
+from embedline.models.outside import outside_heads, outside_spec, read_json
+from embedline.models.peer_files import write_json, write_peer_files
+from embedline.models.positions import max_tokens
 from embedline.models.prompts import PromptTable
+from embedline.models.rope import apply_dynamic_ntk, has_dynamic_ntk
 
-CARD = "embedline.json"
-_ST = "sentence_transformers.models"
-_MODES = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "last",
-    "lasttoken": "last",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-}
+__all__ = [
+    "CARD",
+    "HEADS",
+    "load_embedder",
+    "read_lineage",
+    "read_spec",
+    "require_lengths",
+    "save_embedder",
+    "spec_from_config",
+]
 
 
 def save_embedder(embedder: Embedder, folder: Path, *, lineage: Sequence[Mapping[str, Any]] = ()) -> None:
-    """Write weights, tokenizer, the sentence-transformers files and `embedline.json` into `folder`."""
+    """Write weights, tokenizer, the sentence-transformers files and `embedline.json` into `folder`.
+
+    Low-rank adapters are merged into the model's weights, which then trains as a whole.
+
+    Raises:
+        InputError: AutoTokenizer would load another tokenizer for this architecture.
+    """
+    require_same_tokenizer(embedder)
     folder.mkdir(parents=True, exist_ok=True)
-    spec = embedder.spec
-    embedder.backbone.save_pretrained(folder, safe_serialization=True)
+    _save_weights(embedder, folder)
     embedder.tokenizer.backend_tokenizer.no_truncation()  # else the file keeps the last call's length
     embedder.tokenizer.save_pretrained(folder)
-    modules = [
-        {"idx": 0, "name": "0", "path": "", "type": f"{_ST}.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": f"{_ST}.Pooling"},
-        {"idx": 2, "name": "2", "path": "2_Normalize", "type": f"{_ST}.Normalize"},
-    ]
-    pooling = {"word_embedding_dimension": embedder.width, "include_prompt": True}
-    pooling |= {key: name == spec.pooling for key, name in _MODES.items() if key.startswith("pooling_mode")}
-    prompts = {"query": spec.prompts.prompt("query"), "document": spec.prompts.prompt("document")}
-    prompts |= {name: entry.query for name, entry in spec.prompts.entries.items() if name != "default"}
-    _write(folder / "modules.json", modules)
-    _write(folder / "1_Pooling" / "config.json", pooling)
-    (folder / "2_Normalize").mkdir(exist_ok=True)
-    _write(
-        folder / "sentence_bert_config.json", {"max_seq_length": spec.document_length, "do_lower_case": False}
-    )
-    _write(
-        folder / "config_sentence_transformers.json",
-        {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": "cosine"},
-    )
-    _write(
-        folder / CARD,
-        {
-            "format": 1,
-            "pooling": spec.pooling,
-            "heads": ["dense"],
-            "width": embedder.width,
-            "dims": list(spec.dims),
-            "query_length": spec.query_length,
-            "document_length": spec.document_length,
-            "prompts": spec.prompts.as_json(),
-            # Vectors of two models must not be mixed: an index records this and compares.
-            "index_version": file_sha256(folder / "model.safetensors")[:16],
-            "lineage": list(lineage),
+    write_peer_files(embedder.spec, embedder.width, folder)
+    spec = embedder.spec
+    card = {
+        "format": 1,
+        "pooling": spec.pooling,
+        "latent": spec.latent.model_dump(),
+        "mcls_every": spec.mcls_every,
+        "heads": list(spec.heads),
+        "multi_vector_width": spec.multi_vector_width,
+        "hybrid": spec.hybrid.model_dump(),
+        "width": embedder.width,
+        "dims": list(spec.dims),
+        "query_length": spec.query_length,
+        "document_length": spec.document_length,
+        "prompts": spec.prompts.as_json(),
+        "index_version": _index_version(folder, spec),
+        "lineage": list(lineage),
+    }
+    write_json(folder / CARD, card)
+
+
+def _save_weights(embedder: Embedder, folder: Path) -> None:
+    model: PreTrainedModel = embedder.backbone
+    code: dict[str, Path] = {}
+    if any("lora_" in name for name, _ in model.named_parameters()):
+        from embedline.models.lora import merge_lora
+
+        merge_lora(model)  # in place: a large model has no room beside it for a copy
+    if embedder.spec.pooling not in pooling.POOLING:
+        model = _with_pooling(embedder)
+        code = _files(Path(str(module.__file__)) for module in (modeling_embedline, pooling))
+    if not is_native(embedder.backbone.config):  # then its code stands where it was loaded from
+        code = _files(Path(str(embedder.backbone.config.name_or_path)).glob("*.py")) | code
+    for name, source in code.items():
+        if source.parent != folder:
+            shutil.copyfile(source, folder / name)
+    model.save_pretrained(folder, safe_serialization=True)
+    if embedder.heads:
+        weights = {name: weight.contiguous() for name, weight in embedder.heads.state_dict().items()}
+        save_file(weights, folder / HEADS, metadata={"format": "pt"})
+
+
+def _files(paths: Iterable[Path]) -> dict[str, Path]:
+    return {path.name: path for path in paths}
+
+
+def _with_pooling(embedder: Embedder) -> EmbedlineModel:
+    """Backbone and pooling in one model that transformers can save."""
+    spec, tokenizer = embedder.spec, embedder.tokenizer
+    inner = embedder.backbone.config.to_dict()
+    for key in ("_name_or_path", "architectures", "transformers_version"):  # of another folder
+        inner.pop(key, None)
+    config = EmbedlineConfig(
+        backbone=inner,
+        pooling=spec.pooling,
+        latents=spec.latent.latents,
+        latent_heads=spec.latent.heads,
+        mcls_every=spec.mcls_every,
+        mcls_token_id=tokenizer.cls_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        dtype=embedder.backbone.dtype,
+        auto_map={
+            "AutoConfig": "modeling_embedline.EmbedlineConfig",
+            "AutoModel": "modeling_embedline.EmbedlineModel",
         },
     )
+    with torch.device("meta"):
+        model = EmbedlineModel(config, embedder.backbone)
+    model.latent_attention = embedder.latent_attention
+    return model
 
 
-def load_embedder(folder: Path, *, spec: EmbedderSpec | None = None) -> Embedder:
-    """Load a model folder, ours or any sentence-transformers or transformers encoder.
+def _index_version(folder: Path, spec: EmbedderSpec) -> str:
+    """Vectors of two models must not be mixed: an index records this and compares."""
+    files = [[path.name, file_sha256(path)] for path in sorted(folder.glob("*.safetensors"))]
+    pools = [spec.pooling, spec.mcls_every if spec.pooling == "mcls" else None]
+    return hashlib.sha256(json.dumps([files, pools]).encode()).hexdigest()[:16]
+
+
+def load_embedder(
+    folder: Path,
+    *,
+    spec: EmbedderSpec | None = None,
+    attention: str = "auto",
+    trust_remote_code: bool = False,
+) -> Embedder:
+    """Load a model folder, ours or any sentence-transformers, FlagEmbedding or transformers encoder.
+
+    A language model that is no embedding model yet is made bidirectional; ours must still be.
 
     Args:
-        spec: replaces what the folder says about lengths, prompts and dims.
+        spec: replaces what the folder says; heads and latent attention must be in the folder
+            (`Embedder.with_spec` adds new ones).
+        attention: auto, sdpa or flash_attention_2.
+        trust_remote_code: run the model code that the folder carries. Ours never is: it is in this package.
 
     Raises:
         InputError: no such folder, no safetensors weights, weights that are damaged or of another
-            architecture, or a way from states to vector that is not ours.
+            architecture, a tokenizer that does not fit, a causal model, lengths beyond its positions, or a
+            way from states to vector that is not ours.
     """
-    if not (folder / "config.json").is_file():
-        raise InputError("is not a model folder: it has no config.json.", where=str(folder))
-    if not any(folder.glob("*.safetensors")):
-        raise InputError("has no safetensors weights; pickled weights are not loaded.", where=str(folder))
+    require_files(folder, trust_remote_code)
+    kernel = attention_for(attention, "cuda" if torch.cuda.is_available() else "cpu")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        backbone, loading = AutoModel.from_pretrained(
+        ours = read_json(folder / "config.json").get("model_type") == EmbedlineConfig.model_type
+        config = EmbedlineConfig.from_pretrained(folder) if ours else None
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, config=config, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+        load: Any = EmbedlineModel.from_pretrained if ours else AutoModel.from_pretrained
+        model, loading = load(
             folder,
             local_files_only=True,
             use_safetensors=True,
-            attn_implementation="sdpa",
+            attn_implementation=kernel,
             output_loading_info=True,
+            trust_remote_code=trust_remote_code,
         )
+        heads = load_file(folder / HEADS) if (folder / HEADS).is_file() else outside_heads(folder)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise InputError(f"cannot be loaded ({_first_line(error)}).", where=str(folder)) from error
-    missing = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
+        raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(folder)) from error
+    missing = sorted(key for key in loading["missing_keys"] if "pooler" not in key.split("."))
     if missing:  # transformers would go on with random ones
         raise InputError(f"lacks {len(missing)} weights, {missing[0]} first.", where=str(folder))
-    return Embedder(backbone.float(), tokenizer, spec or read_spec(folder))
+    backbone = model.backbone if ours else model
+    if loading["missing_keys"]:
+        backbone.pooler = None  # nobody uses it, and a random one would make the saved file random
+    require_tokenizer(tokenizer, backbone, folder)
+    look_both_ways(backbone, folder)
+    if has_dynamic_ntk(backbone.config):
+        apply_dynamic_ntk(backbone)
+    says = _spec(folder, backbone.config.hidden_size)
+    if not (folder / CARD).is_file():  # others name lengths that their model has no positions for
+        room = max_tokens(backbone) or says.document_length
+        says = replace(
+            says,
+            query_length=min(says.query_length, room),
+            document_length=min(says.document_length, room),
+        )
+    embedder = Embedder(backbone.float(), tokenizer, says)
+    if ours:
+        embedder.latent_attention = model.latent_attention
+    _load_heads(embedder.heads, heads, folder)
+    if spec is not None:
+        require_parts(says, spec, folder)
+        embedder = embedder.with_spec(spec)
+    require_lengths(embedder)
+    return embedder
+
+
+def _load_heads(heads: nn.ModuleDict, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+    try:
+        heads.load_state_dict(dict(weights))
+    except RuntimeError as error:
+        raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(folder / HEADS)) from error
 
 
 def read_spec(folder: Path) -> EmbedderSpec:
     """What a folder says: `embedline.json`, else the sentence-transformers files, else mean pooling."""
-    card = _read(folder / CARD)
-    if card:
-        return EmbedderSpec(
-            pooling=card["pooling"],
-            query_length=card["query_length"],
-            document_length=card["document_length"],
-            dims=tuple(card["dims"]),
-            prompts=PromptTable.from_json(card["prompts"]),
-        )
-    length = _read(folder / "sentence_bert_config.json").get("max_seq_length") or 512
-    return EmbedderSpec(pooling=_outside_pooling(folder), query_length=length, document_length=length)
+    return _spec(folder, int(read_json(folder / "config.json").get("hidden_size") or 0))
 
 
-def _outside_pooling(folder: Path) -> str:
-    """The pooling of a sentence-transformers folder; one that we would get wrong is an InputError."""
-    modules: Any = _read(folder / "modules.json") or []
-    kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
-    strange = [kind for kind in kinds if kind not in {"Transformer", "Pooling", "Normalize"}]
-    if strange:
-        raise InputError(f"has a module that Embedline does not know: {strange[0]}.", where=str(folder))
-    pooling = _read(folder / "1_Pooling" / "config.json")
-    if not pooling:
-        return "mean"
-    asked = pooling.get("pooling_mode") or [key for key, on in pooling.items() if key in _MODES and on]
-    names = [_MODES.get(key, key) for key in ([asked] if isinstance(asked, str) else asked)]
-    if len(names) != 1 or names[0] not in POOLING or not pooling.get("include_prompt", True):
-        raise InputError(
-            f"pools by {' and '.join(names) or 'nothing'}, with include_prompt "
-            f"{pooling.get('include_prompt', True)}.",
-            where=str(folder / "1_Pooling" / "config.json"),
-            fix=f"Embedline knows {', '.join(POOLING)}, prompt included.",
-        )
-    return names[0]
+def _spec(folder: Path, width: int) -> EmbedderSpec:
+    card = read_json(folder / CARD)
+    if not card:
+        return outside_spec(folder, width)
+    spec = EmbedderSpec()
+    return replace(
+        spec,
+        pooling=card["pooling"],
+        latent=LatentConfig(**card.get("latent", {})),
+        mcls_every=card.get("mcls_every", spec.mcls_every),
+        heads=tuple(card["heads"]),
+        multi_vector_width=card.get("multi_vector_width"),
+        hybrid=HybridWeights(**card.get("hybrid", {})),
+        query_length=card["query_length"],
+        document_length=card["document_length"],
+        dims=tuple(card["dims"]),
+        prompts=PromptTable.from_json(card["prompts"]),
+    )
 
 
 def read_lineage(folder: Path) -> list[dict[str, Any]]:
     """What each step did to the model, oldest first; nothing for a model of others."""
-    history: list[dict[str, Any]] = _read(folder / CARD).get("lineage", [])
+    history: list[dict[str, Any]] = read_json(folder / CARD).get("lineage", [])
     return history
 
 
@@ -162,19 +273,3 @@ def spec_from_config(model: ModelConfig, prompts: PromptTable) -> EmbedderSpec:
         dims=tuple(model.dims),  # in the order of the stages' matryoshka_weights
         prompts=prompts,
     )
-
-
-def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -34,7 +34,11 @@ def last(states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
 class LatentAttention(nn.Module):
     """NV-Embed's pooling (Lee et al. 2024, section 3.1): O = softmax(Q Kᵀ) V, an MLP, the mean over tokens.
 
-    The token states are the queries; keys and values come from a trained array of `latents` rows.
+    The token states are the queries; keys and values come from a trained array of `latents` rows, split among
+    `heads`. The MLP is the paper's: two linear layers, GELU between them. What the paper does not print is as
+    in its authors' released code: linear maps before and after the attention, the scale 1/√d, a layer norm
+    before each of the two parts and a residual around it. So a new one starts near the mean of the states,
+    which a pretrained backbone needs. (The released MLP gates its GELU; the paper's does not.)
     """
 
     def __init__(self, width: int, latents: int, heads: int) -> None:
@@ -80,18 +84,18 @@ def insert_cls(
     """MCLS (Chen et al. 2024, "M3-Embedding", section 3.3): a CLS token before every `every` tokens.
 
     Rows start with the tokenizer's own CLS and are padded on the right. Returns ids and mask of rows whose
-    positions 0, every + 1, 2 (every + 1), … hold a CLS; one whose block is all padding is masked.
+    positions 0, every + 1, 2 (every + 1), … hold a CLS; one whose block is all padding is masked. No branch
+    and no loop, so that it exports to ONNX.
     """
-    batch, length = input_ids.shape
-    blocks = (length - 1 + every - 1) // every
-    room = blocks * every - (length - 1)
-    ids_BKn = F.pad(input_ids[:, 1:], (0, room), value=pad_id).view(batch, blocks, every)
-    mask_BKn = F.pad(mask_BT[:, 1:], (0, room)).view(batch, blocks, every)
-    real_BK1 = mask_BKn.amax(-1, keepdim=True)
-    first_BK1 = torch.where(real_BK1.bool(), cls_id, pad_id).to(input_ids.dtype)
-    ids = torch.cat([first_BK1, ids_BKn], dim=-1).view(batch, -1)
-    mask = torch.cat([real_BK1, mask_BKn], dim=-1).view(batch, -1)
-    return ids, mask
+    length = input_ids.shape[1]
+    place_S = torch.arange(length + (length - 1) // every, device=input_ids.device)
+    token_S = place_S - place_S // (every + 1)  # what stands there: one place later for each CLS inserted
+    is_cls_S = place_S % (every + 1) == 0
+    # An inserted CLS is as real as the token after it; the row's own one is, whatever follows.
+    real_S = token_S + (is_cls_S & (place_S > 0)).to(token_S.dtype)
+    mask = F.pad(mask_BT, (0, 1))[:, real_S]
+    marks = torch.where(mask.bool(), cls_id, pad_id).to(input_ids.dtype)
+    return torch.where(is_cls_S, marks, input_ids[:, token_S]), mask
 
 
 def mcls(states_BSD: Tensor, mask_BS: Tensor, every: int) -> Tensor:
@@ -101,6 +105,5 @@ def mcls(states_BSD: Tensor, mask_BS: Tensor, every: int) -> Tensor:
 
 def without_inserted(states_BSD: Tensor, every: int, length: int) -> Tensor:
     """The states of the `length` tokens that stood there before `insert_cls` (B × T × D)."""
-    batch, _, width = states_BSD.shape
-    tokens = states_BSD.view(batch, -1, every + 1, width)[:, :, 1:].reshape(batch, -1, width)
-    return torch.cat([states_BSD[:, :1], tokens], dim=1)[:, :length]
+    place_T = torch.arange(length, device=states_BSD.device)
+    return states_BSD[:, place_T + (place_T - 1).clamp(min=0) // every]

@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
+from embedline.config.data import SYMMETRIC, TaskType
 from embedline.config.model import Prompt
 
 Side = Literal["query", "document"]
+SEARCH = "short-long"
+# What mteb calls a task's type, in the words of the table.
+MTEB_TYPES = {
+    "Retrieval": SEARCH,
+    "Reranking": SEARCH,
+    "InstructionRetrieval": SEARCH,
+    "InstructionReranking": SEARCH,
+    "STS": "sts",
+    "PairClassification": "sts",
+    "Summarization": "sts",
+    "BitextMining": "bitext",
+    "Classification": "classification",
+    "MultilabelClassification": "classification",
+    "Clustering": "clustering",
+}
 
 
 @dataclass(frozen=True)
@@ -18,15 +34,50 @@ class PromptTable:
     entries: Mapping[str, Prompt] = field(default_factory=dict)
 
     def prompt(self, side: Side, *, name: str = "", task_type: str = "") -> str:
-        """The words to put before a text of this side; empty when the table has nothing for it."""
-        for key in (name, task_type, "default"):
+        """The words to put before a text of this side; empty when the table has nothing for it.
+
+        Args:
+            name: of the source or task.
+            task_type: one of the configuration's; search when it is not known. Both sides of a symmetric
+                one are queries.
+        """
+        of_query = side == "query" or task_type in SYMMETRIC
+        for key in (name, task_type or SEARCH, "default"):
             if key in self.entries:
-                return self.entries[key].query if side == "query" else self.entries[key].document
+                return self.entries[key].words(of_query=of_query)
         return ""
 
+    def named(self) -> dict[str, str]:
+        """The table as sentence-transformers' `prompts`, which mteb reads too.
+
+        `query` and `document` are search, as `encode_query` and `encode_document` want them. Beside them each
+        entry, task type and symmetric mteb type is there as NAME (a query; both sides of a symmetric task)
+        and, where documents get other words, as NAME-document: what mteb looks for first.
+        """
+        search = {"query": self.prompt("query"), "document": self.prompt("document")}
+        types = {name: name for name in get_args(TaskType)}
+        types |= {name: kind for name, kind in MTEB_TYPES.items() if kind in SYMMETRIC}
+        asked = {name: "" for name in self.entries if name != "default"} | types
+        prompts: dict[str, str] = {}
+        for name, task_type in asked.items():
+            query, document = (self.prompt(side, name=name, task_type=task_type) for side in get_args(Side))
+            prompts |= {name: query} if query == document else {name: query, f"{name}-document": document}
+        # `query` and `document` stay the sides, whatever an entry is called.
+        return search | prompts | search if any({**prompts, **search}.values()) else search
+
     def as_json(self) -> dict[str, dict[str, str]]:
-        return {key: prompt.model_dump() for key, prompt in self.entries.items()}
+        """Entries with what they say: `instruct`, or `query` and `document`."""
+        sides = {"query", "document"}
+        return {
+            key: prompt.model_dump(include={"instruct"} if prompt.instruct else sides)
+            for key, prompt in self.entries.items()
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Mapping[str, str]]) -> PromptTable:
         return cls({key: Prompt(**prompt) for key, prompt in value.items()})
+
+
+def is_long(side: Side, task_type: str) -> bool:
+    """Whether a text is cut where documents are, and not where queries are."""
+    return side == "document" or task_type.startswith("long") or task_type in SYMMETRIC

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib.util
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +13,8 @@ from embedline.artifacts.manifest import folder_digest
 from embedline.errors import InputError
 
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/*", "2_Normalize/*", "README.md"]
+_FILES += ["sparse_linear.pt", "colbert_linear.pt"]  # BGE-M3's heads
+_FILES += ["*.py"]  # run only where model.trust_remote_code says so
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ def resolve_model(reference: str, revision: str | None = None, *, root: Path | N
 
     Args:
         reference: a folder (relative to `root` if given), `package:NAME` (a Python package that carries one
-            model folder), or a hub id `ORG/NAME`, which is downloaded (safetensors and text files only).
+            model folder), `demo:decoder` (a tiny language model, made on the spot), or a hub id `ORG/NAME`,
+            which is downloaded (safetensors, text files, and BGE-M3's two heads).
 
     Raises:
         InputError: nothing is found, with what was tried.
@@ -41,12 +47,16 @@ def resolve_model(reference: str, revision: str | None = None, *, root: Path | N
 def _locate(reference: str, revision: str | None, root: Path | None) -> tuple[Path, str]:
     if reference.startswith("package:"):
         return _in_package(reference.removeprefix("package:")), "package"
+    if reference.startswith("demo:"):
+        return _demo(reference), "demo"
     for folder in (Path(reference).expanduser(), *([root / reference] if root else [])):
         if folder.is_dir():
             return folder.resolve(), "local"
     if reference.startswith((".", "/", "~")) or reference.count("/") != 1:
         raise InputError(
-            "no such model folder.", where=reference, fix="Give a folder, package:NAME or a hub id ORG/NAME."
+            "no such model folder.",
+            where=reference,
+            fix="Give a folder, package:NAME, demo:decoder or a hub id ORG/NAME.",
         )
     return _from_hub(reference, revision)
 
@@ -65,6 +75,27 @@ def _in_package(name: str) -> Path:
     if not folders:
         raise InputError("the package carries no safetensors model.", where=f"package:{name}")
     return folders[0]
+
+
+def _demo(reference: str) -> Path:
+    """The shipped generator's model, written once beside the hub's models."""
+    if reference != "demo:decoder":
+        raise InputError("no such demo model.", where=reference, fix="There is demo:decoder.")
+    import transformers
+    from huggingface_hub.constants import HF_HOME
+
+    from embedline.models import demo_decoder, tokenizer
+
+    made_by = [Path(module.__file__ or "").read_bytes() for module in (demo_decoder, tokenizer)]
+    key = hashlib.sha256(b"".join([*made_by, transformers.__version__.encode()])).hexdigest()[:12]
+    folder = Path(HF_HOME) / "embedline" / f"demo-decoder-{key}"
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
+            demo_decoder.demo_decoder(Path(draft) / "model")
+            with contextlib.suppress(OSError):  # another process was faster, with the same bytes
+                (Path(draft) / "model").rename(folder)
+    return folder
 
 
 def _from_hub(reference: str, revision: str | None) -> tuple[Path, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -17,10 +17,23 @@ SPECIAL = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+# As language models have them: a text begins with one, and nothing ends it.
+DECODER_SPECIAL = {
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "mask_token": "<mask>",
+}
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocabulary: int, *, lowercase: bool = True, max_length: int = 512
+    texts: Iterable[str],
+    vocabulary: int,
+    *,
+    lowercase: bool = True,
+    max_length: int = 512,
+    special: Mapping[str, str] = SPECIAL,
 ) -> PreTrainedTokenizerFast:
     """Train on `texts`.
 
@@ -29,14 +42,15 @@ def train_tokenizer(
 
     Args:
         vocabulary: at most this many tokens, special ones included; small data gives fewer.
+        special: names and words of the special tokens, of an encoder or of a decoder.
 
     Raises:
         InputError: fewer tokens than the bytes and the special tokens take.
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    if vocabulary < len(alphabet) + len(SPECIAL):
+    if vocabulary < len(alphabet) + len(special):
         raise InputError(
-            f"{vocabulary} tokens do not hold {len(alphabet)} bytes and {len(SPECIAL)} special tokens.",
+            f"{vocabulary} tokens do not hold {len(alphabet)} bytes and {len(special)} special tokens.",
             where="model.vocabulary",
             fix="Ask for 320 or more.",
         )
@@ -57,20 +71,21 @@ def train_tokenizer(
         texts,
         trainers.BpeTrainer(
             vocab_size=vocabulary,
-            special_tokens=list(SPECIAL.values()),
+            special_tokens=list(special.values()),
             initial_alphabet=alphabet,
             show_progress=False,
         ),
     )
-    cls, sep = SPECIAL["cls_token"], SPECIAL["sep_token"]
+    first = special.get("cls_token") or special["bos_token"]
+    last = [special["sep_token"]] if "sep_token" in special else []
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{cls} $A {sep}",
-        pair=f"{cls} $A {sep} $B {sep}",
-        special_tokens=[(cls, tokenizer.token_to_id(cls)), (sep, tokenizer.token_to_id(sep))],
+        single=[first, "$A", *last],
+        pair=[first, "$A", *last, "$B", *last],
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (first, *last)],
     )
     make: Any = PreTrainedTokenizerFast
     trained: PreTrainedTokenizerFast = make(
-        tokenizer_object=tokenizer, model_max_length=max_length, **SPECIAL
+        tokenizer_object=tokenizer, model_max_length=max_length, **special
     )
     return trained
 

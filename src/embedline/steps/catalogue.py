@@ -102,7 +102,7 @@ STEPS: dict[str, Step] = {
         Step(
             "evaluate",
             "evaluate",
-            ("evaluate", "prompts", "runtime"),
+            ("evaluate", "model", "prompts", "runtime"),
             inputs={
                 "pretrained": "model",
                 "unsupervised": "model",

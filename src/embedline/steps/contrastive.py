@@ -5,13 +5,16 @@ from __future__ import annotations
 from embedline.config.training import ContrastiveConfig, RuntimeConfig
 from embedline.steps.base import Context, StepResult
 from embedline.steps.training import (
+    adapters,
     handed_on,
     keep_model,
     load_model,
+    require_tokens,
     stage_records,
     stage_sources,
-    wanted_spec,
 )
+
+_OBJECTIVES = {"infonce": "InfoNCE", "unified": "dense, lexical and multi-vector InfoNCE"}
 
 
 def train_stage(context: Context, stage: str, records: str) -> StepResult:
@@ -22,31 +25,31 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
 
     from embedline.steps.machine import prepare
     from embedline.training.contrastive import train_contrastive
-    from embedline.training.records import pool_small
 
     bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
-    embedder = load_model(context).with_spec(wanted_spec(context))
+    embedder = load_model(context)
+    require_tokens(embedder, config.document_length, f"{stage}.document_length")
     sources = stage_records(context, stage, records)
     weights = {name: source.weight for name, source in stage_sources(context, stage).items()}
     context.tracker.params(config.model_dump())
-    shares = train_contrastive(
-        embedder,
-        sources,
-        config,
-        weights=weights,
-        seed=context.slice.config["seed"],
-        bf16=bf16,
-        checkpoints=context.checkpoints,
-        on_metrics=context.tracker.metrics,
-    )
+    with adapters(context, embedder):
+        drawn = train_contrastive(
+            embedder,
+            sources,
+            config,
+            weights=weights,
+            seed=context.slice.config["seed"],
+            bf16=bf16,
+            checkpoints=context.checkpoints,
+            on_metrics=context.tracker.metrics,
+        )
+    shares = {name: group.share for name, group in drawn.items()}
     context.tracker.params({f"share.{name}": f"{share:.3f}" for name, share in shares.items()})
-    keep_model(context, embedder, steps=config.steps, objective="InfoNCE", shares=shares)
-    pooled, _ = pool_small(sources, weights, config.batch)
-    rows = "\n".join(
-        f"| {name} | {len(pooled[name].rows):,} | {share:.1%} |" for name, share in shares.items()
-    )
+    keep_model(context, embedder, steps=config.steps, objective=_OBJECTIVES[config.objective], shares=shares)
+    rows = "\n".join(f"| {name} | {group.records:,} | {group.share:.1%} |" for name, group in drawn.items())
+    pairs = "pairs by length" if config.buckets else f"{config.batch} pairs"
     return StepResult(
         metrics={"records": float(sum(len(source.rows) for source in sources.values()))},
-        summary=f"{config.steps} steps of {config.batch} pairs.\n\n"
+        summary=f"{config.steps} steps of {pairs}.\n\n"
         f"| source | records | share of batches |\n|---|---|---|\n{rows}",
     )

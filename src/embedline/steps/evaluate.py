@@ -17,7 +17,8 @@ from embedline.artifacts.store import cache_key
 from embedline.config.model import Prompt
 from embedline.config.outcome import EvaluateConfig
 from embedline.config.training import RuntimeConfig
-from embedline.evaluation.compare import BENCHMARK, full_width, main_table, markdown
+from embedline.evaluation.compare import BENCHMARK, full_width, heads_table, is_dense, main_table, markdown
+from embedline.evaluation.haystack import GENERATOR, set_name
 from embedline.evaluation.table import read_per_query, read_rows, write_scores
 from embedline.steps.base import Context, StepResult
 from embedline.steps.code import code_version
@@ -41,6 +42,7 @@ class Wanted:
     Args:
         role: `model` in its rows.
         folder: of the model; None for BM25.
+        depths: of needles in long documents.
         runtime: torch, onnx-fp32 or onnx-int8.
         all_dims: whether its rows at smaller Matryoshka dims are shown, too.
     """
@@ -50,11 +52,13 @@ class Wanted:
     folder: Path | None
     sets: tuple[str, ...]
     tasks: tuple[str, ...] = ()
+    depths: tuple[int, ...] = ()
     runtime: str = "torch"
     all_dims: bool = False
 
     def asks_no_more_than(self, other: Wanted) -> bool:
-        return set(self.sets) <= set(other.sets) and set(self.tasks) <= set(other.tasks)
+        pairs = ((self.sets, other.sets), (self.tasks, other.tasks), (self.depths, other.depths))
+        return all(set(ours) <= set(theirs) for ours, theirs in pairs)
 
 
 def run(context: Context) -> StepResult:
@@ -75,7 +79,7 @@ def run(context: Context) -> StepResult:
             finished[wanted.digest, wanted.runtime] = wanted, artifact
         own = _shown(artifact, wanted)
         rows += own
-        shown = {(row["set"], row["dim"]) for row in own}
+        shown = {(row["set"], row["dim"], row["head"]) for row in own}
         tables.append(read_per_query(artifact.path, model=wanted.role, shown=shown))
     per_query = pa.concat_tables(tables)
     write_scores(context.output("scores"), rows, per_query)
@@ -97,7 +101,8 @@ def _wanted(context: Context) -> Iterator[Wanted]:
     stage_sets = tuple(config.stage_sets) or sets
     tasks = tuple(config.mteb_tasks)
     candidate, onnx = context.artifact("candidate"), context.inputs["onnx"]
-    yield Wanted("candidate", candidate.digest, candidate.path, sets, tasks, all_dims=True)
+    depths = tuple(config.needle_depths)
+    yield Wanted("candidate", candidate.digest, candidate.path, sets, tasks, depths, all_dims=True)
     if onnx is not None and config.onnx_sets:
         for variant, file in (("fp32", "model.onnx"), ("int8", "model_int8.onnx")):
             if (onnx.path / file).is_file():
@@ -151,6 +156,8 @@ def _scored(context: Context, wanted: Wanted) -> tuple[Artifact, bool]:
         if not _has_card(wanted):
             what["prompts"] = context.slice.config["prompts"]
     inputs = {"model": wanted.digest, "evaluation": evaluation.digest}
+    if wanted.depths:
+        what["needle"] = [GENERATOR, wanted.depths, config.needle_documents]
     if wanted.tasks:
         inputs["mteb"] = json.dumps(context.slice.pins.get("mteb"), sort_keys=True)
     key = cache_key("scores", code_version("evaluate"), what, dict(inputs))
@@ -182,6 +189,12 @@ def _score(context: Context, wanted: Wanted) -> Scores:
         return score_bm25(sets, digest=wanted.digest, **about)
     subject = _subject(context, wanted, config)
     scores = score_subject(subject, sets, **about)
+    if wanted.depths:
+        from embedline.evaluation.needle import needle_recall
+
+        scores.rows += needle_recall(
+            subject, wanted.depths, documents=config.needle_documents, resamples=config.bootstrap
+        )
     if wanted.tasks:
         from embedline.evaluation.rumteb import score_tasks
 
@@ -193,7 +206,7 @@ def _score(context: Context, wanted: Wanted) -> Scores:
 def _subject(context: Context, wanted: Wanted, config: EvaluateConfig) -> Subject:
     from embedline.evaluation.subjects import onnx_subject, torch_subject
     from embedline.models.prompts import PromptTable
-    from embedline.steps.machine import prepare
+    from embedline.steps.machine import attention, prepare
 
     assert wanted.folder is not None
     runtime = context.slice.section("runtime", RuntimeConfig)
@@ -203,12 +216,15 @@ def _subject(context: Context, wanted: Wanted, config: EvaluateConfig) -> Subjec
     bf16 = prepare(runtime)
     # An outside model says nothing about prompts: it is scored with those that it is trained on with.
     prompts = context.slice.section("prompts", dict[str, Prompt])
+    trusted = bool(context.slice.config.get("model", {}).get("trust_remote_code", False))
     return torch_subject(
         *who,
         bf16=bf16,
         untrained=wanted.role == "untrained",
         prompts=None if _has_card(wanted) else PromptTable(prompts),
         batch_tokens=config.batch_tokens,
+        attention=attention(runtime),
+        trust_remote_code=wanted.role == "base" and trusted,
     )
 
 
@@ -218,23 +234,27 @@ def _has_card(wanted: Wanted) -> bool:
 
 def _shown(artifact: Artifact, wanted: Wanted) -> list[dict[str, Any]]:
     """The rows of kept scores that this run wants, under the role the model has in it."""
-    asked = {*wanted.sets, *wanted.tasks, *([BENCHMARK] if wanted.tasks else [])}
+    asked = {*wanted.sets, *wanted.tasks, *map(set_name, wanted.depths)}
+    asked |= {BENCHMARK} if wanted.tasks else set()
     rows = [{**row, "model": wanted.role} for row in read_rows(artifact.path) if row["set"] in asked]
     if wanted.all_dims:
         return rows
     width: dict[str, int] = {}
-    for row in rows:
+    for row in filter(is_dense, rows):
         width[row["set"]] = max(width.get(row["set"], 0), row["dim"])
-    return [row for row in rows if row["dim"] == width[row["set"]]]
+    return [row for row in rows if not is_dense(row) or row["dim"] == width[row["set"]]]
 
 
 def _metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Main scores at full width, `<model>/<set>/main`; of the candidate also their mean over retrieval."""
     metrics: dict[str, float] = {}
     for (name, metric), cells in main_table(rows).items():
-        local = metric in ("ndcg@10", "spearman", "ap", "f1")
+        local = metric in ("ndcg@10", "spearman", "ap", "f1", "recall@1")
         place = name if local else f"mteb/{name}"
         metrics |= {f"{model}/{place}/main": float(row["value"]) for model, row in cells.items()}
+    for name, heads in heads_table(rows).items():
+        others = {head: row for head, row in heads.items() if not is_dense(row)}
+        metrics |= {f"candidate/{name}/{head}": float(row["value"]) for head, row in others.items()}
     ranked = [r for r in full_width(rows) if r["model"] == "candidate" and r["kind"] == "retrieval"]
     values = [float(r["value"]) for r in ranked if r["runtime"] == "torch"]
     if values:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from embedline.config.training import RuntimeConfig
+
+if TYPE_CHECKING:
+    import torch
 
 
 def prepare(runtime: RuntimeConfig) -> bool:
@@ -15,3 +20,17 @@ def prepare(runtime: RuntimeConfig) -> bool:
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
     return runtime.precision == "bf16"
+
+
+def device() -> torch.device:
+    """Where models work: the GPU when there is one."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def attention(runtime: RuntimeConfig) -> str:
+    """The attention kernel that models are loaded with on this machine."""
+    from embedline.models.attention import attention_for
+
+    return attention_for(runtime.attention, device().type, bf16=runtime.precision == "bf16")

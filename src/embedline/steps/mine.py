@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from embedline.config.training import MineConfig, RuntimeConfig
 from embedline.steps.base import Context, StepResult
-from embedline.steps.training import load_model, stage_records, wanted_spec
+from embedline.steps.training import load_model, require_tokens, stage_records
 
 if TYPE_CHECKING:
     import numpy as np
 
     from embedline.mining.mine import MinedSource
     from embedline.models.embedder import Embedder
+    from embedline.models.prompts import Side
     from embedline.training.records import SourceRecords
 
 
@@ -28,25 +29,37 @@ def run(context: Context) -> StepResult:
 
     from embedline.mining.mine import mine_negatives
     from embedline.steps.machine import prepare
+    from embedline.training.records import only
 
     bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
-    embedder = load_model(context).with_spec(wanted_spec(context))
+    embedder = load_model(context)
+    require_tokens(embedder, config.document_length, "mine.document_length")
     context.tracker.params(config.model_dump())
+    # A scored pair is no positive, and needs no negative: such records go on as they are.
+    unscored = {name: only(source, lambda row: row.score is None) for name, source in sources.items()}
+    unscored = {name: source for name, source in unscored.items() if source.rows}
+    prompts = embedder.spec.prompts
     mined = mine_negatives(
-        sources, _encoder(embedder, bf16, config.document_length), config, seed=context.slice.config["seed"]
+        unscored,
+        _encoder(embedder, bf16, config.document_length),
+        config,
+        seed=context.slice.config["seed"],
+        document_prompt=lambda name, kind: prompts.prompt("document", name=name, task_type=kind),
     )
     _write(out, sources, mined)
     return _result(sources, mined)
 
 
 def _encoder(embedder: Embedder, bf16: bool, document_length: int | None) -> Any:
+    from embedline.models.prompts import is_long
+
     spec = embedder.spec
 
-    def encode(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
-        long = side == "document" or task_type.startswith("long")
+    def encode(texts: list[str], source: str, task_type: str, side: Side) -> np.ndarray:
+        long = is_long(side, task_type)
         return embedder.encode(
             texts,
-            prompt=spec.prompts.prompt(side, name=source, task_type=task_type),  # type: ignore[arg-type]
+            prompt=spec.prompts.prompt(side, name=source, task_type=task_type),
             max_length=(document_length or spec.document_length) if long else spec.query_length,
             bf16=bf16,
         )
@@ -61,16 +74,17 @@ def _write(out: Path, sources: Mapping[str, SourceRecords], mined: Mapping[str, 
     records: list[dict[str, Any]] = []
     chosen: list[dict[str, Any]] = []
     for name, source in sources.items():
-        for i, row in enumerate(source.rows):
+        picked = iter(mined[name].negatives if mined is not None and name in mined else [])
+        for row in source.rows:
             negatives = row.negatives
-            if mined is not None:
-                picks = mined[name].negatives[i]
+            if mined is not None and row.score is None:
+                picks = next(picked)
                 negatives = [mined[name].pool[pick.index] for pick in picks]
                 chosen += [
                     {"id": row.id, "rank": p.rank, "score": p.score, "positive_score": p.positive_score}
                     for p in picks
                 ]
-            records.append({**vars(row), "negatives": negatives, "source": name, "score": None})
+            records.append({**vars(row), "negatives": negatives, "source": name})
     texts = pa.list_(pa.string())
     fields = {"id": pa.string(), "query": pa.string(), "positives": texts, "negatives": texts}
     fields |= {

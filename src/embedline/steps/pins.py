@@ -108,7 +108,7 @@ def _pin_source(path: str, root: Path, where: str, revisions: dict[str, str]) ->
         files = source_files(path, root)
         if is_hub(path) and not files:
             name, _, revision = hub_name(path)
-            revisions[path] = revision or _hub_revision(name, where)
+            revisions[path] = revision or _hub_revision(name)
             return f"hub:{revisions[path]}"
     except InputError as error:
         raise InputError(error.what, where=f"{where}: {error.where}", fix=error.fix) from error
@@ -141,7 +141,7 @@ def _size(file: Path, where: str) -> int:
     return file.stat().st_size
 
 
-def _hub_revision(name: str, where: str) -> str:
+def _hub_revision(name: str) -> str:
     from huggingface_hub import HfApi
 
     try:
@@ -149,7 +149,7 @@ def _hub_revision(name: str, where: str) -> str:
     except Exception as error:  # the hub client raises a dozen kinds for "not there" and "not reachable"
         raise InputError(
             f"the hub does not give this dataset ({type(error).__name__}).",
-            where=f"{where}: hub:{name}",
+            where=f"hub:{name}",
             fix=f"Check the name and the network, write hub:{name}@REVISION, or put a copy below data.root.",
         ) from error
 

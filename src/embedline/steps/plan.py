@@ -50,6 +50,12 @@ class Plan:
     def write(self, run_folder: Path) -> None:
         write_json(run_folder / PLAN, asdict(self))
 
+    @property
+    def base(self) -> Path | None:
+        """Where the base model lies on this machine, when the run starts from one."""
+        found = Slice.model_validate_json(self.slices["prune_before"]).locations.get("base")
+        return Path(found) if found else None
+
     def table(self) -> str:
         """The plan as plain lines."""
         lines = [f"{step.step:<20}{step.action:<12}{_duration(step)}".rstrip() for step in self.steps]

@@ -12,10 +12,12 @@ from embedline.artifacts.tracker import Tracker
 from embedline.config.load import load_config
 from embedline.config.schema import RunConfig
 from embedline.errors import EmbedlineError, InputError
+from embedline.steps.advice import advice
 from embedline.steps.base import Slice, Workspace
 from embedline.steps.catalogue import STEPS
 from embedline.steps.champion import find_champion, register_first
 from embedline.steps.execute import recorded
+from embedline.steps.missing import missing
 from embedline.steps.pins import Pinned, data_root, pin_data, pin_models
 from embedline.steps.plan import Plan, foresee
 from embedline.steps.requirements import check_disk, check_memory, check_workspace
@@ -85,8 +87,16 @@ def make_plan(
         pins=pinned.pins,
         slices=slices,
         steps=foresee(place, preset, slices),
-        warnings=_warnings(config),
+        warnings=[*_warnings(config), *advice(config, root)],
     )
+
+
+def missing_here(config: RunConfig, preset: str, workspace: Path) -> list[str]:
+    """Everything a run would lack on this machine; empty when the data's folder itself is not to be had."""
+    try:
+        return missing(config, data_root(config, preset, Workspace(workspace)))
+    except (InputError, OSError):
+        return []
 
 
 def slice_config(config: RunConfig, pinned: Pinned) -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""Stage one: a tokenizer and a backbone when starting from scratch, then RetroMAE on the passages."""
+"""Stage one: a tokenizer and a backbone when starting from scratch, then training on the passages alone."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from embedline.config.data import CorpusSource
@@ -9,11 +10,20 @@ from embedline.config.model import ModelConfig
 from embedline.config.training import PretrainConfig, RuntimeConfig
 from embedline.errors import InputError
 from embedline.steps.base import Context, StepResult
-from embedline.steps.training import handed_on, keep_model, load_model, wanted_spec
+from embedline.steps.training import (
+    adapters,
+    fit,
+    handed_on,
+    keep_model,
+    load_model,
+    require_tokens,
+    wanted_spec,
+)
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
 
+_OBJECTIVES = {"retromae": "RetroMAE", "mlm": "masked tokens", "mntp": "masked next tokens"}
 _TOKENIZER_CHARS = 30_000_000  # of text: more changes few merges and costs minutes
 
 
@@ -31,18 +41,23 @@ def run(context: Context) -> StepResult:
     context.tracker.params({**config.model_dump(), "parameters": _parameters(embedder)})
     if config.enabled:
         passages = _passages(context)
+        require_tokens(embedder, config.length, "pretrain.length")
         context.tracker.params({"passages": len(passages)})
-        pretrain(
-            embedder,
-            passages,
-            config,
-            seed=context.slice.config["seed"],
-            bf16=bf16,
-            checkpoints=context.checkpoints,
-            on_metrics=context.tracker.metrics,
-        )
-    keep_model(context, embedder, steps=config.steps if config.enabled else 0, objective="RetroMAE")
-    did = f"RetroMAE, {config.steps} steps" if config.enabled else "random weights (pretraining is off)"
+        # Random weights are trained themselves: beside adapters they would stay random.
+        with nullcontext() if from_scratch else adapters(context, embedder):
+            pretrain(
+                embedder,
+                passages,
+                config,
+                seed=context.slice.config["seed"],
+                bf16=bf16,
+                checkpoints=context.checkpoints,
+                on_metrics=context.tracker.metrics,
+                from_scratch=from_scratch,
+            )
+    objective = _OBJECTIVES[config.objective]
+    keep_model(context, embedder, steps=config.steps if config.enabled else 0, objective=objective)
+    did = f"{objective}, {config.steps} steps" if config.enabled else "random weights (pretraining is off)"
     vocabulary = len(embedder.tokenizer)
     return StepResult(
         metrics={"parameters": float(_parameters(embedder)), "vocabulary": float(vocabulary)},
@@ -54,11 +69,17 @@ def _from_scratch(context: Context) -> Embedder:
     from embedline.models.backbone import new_backbone
     from embedline.models.embedder import Embedder
     from embedline.models.tokenizer import train_tokenizer
+    from embedline.steps.machine import device
 
     model = context.slice.section("model", ModelConfig)
-    tokenizer = train_tokenizer(_tokenizer_texts(context), model.vocabulary, lowercase=model.lowercase)
+    tokenizer = train_tokenizer(
+        _tokenizer_texts(context),
+        model.vocabulary,
+        lowercase=model.lowercase,
+        max_length=max(512, model.document_length),
+    )
     backbone = new_backbone(model.architecture, model.settings, tokenizer, context.slice.config["seed"])
-    return Embedder(backbone, tokenizer, wanted_spec(context))
+    return fit(context, Embedder(backbone, tokenizer, wanted_spec(context))).to(device())
 
 
 def _tokenizer_texts(context: Context) -> list[str]:

@@ -11,7 +11,7 @@ from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.steps.base import Context, StepResult
 from embedline.steps.machine import prepare
-from embedline.steps.training import handed_on, keep_model, load_model, wanted_spec
+from embedline.steps.training import fit, handed_on, keep_model, load_folder, load_model
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
@@ -40,7 +40,7 @@ def run(context: Context) -> StepResult:
     if not before and config.when != "after":
         return handed_on(context)
     bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
-    embedder = load_base(context, Path(str(base))) if before else load_model(context)
+    embedder = fit(context, load_folder(context, Path(str(base)))) if before else load_model(context)
     if config.when != ("before" if before else "after"):
         keep_model(context, embedder, base=context.slice.pins.get("base"))
         return StepResult(summary="The base model, with the run's pooling, lengths and prompts.")
@@ -60,6 +60,7 @@ def prune(
     from embedline.compress.layers import choose_layers, layer_list, layers_to_drop, without_layers
 
     seed = context.slice.section("seed", int)
+    teacher.backbone.set_attn_implementation("sdpa")  # what is measured is measured in fp32
     texts = sample_texts(
         context.artifact("dataset").path,
         teacher.spec.prompts,
@@ -140,30 +141,3 @@ def sample_texts(dataset: Path, prompts: PromptTable, count: int, seed: int) -> 
     if len(texts) < 4:
         raise InputError("holds too few texts to prune with.", where=str(dataset), fix="Add data.")
     return [texts[i] for i in generator.permutation(len(texts))]
-
-
-def load_base(context: Context, folder: Path) -> Embedder:
-    """The base model with the run's own pooling, lengths, dims and prompts.
-
-    Raises:
-        InputError: the run's lengths are beyond the positions that the base has learnt, or a dim is wider.
-    """
-    from torch import nn
-
-    from embedline.models.folder import load_embedder
-
-    spec = wanted_spec(context)
-    embedder = load_embedder(folder, spec=spec)
-    positions = getattr(getattr(embedder.backbone, "embeddings", None), "position_embeddings", None)
-    if isinstance(positions, nn.Embedding):
-        offset = 0 if positions.padding_idx is None else positions.padding_idx + 1  # XLM-R counts from there
-        limit = positions.num_embeddings - offset
-        for name in ("query_length", "document_length"):
-            if getattr(spec, name) > limit:
-                raise InputError(
-                    f"{getattr(spec, name)} is more than the base's {limit} positions.", where=f"model.{name}"
-                )
-    for dim in spec.dims:
-        if dim > embedder.width:
-            raise InputError(f"{dim} is larger than the base's width {embedder.width}.", where="model.dims")
-    return embedder

@@ -79,6 +79,7 @@ def stage_gains(records: list[StepRecord]) -> dict[str, dict[str, float]]:
         return {}
     rows = read_jsonl(folder / "scores.jsonl")
     rows = [r for r in rows if r["kind"] == "retrieval" and r["main"] and r["runtime"] == "torch"]
+    rows = [r for r in rows if (r.get("head") or "dense") == "dense"]
     gains: dict[str, dict[str, float]] = {}
     for model in STAGES:
         own = [row for row in rows if row["model"] == model]

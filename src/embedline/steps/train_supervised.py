@@ -1,4 +1,4 @@
-"""Stage three: InfoNCE on triplets with mined negatives, instructions and Matryoshka."""
+"""Stage three: contrastive training on triplets with mined negatives, instructions and Matryoshka."""
 
 from __future__ import annotations
 

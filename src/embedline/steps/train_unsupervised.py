@@ -1,4 +1,4 @@
-"""Stage two: InfoNCE on weak pairs, single-source batches, GradCache."""
+"""Stage two: contrastive training on weak pairs, single-source batches, GradCache."""
 
 from __future__ import annotations
 

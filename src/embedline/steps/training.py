@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedline.config.data import Source
 from embedline.config.model import ModelConfig, Prompt
+from embedline.config.training import RuntimeConfig
+from embedline.errors import InputError
 from embedline.models.prompts import PromptTable
 from embedline.steps.base import Context, StepResult
 
@@ -23,10 +28,65 @@ def wanted_spec(context: Context) -> EmbedderSpec:
 
 
 def load_model(context: Context) -> Embedder:
-    """The model that the step was handed."""
-    from embedline.models.folder import load_embedder
+    """The model that the step was handed, where this machine works, with what the run's spec adds to it."""
+    return load_folder(context, context.artifact("model").path)
 
-    return load_embedder(context.artifact("model").path)
+
+def load_folder(context: Context, folder: Path) -> Embedder:
+    """A model folder with the run's spec; a pooling or head new to it starts at random, by the run's seed."""
+    from embedline.models.folder import load_embedder
+    from embedline.steps.machine import attention, device
+
+    model = context.slice.section("model", ModelConfig)
+    runtime = context.slice.section("runtime", RuntimeConfig)
+    embedder = load_embedder(folder, attention=attention(runtime), trust_remote_code=model.trust_remote_code)
+    return embedder.with_spec(wanted_spec(context), seed=context.slice.config["seed"]).to(device())
+
+
+def fit(context: Context, embedder: Embedder) -> Embedder:
+    """A model that is new to the line, made to fit the run: bidirectional, with the positions it needs.
+
+    Raises:
+        InputError: the run's lengths are beyond the model's positions, or a dim is wider than it.
+    """
+    from embedline.models.backbone import prepare_backbone
+    from embedline.models.checks import require_same_tokenizer
+
+    model = context.slice.section("model", ModelConfig)
+    prepare_backbone(embedder.backbone, embedder.tokenizer, model)
+    require_same_tokenizer(embedder)  # saving would refuse it, after the training
+    for side in ("query_length", "document_length"):
+        require_tokens(embedder, getattr(model, side), f"model.{side}")
+    for dim in model.dims:
+        if dim > embedder.width:
+            raise InputError(f"{dim} is larger than the base's width {embedder.width}.", where="model.dims")
+    return embedder
+
+
+def require_tokens(embedder: Embedder, tokens: int | None, where: str) -> None:
+    """Refuse texts of so many tokens when the model has no positions for them, MCLS's own tokens included."""
+    from embedline.models.positions import require_room
+
+    if tokens is not None:
+        inserted = tokens // embedder.spec.mcls_every if embedder.spec.pooling == "mcls" else 0
+        require_room(embedder.backbone, tokens + inserted, where)
+
+
+@contextmanager
+def adapters(context: Context, embedder: Embedder) -> Iterator[None]:
+    """While a model is trained, its backbone has LoRA adapters where the run asks for them; merged after."""
+    lora = context.slice.section("model", ModelConfig).lora
+    if lora is None:
+        yield
+        return
+    import torch
+
+    from embedline.models.lora import merge_lora, with_lora
+
+    torch.manual_seed(context.slice.config["seed"])
+    with_lora(embedder.backbone, lora)
+    yield
+    merge_lora(embedder.backbone)
 
 
 def stage_sources(context: Context, stage: str) -> dict[str, Source]:

@@ -1,4 +1,7 @@
-"""Which rows train at which step: single-source batches, sources drawn by weight, the same for a seed."""
+"""Which rows train at which step: batches of one group, groups drawn by share, the same for a seed.
+
+A group is a source, or the rows of a source that are of like length.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def draw_batches(
     sizes: Mapping[str, int],
     shares: Mapping[str, float],
     *,
-    batch: int,
+    batch: int | Mapping[str, int],
     steps: int,
     seed: int,
 ) -> list[Draw]:
@@ -47,21 +50,25 @@ def draw_batches(
 
     A source smaller than the batch gives smaller batches: its negatives are then all it has.
 
+    Args:
+        batch: of every source, or by source.
+
     Raises:
-        InputError: no source has as many rows as the batch.
+        InputError: no source has as many rows as its batch.
     """
-    largest = max(sizes, key=lambda name: sizes[name])
-    if sizes[largest] < batch:
+    batches = dict.fromkeys(sizes, batch) if isinstance(batch, int) else batch
+    largest = max(sizes, key=lambda name: (sizes[name] / batches[name], sizes[name]))
+    if sizes[largest] < batches[largest]:
         raise InputError(
-            f"the largest source ({largest}) has {sizes[largest]} rows, one batch needs {batch}.",
-            where="batch",
+            f"the largest source ({largest}) has {sizes[largest]} rows, one batch needs {batches[largest]}.",
+            where="batch" if isinstance(batch, int) else "buckets",
             fix="Lower the stage's batch, or bring more data.",
         )
     generator = np.random.default_rng(seed)
-    names = sorted(name for name in sizes if sizes[name] >= min(2, batch))
+    names = sorted(name for name in sizes if sizes[name] >= min(2, batches[name]))
     picks = generator.choice(len(names), size=steps, p=_normalised([shares[name] for name in names]))
     cursors = {name: _Cursor(sizes[name], np.random.default_rng([seed, i])) for i, name in enumerate(names)}
-    return [_draw(names[pick], cursors[names[pick]], batch) for pick in picks]
+    return [_draw(names[pick], cursors[names[pick]], batches[names[pick]]) for pick in picks]
 
 
 class _Cursor:

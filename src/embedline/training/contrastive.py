@@ -1,23 +1,38 @@
-"""Contrastive training: batches of records to vectors to InfoNCE, through GradCache."""
+"""Contrastive training: batches of records to vectors to their objective, through GradCache."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
-from embedline.training.batches import Draw, draw_batches, source_shares
+from embedline.models.heads import Encoded
+from embedline.models.scoring import lexical_scores, multi_vector_scores
+from embedline.training.batches import draw_batches
+from embedline.training.buckets import groups
 from embedline.training.engine import OnMetrics, train
-from embedline.training.gradcache import GradCache
-from embedline.training.objectives.infonce import info_nce
+from embedline.training.gradcache import GradCache, Loss
+from embedline.training.objectives.cosent import cosent
+from embedline.training.objectives.infonce import contrastive_loss, info_nce, left_out
 from embedline.training.objectives.matryoshka import matryoshka
-from embedline.training.records import SourceRecords, pool_small
+from embedline.training.objectives.unified import unified_loss
+from embedline.training.pairs import Batches, longest_texts
+from embedline.training.records import SourceRecords, apart, only
+
+
+class Drawn(NamedTuple):
+    """What a group of records gave to a training: its rows, and its share of the batches."""
+
+    records: int
+    share: float
 
 
 def train_contrastive(
@@ -30,133 +45,211 @@ def train_contrastive(
     bf16: bool,
     checkpoints: Path,
     on_metrics: OnMetrics,
-) -> dict[str, float]:
-    """Train `embedder` in place on pairs or triplets; returns the share of batches a source had.
+) -> dict[str, Drawn]:
+    """Train `embedder` in place on pairs, triplets or scored pairs; returns what each group gave.
 
     Raises:
-        InputError: no records, no source as large as the batch, or a batch that would hold no negative.
+        InputError: no records, no group as large as its batch, or a batch that would hold no negative.
     """
+    parts, origin = apart(sources)
     if not config.in_batch_negatives:  # a row without a negative of its own teaches nothing
-        sources = _with_negatives(sources)
-    if not sources:
+        parts = {
+            name: only(part, lambda row: bool(row.negatives) or row.score is not None)
+            for name, part in parts.items()
+        }
+        parts = {name: part for name, part in parts.items() if part.rows}
+    if not parts:
         raise InputError(
             "no records are left for this stage.",
             where="data.sources",
             fix="Check its stages; with in_batch_negatives: false, check that records have negatives.",
         )
-    sources, weights = pool_small(sources, weights, config.batch)
-    sizes = {name: len(source.rows) for name, source in sources.items()}
-    shares = source_shares(sizes, weights, exponent=config.size_exponent, max_share=config.max_share)
-    draws = draw_batches(sizes, shares, batch=config.batch, steps=config.steps, seed=seed)
+    drawn_from = groups(
+        parts,
+        {name: weights.get(origin[name], 1.0) for name in parts},
+        config,
+        lambda source: longest_texts(embedder, source, config),
+    )
+    draws = draw_batches(
+        {name: len(group.source.rows) for name, group in drawn_from.items()},
+        {name: group.share for name, group in drawn_from.items()},
+        batch={name: group.batch for name, group in drawn_from.items()} if config.buckets else config.batch,
+        steps=config.steps,
+        seed=seed,
+    )
     cache = GradCache(
         embedder,
         batch_tokens=config.batch_tokens,
         resident_tokens=config.resident_tokens,
         bf16=bf16,
     )
-    step = ContrastiveStep(cache, config)
+    temperature = (
+        Temperature(config.temperature).to(embedder.device) if config.learnable_temperature else None
+    )
     train(
-        embedder,
-        _Batches(embedder, sources, draws, config),
-        step,
+        embedder
+        if temperature is None
+        else nn.ModuleDict({"embedder": embedder, "temperature": temperature}),
+        Batches(embedder, {name: group.source for name, group in drawn_from.items()}, draws, config),
+        ContrastiveStep(cache, config, temperature),
         config,
         checkpoints=checkpoints,
         seed=seed,
         on_metrics=on_metrics,
     )
-    return {name: sum(draw.source == name for draw in draws) / len(draws) for name in sizes}
+    return {
+        name: Drawn(len(group.source.rows), sum(draw.source == name for draw in draws) / len(draws))
+        for name, group in drawn_from.items()
+    }
 
 
-def _with_negatives(sources: Mapping[str, SourceRecords]) -> dict[str, SourceRecords]:
-    kept = {name: [row for row in source.rows if row.negatives] for name, source in sources.items()}
-    return {name: SourceRecords(name, rows) for name, rows in kept.items() if rows}
+class Temperature(nn.Module):
+    """A trained temperature: the logarithm of its inverse is the parameter, as in CLIP (Radford et al. 2021).
 
+    It starts at `start`, and does not fall below 0.01, or below `start` where that is smaller.
+    """
 
-class _Batches(Sequence[Any]):
-    """Batch i, tokenised when it is asked for."""
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(start)))
+        self.limit = max(math.log(100.0), -math.log(start))
 
-    def __init__(
-        self,
-        embedder: Embedder,
-        sources: Mapping[str, SourceRecords],
-        draws: list[Draw],
-        config: ContrastiveConfig,
-    ) -> None:
-        self.embedder, self.sources, self.draws, self.config = embedder, sources, draws, config
-
-    def __len__(self) -> int:
-        return len(self.draws)
-
-    def __getitem__(self, index: Any) -> Any:
-        draw = self.draws[index]
-        source, spec = self.sources[draw.source], self.embedder.spec
-        rows = [source.rows[i] for i in draw.rows]
-        positives = [row.positives[draw.epoch % len(row.positives)] for row in rows]
-        negatives = [row.negatives[: self.config.negatives] for row in rows]
-        documents = [*positives, *(text for texts in negatives for text in texts)]
-        owner = [*range(len(rows)), *(i for i, texts in enumerate(negatives) for _ in texts)]
-        query_prompt = document_prompt = ""
-        if self.config.prompts:
-            query_prompt = spec.prompts.prompt("query", name=source.name, task_type=source.task_type)
-            document_prompt = spec.prompts.prompt("document", name=source.name, task_type=source.task_type)
-        longest = self.config.document_length or spec.document_length
-        long_query = source.task_type.startswith("long")
-        queries = self.embedder.tokenize(
-            [row.query for row in rows],
-            prompt=query_prompt,
-            max_length=longest if long_query else spec.query_length,
-        )
-        return {
-            "source": draw.source,
-            "ids": queries + self.embedder.tokenize(documents, prompt=document_prompt, max_length=longest),
-            "queries": len(rows),
-            "owner": owner,
-            "answers": [row.positives for row in rows],
-            "texts": documents,
-            "query_texts": [row.query for row in rows],
-        }
+    def forward(self) -> Tensor:
+        return (-self.log_scale.clamp(max=self.limit)).exp()
 
 
 class ContrastiveStep:
-    """One optimizer step on one single-source batch."""
+    """One optimizer step on one batch of one source."""
 
-    def __init__(self, cache: GradCache, config: ContrastiveConfig) -> None:
-        self.cache, self.config = cache, config
+    def __init__(
+        self, cache: GradCache, config: ContrastiveConfig, temperature: Temperature | None = None
+    ) -> None:
+        self.cache, self.config, self.learned = cache, config, temperature
         self.dims: dict[int, float] = {}
         if config.matryoshka:
             self.dims = weighted_dims(cache.model.width, cache.model.spec.dims, config.matryoshka_weights)
 
     def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        count = batch["queries"]
-        owner_M = torch.tensor(batch["owner"], device=self.cache.model.device)
-        same_NM = known_answers(batch["query_texts"], batch["answers"], batch["texts"]).to(owner_M.device)
+        if batch["scores"] is not None:
+            value, metrics = self.cache.step(batch["ids"], self._cosent(batch), dense_only=True)
+        elif self.config.objective == "unified":
+            value, metrics = self.cache.step(batch["ids"], self._unified(batch))
+        else:
+            value, metrics = self.cache.step(batch["ids"], self._info_nce(batch), dense_only=True)
+        if self.learned is not None:
+            metrics["temperature"] = float(self.learned().detach())
+        return value, {**metrics, "tokens": float(sum(len(row) for row in batch["ids"]))}
 
+    def _info_nce(self, batch: dict[str, Any]) -> Loss:
+        count, rules = batch["queries"], self._rules(batch)
+
+        def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
+            rules["temperature"] = self._temperature()
+            return self._nested(lambda v: info_nce(v[:count], v[count:], **rules), vectors), {}
+
+        return loss
+
+    def _unified(self, batch: dict[str, Any]) -> Loss:
+        count, rules = batch["queries"], self._rules(batch)
+        ids = self.cache.model.pad(batch["ids"])["input_ids"]
+        distill = self.config.self_distillation and batch["step"] >= self.config.self_distillation_after
+
+        def loss(encoded: Encoded) -> tuple[Tensor, dict[str, float]]:
+            rules["temperature"] = self._temperature()
+            scores: dict[str, Tensor | None] = {"lexical": None, "multi_vector": None}
+            if (weights := encoded.lexical) is not None:
+                scores["lexical"] = lexical_scores(ids[:count], weights[:count], ids[count:], weights[count:])
+            if (tokens := encoded.tokens) is not None:
+                scores["multi_vector"] = multi_vector_scores(tokens[:count], tokens[count:])
+            value = self._nested(
+                lambda v: unified_loss(
+                    _cosines(v, count),
+                    scores["lexical"],
+                    scores["multi_vector"],
+                    distill=distill,
+                    hybrid=self.cache.model.spec.hybrid,
+                    **rules,
+                ),
+                encoded.dense,
+            )
+            with torch.no_grad():
+                heads = {"dense": _cosines(encoded.dense, count), **scores}
+                metrics = _losses({name: each for name, each in heads.items() if each is not None}, rules)
+            return value, metrics
+
+        return loss
+
+    def _cosent(self, batch: dict[str, Any]) -> Loss:
+        count = batch["queries"]
+        scores_N = torch.tensor(batch["scores"], device=self.cache.model.device)
+
+        def at_width(vectors: Tensor) -> Tensor:
+            return cosent(vectors[:count], vectors[count:], scores_N, scale=self.config.cosent_scale)
+
+        def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
+            value = self._nested(at_width, vectors)
+            return value, {"cosent_loss": float(value.detach())}
+
+        return loss
+
+    def _nested(self, at_width: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
+        if not self.dims:
+            return at_width(vectors)
+        return matryoshka(
+            at_width,
+            vectors,
+            list(self.dims),
+            list(self.dims.values()),
+            layer_norm=self.config.matryoshka_layer_norm,
+        )
+
+    def _temperature(self) -> float | Tensor:
+        return self.config.temperature if self.learned is None else self.learned()
+
+    def _rules(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Which documents count for which query.
+
+        Raises:
+            InputError: none of them is a negative.
+        """
+        device = self.cache.model.device
+        same_NM = known_answers(batch["query_texts"], batch["answers"], batch["texts"])
         if same_NM.all():
             raise InputError(
                 f"a batch from {batch['source']} holds no negative: each document answers each query.",
                 where="data.sources",
                 fix="Leave the source out of this stage, or give it records that differ.",
             )
+        return {
+            "owner_M": torch.tensor(batch["owner"], device=device),
+            "same_NM": same_NM.to(device),
+            "symmetric": self.config.symmetric,
+            "in_batch_negatives": self.config.in_batch_negatives,
+            "false_negative_margin": self.config.false_negative_margin,
+        }
 
-        def at_width(vectors: Tensor) -> Tensor:
-            return info_nce(
-                vectors[:count],
-                vectors[count:],
-                owner_M=owner_M,
-                same_NM=same_NM,
-                temperature=self.config.temperature,
-                symmetric=self.config.symmetric,
-                in_batch_negatives=self.config.in_batch_negatives,
-                false_negative_margin=self.config.false_negative_margin,
-            )
 
-        def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
-            if not self.dims:
-                return at_width(vectors), {}
-            return matryoshka(at_width, vectors, list(self.dims), list(self.dims.values())), {}
+def _losses(heads: Mapping[str, Tensor], rules: Mapping[str, Any]) -> dict[str, float]:
+    """InfoNCE of each head's scores alone; what the dense scores leave out, the others do too."""
+    counted = {"owner_M": rules["owner_M"], "in_batch_negatives": rules["in_batch_negatives"]}
+    left_out_NM = left_out(
+        heads["dense"],
+        same_NM=rules["same_NM"],
+        false_negative_margin=rules["false_negative_margin"],
+        **counted,
+    )
+    return {
+        f"{name}_loss": float(
+            contrastive_loss(scores, same_NM=left_out_NM, temperature=rules["temperature"], **counted)
+        )
+        for name, scores in heads.items()
+    }
 
-        value, metrics = self.cache.step(batch["ids"], loss)
-        return value, {**metrics, "tokens": float(sum(len(row) for row in batch["ids"]))}
+
+def _cosines(vectors_ND: Tensor, count: int) -> Tensor:
+    """Of the first `count` vectors and the others (N × M)."""
+    unit_ND = F.normalize(vectors_ND, dim=-1)
+    return unit_ND[:count] @ unit_ND[count:].T
 
 
 def weighted_dims(width: int, dims: Sequence[int], weights: Sequence[float]) -> dict[int, float]:

@@ -119,6 +119,12 @@ class _StepTrainer(Trainer):
         self.progress.add(metrics)
         return loss.detach()
 
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """Single numbers (a temperature) are gains, which weight decay is not for."""
+        scalars = {name for name, parameter in model.named_parameters() if parameter.ndim == 0}
+        names: list[str] = super().get_decay_parameter_names(model)
+        return [name for name in names if name not in scalars]
+
 
 class _Steps(Dataset[Any]):
     def __init__(self, batches: Sequence[Any]) -> None:
@@ -137,12 +143,14 @@ class _Progress(TrainerCallback):  # type: ignore[misc,unused-ignore]
     def __init__(self, steps: int, on_metrics: OnMetrics) -> None:
         self.steps, self.on_metrics = steps, on_metrics
         self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, int] = defaultdict(int)  # not every step has every metric
         self.count = 0
         self.since = time.monotonic()
 
     def add(self, metrics: dict[str, float]) -> None:
         for key, value in metrics.items():
             self.sums[key] += value
+            self.counts[key] += 1
         self.count += 1
 
     def on_train_begin(
@@ -166,7 +174,7 @@ class _Progress(TrainerCallback):  # type: ignore[misc,unused-ignore]
             return
         seconds = max(1e-9, time.monotonic() - self.since)
         tokens = self.sums.pop("tokens", 0.0)
-        values = {key: total / self.count for key, total in self.sums.items()}
+        values = {key: total / self.counts[key] for key, total in self.sums.items()}
         values |= {key: float(logs[key]) for key in ("loss", "grad_norm", "learning_rate") if key in logs}
         values["tokens_per_second"] = tokens / seconds
         state.log_history[-1].update(values)  # so that a checkpoint carries everything that was told
@@ -176,6 +184,7 @@ class _Progress(TrainerCallback):  # type: ignore[misc,unused-ignore]
             f"{done} loss {values['loss']:.4f} {values['tokens_per_second']:,.0f} tokens/s", flush=True
         )
         self.sums.clear()
+        self.counts.clear()
         self.count, self.since = 0, time.monotonic()
 
     def on_save(

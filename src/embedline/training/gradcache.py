@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,22 +19,24 @@ from torch import Tensor
 
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
+from embedline.models.heads import Encoded
 
-Loss = Callable[[Tensor], tuple[Tensor, dict[str, float]]]
+# Vectors (N × D, not normalised), or `Encoded` where there are other heads, to a scalar and metrics.
+Loss = Callable[[Any], tuple[Tensor, dict[str, float]]]
 
 
 @dataclass
 class _Chunk:
-    """Rows encoded together; `vectors` keeps its graph when the chunk is resident."""
+    """Rows encoded together; `encoded` keeps its graph when the chunk is resident."""
 
     rows: Tensor
     inputs: dict[str, Tensor]
     randomness: _Randomness
-    vectors: Tensor
+    encoded: Encoded
 
 
 class GradCache:
-    """One step: `step(ids, loss)` leaves the gradient of `loss(vectors of ids)` in the model's parameters.
+    """One step: `step(ids, loss)` leaves the gradient of `loss(model of ids)` in the model's parameters.
 
     Args:
         batch_tokens: tokens of a chunk, padding included.
@@ -48,15 +51,30 @@ class GradCache:
         self.model, self.batch_tokens, self.bf16 = model, batch_tokens, bf16
         self.resident_tokens = resident_tokens
 
-    def step(self, ids: Sequence[Sequence[int]], loss: Loss) -> tuple[Tensor, dict[str, float]]:
-        """Token ids of N texts; `loss` maps their vectors (N × D, not normalised) to a scalar and metrics."""
-        chunks = self._forward(ids)
-        value, metrics, gradients_ND = self._cache(chunks, len(ids), loss)
-        for chunk in chunks:
-            self._backward(chunk, gradients_ND[chunk.rows])
-        return value, metrics
+    def step(
+        self, ids: Sequence[Sequence[int]], loss: Loss, *, dense_only: bool = False
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Token ids of N texts; `loss` maps what the model gives for them to a scalar and metrics.
 
-    def _forward(self, ids: Sequence[Sequence[int]]) -> list[_Chunk]:
+        It is given dense vectors (N × D), or `Encoded` when the model has other heads: lexical N × T and
+        tokens N × T × K, where T is the longest text's tokens and what a shorter one lacks is 0.
+
+        Args:
+            dense_only: leave the other heads out, for a loss that does not use them.
+        """
+        heads = bool(len(self.model.heads)) and not dense_only
+        chunks = self._forward(ids, heads)
+        whole = _gathered(chunks, len(ids))
+        with torch.enable_grad():
+            value, metrics = loss(whole if heads else whole.dense)
+        value.backward()  # type: ignore[no-untyped-call]
+        if all(tensor.grad is None for tensor in whole if tensor is not None):
+            raise RuntimeError("the loss does not depend on the vectors")
+        for chunk in chunks:
+            self._backward(chunk, whole, heads)
+        return value.detach(), metrics
+
+    def _forward(self, ids: Sequence[Sequence[int]], heads: bool) -> list[_Chunk]:
         chunks, budget = [], self.resident_tokens
         for rows in token_batches([len(row) for row in ids], self.batch_tokens):
             inputs = self.model.pad([ids[i] for i in rows])
@@ -64,36 +82,47 @@ class GradCache:
             resident = inputs["input_ids"].numel() <= budget
             budget -= inputs["input_ids"].numel() if resident else 0
             with torch.set_grad_enabled(resident):
-                vectors = self._encode(inputs)
-            place = torch.from_numpy(np.ascontiguousarray(rows)).to(vectors.device)
-            chunks.append(_Chunk(place, inputs, randomness, vectors))
+                encoded = self._encode(inputs, heads)
+            place = torch.from_numpy(np.ascontiguousarray(rows)).to(encoded.dense.device)
+            chunks.append(_Chunk(place, inputs, randomness, encoded))
         return chunks
 
-    def _cache(self, chunks: list[_Chunk], count: int, loss: Loss) -> tuple[Tensor, dict[str, float], Tensor]:
-        first = chunks[0].vectors
-        vectors_ND = first.new_empty(count, first.shape[1])
-        for chunk in chunks:
-            vectors_ND[chunk.rows] = chunk.vectors.detach()
-        vectors_ND.requires_grad_()
-        with torch.enable_grad():
-            value, metrics = loss(vectors_ND)
-        value.backward()  # type: ignore[no-untyped-call]
-        if vectors_ND.grad is None:
-            raise RuntimeError("the loss does not depend on the vectors")
-        return value.detach(), metrics, vectors_ND.grad
+    def _backward(self, chunk: _Chunk, whole: Encoded, heads: bool) -> None:
+        """Push the gradients at the chunk's outputs through the encoder."""
+        encoded = chunk.encoded
+        if not encoded.dense.requires_grad:
+            with chunk.randomness.replayed(), torch.enable_grad():
+                encoded = self._encode(chunk.inputs, heads)
+        outputs, gradients = [], []
+        for mine, theirs in zip(encoded, whole, strict=True):
+            if mine is not None and theirs is not None and theirs.grad is not None:
+                outputs.append(mine)
+                gradients.append(theirs.grad[chunk.rows, : mine.shape[1]])
+        torch.autograd.backward(outputs, gradients)
 
-    def _backward(self, chunk: _Chunk, gradients_BD: Tensor) -> None:
-        if chunk.vectors.requires_grad:
-            chunk.vectors.backward(gradients_BD)  # type: ignore[no-untyped-call]
-            return
-        with chunk.randomness.replayed(), torch.enable_grad():
-            vectors = self._encode(chunk.inputs)
-        vectors.backward(gradients_BD)  # type: ignore[no-untyped-call]
-
-    def _encode(self, inputs: dict[str, Tensor]) -> Tensor:
+    def _encode(self, inputs: dict[str, Tensor], heads: bool) -> Encoded:
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
-            vectors: Tensor = self.model(**inputs)
-        return vectors.float()
+            encoded = self.model.represent(**inputs) if heads else Encoded(self.model(**inputs))
+        others = (None if tensor is None else tensor.float() for tensor in encoded[1:])
+        return Encoded(encoded.dense.float(), *others)
+
+
+def _gathered(chunks: list[_Chunk], count: int) -> Encoded:
+    """The outputs of all chunks in the order of the texts, detached, as leaves of a new graph."""
+    parts: list[Tensor | None] = []
+    for name in Encoded._fields:
+        tensors: list[Tensor | None] = [getattr(chunk.encoded, name) for chunk in chunks]
+        first = tensors[0]
+        if first is None:
+            parts.append(None)
+            continue
+        longest = max(tensor.shape[1] for tensor in tensors if tensor is not None)
+        whole = first.new_zeros(count, longest, *first.shape[2:])
+        for chunk, tensor in zip(chunks, tensors, strict=True):
+            if tensor is not None:
+                whole[chunk.rows, : tensor.shape[1]] = tensor.detach()
+        parts.append(whole.requires_grad_())
+    return Encoded(*parts)  # type: ignore[arg-type]
 
 
 class _Randomness:

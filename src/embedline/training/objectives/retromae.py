@@ -1,15 +1,29 @@
-"""RetroMAE with enhanced decoding (Xiao et al. 2022, section 3.3), and DupMAE's bag of words (2023)."""
+"""RetroMAE with enhanced decoding (Xiao et al. 2022, section 3.3), and DupMAE's bag of words (2023).
+
+The encoder sees a text with few tokens hidden, and predicts them; h is its vector of the text. A decoder of
+one layer rebuilds the text, e_i the embedding of token i and p_i that of its position:
+
+    H1 = h + p_1, …, h + p_T                  H2 = h, e_1 + p_1, …, e_T + p_T
+    A  = softmax( H1 Wq (H2 Wk)ᵀ / √d + M ) H2 Wv
+    M_ij = 0 for j = 0 and for j in a sample of the other tokens, drawn for each i; -∞ elsewhere, and at i
+    L  = mean over hidden i of  -log p(x_i | encoder)  +  mean over i of  -log p(x_i | A_i + H1_i)
+
+Two things are not the paper's. h is whatever the embedder pools, scaled to the length √D: as it is searched
+by, of unit length, and with the size of a state. The output matrix is not the input embedding
+(`TokenPredictor` says why).
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedline.models.embedder import Embedder
+from embedline.training.objectives.prediction import PredictionHead, TokenPredictor
 
 
 class Losses(NamedTuple):
@@ -23,16 +37,15 @@ class Losses(NamedTuple):
 class RetroMAE(nn.Module):
     """A lightly masked encoder, and a one-layer decoder that must rebuild the text from its vector.
 
-    The decoder (eq. 6-9): position i asks with the sentence vector plus its position, and attends to the
-    sentence vector and to a random sample of the other tokens, its own; never to itself. So each position
-    learns from a context of its own, and what the sample lacks must be in the vector.
+    Each position learns from a context of its own, and what the context lacks must be in the vector.
 
     Args:
         embedder: what is trained; its pooled vector is the bottleneck.
         length: the longest row.
         decoder_mask: share of the other tokens hidden from a position.
-        frequencies_V: how often each token occurs. The output bias starts at their logarithm, so that
-            training need not spend its first steps, and the directions of all vectors, on learning them.
+        frequencies_V: as in `TokenPredictor`.
+        words_from: what must tell the text's words. tokens: the states of its ordinary tokens, as in DupMAE;
+            that takes B × T × V scores. vector: the vector that is searched by, alone.
     """
 
     def __init__(
@@ -42,17 +55,16 @@ class RetroMAE(nn.Module):
         length: int,
         decoder_mask: float = 0.5,
         frequencies_V: Tensor | None = None,
+        words_from: Literal["vector", "tokens"] = "vector",
     ) -> None:
         super().__init__()
         width = embedder.width
+        self.words_from = words_from
         self.embedder, self.decoder_mask = embedder, decoder_mask
         self.heads = next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
-        table: Any = embedder.backbone.get_input_embeddings()
-        counts_V = torch.ones(len(table.weight)) if frequencies_V is None else frequencies_V.float() + 1
-        self.bias_V = nn.Parameter((counts_V / counts_V.sum()).log())
-        self.table_VD = nn.Parameter(table.weight.detach().clone())
-        self.encoder_head = _Head(width)
-        self.decoder_head = _Head(width)
+        self.output = TokenPredictor(embedder, frequencies_V)
+        self.encoder_head = PredictionHead(width)
+        self.decoder_head = PredictionHead(width)
         self.positions = nn.Embedding(length, width)
         self.ask, self.look, self.take = (nn.Linear(width, width) for _ in range(3))
         self.mix = nn.Linear(width, width)
@@ -73,31 +85,38 @@ class RetroMAE(nn.Module):
             decoder_targets_BT: True where the decoder predicts.
         """
         states_BTD, pooled_BD = self.embedder.states(masked_ids, attention_mask)
-        # The output matrix is not the input embedding: tied, Adam moves the rows of rare tokens as far as
-        # others, all in one direction, and a short training ends with all vectors alike.
-        table_VD = self.table_VD
         hidden_BT = masked_ids != input_ids
-        encoder = self._loss(self.encoder_head(states_BTD[hidden_BT]), table_VD, input_ids[hidden_BT])
-        # As it is searched by: of unit length, scaled to the size of a state. What all texts share in it
-        # would only take room from what tells them apart.
+        encoder = self.output.loss(self.encoder_head(states_BTD[hidden_BT]), input_ids[hidden_BT])
         vector_BD = F.normalize(pooled_BD, dim=-1).to(states_BTD.dtype) * math.sqrt(self.embedder.width)
         rebuilt_BTD = self._decode(
             vector_BD, self.embedder.backbone.get_input_embeddings()(input_ids), attention_mask
         )
-        decoder = self._loss(
-            self.decoder_head(rebuilt_BTD[decoder_targets_BT]), table_VD, input_ids[decoder_targets_BT]
+        decoder = self.output.loss(
+            self.decoder_head(rebuilt_BTD[decoder_targets_BT]), input_ids[decoder_targets_BT]
         )
-        words = self._words(vector_BD, input_ids, attention_mask, table_VD)
+        if self.words_from == "vector":
+            words = self._words_of_vector(vector_BD, input_ids, attention_mask)
+        else:
+            words = self._words_of_tokens(states_BTD, input_ids, attention_mask)
         return Losses(encoder, decoder, words)
 
-    def _words(self, vector_BD: Tensor, input_ids: Tensor, mask_BT: Tensor, table_VD: Tensor) -> Tensor:
-        """The vector alone must say which words the text holds (DupMAE, eq. 5): the mean over its tokens.
-
-        A token that stands twice counts twice here, which weighs words by how much of the text they are.
-        """
-        scores_BV = F.linear(vector_BD, table_VD, self.bias_V).float().log_softmax(-1)
-        told_BT = scores_BV.gather(1, input_ids)
+    def _words_of_vector(self, vector_BD: Tensor, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
+        """-log softmax(E h + c)[x_i], the mean over all tokens: words weigh by how often they stand there."""
+        told_BT: Tensor = self.output(vector_BD).log_softmax(-1).gather(1, input_ids)
         return -(told_BT * mask_BT).sum() / mask_BT.sum()
+
+    def _words_of_tokens(self, states_BTD: Tensor, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
+        """DupMAE: -1/|X| Σ log softmax(μ)[x] over the distinct words x of X; μ = max over i of (E h_i + c).
+
+        |X| counts the ordinary tokens, as the authors' code does. The mean over texts.
+        """
+        special = torch.tensor(self.embedder.tokenizer.all_special_ids, device=input_ids.device)
+        ordinary_BT = mask_BT.bool() & ~torch.isin(input_ids, special)
+        logits_BTV: Tensor = self.output(states_BTD)
+        lowest = torch.finfo(logits_BTV.dtype).min
+        told_BV = logits_BTV.masked_fill(~ordinary_BT.unsqueeze(-1), lowest).amax(1).log_softmax(-1)
+        present_BV = torch.zeros_like(told_BV).scatter_reduce(1, input_ids, ordinary_BT.to(told_BV), "amax")
+        return -((told_BV * present_BV).sum(-1) / ordinary_BT.sum(-1).clamp(min=1)).mean()
 
     def _decode(self, vector_BD: Tensor, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         batch, length, width = tokens_BTD.shape
@@ -116,7 +135,7 @@ class RetroMAE(nn.Module):
         return rebuilt
 
     def _sample(self, mask_BT: Tensor) -> Tensor:
-        """What a position sees (B × T × S): the vector, and a sample of real tokens, not itself (eq. 7)."""
+        """What a position sees (B × T × S): the vector, and a sample of real tokens, not itself."""
         batch, length = mask_BT.shape
         seen_BTT = torch.rand(batch, length, length, device=mask_BT.device) >= self.decoder_mask
         seen_BTT &= mask_BT.bool().unsqueeze(1)
@@ -130,31 +149,3 @@ class RetroMAE(nn.Module):
 
     def _ours(self, module: nn.Module) -> bool:
         return all(module is not theirs for theirs in self.embedder.modules())
-
-    def _loss(self, hidden_KD: Tensor, table_VD: Tensor, target_K: Tensor) -> Tensor:
-        if not len(target_K):
-            return hidden_KD.sum() * 0.0
-        return F.cross_entropy(F.linear(hidden_KD, table_VD, self.bias_V).float(), target_K)
-
-
-class _Head(nn.Module):
-    """BERT's prediction head; the output matrix, one for both, is passed in where it is used."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.dense, self.norm = nn.Linear(width, width), nn.LayerNorm(width)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        result: Tensor = self.norm(F.gelu(self.dense(hidden)))
-        return result
-
-
-def vocabulary_size(embedder: Embedder) -> int:
-    """Rows of the embedding matrix (V); a tokenizer may use fewer."""
-    return len(embedder.backbone.get_input_embeddings().weight)  # type: ignore[arg-type]
-
-
-def mask_tokens(input_ids: Tensor, maskable_BT: Tensor, share: float, mask_id: int) -> Tensor:
-    """Replace `share` of the maskable tokens by the mask token (B × T)."""
-    drawn_BT = torch.rand(input_ids.shape, device=input_ids.device)
-    return torch.where(maskable_BT & (drawn_BT < share), mask_id, input_ids)

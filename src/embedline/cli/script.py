@@ -1,0 +1,139 @@
+"""A FlagEmbedding command, from a command line or a shell script; the script is read and never run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from embedline.errors import InputError
+
+_MODULE = re.compile(r"FlagEmbedding\.[\w.]+")
+_ASSIGNED = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+_REDIRECTED = re.compile(r"\d*>>?(.*)")  # not <: prompts begin with it
+_FLAG = re.compile(r"--([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
+_ENDS = frozenset(";&|\n")
+
+
+@dataclass
+class Command:
+    """The flags of one command and the words that follow each; the last of a repeated flag counts."""
+
+    where: str
+    module: str = ""
+    devices: int = 1
+    flags: dict[str, list[str]] = field(default_factory=dict)
+
+
+def read_command(given: str) -> Command:
+    """The fine-tuning command in `given`: a file that holds one, or the command line itself.
+
+    Raises:
+        InputError: no such file, no command in it, or one that trains something else.
+    """
+    text, where = _text_of(given)
+    commands = _commands(text, where)
+    for words in commands:
+        module = next((i for i, word in enumerate(words) if _MODULE.fullmatch(word)), None)
+        if module is not None:
+            return _command(words[:module], words[module], words[module + 1 :], where)
+    for words in commands:
+        first = next((i for i, word in enumerate(words) if _FLAG.fullmatch(word)), None)
+        if first is not None and (first == 0 or words[first - 1].endswith(".py")):
+            return _command(words[:first], "", words[first:], where)
+    raise InputError(
+        "holds no command of FlagEmbedding.",
+        where=where,
+        fix="Give its flags (--model_name_or_path …), or a script that runs `-m FlagEmbedding.…`.",
+    )
+
+
+def _text_of(given: str) -> tuple[str, str]:
+    words = given.split()
+    if len(words) != 1 or words[0].startswith("--"):
+        return re.sub(r"\\?\n", " ", given), "--from-flagembedding"  # one command, however it is laid out
+    try:
+        return Path(given.strip()).expanduser().read_text(encoding="utf-8"), given
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not UTF-8 (byte {error.start}).", where=given) from error
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise InputError(
+            f"cannot be read ({reason}).", where=given, fix="Give a script, or flags."
+        ) from error
+
+
+def _commands(text: str, where: str) -> list[list[str]]:
+    """The simple commands of a script with its own variables put in, in order."""
+    text = re.sub(r"(?m)^[ \t]*#.*$", "", text.replace("\r\n", "\n"))
+    lexer = shlex.shlex(re.sub(r"\\\n", " ", text), posix=True, punctuation_chars="".join(sorted(_ENDS)))
+    lexer.whitespace, lexer.commenters, lexer.whitespace_split = " \t", "", True
+    variables = {"HOME": os.path.expanduser("~")}
+    commands: list[list[str]] = [[]]
+    try:
+        for token in lexer:
+            if set(token) <= _ENDS and token:
+                commands.append([])
+            elif (assigned := _ASSIGNED.fullmatch(token)) and not commands[-1]:
+                variables[assigned[1]] = _expanded(assigned[2], variables)
+            elif assigned and commands[-1] in (["export"], ["local"]):
+                variables[assigned[1]] = _expanded(assigned[2], variables)
+                commands.append([])
+            else:
+                words = _expanded(token, variables)
+                # A variable that stands alone is what scripts keep several words in.
+                commands[-1] += shlex.split(words) if _VARIABLE.fullmatch(token) else [words]
+    except ValueError as error:
+        raise InputError(f"cannot be read as a command ({error}).".lower(), where=where) from error
+    return [_plain(words) for words in commands if words]
+
+
+def _expanded(token: str, variables: dict[str, str]) -> str:
+    return _VARIABLE.sub(lambda found: variables.get(found[1] or found[2], found[0]), token)
+
+
+def _plain(words: list[str]) -> list[str]:
+    """Words without redirections and without a comment at their end."""
+    kept: list[str] = []
+    target = False
+    for word in words:
+        if word.startswith("#"):
+            break
+        redirected = _REDIRECTED.fullmatch(word)
+        if not target and not redirected:
+            kept.append(word)
+        target = redirected is not None and not redirected[1]
+    return kept
+
+
+def _command(launcher: list[str], module: str, words: list[str], where: str) -> Command:
+    if "rerank" in module.lower():
+        raise InputError(
+            f"{module} trains a reranker.", where=where, fix="Embedline trains embedding models."
+        )
+    started = _flags(launcher, where, strict=False)
+    processes = [_count(started.get(name, [])) for name in ("nproc_per_node", "nnodes", "num_processes")]
+    command = Command(where, module, processes[0] * processes[1] * processes[2])
+    command.flags = _flags(words, where, strict=True)
+    return command
+
+
+def _flags(words: list[str], where: str, *, strict: bool) -> dict[str, list[str]]:
+    flags: dict[str, list[str]] = {}
+    name = ""
+    for word in words:
+        if found := _FLAG.fullmatch(word):
+            name = found[1].replace("-", "_")
+            flags[name] = [] if found[2] is None else [found[2]]
+        elif name:
+            flags[name].append(word)
+        elif strict:
+            raise InputError(f"{word!r} stands where a flag should.", where=where)
+    return flags
+
+
+def _count(words: list[str]) -> int:
+    return int(words[0]) if words and words[0].isdigit() and int(words[0]) else 1

@@ -1,0 +1,135 @@
+"""A backbone and the pooling that transformers does not have, as one model.
+
+This file travels in model folders together with pooling.py: it imports torch and transformers only. Load the
+folder with AutoModel or SentenceTransformer and `trust_remote_code=True`; Embedline itself runs its own copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils.generic import ModelOutput
+
+from .pooling import POOLING, LatentAttention, insert_cls, mcls, without_inserted
+
+
+class EmbedlineConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
+    """The backbone's own config, and the pooling on top.
+
+    Args:
+        pooling: latent, mcls, mean, cls or last.
+        latents, latent_heads: rows and heads of latent attention.
+        mcls_every: tokens between two CLS tokens, for pooling mcls.
+        mcls_token_id, pad_token_id: the tokenizer's, for pooling mcls.
+    """
+
+    model_type = "embedline"
+    sub_configs: ClassVar[dict[str, Any]] = {"backbone": AutoConfig}
+
+    def __init__(
+        self,
+        backbone: dict[str, Any] | PretrainedConfig | None = None,
+        pooling: str = "latent",
+        latents: int = 512,
+        latent_heads: int = 8,
+        mcls_every: int = 256,
+        mcls_token_id: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(backbone, dict):
+            known = backbone.get("model_type") in CONFIG_MAPPING
+            backbone = AutoConfig.for_model(**backbone) if known else PretrainedConfig.from_dict(backbone)
+        self.backbone = backbone
+        self.hidden_size = getattr(self.backbone, "hidden_size", 0)
+        self.pooling, self.latents, self.latent_heads = pooling, latents, latent_heads
+        self.mcls_every, self.mcls_token_id = mcls_every, mcls_token_id
+        super().__init__(**kwargs)
+
+
+@dataclass
+class EmbedlineOutput(ModelOutput):
+    """Token states (B × T × D) and vectors of length one (B × D)."""
+
+    last_hidden_state: Tensor | None = None
+    sentence_embedding: Tensor | None = None
+
+
+class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
+    """Token ids and mask in, vectors of length one out."""
+
+    config_class = EmbedlineConfig
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def __init__(self, config: EmbedlineConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self.backbone: PreTrainedModel = backbone or _new_backbone(config)
+        self.latent_attention: LatentAttention | None = None
+        if config.pooling == "latent":
+            self.latent_attention = LatentAttention(config.hidden_size, config.latents, config.latent_heads)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        return self.backbone.get_input_embeddings()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        return_embeddings: bool = False,
+        **_: Any,
+    ) -> EmbedlineOutput | Tensor:
+        """Token ids and mask (B × T, padded on the right for pooling mcls) to states and vectors.
+
+        Args:
+            return_embeddings: only the vectors, as a tensor.
+        """
+        mask_BT = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        states_BTD, pooled_BD = self._states(input_ids, mask_BT)
+        vectors_BD = F.normalize(pooled_BD, dim=-1)
+        return vectors_BD if return_embeddings else EmbedlineOutput(states_BTD, vectors_BD)
+
+    def _states(self, input_ids: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.config
+        if config.pooling != "mcls":
+            states_BTD = self._run(input_ids, mask_BT)
+            return states_BTD, (self.latent_attention or POOLING[config.pooling])(states_BTD, mask_BT)
+        ids, mask_BS = insert_cls(
+            input_ids,
+            mask_BT,
+            config.mcls_every,
+            cls_id=config.mcls_token_id,
+            pad_id=config.pad_token_id or 0,
+        )
+        states_BSD = self._run(ids, mask_BS)
+        pooled_BD = mcls(states_BSD, mask_BS, config.mcls_every)
+        return without_inserted(states_BSD, config.mcls_every, input_ids.shape[1]), pooled_BD
+
+    def _run(self, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
+        inputs = {"input_ids": input_ids, "attention_mask": mask_BT}
+        if "dynamic" in str(getattr(self.backbone.config, "rope_parameters", "")):
+            # Rotary positions are stretched by a text's length, of which padding is no part.
+            inputs["position_ids"] = (mask_BT.long().cumsum(-1) - 1).clamp(min=0)
+        states: Tensor = self.backbone(**inputs).last_hidden_state
+        return states
+
+
+def _new_backbone(config: EmbedlineConfig) -> PreTrainedModel:
+    """The backbone's own class; one that transformers does not have is in the same folder as this file."""
+    inner, make = config.backbone, cast(Any, AutoModel.from_config)
+    if type(inner) is PretrainedConfig:
+        kind: Any = get_class_from_dynamic_module(inner.auto_map["AutoConfig"], str(config.name_or_path))
+        inner = config.backbone = kind.from_dict(inner.to_dict())
+        inner.name_or_path = config.name_or_path
+        model: PreTrainedModel = make(inner, trust_remote_code=True)
+    else:
+        model = make(inner)
+    return model

@@ -1,0 +1,53 @@
+"""The files by which sentence-transformers, and LangChain on top of it, load a model folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from embedline.models.embedder import EmbedderSpec
+from embedline.models.outside import MODES
+from embedline.models.pooling import POOLING
+
+_MODULES = "sentence_transformers.models"
+
+
+def write_peer_files(spec: EmbedderSpec, width: int, folder: Path) -> None:
+    """Write them. A pooling that sentence-transformers lacks is done by the model that the folder carries."""
+    kinds: list[str] = ["Transformer"]
+    transformer: dict[str, Any] = {}
+    if spec.pooling in POOLING:
+        kinds += ["Pooling", "Normalize"]
+        modes = {key: name == spec.pooling for key, name in MODES.items() if key.startswith("pooling_mode")}
+        size = {"word_embedding_dimension": width, "include_prompt": True}
+        write_json(folder / "1_Pooling" / "config.json", size | modes)
+        (folder / "2_Normalize").mkdir(exist_ok=True)
+    else:
+        output = "sentence_embedding"  # normalised already
+        transformer = {
+            "modality_config": {"text": {"method": "forward", "method_output_name": output}},
+            "module_output_name": output,
+            "unpad_inputs": False,
+        }
+    modules = [
+        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"{_MODULES}.{kind}"}
+        for i, kind in enumerate(kinds)
+    ]
+    write_json(folder / "modules.json", modules)
+    # encode_query and encode_document cut each at its own length, encode cuts where documents are cut.
+    lengths = {"query_length": spec.query_length, "document_length": spec.document_length}
+    write_json(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": spec.document_length, **lengths, "do_lower_case": False, **transformer},
+    )
+    write_json(
+        folder / "config_sentence_transformers.json",
+        {"prompts": spec.prompts.named(), "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value`, indented and in its own script."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,35 @@
+"""CoSENT (Su 2022; Huang et al. 2024, "CoSENT: Consistent Sentence Embedding via Similarity Ranking").
+
+    L = log( 1 + sum over i, j with y_i > y_j of exp(λ (c_j - c_i)) )
+
+c_i is the cosine of pair i, y_i how alike its texts are said to be, λ the scale. Only the order of the y
+matters: a pair said to be more alike than another should have the larger cosine.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cosent(first_ND: Tensor, second_ND: Tensor, labels_N: Tensor, *, scale: float | Tensor = 20.0) -> Tensor:
+    """`ranking_loss` of the cosines of N pairs.
+
+    Args:
+        first_ND, second_ND: the two texts of each pair; normalised here.
+    """
+    cosines_N = (F.normalize(first_ND, dim=-1) * F.normalize(second_ND, dim=-1)).sum(-1)
+    return ranking_loss(cosines_N, labels_N, scale=scale)
+
+
+def ranking_loss(scores_N: Tensor, labels_N: Tensor, *, scale: float | Tensor = 20.0) -> Tensor:
+    """How much the scores of N pairs contradict the order of their labels; 0 where all labels are equal.
+
+    Args:
+        scale: the inverse of a temperature; meant for scores between -1 and 1.
+    """
+    excess_NN = scale * (scores_N.unsqueeze(0) - scores_N.unsqueeze(1))  # [i, j]: λ (c_j - c_i)
+    ordered_NN = labels_N.unsqueeze(1) > labels_N.unsqueeze(0)
+    terms = excess_NN.masked_fill(~ordered_NN, -torch.inf).flatten()
+    return torch.cat([terms.new_zeros(1), terms]).logsumexp(0)  # exp(0) is the 1

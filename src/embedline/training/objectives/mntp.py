@@ -1,0 +1,43 @@
+"""Masked next token prediction (BehnamGhader et al. 2024, "LLM2Vec").
+
+    L = mean over hidden i of  -log softmax(E h_{i-1} + c)[x_i]
+
+A decoder, made bidirectional, learns to use the tokens on the right. It was trained to tell the next token
+at each position, so the hidden token i is asked of the state before it, where the decoder would say it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from embedline.models.embedder import Embedder
+from embedline.training.objectives.prediction import TokenPredictor
+
+
+class MaskedNextTokenModel(nn.Module):
+    """An embedder with a decoder's output layer, which is thrown away after training.
+
+    Args:
+        embedder: what is trained, its backbone bidirectional already; its pooling and heads are not.
+        frequencies_V: as in `TokenPredictor`. A pretrained decoder knows them: leave it None there.
+    """
+
+    def __init__(self, embedder: Embedder, *, frequencies_V: Tensor | None = None) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.output = TokenPredictor(embedder, frequencies_V)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, targets_BT: Tensor
+    ) -> Tensor:
+        """The mean loss of the target tokens, 0 when there are none.
+
+        Args:
+            input_ids, attention_mask, masked_ids: B × T; `masked_ids` is what the decoder sees. LLM2Vec puts
+                the token of "_" where the tokenizer has no mask token.
+            targets_BT: True where a token is predicted; with `masked_ids` from `corrupt_tokens`. A row's
+                first token has no state before it, and is no target.
+        """
+        states_BTD, _ = self.embedder.states(masked_ids, attention_mask)
+        asked_BT = targets_BT[:, 1:] & attention_mask[:, :-1].bool()
+        return self.output.loss(states_BTD[:, :-1][asked_BT], input_ids[:, 1:][asked_BT])

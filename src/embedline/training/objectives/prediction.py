@@ -1,0 +1,89 @@
+"""What masked language models share: hiding tokens, and predicting them from states."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from embedline.models.embedder import Embedder
+
+
+class TokenPredictor(nn.Module):
+    """logits = E h + c, over the vocabulary.
+
+    E starts as the input embedding but is not tied to it: tied, Adam moves the rows of rare tokens as far
+    as others, all in one direction, and a short training ends with all vectors alike.
+
+    Args:
+        frequencies_V: how often each token occurs. c starts at their logarithm, so that training need not
+            spend its first steps, and the directions of all vectors, on learning them. All alike when None.
+    """
+
+    def __init__(self, embedder: Embedder, frequencies_V: Tensor | None = None) -> None:
+        super().__init__()
+        table_VD: Tensor = embedder.backbone.get_input_embeddings().weight  # type: ignore[assignment]
+        counts_V = torch.ones(len(table_VD)) if frequencies_V is None else frequencies_V.float() + 1
+        self.bias_V = nn.Parameter((counts_V / counts_V.sum()).log())
+        self.table_VD = nn.Parameter(table_VD.detach().clone())
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States (… × D) to logits (… × V) in fp32."""
+        return F.linear(states, self.table_VD, self.bias_V).float()
+
+    def loss(self, states_KD: Tensor, target_K: Tensor) -> Tensor:
+        """Mean cross-entropy of the K targets; 0 when there are none."""
+        if not len(target_K):
+            return states_KD.sum() * 0.0
+        return F.cross_entropy(self(states_KD), target_K)
+
+
+class PredictionHead(nn.Module):
+    """What BERT puts before its output matrix: LayerNorm(GELU(W h + b))."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.dense, self.norm = nn.Linear(width, width), nn.LayerNorm(width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        result: Tensor = self.norm(F.gelu(self.dense(states)))
+        return result
+
+
+def vocabulary_size(embedder: Embedder) -> int:
+    """Rows of the embedding matrix (V); a tokenizer may use fewer."""
+    return len(embedder.backbone.get_input_embeddings().weight)  # type: ignore[arg-type]
+
+
+def mask_tokens(input_ids: Tensor, maskable_BT: Tensor, share: float, mask_id: int) -> Tensor:
+    """Replace `share` of the maskable tokens by the mask token (B × T)."""
+    drawn_BT = torch.rand(input_ids.shape, device=input_ids.device)
+    return torch.where(maskable_BT & (drawn_BT < share), mask_id, input_ids)
+
+
+def corrupt_tokens(
+    input_ids: Tensor,
+    maskable_BT: Tensor,
+    share: float,
+    mask_id: int,
+    *,
+    vocabulary: int,
+    random: float = 0.1,
+    keep: float = 0.1,
+) -> tuple[Tensor, Tensor]:
+    """BERT's masking (Devlin et al. 2019, section 3.1): ids to encode, and True where to predict (B × T).
+
+    Args:
+        maskable_BT: True at ordinary tokens.
+        share: of the maskable tokens that are to be predicted.
+        mask_id: any token where the tokenizer has no mask token.
+        vocabulary: tokens to draw random ones from.
+        random, keep: share of the predicted tokens that become a random token, and that stay as they are;
+            the rest become the mask token. BERT: 0.1 and 0.1; both 0: all of them.
+    """
+    shape, device = input_ids.shape, input_ids.device
+    targets_BT = maskable_BT & (torch.rand(shape, device=device) < share)
+    fate_BT = torch.rand(shape, device=device)
+    other_BT = torch.randint(vocabulary, shape, device=device, dtype=input_ids.dtype)
+    hidden_BT = torch.where(fate_BT < random, other_BT, mask_id)
+    return torch.where(targets_BT & (fate_BT < 1 - keep), hidden_BT, input_ids), targets_BT

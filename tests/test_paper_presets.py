@@ -1,0 +1,166 @@
+"""The presets of the three reports: their numbers, their shares, and that each is what its tiny form runs."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+import pytest
+import yaml
+
+from embedline.config.load import PRESETS, load_config, preset_names
+from embedline.config.optionpage import markdown
+from embedline.config.schema import RunConfig
+
+FULL = ["nomic-embed", "bge-m3", "giga-embeddings"]
+
+
+def text(name: str) -> str:
+    return (resources.files(PRESETS) / "presets" / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("preset", FULL)
+def test_each_full_preset_has_a_tiny_form(preset: str) -> None:
+    assert {preset, f"{preset}-tiny"} <= set(preset_names())
+    assert yaml.safe_load(text(f"{preset}-tiny.yaml"))["extends"] == preset
+
+
+@pytest.mark.parametrize("preset", FULL)
+def test_the_tiny_form_differs_in_sizes_and_not_in_kind(preset: str) -> None:
+    full, tiny = load_config(preset), load_config(f"{preset}-tiny")
+    for config in (full, tiny):
+        assert config.pretrain.enabled
+        assert config.unsupervised.enabled
+        assert config.supervised.enabled
+        assert config.mine.enabled
+
+    def kinds(config: RunConfig) -> list[object]:
+        stages = (config.unsupervised, config.supervised)
+        return [
+            config.pretrain.objective,
+            config.model.heads,
+            config.model.architecture,
+            config.prompts.keys(),
+            config.prune,
+            config.model.dynamic_ntk is None,
+            config.model.positions is None,
+            bool(config.model.dims),
+            *(
+                (s.objective, s.self_distillation, s.matryoshka, s.matryoshka_layer_norm, bool(s.buckets),
+                 s.schedule, s.symmetric, s.prompts, s.false_negative_margin, s.size_exponent, s.clip)
+                for s in stages
+            ),
+        ]  # fmt: skip
+
+    assert kinds(full) == kinds(tiny)
+    if preset != "bge-m3":  # MCLS is run there, which the published model was not trained with
+        assert full.model.pooling == tiny.model.pooling
+    assert tiny.data.root == "demo:"
+    assert tiny.runtime == full.runtime
+
+
+@pytest.mark.parametrize("preset", FULL)
+def test_every_number_of_a_training_stage_says_where_it_comes_from(preset: str) -> None:
+    section, unsaid = "", []
+    source = re.compile(r"#.*\[(P|C|P/C|C/P|card|NV|LLM2Vec|2|ours)\b")
+    for line in text(f"{preset}.yaml").splitlines():
+        if re.match(r"\w", line):
+            section = line.split(":")[0]
+        stage = section in {"pretrain", "unsupervised", "supervised", "mine", "model", "prune"}
+        setting = re.match(r"  (\w+): .*\d", line)
+        if stage and setting and not source.search(line) and "checkpoint_every" not in line:
+            unsaid.append(f"{section}: {line.strip()}")
+    assert [line for line in unsaid if not line.startswith("model: settings: {")] == []
+
+
+def test_nomic_embed_as_published() -> None:
+    config = load_config("nomic-embed")
+    mlm, pairs, triplets = config.pretrain, config.unsupervised, config.supervised
+    assert (mlm.objective, mlm.encoder_mask, mlm.length, mlm.batch) == ("mlm", 0.3, 2048, 1024 * 4)
+    assert (mlm.learning_rate, mlm.beta2, mlm.weight_decay, mlm.warmup) == (5e-4, 0.98, 1e-5, 0.06)
+    assert (pairs.batch, pairs.learning_rate, pairs.temperature, pairs.schedule) == (
+        16384,
+        2e-4,
+        0.02,
+        "cosine",
+    )
+    assert round(pairs.warmup * pairs.steps) == 700
+    assert (triplets.batch, triplets.negatives, triplets.learning_rate) == (256, 7, 2e-5)
+    assert round(triplets.warmup * triplets.steps) == 400
+    assert sorted([*config.model.dims, 768]) == [64, 128, 256, 512, 768]
+    assert config.model.vocabulary == 30528
+    assert config.model.settings["rope_parameters"]["rope_theta"] == 1000
+    assert config.clean.consistency_top_k == 2
+    assert config.clean.consistency_pool == 1_000_000
+    both = {name: prompt.query for name, prompt in config.prompts.items()}
+    assert both["classification"] == "classification: "
+    assert both["clustering"] == "clustering: "
+    assert (config.prompts["default"].query, config.prompts["default"].document) == (
+        "search_query: ",
+        "search_document: ",
+    )
+
+
+def test_bge_m3_as_published() -> None:
+    config = load_config("bge-m3")
+    totals = {
+        bucket.tokens: (bucket.batch, tuned.batch)
+        for bucket, tuned in zip(config.unsupervised.buckets, config.supervised.buckets, strict=True)
+    }
+    assert totals == {
+        500: (67200, 1152),
+        1000: (54720, 768),
+        2000: (37248, 480),
+        3000: (27648, 432),
+        4000: (21504, 336),
+        5000: (17280, 336),
+        6000: (15072, 288),
+        7000: (12288, 240),
+        8192: (9984, 192),
+    }
+    retromae = config.pretrain
+    assert (retromae.objective, retromae.encoder_mask, retromae.decoder_mask) == ("retromae", 0.3, 0.5)
+    assert (retromae.learning_rate, retromae.warmup, retromae.weight_decay) == (7e-5, 0.1, 0.01)
+    assert (config.unsupervised.objective, config.unsupervised.learning_rate) == ("infonce", 5e-5)
+    tuned = config.supervised
+    assert (tuned.objective, tuned.self_distillation, tuned.self_distillation_after) == (
+        "unified",
+        True,
+        6000,
+    )
+    assert (tuned.negatives, tuned.temperature, tuned.learning_rate) == (7, 0.02, 1e-5)
+    assert config.model.heads == ["dense", "lexical", "multi_vector"]
+    assert (config.model.positions, config.model.mcls_every, config.model.hybrid.lexical) == (8192, 256, 0.3)
+
+
+def test_giga_embeddings_as_published() -> None:
+    config = load_config("giga-embeddings")
+    shares = {source.task_type: source.weight for source in config.data.sources}
+    assert shares == {
+        "short-long": 33,
+        "long-short": 24,
+        "sts": 19,
+        "bitext": 18,
+        "short-short": 3,
+        "long-long": 3,
+    }
+    assert sum(shares.values()) == 100
+    assert config.unsupervised.size_exponent == config.supervised.size_exponent == 0
+    assert (config.prune.when, config.prune.drop_share) == ("before", 0.25)
+    assert (config.model.pooling, config.model.latent.latents, config.model.latent.heads) == (
+        "latent",
+        512,
+        8,
+    )
+    assert config.unsupervised.batch == 1024
+    assert config.pretrain.objective == "mntp"
+    assert config.model.document_length == 4096
+    for prompt in config.prompts.values():
+        assert prompt.words(of_query=True).startswith("Instruct: ")
+        assert prompt.words(of_query=True).endswith("\nQuery: ")
+        assert prompt.words(of_query=False) == ""
+    assert len(config.evaluate.mteb_tasks) == 23
+
+
+def test_the_page_of_refused_options_is_fresh() -> None:
+    assert text("OPTIONS.md") == markdown(), "python -m embedline.config.optionpage > …/presets/OPTIONS.md"

@@ -1,0 +1,357 @@
+"""A text is the same token ids on all five paths: training, mining, evaluation, ONNX, the saved model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from embedline.config.model import Prompt
+from embedline.config.training import ContrastiveConfig, MineConfig
+from embedline.evaluation.local import Subject, score_subject
+from embedline.evaluation.mteb_encoder import MtebEncoder
+from embedline.evaluation.sets import EvaluationSet
+from embedline.evaluation.subjects import torch_subject
+from embedline.export.onnx import export_onnx
+from embedline.export.runtime import CARD, OnnxEmbedder
+from embedline.mining.mine import mine_negatives
+from embedline.models.backbone import new_backbone
+from embedline.models.embedder import Embedder, EmbedderSpec
+from embedline.models.folder import load_embedder, save_embedder
+from embedline.models.prompts import PromptTable, Side, is_long
+from embedline.models.tokenizer import train_tokenizer
+from embedline.steps.mine import _encoder
+from embedline.training.batches import Draw
+from embedline.training.pairs import Batches
+from embedline.training.records import Record, SourceRecords, pool_small
+
+NOMIC = PromptTable(
+    {
+        "default": Prompt(query="search_query: ", document="search_document: "),
+        "sts": Prompt(query="classification: "),
+        "classification": Prompt(query="classification: "),
+        "bitext": Prompt(query="clustering: "),
+        "faq": Prompt(query="question: ", document="answer: "),
+    }
+)
+GIGA = PromptTable(
+    {
+        "default": Prompt(instruct="Дан вопрос, найдите ответ"),
+        "sts": Prompt(instruct="Retrieve semantically similar text"),
+        "classification": Prompt(instruct="Определите тему"),
+        "faq": Prompt(instruct="Find the article of the help desk"),
+    }
+)
+# Some are cut where queries are, some where documents are; edges of a text are where prompts could go wrong.
+TEXTS = [
+    ("Как сбросить пароль?", "Откройте настройки и нажмите «Сбросить пароль»."),
+    ("printer " * 12 + "does not answer", "Reinstall the driver and restart the spooler service. " * 6),
+    (" Ёлка № 7 ", "a text that answers a query with spaces at its edges"),
+    ("VPN", "Query: a text that looks like a prompt\nInstruct: it is none"),
+]
+KINDS = {
+    "search": ("docs", "short-long"),
+    "long queries": ("docs", "long-short"),
+    "sts": ("pairs", "sts"),
+    "classification": ("topics", "classification"),
+    "bitext": ("parallel", "bitext"),
+    "a source with a prompt of its own": ("faq", "short-long"),
+}
+LENGTHS = {"query": 24, "document": 40}
+QUERIES, DOCUMENTS = [query for query, _ in TEXTS], [document for _, document in TEXTS]
+SIDES: tuple[tuple[Side, list[str]], ...] = (("query", QUERIES), ("document", DOCUMENTS))
+# The rows that reach a model, by side; as a set, because models see batches by length.
+Ids = dict[str, set[tuple[int, ...]]]
+
+
+@dataclass
+class Spy:
+    """The rows of ids that reached a model, padding taken off."""
+
+    seen: list[tuple[int, ...]] = field(default_factory=list)
+
+    def take(self, ids: Any, mask: Any) -> None:
+        self.seen += [
+            tuple(int(i) for i, on in zip(row, kept, strict=True) if on)
+            for row, kept in zip(np.asarray(ids), np.asarray(mask), strict=True)
+        ]
+
+    def on_torch(self, model: Any) -> None:
+        """A backbone takes tensors by name; a module of sentence-transformers takes one dictionary."""
+
+        def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            given = args[0] if args else kwargs
+            self.take(given["input_ids"], given["attention_mask"])
+
+        model.register_forward_pre_hook(look, with_kwargs=True)
+
+
+class Session:
+    """An onnxruntime session that tells what it is given."""
+
+    def __init__(self, inner: Any, spy: Spy) -> None:
+        self.inner, self.spy = inner, spy
+
+    def run(self, outputs: Any, inputs: dict[str, np.ndarray]) -> Any:
+        self.spy.take(inputs["input_ids"], inputs["attention_mask"])
+        return self.inner.run(outputs, inputs)
+
+
+@dataclass
+class Saved:
+    """One model in its three forms, each with a spy at its input."""
+
+    table: PromptTable
+    folder: Path
+    onnx: Path
+    embedder: Embedder
+    peer: SentenceTransformer
+    spy: Spy
+    peer_spy: Spy
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Embedder, Path]:
+    """A model whose tokenizer knows the prompts, and its export."""
+    words = [text for pair in TEXTS for text in pair]
+    for table in (NOMIC, GIGA):
+        words += [entry.words(of_query=side) for entry in table.entries.values() for side in (True, False)]
+    tokenizer = train_tokenizer(words * 3, 512)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    spec = EmbedderSpec(query_length=LENGTHS["query"], document_length=LENGTHS["document"], prompts=NOMIC)
+    made = Embedder(new_backbone("bert", sizes, tokenizer, 1), tokenizer, spec).eval()
+    folder = tmp_path_factory.mktemp("onnx")
+    export_onnx(made, folder, 18, index_version="abc")
+    return made, folder
+
+
+@pytest.fixture(scope="module", params=[NOMIC, GIGA], ids=["nomic", "giga"])
+def saved(
+    request: pytest.FixtureRequest, exported: tuple[Embedder, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Saved:
+    made, onnx = exported
+    folder = tmp_path_factory.mktemp("model")
+    save_embedder(made.with_spec(replace(made.spec, prompts=request.param)), folder)
+    if request.param is not NOMIC:  # an export takes seconds, and only its card differs
+        onnx = shutil.copytree(onnx, folder / "onnx")
+        card = json.loads((onnx / CARD).read_text())
+        (onnx / CARD).write_text(json.dumps(card | {"prompts": request.param.as_json()}))
+    peer = SentenceTransformer(str(folder), device="cpu")
+    embedder = load_embedder(folder)  # from the folder: the table has been through its card
+    one = Saved(embedder.spec.prompts, folder, onnx, embedder, peer, Spy(), Spy())
+    one.spy.on_torch(embedder.backbone)
+    one.peer_spy.on_torch(peer[0])
+    return one
+
+
+def expected(saved: Saved, source: str, task_type: str) -> Ids:
+    """What the recipes say, in the plainest words: prompt, text, cut."""
+    symmetric = task_type in {"sts", "classification", "bitext"}
+    found: Ids = {}
+    for side, texts in SIDES:
+        keys = (source, task_type, "default")
+        entry = next(saved.table.entries[key] for key in keys if key in saved.table.entries)
+        if entry.instruct:
+            words = f"Instruct: {entry.instruct}\nQuery: " if symmetric or side == "query" else ""
+        else:
+            words = entry.query if symmetric or side == "query" else entry.document
+        long = symmetric or side == "document" or task_type == "long-short"
+        length = LENGTHS["document" if long else "query"]
+        rows = [saved.embedder.tokenizer(words + text)["input_ids"] for text in texts]
+        found[side] = {tuple(row if len(row) <= length else [*row[: length - 1], row[-1]]) for row in rows}
+        assert len(found[side]) == len(TEXTS)
+    return found
+
+
+def records(source: str, task_type: str) -> SourceRecords:
+    rows = [
+        Record(str(i), query, [text], [], task_type, "ru", source=source)
+        for i, (query, text) in enumerate(TEXTS)
+    ]
+    return SourceRecords(source, rows)
+
+
+def training(saved: Saved, source: str, task_type: str) -> Ids:
+    of = records(source, task_type)
+    config = ContrastiveConfig(batch=4, negatives=0)
+    batch = Batches(saved.embedder, {source: of}, [Draw(source, np.arange(4), 0)], config)[0]
+    count, ids = batch["queries"], [tuple(row) for row in batch["ids"]]
+    return {"query": set(ids[:count]), "document": set(ids[count:])}
+
+
+def mining(saved: Saved, source: str, task_type: str) -> Ids:
+    encode = _encoder(saved.embedder, False, None)
+    found: Ids = {}
+
+    def spied(texts: list[str], name: str, kind: str, side: Any) -> np.ndarray:
+        found[side], vectors = reached(saved.spy, lambda: encode(texts, name, kind, side))
+        return np.asarray(vectors)
+
+    mine_negatives({source: records(source, task_type)}, spied, MineConfig(negatives=1, depth=2), seed=0)
+    return found
+
+
+def evaluation(saved: Saved, source: str, task_type: str, folder: Path) -> set[tuple[int, ...]]:
+    """Both sides together: a set is scored in one go."""
+    pairs = task_type in {"sts", "bitext"}
+    one = EvaluationSet(source, task_type if pairs else "retrieval", "ru", task_type, folder)
+    ids = [str(i) for i in range(len(TEXTS))]
+    write(folder / "pairs", sentence1=QUERIES, sentence2=DOCUMENTS, score=[0.1, 0.5, 0.3, 0.9])
+    write(folder / "corpus", id=ids, title=[""] * len(ids), text=DOCUMENTS)
+    write(folder / "queries", id=ids, text=QUERIES)
+    write(folder / "qrels", query_id=ids, corpus_id=ids, score=[1] * len(ids))
+    subject, spy = watched(saved)
+    return reached(spy, lambda: score_subject(subject, [one], resamples=0))[0]
+
+
+@dataclass
+class Metadata:
+    """What mteb says about a task."""
+
+    name: str
+    type: str
+
+
+def mteb(saved: Saved, source: str, sides: tuple[Any, Any], kind: str) -> Ids:
+    subject, spy = watched(saved)
+    asked = MtebEncoder(subject)
+    found: Ids = {}
+    for (name, texts), side in zip(SIDES, sides, strict=True):
+        loader = [{"text": texts[:2]}, {"text": texts[2:]}]
+        how: Any = {"task_metadata": Metadata(source, kind), "prompt_type": side}
+        found[name], _ = reached(spy, partial(asked.encode, loader, **how))
+    return found
+
+
+def watched(saved: Saved) -> tuple[Subject, Spy]:
+    """The model as evaluation takes it from its folder."""
+    subject, spy = torch_subject("candidate", "digest", saved.folder), Spy()
+    spy.on_torch(subject.encoder.embedder.backbone)  # type: ignore[attr-defined]
+    return subject, spy
+
+
+def onnx(saved: Saved, source: str, task_type: str) -> Ids:
+    runtime, spy = OnnxEmbedder(saved.onnx), Spy()
+    runtime._session = Session(runtime._session, spy)
+    found: Ids = {}
+    for side, texts in SIDES:
+        words = runtime.prompts.prompt(side, name=source, task_type=task_type)
+        length = runtime.document_length if is_long(side, task_type) else runtime.query_length
+        found[side], _ = reached(spy, partial(runtime.encode, texts, prompt=words, max_length=length))
+    return found
+
+
+def sentence_transformers(saved: Saved, source: str, task_type: str) -> Ids:
+    """As a user calls it: encode_query and encode_document for search, a name of the table for the rest."""
+    name = source if source in saved.table.entries else task_type
+    search = {"query": saved.peer.encode_query, "document": saved.peer.encode_document}
+    found: Ids = {}
+    for side, texts in SIDES:
+        words = (
+            f"{name}-document" if f"{name}-document" in saved.peer.prompts and side == "document" else name
+        )
+        how: dict[str, Any] = {"prompt_name": words} if name != "short-long" else {}
+        encode: Any = search[side] if task_type == "short-long" else saved.peer.encode
+        found[side], _ = reached(saved.peer_spy, partial(encode, texts, show_progress_bar=False, **how))
+    return found
+
+
+def reached(spy: Spy, work: Callable[[], Any]) -> tuple[set[tuple[int, ...]], Any]:
+    spy.seen.clear()
+    result = work()
+    return set(spy.seen), result
+
+
+def write(path: Path, **columns: list[Any]) -> None:
+    pq.write_table(pa.table(columns), path.with_suffix(".parquet"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_mining_evaluation_onnx_and_the_saved_model_tokenise_alike(
+    saved: Saved, kind: str, tmp_path: Path
+) -> None:
+    source, task_type = KINDS[kind]
+    wanted = expected(saved, source, task_type)
+    assert LENGTHS["document"] in {len(row) for row in wanted["document"]}  # some are cut
+    assert training(saved, source, task_type) == wanted
+    assert mining(saved, source, task_type) == wanted
+    assert evaluation(saved, source, task_type, tmp_path) == wanted["query"] | wanted["document"]
+    assert onnx(saved, source, task_type) == wanted
+    assert sentence_transformers(saved, source, task_type) == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_of_mteb"),
+    [
+        ("search", "Retrieval"),
+        ("sts", "STS"),
+        ("classification", "Classification"),
+        ("bitext", "BitextMining"),
+        ("a source with a prompt of its own", "Retrieval"),
+    ],
+)
+def test_mteb_sees_the_same_ids_with_and_without_sides(saved: Saved, kind: str, type_of_mteb: str) -> None:
+    from mteb.types import PromptType
+
+    source, task_type = KINDS[kind]
+    wanted = expected(saved, source, task_type)
+    sides = (PromptType.query, PromptType.document)
+    assert mteb(saved, source, sides, type_of_mteb) == wanted
+    if type_of_mteb != "Retrieval":
+        assert mteb(saved, source, (None, None), type_of_mteb) == wanted
+        assert mteb(saved, source, sides[::-1], type_of_mteb) == wanted
+
+
+def test_sources_pooled_for_training_keep_their_own_prompts(saved: Saved) -> None:
+    small = {name: records(name, "short-long") for name in ("faq", "docs")}
+    ((name, pool),) = pool_small(small, {}, 8)[0].items()
+    batch = Batches(saved.embedder, {name: pool}, [Draw(name, np.arange(8), 0)], ContrastiveConfig(batch=8))[
+        0
+    ]
+    ids = {tuple(row) for row in batch["ids"]}
+    wanted = [expected(saved, each, "short-long") for each in small]
+    assert ids == {row for of in wanted for rows in of.values() for row in rows}
+
+
+def test_each_source_is_mined_with_its_own_document_prompt_in_every_kind_of_row_it_holds(
+    saved: Saved,
+) -> None:
+    """What negatives look like in training is what mining looked at, whatever source they come from."""
+    sources = {
+        name: SourceRecords(name, records(name, "short-long").rows + records(name, "sts").rows)
+        for name in ("docs", "faq")
+    }
+    encode = _encoder(saved.embedder, False, None)
+    found: dict[tuple[str, str, str], set[tuple[int, ...]]] = {}
+
+    def spied(texts: list[str], name: str, kind: str, side: Any) -> np.ndarray:
+        found[name, kind, side], vectors = reached(saved.spy, lambda: encode(texts, name, kind, side))
+        return np.asarray(vectors)
+
+    prompts = saved.embedder.spec.prompts
+    mined = mine_negatives(
+        sources,
+        spied,
+        MineConfig(negatives=2, depth=3, margin=1.0),
+        seed=0,
+        document_prompt=lambda name, kind: prompts.prompt("document", name=name, task_type=kind),
+    )
+    for (name, kind, side), rows in found.items():
+        assert rows == expected(saved, name, kind)[side]
+    sided = {key for key in found if key[2] == "document"}
+    alike = prompts.prompt("document", name="faq") == prompts.prompt("document", name="docs")
+    assert len(sided) == (3 if alike else 4)  # texts under the same prompt are encoded once
+    for name, each in sources.items():
+        for row, picks in zip(each.rows, mined[name].negatives, strict=True):
+            assert not {mined[name].pool[pick.index] for pick in picks} & set(row.positives)
+            assert {mined[name].pool[pick.index] for pick in picks} <= set(DOCUMENTS)

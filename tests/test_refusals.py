@@ -1,0 +1,117 @@
+"""Each refusal on the list refuses its combination, names the setting, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from embedline.config.load import load_config, preset_names, validate_config
+from embedline.config.refusals import REFUSALS, refused
+from embedline.errors import InputError
+
+ALL = ["dense", "lexical", "multi_vector"]
+BUCKETS = [{"tokens": 64, "batch": 8}, {"tokens": 32, "batch": 8}]
+# By name: settings that are refused, what the message names, and the nearest settings that are not.
+EXAMPLES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
+    "heads without dense": (
+        {"model": {"heads": ["lexical"], "base": "b"}},
+        "model.heads",
+        {"model": {"heads": ["dense", "lexical"], "base": "b"}},
+    ),
+    "unified objective without a second head": (
+        {"supervised": {"objective": "unified"}},
+        "supervised.objective",
+        {"supervised": {"objective": "unified", "enabled": False}},
+    ),
+    "lexical or multi-vector head from scratch that no stage trains": (
+        {"model": {"heads": ALL}},
+        "no stage trains lexical",
+        {"model": {"heads": ALL}, "supervised": {"objective": "unified"}},
+    ),
+    "Matryoshka dims wider than the model": (
+        {"model": {"settings": {"hidden_size": 32}, "dims": [64]}},
+        "model.dims: 64",
+        {"model": {"settings": {"hidden_size": 32}, "dims": [32]}},
+    ),
+    "latent attention whose heads do not divide the width": (
+        {"model": {"settings": {"hidden_size": 36}, "pooling": "latent"}},
+        "model.latent.heads",
+        {"model": {"settings": {"hidden_size": 36}, "pooling": "latent", "latent": {"heads": 4}}},
+    ),
+    "extended positions together with dynamic NTK": (
+        {"model": {"positions": 8192, "dynamic_ntk": {}}},
+        "model.positions",
+        {"model": {"positions": 8192}},
+    ),
+    "Matryoshka weights that are not one a dim": (
+        {"supervised": {"matryoshka_weights": [1.0]}},
+        "supervised.matryoshka_weights",
+        {"supervised": {"matryoshka_weights": [1.0]}, "model": {"dims": [8]}},
+    ),
+    "buckets that do not ascend": (
+        {"unsupervised": {"buckets": BUCKETS}},
+        "unsupervised.buckets",
+        {"unsupervised": {"buckets": BUCKETS[::-1]}},
+    ),
+    "no negatives at all": (
+        {"supervised": {"in_batch_negatives": False}},
+        "supervised: in_batch_negatives",
+        {"supervised": {"in_batch_negatives": False, "negatives": 1}},
+    ),
+    "symmetric loss without in-batch negatives": (
+        {"supervised": {"in_batch_negatives": False, "negatives": 1, "symmetric": True}},
+        "supervised: symmetric",
+        {"supervised": {"symmetric": True}},
+    ),
+    "pruning before training from scratch": (
+        {"prune": {"when": "before"}},
+        "prune.when",
+        {"prune": {"when": "before"}, "model": {"base": "b"}},
+    ),
+    "flash attention 2 in fp32": (
+        {"runtime": {"attention": "flash_attention_2"}},
+        "runtime.attention",
+        {"runtime": {"attention": "flash_attention_2", "precision": "bf16"}},
+    ),
+    "a gate rule against a base that is not scored": (
+        {
+            "evaluate": {"score_base": False},
+            "gate": {"rules": [{"set": "*", "against": "base", "min_gain": 0.0}]},
+        },
+        "gate.rules",
+        {"gate": {"rules": [{"set": "*", "against": "base", "min_gain": 0.0}]}},
+    ),
+}
+
+
+def run(values: dict[str, Any]) -> dict[str, Any]:
+    return {"name": "t", "data": {"sources": [{"path": "a.jsonl"}]}} | values
+
+
+def test_the_list_is_short_and_every_entry_has_a_reason_and_an_example() -> None:
+    assert [refusal.name for refusal in REFUSALS] == list(EXAMPLES)
+    assert len(REFUSALS) < 20
+    assert all(refusal.reason.endswith(".") for refusal in REFUSALS)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_combination_is_refused_with_its_setting_and_its_neighbour_is_not(name: str) -> None:
+    wrong, key, right = EXAMPLES[name]
+    with pytest.raises(InputError) as error:
+        validate_config(run(wrong), where="preset")
+    assert key in str(error.value)
+    config = validate_config(run(right), where="preset")
+    assert not list(refused(config))
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(InputError, match=r"(?s)buckets.*prune\.when"):
+        validate_config(
+            run({"unsupervised": {"buckets": BUCKETS}, "prune": {"when": "before"}}), where="preset"
+        )
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_no_preset_is_refused(preset: str) -> None:
+    assert not list(refused(load_config(preset)))

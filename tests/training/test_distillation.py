@@ -1,0 +1,83 @@
+"""Distillation losses against sentence-transformers' and against slow formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss, MarginMSELoss
+from torch import nn
+
+from embedline.training.objectives.distillation import (
+    TEMPERATURE,
+    cosine_distance,
+    distillation_loss,
+    margin_mse,
+    score_divergence,
+)
+
+
+@pytest.fixture
+def scored() -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Vectors of queries, positives and two columns of negatives; the student's and a teacher's scores."""
+    torch.manual_seed(0)
+    columns = [torch.randn(5, 8, requires_grad=True) for _ in range(4)]
+    student = torch.stack([(columns[0] * other).sum(-1) for other in columns[1:]], dim=1)
+    return columns, student, torch.randn(5, 3)
+
+
+def test_margin_mse_equals_sentence_transformers(scored) -> None:
+    columns, student, teacher = scored
+    peer = MarginMSELoss(SentenceTransformer(modules=[nn.Identity()]))
+    theirs = peer.compute_loss_from_embeddings(columns, teacher)
+    ours = margin_mse(student, teacher)
+    torch.testing.assert_close(ours, theirs)
+    for found, expected in zip(
+        torch.autograd.grad(ours, columns), torch.autograd.grad(theirs, columns), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+def test_divergence_equals_sentence_transformers(scored) -> None:
+    """Theirs is multiplied by the square of the temperature."""
+    columns, student, teacher = scored
+    peer = DistillKLDivLoss(
+        SentenceTransformer(modules=[nn.Identity()]), student_temperature=2.0, teacher_temperature=2.0
+    )
+    theirs = peer.compute_loss_from_embeddings(columns, teacher)
+    ours = score_divergence(student, teacher, temperature=2.0).mean() * 4
+    torch.testing.assert_close(ours, theirs)
+    for found, expected in zip(
+        torch.autograd.grad(ours, columns), torch.autograd.grad(theirs, columns), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+def test_divergence_knows_differences_between_scores_only() -> None:
+    student, teacher = torch.randn(2, 4, 6)
+    ours = score_divergence(student, teacher, temperature=0.5)
+    torch.testing.assert_close(ours, score_divergence(student + 3, teacher - 2, temperature=0.5))
+    torch.testing.assert_close(score_divergence(teacher, teacher, temperature=0.5), torch.zeros(4))
+
+
+def test_cosine_distance_knows_directions_only() -> None:
+    student, teacher = torch.randn(2, 4, 6)
+    torch.testing.assert_close(cosine_distance(student, teacher), cosine_distance(2 * student, 5 * teacher))
+    torch.testing.assert_close(cosine_distance(student, -student), torch.full((4,), 2.0))
+
+
+def test_the_loss_is_the_slow_formula_and_zero_only_at_the_teacher() -> None:
+    generator = np.random.default_rng(0)
+    student, teacher = generator.normal(size=(2, 7, 5))
+    student /= np.linalg.norm(student, axis=1, keepdims=True)
+    teacher /= np.linalg.norm(teacher, axis=1, keepdims=True)
+    expected = []
+    for s, t in zip(student, teacher, strict=True):
+        p, q = (np.exp([v @ other / TEMPERATURE for other in teacher]) for v in (t, s))
+        p, q = p / p.sum(), q / q.sum()
+        expected.append(1 - s @ t + sum(a * np.log(a / b) for a, b in zip(p, q, strict=True)))
+    s, t = torch.from_numpy(student), torch.from_numpy(teacher)
+    np.testing.assert_allclose(distillation_loss(s, t, t).numpy(), expected, rtol=1e-9)
+    np.testing.assert_allclose(distillation_loss(t, t, t).numpy(), 0, atol=1e-12)
+    assert (distillation_loss(s, t, t) > 0).all()

@@ -1,0 +1,115 @@
+"""Masked tokens and masked next tokens as stages; RetroMAE has a file of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from embedline.config.training import PretrainConfig
+from embedline.models.embedder import Embedder
+from embedline.training import pretraining
+from embedline.training.objectives.mlm import MaskedLanguageModel
+from embedline.training.pretraining import PretrainStep, mask_token, pretrain
+
+
+def config(**values: Any) -> PretrainConfig:
+    base = {"batch": 4, "length": 16, "batch_tokens": 64, "checkpoint_every": 2, "log_every": 10}
+    return PretrainConfig(**(base | values))
+
+
+def fit(embedder: Embedder, texts: list[str], values: PretrainConfig, folder: Path, **more: Any) -> list:
+    told: list[dict[str, float]] = []
+    pretrain(
+        embedder,
+        texts,
+        values,
+        seed=0,
+        bf16=False,
+        checkpoints=folder,
+        on_metrics=lambda metrics, _: told.append(metrics),
+        **more,
+    )
+    return told
+
+
+DECODER = {"num_key_value_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings"), [("modernbert", {}), ("llama", DECODER)], ids=["encoder", "decoder"]
+)
+@pytest.mark.parametrize("objective", ["mlm", "mntp"])
+def test_the_loss_falls(
+    make_embedder, texts: list[str], tmp_path, objective: str, architecture: str, settings: dict[str, Any]
+) -> None:
+    values = config(
+        objective=objective, steps=60, learning_rate=5e-3, schedule="constant", checkpoint_every=100
+    )
+    told = fit(make_embedder(architecture, **settings), texts, values, tmp_path)
+    assert told[-1]["token_loss"] < 0.85 * told[0]["token_loss"]
+    assert told[-1]["loss"] == pytest.approx(told[-1]["token_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("objective", ["mlm", "mntp", "retromae"])
+def test_killed_and_resumed_equals_uninterrupted(
+    make_embedder, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str
+) -> None:
+    values = config(objective=objective, steps=6)
+    whole = make_embedder("modernbert")
+    fit(whole, texts, values, tmp_path / "whole")
+    real, calls = pretraining.PretrainStep.__call__, []
+
+    def dying(self: Any, module: Any, batch: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(self, module, batch)
+
+    monkeypatch.setattr(pretraining.PretrainStep, "__call__", dying)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make_embedder("modernbert"), texts, values, tmp_path / "killed")
+    resumed = make_embedder("modernbert")
+    fit(resumed, texts, values, tmp_path / "killed")
+    for (name, one), other in zip(resumed.named_parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_only_ordinary_tokens_are_hidden_and_predicted(make_embedder, texts: list[str]) -> None:
+    module = MaskedLanguageModel(make_embedder("bert"))
+    asked: list[tuple[Tensor, ...]] = []
+    module.register_forward_pre_hook(lambda _, inputs: asked.append(inputs))
+    tokenizer = module.embedder.tokenizer
+    ids = module.embedder.tokenize(texts, max_length=16)
+    step = PretrainStep(config(objective="mlm", encoder_mask=0.5), mask_id=mask_token(tokenizer), bf16=False)
+    loss, metrics = step(module, {"ids": ids})
+    assert metrics == {"token_loss": pytest.approx(loss.item()), "tokens": sum(map(len, ids))}
+    special = torch.tensor(tokenizer.all_special_ids)
+    for input_ids, mask, masked_ids, targets in asked:
+        ordinary = mask.bool() & ~torch.isin(input_ids, special)
+        assert targets.any()
+        assert not (targets & ~ordinary).any()
+        assert not ((masked_ids != input_ids) & ~targets).any()
+
+
+def test_a_decoder_without_mask_token_hides_behind_an_underscore(tokenizer) -> None:
+    assert mask_token(tokenizer) == tokenizer.mask_token_id
+
+    class Bare:
+        mask_token_id = None
+
+        def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+            assert (text, add_special_tokens) == ("_", False)
+            return {"input_ids": [7]}
+
+    assert mask_token(Bare()) == 7
+
+
+def test_a_pretrained_decoder_is_not_told_the_frequencies(make_embedder, texts: list[str]) -> None:
+    embedder = make_embedder("llama", **DECODER)
+    for from_scratch in (True, False):
+        module = pretraining.objective_module(embedder, texts, config(objective="mntp"), from_scratch)
+        assert (len(module.output.bias_V.unique()) > 1) is from_scratch

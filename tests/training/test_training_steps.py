@@ -1,0 +1,148 @@
+"""The training steps one after the other: what each hands to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedline.artifacts.manifest import write_manifest
+from embedline.artifacts.tracker import Tracker
+from embedline.config.schema import RunConfig
+from embedline.errors import InputError
+from embedline.models.folder import load_embedder, read_lineage
+from embedline.steps import mine, pretrain, train_supervised, train_unsupervised
+from embedline.steps.base import Context, Slice, StepResult, Workspace
+
+WORDS = ["почта", "принтер", "пароль", "отпуск", "сервер", "экран", "кабель", "договор"]
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+STAGE = {"steps": 4, "batch": 8, "batch_tokens": 128, "objective": "unified", "self_distillation_after": 2}
+RUN: dict[str, Any] = {
+    "name": "t",
+    "data": {
+        "sources": [
+            {"path": "faq.jsonl"},
+            {"path": "sts.jsonl"},
+            {"path": "pos.jsonl", "min_score": 4.0},
+        ]
+    },
+    "model": {
+        "architecture": "modernbert",
+        "settings": SIZES,
+        "vocabulary": 320,
+        "heads": ["dense", "lexical", "multi_vector"],
+        "pooling": "latent",
+        "latent": {"latents": 4, "heads": 2},
+        "lora": {"rank": 2, "alpha": 4},
+        "query_length": 16,
+        "document_length": 24,
+    },
+    "pretrain": {"objective": "mlm", "steps": 3, "batch": 8, "length": 24},
+    "unsupervised": STAGE,
+    "mine": {"negatives": 2, "depth": 10, "margin": 1.0},
+    "supervised": STAGE
+    | {"negatives": 2, "buckets": [{"tokens": 10, "batch": 4}, {"tokens": 24, "batch": 4}]},
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "dataset"
+    folder.mkdir()
+    texts = [f"{a} и {b} номер {i}" for i, (a, b) in enumerate(zip(WORDS * 6, WORDS[::-1] * 6, strict=True))]
+
+    def rows(source: str, task: str, score: Callable[[int], float | None]) -> list[dict[str, Any]]:
+        kind = {"source": source, "task_type": task, "language": "ru", "negatives": []}
+        return [
+            {"id": f"{source}{i}", "query": f"{source} {text}", "positives": [f"ответ {text}"]}
+            | kind
+            | {"score": score(i)}
+            for i, text in enumerate(texts)
+        ]
+
+    records = [
+        *rows("faq", "short-long", lambda i: None),
+        *rows("sts", "sts", lambda i: float(i % 5)),
+        *rows("pos", "sts", lambda i: None),
+    ]
+    kinds = {"negatives": pa.list_(pa.string()), "score": pa.float64(), "positives": pa.list_(pa.string())}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in records[0]])
+    pq.write_table(pa.Table.from_pylist(records, schema), folder / "records.parquet")
+    passages = [
+        {"id": str(i), "title": "", "text": t, "source": "docs", "language": "ru"}
+        for i, t in enumerate(texts)
+    ]
+    pq.write_table(pa.Table.from_pylist(passages), folder / "corpus.parquet")
+    return folder
+
+
+class Line:
+    """Runs steps, each with the outputs of those before."""
+
+    def __init__(self, folder: Path, dataset: Path) -> None:
+        self.folder = folder
+        self.made: dict[str, Any] = {
+            "dataset": write_manifest(dataset, kind="dataset", step="clean", key="k"),
+            "model": None,
+        }
+
+    def run(self, step: str, go: Callable[[Context], StepResult], output: str, **over: Any) -> StepResult:
+        config = RunConfig.model_validate(RUN | over).model_dump()
+        config |= {"data.sources": config["data"]["sources"], "data.corpus": config["data"]["corpus"]}
+        draft = self.folder / step
+        draft.mkdir()
+        result = go(
+            Context(
+                step=step,
+                key="k",
+                slice=Slice(config=config),
+                inputs=dict(self.made),
+                workspace=Workspace(self.folder / "work"),
+                run="r",
+                tracker=Tracker(self.folder / "tracked"),
+                draft=draft,
+            )
+        )
+        self.made[output] = write_manifest(draft / output, kind=output, step=step, key="k")
+        return result
+
+
+def test_the_stages_hand_on_a_model_with_all_its_parts(tmp_path: Path, dataset: Path) -> None:
+    line = Line(tmp_path, dataset)
+    line.run("pretrain", pretrain.run, "model")
+    result = line.run("train_unsupervised", train_unsupervised.run, "model")
+    assert "sts" in result.summary
+    line.run("mine", mine.run, "triplets")
+    rows = pq.read_table(line.made["triplets"].path / "records.parquet").to_pylist()
+    before = {row["id"]: row for row in pq.read_table(dataset / "records.parquet").to_pylist()}
+    assert {row["id"] for row in rows} == set(before)
+    for row in rows:
+        if row["source"] == "sts":  # scored records pass through, whatever mining does
+            assert row == before[row["id"]]
+        else:
+            assert row["score"] is None
+            assert not set(row["negatives"]) & set(row["positives"])
+    assert any(row["negatives"] for row in rows if row["source"] == "faq")
+    mined = pq.read_table(line.made["triplets"].path / "mining.parquet").to_pylist()
+    assert not any(row["id"].startswith("sts") for row in mined)
+
+    result = line.run("train_supervised", train_supervised.run, "model")
+    assert "tokens |" in result.summary
+    model = load_embedder(line.made["model"].path)
+    assert model.spec.heads == ("dense", "lexical", "multi_vector")
+    assert model.latent_attention is not None
+    assert not any("lora" in name for name in model.state_dict())
+    steps = [entry["step"] for entry in read_lineage(line.made["model"].path)]
+    assert steps == ["pretrain", "train_unsupervised", "train_supervised"]
+
+
+def test_texts_longer_than_the_positions_are_refused_with_their_setting(
+    tmp_path: Path, dataset: Path
+) -> None:
+    short = RUN["model"] | {"settings": SIZES | {"max_position_embeddings": 20}, "pooling": "mean"}
+    with pytest.raises(InputError, match=r"model\.document_length"):
+        Line(tmp_path, dataset).run("pretrain", pretrain.run, "model", model=short)
