@@ -62,7 +62,7 @@ def values_of(row: Row) -> dict[str, Any]:
     chosen = dict(zip(OPTIONS, row, strict=True))
     heads, objective = chosen["heads"].split("+"), chosen["objective"]
     nested = chosen["matryoshka"] == "matryoshka"
-    stage = {"batch": 8, "batch_tokens": 64, "matryoshka": nested, "matryoshka_layer_norm": nested}
+    stage = {"batch": 8, "batch_tokens": 64, "matryoshka": nested}
     mine = stage | {"objective": "unified" if objective == "unified" else "infonce"}
     # Whatever this stage does, another one trains the heads.
     later = stage | {"objective": "unified" if len(heads) > 1 else "infonce"}
@@ -76,6 +76,7 @@ def values_of(row: Row) -> dict[str, Any]:
             "pooling": chosen["pooling"],
             "latent": {"latents": 4, "heads": 2},
             "mcls_every": 8,
+            "layer_norm": nested,
             "heads": heads,
             "multi_vector_width": 16,
             "query_length": 24,

@@ -39,6 +39,7 @@ def test_the_tiny_form_differs_in_sizes_and_not_in_kind(preset: str) -> None:
         return [
             config.pretrain.objective,
             config.model.heads,
+            config.model.layer_norm,
             config.model.architecture,
             config.prompts.keys(),
             config.prune,
@@ -46,7 +47,7 @@ def test_the_tiny_form_differs_in_sizes_and_not_in_kind(preset: str) -> None:
             config.model.positions is None,
             bool(config.model.dims),
             *(
-                (s.objective, s.self_distillation, s.matryoshka, s.matryoshka_layer_norm, bool(s.buckets),
+                (s.objective, s.self_distillation, s.matryoshka, bool(s.buckets),
                  s.schedule, s.symmetric, s.prompts, s.false_negative_margin, s.size_exponent, s.clip)
                 for s in stages
             ),

@@ -233,7 +233,7 @@ def judged(record, texts: list[str]) -> SourceRecords:
     [
         {},
         {"self_distillation": False, "symmetric": True},
-        {"matryoshka": True, "matryoshka_layer_norm": True, "resident_tokens": 100},
+        {"matryoshka": True, "resident_tokens": 100},
         {"negatives": 1, "in_batch_negatives": False, "learnable_temperature": True},
     ],
     ids=["distilled", "joint", "matryoshka", "own-negatives"],

@@ -54,6 +54,20 @@ def test_the_loss_falls(
     assert told[-1]["loss"] == pytest.approx(told[-1]["token_loss"], rel=1e-3)
 
 
+@pytest.mark.parametrize("source", ["vector", "tokens"])
+def test_the_bag_of_words_is_learnt(make_embedder, texts: list[str], tmp_path: Path, source: str) -> None:
+    values = config(
+        objective="retromae",
+        bag_of_words=1.0,
+        bag_of_words_from=source,
+        steps=40,
+        learning_rate=5e-3,
+        checkpoint_every=100,
+    )
+    told = fit(make_embedder("modernbert"), texts, values, tmp_path)
+    assert 0 < told[-1]["words_loss"] < 0.9 * told[0]["words_loss"]
+
+
 @pytest.mark.parametrize("objective", ["mlm", "mntp", "retromae"])
 def test_killed_and_resumed_equals_uninterrupted(
     make_embedder, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str

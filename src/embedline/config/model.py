@@ -87,6 +87,10 @@ class ModelConfig(Section):
     mcls_every: int = Field(
         256, ge=8, description="pooling mcls: a CLS token before so many tokens (M3: 256)"
     )
+    layer_norm: bool = Field(
+        False,
+        description="layer norm without parameters on the pooled vector, before Matryoshka cuts it (Nomic)",
+    )
     heads: list[Head] = Field(
         ["dense"], description="what one forward pass gives; dense is always among them"
     )

@@ -37,7 +37,10 @@ class PretrainConfig(Optimization):
     encoder_mask: float = Field(0.3, gt=0, lt=1, description="share of tokens hidden from the encoder")
     decoder_mask: float = Field(0.5, gt=0, lt=1, description="RetroMAE: share hidden from its decoder")
     bag_of_words: float = Field(
-        0.0, ge=0, description="weight of DupMAE's term: the vector must say which words the text holds"
+        0.0, ge=0, description="weight of a term that asks which words the text holds (DupMAE)"
+    )
+    bag_of_words_from: Literal["vector", "tokens"] = Field(
+        "vector", description="what says them: the sentence vector, or the token states (DupMAE's own way)"
     )
     decoder_targets: float = Field(
         1.0, gt=0, le=1, description="share of tokens the decoder predicts (paper: all; fewer is faster)"
@@ -83,9 +86,6 @@ class ContrastiveConfig(Optimization):
     )
     matryoshka: bool = Field(False, description="the loss also on model.dims")
     matryoshka_weights: list[float] = Field([], description="one a dim; equal when empty")
-    matryoshka_layer_norm: bool = Field(
-        False, description="layer norm without parameters before a vector is cut (Nomic Embed)"
-    )
     prompts: bool = Field(True, description="put the prompts before the texts")
     resident_tokens: int = Field(
         0, ge=0, description="tokens whose graph GradCache may keep instead of computing it twice"

@@ -30,6 +30,8 @@ class EmbedderSpec:
         dims: Matryoshka dims, the full width not included.
         latent: latents and heads of latent attention.
         mcls_every: tokens between two CLS tokens, for pooling mcls.
+        layer_norm: subtract the pooled vector's mean and divide by its deviation (Nomic Embed, Nussbaum et
+            al. 2024): a prefix of it is then not left with the components that are large in all vectors.
         heads: dense, lexical, multi_vector.
         multi_vector_width: of a token vector; the model's width when None.
         hybrid: weight of each head in the hybrid score.
@@ -38,6 +40,7 @@ class EmbedderSpec:
     pooling: str = "mean"
     latent: LatentConfig = field(default_factory=LatentConfig)
     mcls_every: int = 256
+    layer_norm: bool = False
     heads: tuple[str, ...] = ("dense",)
     multi_vector_width: int | None = None
     hybrid: HybridWeights = field(default_factory=HybridWeights)
@@ -124,10 +127,14 @@ class Embedder(nn.Module):
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids and mask (B × T) to token states (B × T × D) and pooled vectors in fp32 (B × D)."""
         if self.spec.pooling == "mcls":
-            return self._states_mcls(input_ids, attention_mask)
-        states_BTD = self._run(input_ids, attention_mask)
-        pool = self.latent_attention or POOLING[self.spec.pooling]
-        return states_BTD, pool(states_BTD, attention_mask)
+            states_BTD, pooled_BD = self._states_mcls(input_ids, attention_mask)
+        else:
+            states_BTD = self._run(input_ids, attention_mask)
+            pool = self.latent_attention or POOLING[self.spec.pooling]
+            pooled_BD = pool(states_BTD, attention_mask)
+        if self.spec.layer_norm:
+            pooled_BD = F.layer_norm(pooled_BD.float(), pooled_BD.shape[-1:])
+        return states_BTD, pooled_BD
 
     def _states_mcls(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         every, tokenizer = self.spec.mcls_every, self.tokenizer

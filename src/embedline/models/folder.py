@@ -78,6 +78,7 @@ def save_embedder(embedder: Embedder, folder: Path, *, lineage: Sequence[Mapping
         "pooling": spec.pooling,
         "latent": spec.latent.model_dump(),
         "mcls_every": spec.mcls_every,
+        "layer_norm": spec.layer_norm,
         "heads": list(spec.heads),
         "multi_vector_width": spec.multi_vector_width,
         "hybrid": spec.hybrid.model_dump(),
@@ -129,6 +130,7 @@ def _with_pooling(embedder: Embedder) -> EmbedlineModel:
         latents=spec.latent.latents,
         latent_heads=spec.latent.heads,
         mcls_every=spec.mcls_every,
+        layer_norm=spec.layer_norm,
         mcls_token_id=tokenizer.cls_token_id,
         pad_token_id=tokenizer.pad_token_id,
         dtype=embedder.backbone.dtype,
@@ -146,7 +148,7 @@ def _with_pooling(embedder: Embedder) -> EmbedlineModel:
 def _index_version(folder: Path, spec: EmbedderSpec) -> str:
     """Vectors of two models must not be mixed: an index records this and compares."""
     files = [[path.name, file_sha256(path)] for path in sorted(folder.glob("*.safetensors"))]
-    pools = [spec.pooling, spec.mcls_every if spec.pooling == "mcls" else None]
+    pools = [spec.pooling, spec.mcls_every if spec.pooling == "mcls" else None, spec.layer_norm]
     return hashlib.sha256(json.dumps([files, pools]).encode()).hexdigest()[:16]
 
 
@@ -243,6 +245,7 @@ def _spec(folder: Path, width: int) -> EmbedderSpec:
         pooling=card["pooling"],
         latent=LatentConfig(**card.get("latent", {})),
         mcls_every=card.get("mcls_every", spec.mcls_every),
+        layer_norm=card.get("layer_norm", False),
         heads=tuple(card["heads"]),
         multi_vector_width=card.get("multi_vector_width"),
         hybrid=HybridWeights(**card.get("hybrid", {})),
@@ -265,6 +268,7 @@ def spec_from_config(model: ModelConfig, prompts: PromptTable) -> EmbedderSpec:
         pooling=model.pooling,
         latent=model.latent,
         mcls_every=model.mcls_every,
+        layer_norm=model.layer_norm,
         heads=tuple(model.heads),
         multi_vector_width=model.multi_vector_width,
         hybrid=model.hybrid,

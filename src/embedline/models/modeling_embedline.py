@@ -27,6 +27,7 @@ class EmbedlineConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         pooling: latent, mcls, mean, cls or last.
         latents, latent_heads: rows and heads of latent attention.
         mcls_every: tokens between two CLS tokens, for pooling mcls.
+        layer_norm: on the pooled vector, without parameters.
         mcls_token_id, pad_token_id: the tokenizer's, for pooling mcls.
     """
 
@@ -41,6 +42,7 @@ class EmbedlineConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         latent_heads: int = 8,
         mcls_every: int = 256,
         mcls_token_id: int | None = None,
+        layer_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         if isinstance(backbone, dict):
@@ -50,6 +52,7 @@ class EmbedlineConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         self.hidden_size = getattr(self.backbone, "hidden_size", 0)
         self.pooling, self.latents, self.latent_heads = pooling, latents, latent_heads
         self.mcls_every, self.mcls_token_id = mcls_every, mcls_token_id
+        self.layer_norm = layer_norm
         super().__init__(**kwargs)
 
 
@@ -94,6 +97,8 @@ class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         """
         mask_BT = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         states_BTD, pooled_BD = self._states(input_ids, mask_BT)
+        if self.config.layer_norm:
+            pooled_BD = F.layer_norm(pooled_BD.float(), pooled_BD.shape[-1:])
         vectors_BD = F.normalize(pooled_BD, dim=-1)
         return vectors_BD if return_embeddings else EmbedlineOutput(states_BTD, vectors_BD)
 

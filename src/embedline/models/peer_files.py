@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors.torch import save_file
+
 from embedline.models.embedder import EmbedderSpec
 from embedline.models.outside import MODES
 from embedline.models.pooling import POOLING
@@ -18,11 +21,15 @@ def write_peer_files(spec: EmbedderSpec, width: int, folder: Path) -> None:
     kinds: list[str] = ["Transformer"]
     transformer: dict[str, Any] = {}
     if spec.pooling in POOLING:
-        kinds += ["Pooling", "Normalize"]
+        kinds += ["Pooling", *(["LayerNorm"] if spec.layer_norm else []), "Normalize"]
         modes = {key: name == spec.pooling for key, name in MODES.items() if key.startswith("pooling_mode")}
         size = {"word_embedding_dimension": width, "include_prompt": True}
         write_json(folder / "1_Pooling" / "config.json", size | modes)
-        (folder / "2_Normalize").mkdir(exist_ok=True)
+        if spec.layer_norm:  # without parameters here is with weight 1 and bias 0 there
+            write_json(folder / "2_LayerNorm" / "config.json", {"dimension": width})
+            weights = {"norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}
+            save_file(weights, folder / "2_LayerNorm" / "model.safetensors")
+        (folder / f"{len(kinds) - 1}_Normalize").mkdir(exist_ok=True)
     else:
         output = "sentence_embedding"  # normalised already
         transformer = {

@@ -200,7 +200,6 @@ class ContrastiveStep:
             vectors,
             list(self.dims),
             list(self.dims.values()),
-            layer_norm=self.config.matryoshka_layer_norm,
         )
 
     def _temperature(self) -> float | Tensor:

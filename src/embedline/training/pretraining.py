@@ -75,7 +75,13 @@ def objective_module(
     counts_V = _token_counts(embedder, texts, config.length)
     if config.objective == "mlm":
         return MaskedLanguageModel(embedder, frequencies_V=counts_V)
-    return RetroMAE(embedder, length=config.length, decoder_mask=config.decoder_mask, frequencies_V=counts_V)
+    return RetroMAE(
+        embedder,
+        length=config.length,
+        decoder_mask=config.decoder_mask,
+        frequencies_V=counts_V,
+        words_from=config.bag_of_words_from,
+    )
 
 
 def mask_token(tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -16,21 +15,16 @@ def matryoshka(
     vectors_ND: Tensor,
     dims: Sequence[int],
     weights: Sequence[float] = (),
-    *,
-    layer_norm: bool = False,
 ) -> Tensor:
     """The weighted sum of `loss` over the first d components, for every d in `dims`.
 
     Args:
+        vectors_ND: N × D, as they are cut in use: Nomic's layer norm before the cut is a part of the model
+            (`EmbedderSpec.layer_norm`), because whoever cuts the trained model's vectors needs it, too.
         loss: called with N × d for each d; a loss of cosines normalises them itself.
         dims: the full width should be among them.
         weights: one a dim; 1 each when empty.
-        layer_norm: subtract a vector's own mean and divide by its own deviation before it is cut, without
-            parameters, as Nomic Embed does (Nussbaum et al. 2024): no prefix is left with the components
-            that are large in all vectors. Whoever cuts the trained model's vectors does it too.
     """
-    if layer_norm:
-        vectors_ND = F.layer_norm(vectors_ND, vectors_ND.shape[-1:])
     scale = list(weights) or [1.0] * len(dims)
     total = vectors_ND.new_zeros(())
     for dim, weight in zip(dims, scale, strict=True):
