@@ -17,7 +17,7 @@ def train_supervised(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ):
-    """Stage three: triplets with instructions and Matryoshka.
+    """Stage three: triplets with instructions, Matryoshka, several heads.
 
     Args:
         slice_json: This step's part of the config, as JSON; preflight makes it.
