@@ -17,7 +17,7 @@ def pretrain(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ):
-    """Make a tokenizer when starting from scratch, and pretrain the encoder on passages (RetroMAE, masked tokens).
+    """Make a tokenizer when starting from scratch, and pretrain the encoder on passages.
 
     Args:
         slice_json: This step's part of the config, as JSON; preflight makes it.
