@@ -64,6 +64,11 @@ EXAMPLES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "supervised: symmetric",
         {"supervised": {"symmetric": True}},
     ),
+    "distillation without a teacher": (
+        {"supervised": {"distillation": {}}},
+        "supervised.distillation",
+        {"supervised": {"distillation": {}}, "teacher": {"model": "t"}},
+    ),
     "pruning before training from scratch": (
         {"prune": {"when": "before"}},
         "prune.when",

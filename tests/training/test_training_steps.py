@@ -91,6 +91,7 @@ class Line:
         }
 
     def run(self, step: str, go: Callable[[Context], StepResult], output: str, **over: Any) -> StepResult:
+        locations = over.pop("locations", {})
         config = RunConfig.model_validate(RUN | over).model_dump()
         config |= {"data.sources": config["data"]["sources"], "data.corpus": config["data"]["corpus"]}
         draft = self.folder / step
@@ -99,7 +100,7 @@ class Line:
             Context(
                 step=step,
                 key="k",
-                slice=Slice(config=config),
+                slice=Slice(config=config, locations=locations),
                 inputs=dict(self.made),
                 workspace=Workspace(self.folder / "work"),
                 run="r",
@@ -138,6 +139,22 @@ def test_the_stages_hand_on_a_model_with_all_its_parts(tmp_path: Path, dataset: 
     assert not any("lora" in name for name in model.state_dict())
     steps = [entry["step"] for entry in read_lineage(line.made["model"].path)]
     assert steps == ["pretrain", "train_unsupervised", "train_supervised"]
+
+
+def test_a_stage_learns_from_the_runs_teacher(tmp_path: Path, dataset: Path) -> None:
+    line = Line(tmp_path, dataset)
+    line.run("pretrain", pretrain.run, "model")
+    teacher = line.made["model"].path
+    line.run(
+        "train_unsupervised",
+        train_unsupervised.run,
+        "model",
+        teacher={"model": str(teacher), "languages": ["ru"]},
+        unsupervised=STAGE | {"log_every": 1, "distillation": {"of": "vectors"}},
+        locations={"teacher": str(teacher)},
+    )
+    spooled = "".join(file.read_text() for file in (tmp_path / "tracked").rglob("*") if file.is_file())
+    assert "distillation_loss" in spooled
 
 
 def test_texts_longer_than_the_positions_are_refused_with_their_setting(

@@ -109,11 +109,12 @@ class ModelConfig(Section):
 
 
 class TeacherConfig(Section):
-    """A pretrained embedding model that judges data (consistency filter)."""
+    """A pretrained embedding model that judges data (consistency filter) and may teach (distillation)."""
 
     model: str = Field(description="folder, hub id, or package:NAME")
     revision: str | None = None
-    languages: list[str] = Field(["en"], description="records in other languages are not judged by it")
+    languages: list[str] = Field(["en"], description="texts in others are neither judged nor taught by it")
+    filter: bool = Field(True, description="clean drops the pairs that it does not find")
 
 
 class PruneConfig(Section):

@@ -103,6 +103,12 @@ def _symmetric_alone(config: RunConfig) -> Iterator[str]:
             yield f"{stage}: symmetric: true needs in_batch_negatives: true"
 
 
+def _taught_by_nobody(config: RunConfig) -> Iterator[str]:
+    for stage, each in _stages(config):
+        if each.distillation and config.teacher is None:
+            yield f"{stage}.distillation: needs a teacher (teacher.model)"
+
+
 def _prune_nothing(config: RunConfig) -> Iterator[str]:
     if config.model.base is None and config.prune.when == "before":
         yield "prune.when: before needs model.base; a model from scratch has no layers to drop"
@@ -168,6 +174,11 @@ REFUSALS = (
         "symmetric loss without in-batch negatives",
         "A document's negatives are the other queries of the batch.",
         _symmetric_alone,
+    ),
+    Refusal(
+        "distillation without a teacher",
+        "There is nobody to learn from.",
+        _taught_by_nobody,
     ),
     Refusal(
         "pruning before training from scratch",

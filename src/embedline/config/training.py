@@ -54,6 +54,16 @@ class Bucket(Section):
     batch: int = Field(ge=2)
 
 
+class DistillationConfig(Section):
+    """What the run's `teacher` says about a stage's batches, learnt beside their labels."""
+
+    of: Literal["scores", "vectors"] = Field(
+        "scores", description="how it ranks a batch's documents; or its vectors, when they are as wide"
+    )
+    weight: float = Field(1.0, gt=0, description="beside the objective's loss, which weighs 1")
+    temperature: float = Field(0.05, gt=0, description="scores: of both rankings")
+
+
 class ContrastiveConfig(Optimization):
     """Training on pairs or triplets, with GradCache, single-source batches and Matryoshka.
 
@@ -67,6 +77,7 @@ class ContrastiveConfig(Optimization):
     self_distillation: bool = Field(True, description="unified: the sum of the scores teaches each of them")
     self_distillation_after: int = Field(0, ge=0, description="unified: joint steps before that (M3: 6000)")
     cosent_scale: float = Field(20.0, gt=0, description="inverse temperature of CoSENT on scored records")
+    distillation: DistillationConfig | None = None
     batch: int = Field(256, ge=2, description="pairs a step; all from one source")
     buckets: list[Bucket] = Field(
         [], description="batches of records of like length, a batch size each; `batch` is not used then"

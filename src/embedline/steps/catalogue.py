@@ -67,9 +67,10 @@ STEPS: dict[str, Step] = {
         Step(
             "train_unsupervised",
             "train_unsupervised",
-            ("unsupervised", "data.sources", *_TRAINING),
+            ("unsupervised", "data.sources", "teacher", *_TRAINING),
             inputs={"model": "model", "dataset": "dataset"},
             outputs=_MODEL,
+            pins=("teacher",),
         ),
         Step(
             "mine",
@@ -81,9 +82,10 @@ STEPS: dict[str, Step] = {
         Step(
             "train_supervised",
             "train_supervised",
-            ("supervised", "data.sources", *_TRAINING),
+            ("supervised", "data.sources", "teacher", *_TRAINING),
             inputs={"model": "model", "triplets": "triplets"},
             outputs=_MODEL,
+            pins=("teacher",),
         ),
         Step(
             "prune_after",

@@ -24,7 +24,7 @@ def run(context: Context) -> StepResult:
         context.artifact("evaluation").path,
         context.output("dataset"),
         context.slice.section("clean", CleanConfig),
-        _teacher(context) if teacher else None,
+        _teacher(context) if teacher and teacher.filter else None,
         teacher.languages if teacher else [],
     )
     counts = {

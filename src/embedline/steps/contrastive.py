@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedline.config.model import TeacherConfig
 from embedline.config.training import ContrastiveConfig, RuntimeConfig
 from embedline.steps.base import Context, StepResult
 from embedline.steps.training import (
@@ -13,6 +17,10 @@ from embedline.steps.training import (
     stage_records,
     stage_sources,
 )
+
+if TYPE_CHECKING:
+    from embedline.models.embedder import Embedder
+    from embedline.training.teaching import Teaching
 
 _OBJECTIVES = {"infonce": "InfoNCE", "unified": "dense, lexical and multi-vector InfoNCE"}
 
@@ -42,6 +50,7 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
             bf16=bf16,
             checkpoints=context.checkpoints,
             on_metrics=context.tracker.metrics,
+            teaching=teaching(context, embedder, config, bf16=bf16) if config.distillation else None,
         )
     shares = {name: group.share for name, group in drawn.items()}
     context.tracker.params({f"share.{name}": f"{share:.3f}" for name, share in shares.items()})
@@ -53,3 +62,14 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
         summary=f"{config.steps} steps of {pairs}.\n\n"
         f"| source | records | share of batches |\n|---|---|---|\n{rows}",
     )
+
+
+def teaching(context: Context, embedder: Embedder, config: ContrastiveConfig, *, bf16: bool) -> Teaching:
+    """The run's teacher, on the machine where the model is trained."""
+    from embedline.models.folder import load_embedder
+    from embedline.training.teaching import Teaching
+
+    assert config.distillation is not None
+    about = context.slice.section("teacher", TeacherConfig)
+    teacher = load_embedder(Path(str(context.slice.locations["teacher"]))).to(embedder.device).eval()
+    return Teaching(teacher, about.languages, config.distillation, width=embedder.width, bf16=bf16)

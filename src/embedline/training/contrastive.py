@@ -26,6 +26,7 @@ from embedline.training.objectives.matryoshka import matryoshka
 from embedline.training.objectives.unified import unified_loss
 from embedline.training.pairs import Batches, longest_texts
 from embedline.training.records import SourceRecords, apart, only
+from embedline.training.teaching import Teaching
 
 
 class Drawn(NamedTuple):
@@ -45,8 +46,12 @@ def train_contrastive(
     bf16: bool,
     checkpoints: Path,
     on_metrics: OnMetrics,
+    teaching: Teaching | None = None,
 ) -> dict[str, Drawn]:
     """Train `embedder` in place on pairs, triplets or scored pairs; returns what each group gave.
+
+    Args:
+        teaching: what a teacher says about a batch is learnt beside its labels.
 
     Raises:
         InputError: no records, no group as large as its batch, or a batch that would hold no negative.
@@ -91,7 +96,7 @@ def train_contrastive(
         if temperature is None
         else nn.ModuleDict({"embedder": embedder, "temperature": temperature}),
         Batches(embedder, {name: group.source for name, group in drawn_from.items()}, draws, config),
-        ContrastiveStep(cache, config, temperature),
+        ContrastiveStep(cache, config, temperature, teaching),
         config,
         checkpoints=checkpoints,
         seed=seed,
@@ -122,23 +127,41 @@ class ContrastiveStep:
     """One optimizer step on one batch of one source."""
 
     def __init__(
-        self, cache: GradCache, config: ContrastiveConfig, temperature: Temperature | None = None
+        self,
+        cache: GradCache,
+        config: ContrastiveConfig,
+        temperature: Temperature | None = None,
+        teaching: Teaching | None = None,
     ) -> None:
-        self.cache, self.config, self.learned = cache, config, temperature
+        self.cache, self.config, self.learned, self.teaching = cache, config, temperature, teaching
         self.dims: dict[int, float] = {}
         if config.matryoshka:
             self.dims = weighted_dims(cache.model.width, cache.model.spec.dims, config.matryoshka_weights)
 
     def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        all_heads = batch["scores"] is None and self.config.objective == "unified"
         if batch["scores"] is not None:
-            value, metrics = self.cache.step(batch["ids"], self._cosent(batch), dense_only=True)
-        elif self.config.objective == "unified":
-            value, metrics = self.cache.step(batch["ids"], self._unified(batch))
+            loss = self._cosent(batch)
         else:
-            value, metrics = self.cache.step(batch["ids"], self._info_nce(batch), dense_only=True)
+            loss = self._unified(batch) if all_heads else self._info_nce(batch)
+        value, metrics = self.cache.step(batch["ids"], self._taught(loss, batch), dense_only=not all_heads)
         if self.learned is not None:
             metrics["temperature"] = float(self.learned().detach())
         return value, {**metrics, "tokens": float(sum(len(row) for row in batch["ids"]))}
+
+    def _taught(self, loss: Loss, batch: dict[str, Any]) -> Loss:
+        """The objective's loss and the teacher's, if there is one that has something to say."""
+        lesson = self.teaching.lesson(batch) if self.teaching else None
+        if self.teaching is None or lesson is None:
+            return loss
+        weight = self.teaching.config.weight
+
+        def both(encoded: Tensor | Encoded) -> tuple[Tensor, dict[str, float]]:
+            value, metrics = loss(encoded)
+            learnt = lesson(encoded.dense if isinstance(encoded, Encoded) else encoded)
+            return value + weight * learnt, {**metrics, "distillation_loss": float(learnt.detach())}
+
+        return both
 
     def _info_nce(self, batch: dict[str, Any]) -> Loss:
         count, rules = batch["queries"], self._rules(batch)

@@ -16,8 +16,8 @@ class Batches(Sequence[Any]):
     """Batch i, tokenised when it is asked for.
 
     A batch says: the `step` it is for, its `source`, `ids` of all texts (queries first), how many `queries`,
-    the `owner` of each document, all `answers` of each query, and the `texts` of documents and queries. Where
-    the rows have `scores`, each query has one document.
+    the `languages` and `task_types` of the rows, the `owner` of each document, all `answers` of each query,
+    and the `texts` of documents and queries. Where the rows have `scores`, each query has one document.
     """
 
     def __init__(
@@ -50,6 +50,8 @@ class Batches(Sequence[Any]):
                 ),
             ],
             "queries": len(rows),
+            "languages": [row.language for row in rows],
+            "task_types": [row.task_type for row in rows],
             "owner": owner,
             "answers": [row.positives for row in rows],
             "texts": documents,

@@ -1,0 +1,132 @@
+"""A teacher's lessons beside the labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from embedline.config.training import ContrastiveConfig, DistillationConfig
+from embedline.errors import InputError
+from embedline.training.batches import Draw
+from embedline.training.contrastive import train_contrastive
+from embedline.training.pairs import Batches
+from embedline.training.records import SourceRecords
+from embedline.training.teaching import Teaching
+
+
+def config(of: str, **values: Any) -> ContrastiveConfig:
+    base: dict[str, Any] = {
+        "batch": 4,
+        "steps": 30,
+        "batch_tokens": 256,
+        "log_every": 5,
+        "learning_rate": 3e-3,
+    }
+    return ContrastiveConfig(**(base | values), distillation=DistillationConfig(of=of, weight=100.0))  # type: ignore[arg-type]
+
+
+def rows_of(record, texts: list[str], language: str, task_type: str = "short-long") -> SourceRecords:
+    rows = [record(texts[i], [texts[(i + 1) % 8]], [texts[(i + 3) % 8]], task_type) for i in range(6)]
+    return SourceRecords("faq", [replace(row, language=language) for row in rows])
+
+
+def batch_of(embedder: Any, source: SourceRecords, values: ContrastiveConfig) -> dict[str, Any]:
+    batch: dict[str, Any] = Batches(embedder, {"faq": source}, [Draw("faq", np.arange(4), 0)], values)[0]
+    return batch
+
+
+def test_scores_are_compared_as_rankings_of_the_batch(make_embedder, record, texts: list[str]) -> None:
+    """KL by its definition in float64, each side's vectors encoded one by one."""
+    values = config("scores", negatives=1)
+    teacher, student = make_embedder(seed=2).eval(), make_embedder(hidden_size=16).eval()
+    source = rows_of(record, texts, "en")
+    batch = batch_of(student, source, values)
+    lesson = Teaching(teacher, ["en"], values.distillation, width=16).lesson(batch)  # type: ignore[arg-type]
+    assert lesson is not None
+    vectors = torch.randn(len(batch["ids"]), 16)
+
+    def encoded(text: str, side: str) -> np.ndarray:
+        prompt = teacher.spec.prompts.prompt(side, name="faq", task_type="short-long")
+        length = teacher.spec.query_length if side == "query" else teacher.spec.document_length
+        return teacher.encode([text], prompt=prompt, max_length=length)[0].astype(np.float64)
+
+    unit = F.normalize(vectors.double(), dim=-1).numpy()
+    total = 0.0
+    for i, query in enumerate(batch["query_texts"]):
+        expected = np.array([encoded(query, "query") @ encoded(t, "document") for t in batch["texts"]]) / 0.05
+        found = unit[i] @ unit[4:].T / 0.05
+        p, q = np.exp(expected - expected.max()), np.exp(found - found.max())
+        p, q = p / p.sum(), q / q.sum()
+        total += float((p * np.log(p / q)).sum())
+    assert float(lesson(vectors)) == pytest.approx(total / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("language", "task_type", "taught"),
+    [
+        ("en", "short-long", (True, True)),
+        ("ru", "short-long", (False, False)),
+        ("en-ru", "short-long", (True, False)),
+        ("en-ru", "bitext", (True, True)),
+        ("ru-en", "bitext", (True, True)),
+    ],
+)
+def test_vectors_are_taught_in_the_teachers_languages_and_to_their_translations(
+    make_embedder, record, texts: list[str], language: str, task_type: str, taught: tuple[bool, bool]
+) -> None:
+    values = config("vectors")
+    teacher = make_embedder(seed=2).eval()
+    batch = batch_of(teacher, rows_of(record, texts, language, task_type), values)
+    lesson = Teaching(teacher, ["en"], values.distillation, width=32).lesson(batch)  # type: ignore[arg-type]
+    if taught == (False, False):
+        assert lesson is None
+        return
+    assert lesson is not None
+    vectors = torch.randn(len(batch["ids"]), 32, requires_grad=True)
+    lesson(vectors).backward()
+    assert vectors.grad is not None
+    moved = vectors.grad.abs().sum(1) > 0
+    for part, known in zip((moved[:4], moved[4:]), taught, strict=True):
+        assert part.all() if known else not part.any()
+    if task_type == "bitext":  # both sides have the vector of the one that the teacher knows
+        side, words = ("query", "query_texts") if language == "en-ru" else ("document", "texts")
+        prompt = teacher.spec.prompts.prompt(side, name="faq", task_type="bitext")
+        expected = torch.from_numpy(teacher.encode(batch[words], prompt=prompt))
+        assert float(lesson(torch.cat([expected, expected]))) == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("of", ["scores", "vectors"])
+@pytest.mark.parametrize("objective", ["infonce", "unified"])
+def test_a_taught_student_comes_nearer_to_its_teacher(
+    make_embedder, record, texts: list[str], tmp_path: Path, of: str, objective: str
+) -> None:
+    heads = ("dense", "lexical") if objective == "unified" else ("dense",)
+    values = config(of, objective=objective)
+    teacher, student = make_embedder(seed=2).eval(), make_embedder(heads=heads)
+    before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
+    told: list[dict[str, float]] = []
+    train_contrastive(
+        student,
+        {"faq": rows_of(record, texts, "en")},
+        values,
+        weights={},
+        seed=3,
+        bf16=False,
+        checkpoints=tmp_path,
+        on_metrics=lambda metrics, _: told.append(metrics),
+        teaching=Teaching(teacher, ["en"], values.distillation, width=32),  # type: ignore[arg-type]
+    )
+    assert told[-1]["distillation_loss"] < 0.7 * told[0]["distillation_loss"]
+    for name, weight in teacher.state_dict().items():
+        assert torch.equal(weight, before[name])
+
+
+def test_vectors_of_another_width_are_refused(make_embedder) -> None:
+    with pytest.raises(InputError, match=r"teacher\.model.*distillation\.of"):
+        Teaching(make_embedder(), ["en"], DistillationConfig(of="vectors"), width=16)
