@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from embedline.compress.heal import _HealStep, fidelity, heal
 from embedline.compress.layers import without_layers
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
-from embedline.training.objectives.distillation import distillation_loss
+from embedline.training.objectives.distillation import distillation_loss, heads_distance
 
 
 def _heal(
@@ -95,6 +96,27 @@ def test_bf16_heals_too(make_embedder, make_texts, tmp_path):
     _heal(student, teacher, texts, tmp_path, steps=10, bf16=True)
     assert fidelity(student, teacher, texts, batch_tokens=4096).cosine > before.cosine
     assert {p.dtype for p in student.parameters()} == {torch.float32}
+
+
+def test_the_other_heads_heal_too(make_embedder, make_texts, tmp_path):
+    teacher = make_embedder(layers=3)
+    spec = replace(teacher.spec, heads=("dense", "lexical", "multi_vector"), multi_vector_width=8)
+    teacher = teacher.with_spec(spec).eval()
+    student = without_layers(teacher, [0, 2]).eval()
+    unseen = student.pad(student.tokenize(make_texts(64, 5), max_length=32))
+
+    @torch.no_grad()
+    def apart() -> float:
+        found = heads_distance(
+            student.represent(**unseen), teacher.represent(**unseen), unseen["attention_mask"]
+        )
+        return float(found.mean())
+
+    before = apart()
+    assert before > 0.01
+    _heal(student, teacher, make_texts(300, 0), tmp_path, steps=60)
+    student.eval()
+    assert apart() < 0.6 * before
 
 
 def test_fewer_texts_than_a_batch_are_used_again(make_embedder, make_texts, tmp_path):

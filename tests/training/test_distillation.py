@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss, MarginMSELoss
+from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss
 from torch import nn
 
+from embedline.models.heads import Encoded
 from embedline.training.objectives.distillation import (
     TEMPERATURE,
     cosine_distance,
     distillation_loss,
-    margin_mse,
+    heads_distance,
     score_divergence,
 )
 
@@ -25,18 +26,6 @@ def scored() -> tuple[list[torch.Tensor], torch.Tensor, torch.Tensor]:
     columns = [torch.randn(5, 8, requires_grad=True) for _ in range(4)]
     student = torch.stack([(columns[0] * other).sum(-1) for other in columns[1:]], dim=1)
     return columns, student, torch.randn(5, 3)
-
-
-def test_margin_mse_equals_sentence_transformers(scored) -> None:
-    columns, student, teacher = scored
-    peer = MarginMSELoss(SentenceTransformer(modules=[nn.Identity()]))
-    theirs = peer.compute_loss_from_embeddings(columns, teacher)
-    ours = margin_mse(student, teacher)
-    torch.testing.assert_close(ours, theirs)
-    for found, expected in zip(
-        torch.autograd.grad(ours, columns), torch.autograd.grad(theirs, columns), strict=True
-    ):
-        torch.testing.assert_close(found, expected)
 
 
 def test_divergence_equals_sentence_transformers(scored) -> None:
@@ -81,3 +70,22 @@ def test_the_loss_is_the_slow_formula_and_zero_only_at_the_teacher() -> None:
     np.testing.assert_allclose(distillation_loss(s, t, t).numpy(), expected, rtol=1e-9)
     np.testing.assert_allclose(distillation_loss(t, t, t).numpy(), 0, atol=1e-12)
     assert (distillation_loss(s, t, t) > 0).all()
+
+
+def test_heads_are_compared_token_by_token() -> None:
+    """By loops over real tokens; what the teacher has no vector for does not count."""
+    torch.manual_seed(0)
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
+
+    def encoded() -> Encoded:
+        tokens = torch.nn.functional.normalize(torch.randn(2, 4, 3), dim=-1) * mask.unsqueeze(-1)
+        tokens[:, 0] = 0
+        return Encoded(torch.randn(2, 5), torch.rand(2, 4) * mask, tokens)
+
+    student, teacher = encoded(), encoded()
+    found = heads_distance(student, teacher, mask)
+    for row, length in enumerate((3, 2)):
+        squares = [float((student.lexical[row, t] - teacher.lexical[row, t]) ** 2) for t in range(length)]
+        apart = [1 - float(student.tokens[row, t] @ teacher.tokens[row, t]) for t in range(1, length)]
+        assert float(found[row]) == pytest.approx(np.mean(squares) + np.mean(apart), rel=1e-5)
+    assert heads_distance(Encoded(student.dense), teacher, mask).tolist() == [0, 0]

@@ -23,7 +23,7 @@ class Passage:
 class Encoder:
     """Vectors by side, with the model's own prompts and lengths; ONNX folders need no torch."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
         self.folder = folder
         self._model: Any
         self._spec: Any
@@ -37,7 +37,7 @@ class Encoder:
             from embedline.steps.machine import prepare
 
             prepare(RuntimeConfig())
-            self._model = load_embedder(folder)
+            self._model = load_embedder(folder, trust_remote_code=trust_remote_code)
             self._spec = self._model.spec
 
     def encode(self, texts: Sequence[str], side: str, dim: int | None = None) -> np.ndarray:
@@ -54,18 +54,18 @@ class Encoder:
         return short
 
 
-def open_encoder(model: str, work: Path, uri: str) -> Encoder:
+def open_encoder(model: str, work: Path, uri: str, trust_remote_code: bool = False) -> Encoder:
     """A model folder, an onnx folder, a run's folder (its model), or `models:/name@alias`, `models:/name/3`.
 
     Raises:
         InputError: there is no such model.
     """
     if model.startswith("models:"):
-        return Encoder(_registered(model, work, uri))
+        return Encoder(_registered(model, work, uri), trust_remote_code)
     folder = Path(model).expanduser()
     for found in (folder, folder / "model"):
         if (found / "config.json").is_file() or (found / "model.onnx").is_file():
-            return Encoder(found)
+            return Encoder(found, trust_remote_code)
     raise InputError(
         "is not a model folder (no config.json) and not an exported one (no model.onnx).",
         where=model,

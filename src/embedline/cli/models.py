@@ -21,6 +21,11 @@ Dim = Annotated[
 ]
 
 
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the model code that the folder carries.")
+]
+
+
 class Side(StrEnum):
     """Which prompt and length a text gets."""
 
@@ -33,6 +38,7 @@ def embed(
     model: Model,
     side: Annotated[Side, typer.Option(help="What the texts are.")] = Side.document,
     dim: Dim = None,
+    trust: Trust = False,
     work: Work = WORK,
     uri: Uri = "",
     as_json: AsJson = False,
@@ -45,7 +51,7 @@ def embed(
         texts = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise InputError("is not UTF-8.", where=f"standard input, byte {error.start}") from error
-    encoder = open_encoder(model, work, uri)
+    encoder = open_encoder(model, work, uri, trust)
     vectors = encoder.encode(texts, side.value, dim)
     rows = [[round(float(value), 7) for value in row] for row in vectors]
     if as_json:
@@ -64,6 +70,7 @@ def search(
     query: Annotated[str, typer.Argument(help="What to look for.")],
     top: Annotated[int, typer.Option("-k", "--top", min=1, help="Number of passages.")] = 5,
     dim: Dim = None,
+    trust: Trust = False,
     work: Work = WORK,
     uri: Uri = "",
     as_json: AsJson = False,
@@ -73,7 +80,7 @@ def search(
     from embedline.cli.encoder import open_encoder, read_passages
 
     passages = read_passages(corpus)
-    encoder = open_encoder(model, work, uri)
+    encoder = open_encoder(model, work, uri, trust)
     documents = encoder.encode([passage.text for passage in passages], "document", dim)
     scores = documents @ encoder.encode([query], "query", dim)[0]
     best = scores.argsort(kind="stable")[::-1][:top]

@@ -16,8 +16,9 @@ from embedline.config.training import Optimization
 from embedline.errors import InputError
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
+from embedline.models.heads import Encoded
 from embedline.training.engine import OnMetrics, train
-from embedline.training.objectives.distillation import distillation_loss
+from embedline.training.objectives.distillation import distillation_loss, heads_distance
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def heal(
     checkpoints: Path,
     on_metrics: OnMetrics,
 ) -> None:
-    """Train `student` in place to give the vectors of `teacher` (of the same width) for `texts`.
+    """Train `student` in place to give what all heads of `teacher` (of the same widths) give for `texts`.
 
     A resumed healing ends where an uninterrupted one does: batch i depends on `seed` alone.
 
@@ -96,25 +97,30 @@ class _HealStep:
         self.teacher.to(device)
         ids = self.student.tokenize(texts, max_length=self.student.spec.document_length)
         chunks = token_batches([len(row) for row in ids], self.batch_tokens)
+        inputs = [self.student.pad([ids[i] for i in rows]) for rows in chunks]
+        with torch.no_grad():
+            taught = [self._encoded(self.teacher, chunk) for chunk in inputs]
         teacher_ND = torch.zeros(len(ids), self.teacher.width, device=device)
-        for rows in chunks:
-            with torch.no_grad():
-                teacher_ND[_index(rows, device)] = self._vectors(self.teacher, ids, rows)
+        for rows, expected in zip(chunks, taught, strict=True):
+            teacher_ND[_index(rows, device)] = expected.dense
         total = torch.zeros((), device=device)
         cosine = 0.0
-        for rows in chunks:
-            teacher_BD = teacher_ND[_index(rows, device)]
-            student_BD = self._vectors(self.student, ids, rows)
-            loss = distillation_loss(student_BD, teacher_BD, teacher_ND).sum() / len(ids)
+        for chunk, expected in zip(inputs, taught, strict=True):
+            found = self._encoded(self.student, chunk)
+            losses = distillation_loss(found.dense, expected.dense, teacher_ND)
+            losses = losses + heads_distance(found, expected, chunk["attention_mask"])
+            loss = losses.sum() / len(ids)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-            cosine += float((student_BD.detach() * teacher_BD).sum()) / len(ids)
+            cosine += float((found.dense.detach() * expected.dense).sum()) / len(ids)
         return total, {"cosine": cosine, "tokens": float(sum(map(len, ids)))}
 
-    def _vectors(self, model: Embedder, ids: list[list[int]], rows: np.ndarray) -> Tensor:
+    def _encoded(self, model: Embedder, inputs: dict[str, Tensor]) -> Encoded:
+        """What all heads give, the dense vectors of length 1."""
         with torch.autocast(model.device.type, torch.bfloat16, enabled=self.bf16):
-            vectors: Tensor = model(**model.pad([ids[i] for i in rows]))
-        return F.normalize(vectors.float(), dim=-1)
+            found = model.represent(**inputs)
+        others = (None if part is None else part.float() for part in found[1:])
+        return Encoded(F.normalize(found.dense.float(), dim=-1), *others)
 
 
 class _Batches(Sequence[Any]):

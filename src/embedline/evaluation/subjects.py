@@ -61,7 +61,7 @@ def torch_subject(
     from embedline.models.folder import load_embedder
 
     if untrained:
-        embedder = untrained_twin(folder, attention=attention)
+        embedder = untrained_twin(folder, attention=attention, trust_remote_code=trust_remote_code)
     else:
         embedder = load_embedder(folder, attention=attention, trust_remote_code=trust_remote_code)
     if torch.cuda.is_available():

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
 
 
-def untrained_twin(folder: Path, seed: int = 0, *, attention: str = "auto") -> Embedder:
+def untrained_twin(
+    folder: Path, seed: int = 0, *, attention: str = "auto", trust_remote_code: bool = False
+) -> Embedder:
     """A model of `folder`'s architecture and tokenizer with fresh weights."""
     import torch
 
@@ -20,7 +22,7 @@ def untrained_twin(folder: Path, seed: int = 0, *, attention: str = "auto") -> E
     from embedline.models.folder import load_embedder
     from embedline.models.rope import apply_dynamic_ntk, has_dynamic_ntk
 
-    trained = load_embedder(folder, attention=attention)
+    trained = load_embedder(folder, attention=attention, trust_remote_code=trust_remote_code)
     torch.manual_seed(seed)
     kind: Any = type(trained.backbone)
     backbone = kind._from_config(

@@ -93,6 +93,7 @@ def _write_card(embedder: Embedder, folder: Path, index_version: str) -> None:
         "index_version": index_version,
         "pad_token_id": tokenizer.pad_token_id or 0,
         "truncation_side": tokenizer.truncation_side,
+        "empty_text_ids": embedder.tokenize([""], max_length=2)[0],
     }
     (folder / CARD).write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 

@@ -59,6 +59,7 @@ class OnnxEmbedder:
         self.index_version: str = card["index_version"]
         self._pad: int = card["pad_token_id"]
         self._side: str = card["truncation_side"]
+        self._empty: list[int] = card.get("empty_text_ids", [self._pad])
         self._tokenizer: Any = Tokenizer.from_file(str(folder / TOKENIZER))
         self._tokenizer.no_padding()
         options = onnxruntime.SessionOptions()
@@ -71,9 +72,10 @@ class OnnxEmbedder:
             raise InputError(f"onnxruntime cannot load it ({error}).", where=str(model)) from error
 
     def tokenize(self, texts: Sequence[str], *, prompt: str = "", max_length: int) -> list[list[int]]:
-        """Token ids a text, special tokens included, cut at `max_length`."""
+        """Token ids a text, special tokens included, cut at `max_length`; never none, as in torch."""
         self._tokenizer.enable_truncation(max_length, direction=self._side)
-        return [row.ids for row in self._tokenizer.encode_batch_fast([prompt + text for text in texts])]
+        rows = self._tokenizer.encode_batch_fast([prompt + text for text in texts])
+        return [row.ids or self._empty for row in rows]
 
     def encode(
         self,

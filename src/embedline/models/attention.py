@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 def attention_for(choice: str, device_type: str, *, bf16: bool | None = None) -> Attention:
-    """The kernel to load a model with; said once in the log.
+    """The kernel to load a model with; what auto comes to is said once in the log.
 
     Args:
         choice: `runtime.attention`: auto, sdpa or flash_attention_2.
@@ -33,8 +33,10 @@ def attention_for(choice: str, device_type: str, *, bf16: bool | None = None) ->
             where="runtime.attention",
             fix="Use auto or sdpa; or a GPU, runtime.precision bf16 and `pip install embedline[gpu]`.",
         )
-    if choice == "sdpa" or reason:
-        _say(f"Attention: sdpa ({reason if choice == 'auto' else 'as configured'}).")
+    if choice == "sdpa":
+        return "sdpa"
+    if reason:
+        _say(f"Attention: sdpa ({reason}).")
         return "sdpa"
     _say("Attention: flash attention 2.")
     return "flash_attention_2"

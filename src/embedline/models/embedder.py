@@ -77,7 +77,8 @@ class Embedder(nn.Module):
         if "lexical" in spec.heads:
             self.heads["lexical"] = LexicalHead(self.width, list(tokenizer.all_special_ids))
         if "multi_vector" in spec.heads:
-            self.heads["multi_vector"] = MultiVectorHead(self.width, self._token_width(spec))
+            special = list(tokenizer.all_special_ids)
+            self.heads["multi_vector"] = MultiVectorHead(self.width, self._token_width(spec), special)
 
     def with_spec(self, spec: EmbedderSpec, *, seed: int = 0) -> Embedder:
         """The same weights under another spec; a pooling or head new to the model starts at random."""
@@ -121,7 +122,7 @@ class Embedder(nn.Module):
         if "lexical" in self.heads:
             lexical = self.heads["lexical"](states_BTD, input_ids, attention_mask)
         if "multi_vector" in self.heads:
-            tokens = self.heads["multi_vector"](states_BTD, attention_mask)
+            tokens = self.heads["multi_vector"](states_BTD, input_ids, attention_mask)
         return Encoded(dense_BD, lexical, tokens)
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -256,6 +256,14 @@ def _spec(folder: Path, width: int) -> EmbedderSpec:
     )
 
 
+def folder_heads(folder: Path) -> tuple[str, ...]:
+    """The heads that a model folder has weights for."""
+    card = read_json(folder / CARD)
+    if card:
+        return tuple(card["heads"])
+    return ("dense", "lexical", "multi_vector") if outside_heads(folder) else ("dense",)
+
+
 def read_lineage(folder: Path) -> list[dict[str, Any]]:
     """What each step did to the model, oldest first; nothing for a model of others."""
     history: list[dict[str, Any]] = read_json(folder / CARD).get("lineage", [])

@@ -21,7 +21,7 @@ class HeadVectors(NamedTuple):
     Args:
         dense: N × D, float32, length 1.
         lexical: a text's terms, token id → the largest weight of its tokens; weights of 0 are left out.
-        tokens: a text's token vectors (T × K, float32, length 1), the first token's left out.
+        tokens: a text's token vectors (T × K, float32, length 1), without the special token that begins it.
     """
 
     dense: np.ndarray
@@ -52,7 +52,8 @@ def collect_heads(
             if weights_BT is not None:
                 lexical[i] = terms_of(row, weights_BT[place, : len(row)])
             if tokens_BTK is not None:
-                tokens[i] = tokens_BTK[place, 1 : len(row)].astype(np.float32)
+                vectors = tokens_BTK[place, : len(row)].astype(np.float32)
+                tokens[i] = vectors if vectors[0].any() else vectors[1:]
     return HeadVectors(
         dense, lexical if "lexical" in heads else None, tokens if "multi_vector" in heads else None
     )

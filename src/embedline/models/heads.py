@@ -15,7 +15,8 @@ class Encoded(NamedTuple):
     Args:
         dense: B × D, pooled vectors, not normalised.
         lexical: B × T, the weight of each token's term; 0 at special tokens and padding.
-        tokens: B × T × K, a vector of length one a token; 0 at the first token and at padding.
+        tokens: B × T × K, a vector of length one a token; 0 at padding, and at the special token that begins
+            a text.
     """
 
     dense: Tensor
@@ -39,13 +40,20 @@ class LexicalHead(nn.Module):
 
 
 class MultiVectorHead(nn.Module):
-    """E_t = norm(W h_t) for every token but the first, which is the dense vector's."""
+    """E_t = norm(W h_t) for every token but a CLS that begins the text, which is the dense vector's.
 
-    def __init__(self, width: int, out: int) -> None:
+    A decoder's text may begin with its first word, which stays.
+    """
+
+    def __init__(self, width: int, out: int, special_ids: list[int]) -> None:
         super().__init__()
         self.project = nn.Linear(width, out)
+        self.register_buffer("special", torch.tensor(special_ids, dtype=torch.int64), persistent=False)
+        self.special: Tensor
 
-    def forward(self, states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def forward(self, states_BTD: Tensor, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
         tokens_BTK = F.normalize(self.project(states_BTD.to(self.project.weight.dtype)).float(), dim=-1)
-        kept_BT = mask_BT.to(torch.float32) * (torch.arange(mask_BT.shape[1], device=mask_BT.device) > 0)
+        special_BT = (input_ids.unsqueeze(-1) == self.special).any(-1)
+        first_T = torch.arange(mask_BT.shape[1], device=mask_BT.device) == 0
+        kept_BT = mask_BT.to(torch.float32) * ~(special_BT & first_T)
         return tokens_BTK * kept_BT.unsqueeze(-1)

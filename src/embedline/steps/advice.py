@@ -23,9 +23,29 @@ def advice(config: RunConfig, root: Path | None = None) -> list[str]:
         *_negatives(config),
         *_passes(config, root),
         *_objective(config),
+        *_unused(config),
         *_dims(config),
         *_pruning(config),
     ]
+
+
+def _unused(config: RunConfig) -> list[str]:
+    notes = []
+    for name in ("unsupervised", "supervised"):
+        stage = getattr(config, name)
+        if stage.enabled and stage.matryoshka and not config.model.dims:
+            notes.append(f"{name}.matryoshka: model.dims is empty, so only the full width is trained")
+        if stage.enabled and stage.matryoshka_weights and not stage.matryoshka:
+            notes.append(f"{name}.matryoshka_weights: not used, because {name}.matryoshka is off")
+    if config.supervised.enabled and config.supervised.negatives and not config.mine.enabled:
+        notes.append("supervised.negatives: mining is off, so only negatives that the data has are used")
+    beyond = [depth for depth in config.evaluate.needle_depths if depth >= config.model.document_length]
+    if beyond:
+        notes.append(
+            f"evaluate.needle_depths: {beyond} lie beyond model.document_length "
+            f"{config.model.document_length}; recall there is chance"
+        )
+    return notes
 
 
 def _negatives(config: RunConfig) -> list[str]:

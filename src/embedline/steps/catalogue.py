@@ -97,7 +97,7 @@ STEPS: dict[str, Step] = {
         Step(
             "export",
             "export",
-            ("export", "runtime"),
+            ("export", "model", "runtime"),
             inputs={"model": "model", "evaluation": "evaluation"},
             outputs={"onnx": "onnx"},
         ),

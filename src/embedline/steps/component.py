@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -41,6 +42,8 @@ def run_component(
         metrics: has `log_metric`.
         summary, page: files for the step's Markdown and (report) its HTML.
     """
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("embedline").setLevel(logging.INFO)
     with plain_failure():
         _fail_again(Workspace(Path(workspace)).step_folder(run, name) / RECORD)
         record = execute(

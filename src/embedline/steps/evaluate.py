@@ -224,7 +224,7 @@ def _subject(context: Context, wanted: Wanted, config: EvaluateConfig) -> Subjec
         prompts=None if _has_card(wanted) else PromptTable(prompts),
         batch_tokens=config.batch_tokens,
         attention=attention(runtime),
-        trust_remote_code=wanted.role == "base" and trusted,
+        trust_remote_code=trusted,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.artifacts.record import write_json
+from embedline.config.model import ModelConfig
 from embedline.config.outcome import ExportConfig
 from embedline.config.training import RuntimeConfig
 from embedline.steps.base import Context, StepResult
@@ -27,7 +28,9 @@ def run(context: Context) -> StepResult:
     config = context.slice.section("export", ExportConfig)
     prepare(context.slice.section("runtime", RuntimeConfig))
     model, folder = context.artifact("model").path, context.output("onnx")
-    embedder = load_embedder(model, attention="sdpa").eval()  # which ONNX has operators for
+    trusted = context.slice.section("model", ModelConfig).trust_remote_code
+    # sdpa is what ONNX has operators for
+    embedder = load_embedder(model, attention="sdpa", trust_remote_code=trusted).eval()
     card = json.loads((model / CARD).read_text(encoding="utf-8"))
     export_onnx(embedder, folder, config.opset, index_version=card.get("index_version", ""))
     thresholds: dict[Variant, float] = {"fp32": config.min_cosine_fp32}

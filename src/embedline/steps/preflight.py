@@ -68,6 +68,7 @@ def make_plan(
     root = data_root(config, preset, place)
     data = pin_data(config, root)
     models = pin_models(config, root)
+    _require_heads(config, models.locations.get("base"))
     check_disk(place.root, _bytes(config, root))
     check_memory()
     champion = find_champion(config, found, place, root)
@@ -89,6 +90,22 @@ def make_plan(
         steps=foresee(place, preset, slices),
         warnings=[*_warnings(config), *advice(config, root)],
     )
+
+
+def _require_heads(config: RunConfig, base: str | None) -> None:
+    """Refuse heads that would be saved at random: the base lacks them, and no stage trains them."""
+    stages = (config.unsupervised, config.supervised)
+    if base is None or any(stage.enabled and stage.objective == "unified" for stage in stages):
+        return
+    from embedline.models.folder import folder_heads
+
+    for head in config.model.heads:
+        if head not in folder_heads(Path(base)):
+            raise InputError(
+                f"the base has no {head} head, and no stage trains one.",
+                where="model.heads",
+                fix="Set a stage's objective to unified, or leave the head out.",
+            )
 
 
 def missing_here(config: RunConfig, preset: str, workspace: Path) -> list[str]:

@@ -11,7 +11,7 @@ from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.steps.base import Context, StepResult
 from embedline.steps.machine import prepare
-from embedline.steps.training import fit, handed_on, keep_model, load_folder, load_model
+from embedline.steps.training import adapters, fit, handed_on, keep_model, load_folder, load_model
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
@@ -76,19 +76,20 @@ def prune(
     student = without_layers(teacher, kept)
     unhealed = healed = fidelity(student, teacher, held_out, batch_tokens=HEAL_BATCH_TOKENS)
     if config.heal_steps:
-        heal(
-            student,
-            teacher,
-            texts,
-            steps=config.heal_steps,
-            batch=config.heal_batch,
-            learning_rate=config.heal_learning_rate,
-            batch_tokens=HEAL_BATCH_TOKENS,
-            seed=seed,
-            bf16=bf16,
-            checkpoints=context.checkpoints,
-            on_metrics=context.tracker.metrics,
-        )
+        with adapters(context, student):
+            heal(
+                student,
+                teacher,
+                texts,
+                steps=config.heal_steps,
+                batch=config.heal_batch,
+                learning_rate=config.heal_learning_rate,
+                batch_tokens=HEAL_BATCH_TOKENS,
+                seed=seed,
+                bf16=bf16,
+                checkpoints=context.checkpoints,
+                on_metrics=context.tracker.metrics,
+            )
         healed = fidelity(student, teacher, held_out, batch_tokens=HEAL_BATCH_TOKENS)
     metrics = {
         "layers_before": float(layers),

@@ -68,7 +68,7 @@ def require_tokens(embedder: Embedder, tokens: int | None, where: str) -> None:
     from embedline.models.positions import require_room
 
     if tokens is not None:
-        inserted = tokens // embedder.spec.mcls_every if embedder.spec.pooling == "mcls" else 0
+        inserted = (tokens - 1) // embedder.spec.mcls_every if embedder.spec.pooling == "mcls" else 0
         require_room(embedder.backbone, tokens + inserted, where)
 
 

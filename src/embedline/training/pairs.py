@@ -16,8 +16,9 @@ class Batches(Sequence[Any]):
     """Batch i, tokenised when it is asked for.
 
     A batch says: the `step` it is for, its `source`, `ids` of all texts (queries first), how many `queries`,
-    the `languages` and `task_types` of the rows, the `owner` of each document, all `answers` of each query,
-    and the `texts` of documents and queries. Where the rows have `scores`, each query has one document.
+    the `languages`, `task_types` and `row_sources` of the rows, the `owner` of each document, all `answers`
+    of each query, and the `texts` of documents and queries. Where the rows have `scores`, each query has one
+    document.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Batches(Sequence[Any]):
             "queries": len(rows),
             "languages": [row.language for row in rows],
             "task_types": [row.task_type for row in rows],
+            "row_sources": [row.source or source.name for row in rows],
             "owner": owner,
             "answers": [row.positives for row in rows],
             "texts": documents,

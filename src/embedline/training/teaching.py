@@ -102,12 +102,12 @@ class Teaching:
         """The teacher's unit vectors of the texts that it knows, zeros for the others (K × D)."""
         spec = self.teacher.spec
         vectors = np.zeros((len(texts), self.teacher.width), dtype=np.float32)
-        kinds = [batch["task_types"][i] for i in row]
-        for kind in sorted(set(kinds)):
-            places = [i for i in np.flatnonzero(known) if kinds[i] == kind]
+        kinds = [(batch["row_sources"][i], batch["task_types"][i]) for i in row]
+        for source, kind in sorted(set(kinds)):
+            places = [i for i in np.flatnonzero(known) if kinds[i] == (source, kind)]
             vectors[places] = self.teacher.encode(
                 [texts[i] for i in places],
-                prompt=spec.prompts.prompt(side, name=batch["source"], task_type=kind),
+                prompt=spec.prompts.prompt(side, name=source, task_type=kind),
                 max_length=spec.document_length if is_long(side, kind) else spec.query_length,
                 bf16=self.bf16,
             )

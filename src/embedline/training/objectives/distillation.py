@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from embedline.models.heads import Encoded
 
 # Sharp enough that a text's nearest neighbours decide, soft enough that more than one of them does.
 TEMPERATURE = 0.05
@@ -25,16 +28,20 @@ def score_divergence(student_NM: Tensor, teacher_NM: Tensor, *, temperature: flo
     return F.kl_div(found, expected, reduction="none", log_target=True).sum(-1)
 
 
-def margin_mse(student_NM: Tensor, teacher_NM: Tensor) -> Tensor:
-    """Mean over queries and negatives of ((s_0 - s_j) - (t_0 - t_j))² (Hofstätter et al. 2020).
+def heads_distance(student: Encoded, teacher: Encoded, mask_BT: Tensor) -> Tensor:
+    """How far the other heads of B texts are from the teacher's (B,); 0 where it has none.
 
-    Args:
-        student_NM, teacher_NM: scores of each query's own M documents: column 0 its positive, then its
-            negatives. The teacher's may be higher or lower as a whole, but must be in the student's units.
+    The mean over tokens of the squared difference of lexical weights, and of 1 - cosine of token vectors.
     """
-    student = student_NM[:, :1] - student_NM[:, 1:]
-    teacher = teacher_NM[:, :1] - teacher_NM[:, 1:]
-    return F.mse_loss(student, teacher)
+    distance_B = torch.zeros_like(student.dense[:, 0])
+    if student.lexical is not None and teacher.lexical is not None:
+        squares_BT = (student.lexical - teacher.lexical).square() * mask_BT
+        distance_B = distance_B + squares_BT.sum(-1) / mask_BT.sum(-1)
+    if student.tokens is not None and teacher.tokens is not None:
+        told_BT = teacher.tokens.abs().sum(-1) > 0
+        apart_BT = (1 - (student.tokens * teacher.tokens).sum(-1)) * told_BT
+        distance_B = distance_B + apart_BT.sum(-1) / told_BT.sum(-1).clamp(min=1)
+    return distance_B
 
 
 def distillation_loss(student_BD: Tensor, teacher_BD: Tensor, teacher_ND: Tensor) -> Tensor:
