@@ -32,7 +32,9 @@ class Given(nn.Module):
 @pytest.fixture
 def heads() -> tuple[LexicalHead, MultiVectorHead]:
     torch.manual_seed(0)
-    return LexicalHead(WIDTH, [CLS, SEP, PAD, UNKNOWN]), MultiVectorHead(WIDTH, TOKEN)
+    return LexicalHead(WIDTH, [CLS, SEP, PAD, UNKNOWN]), MultiVectorHead(
+        WIDTH, TOKEN, [CLS, SEP, PAD, UNKNOWN]
+    )
 
 
 def peer(heads: tuple[LexicalHead, MultiVectorHead], distill: bool) -> EncoderOnlyEmbedderM3Model:
@@ -70,7 +72,7 @@ def texts(count: int, length: int, seed: int) -> dict[str, Tensor]:
 def represent(heads: tuple[LexicalHead, MultiVectorHead], features: dict[str, Tensor]) -> Encoded:
     ids, mask, states = (features[name] for name in ("input_ids", "attention_mask", "states"))
     return Encoded(
-        F.normalize(cls(states, mask), dim=-1), heads[0](states, ids, mask), heads[1](states, mask)
+        F.normalize(cls(states, mask), dim=-1), heads[0](states, ids, mask), heads[1](states, ids, mask)
     )
 
 
