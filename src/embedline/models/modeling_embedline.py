@@ -1,8 +1,8 @@
 """A backbone with the pooling and the rotary positions that transformers does not have, as one model.
 
 This file travels in model folders together with pooling.py and rotary.py: they import torch and
-transformers only. Load the folder with AutoModel or SentenceTransformer and `trust_remote_code=True`; Embedline
-itself runs its own copy.
+transformers only. Load the folder with AutoModel or SentenceTransformer and `trust_remote_code=True`;
+Embedline itself runs its own copy.
 """
 
 from __future__ import annotations
