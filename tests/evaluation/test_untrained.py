@@ -9,7 +9,8 @@ from embedline.models.backbone import new_backbone
 from embedline.models.bidirectional import looks_ahead
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder import load_embedder, save_embedder
-from embedline.models.rope import RowwiseRotary, apply_dynamic_ntk
+from embedline.models.rope import apply_dynamic_ntk
+from embedline.models.rotary import RowwiseRotary
 from embedline.models.tokenizer import train_tokenizer
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

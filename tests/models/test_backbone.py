@@ -14,7 +14,7 @@ from embedline.models.bidirectional import looks_ahead
 from embedline.models.demo_decoder import demo_decoder
 from embedline.models.folder import load_embedder, save_embedder
 from embedline.models.positions import max_tokens
-from embedline.models.rope import has_dynamic_ntk
+from embedline.models.rotary import has_dynamic_ntk
 from embedline.models.tokenizer import DECODER_SPECIAL, train_tokenizer
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

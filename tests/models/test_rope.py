@@ -12,7 +12,8 @@ from embedline.config.model import DynamicNTK
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
 from embedline.models.folder import save_embedder
-from embedline.models.rope import RowwiseRotary, apply_dynamic_ntk, has_dynamic_ntk, positions_of
+from embedline.models.rope import apply_dynamic_ntk
+from embedline.models.rotary import RowwiseRotary, has_dynamic_ntk, positions_of
 
 NTK = DynamicNTK(factor=2, trained_length=16)
 SIZES: dict[str, Any] = {

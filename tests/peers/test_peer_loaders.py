@@ -14,11 +14,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from embedline.config.model import LatentConfig, Prompt
+from embedline.config.model import DynamicNTK, LatentConfig, Prompt
 from embedline.models.bidirectional import looks_ahead, make_bidirectional
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder import load_embedder, save_embedder
 from embedline.models.prompts import PromptTable
+from embedline.models.rope import apply_dynamic_ntk
+from embedline.models.rotary import has_dynamic_ntk
 
 PROMPT = "Instruct: Дан вопрос, найдите ответ\nQuery: "
 DOCUMENTS = [
@@ -33,6 +35,8 @@ MODELS = {
     "modernbert": ["mean", "cls", "last", "latent", "mcls"],
     "bert": ["mean", "cls", "last", "latent", "mcls"],
     "nomic_bert": ["mean", "latent", "mcls"],
+    "nomic_bert+ntk": ["mean", "mcls"],
+    "modernbert+ntk": ["latent"],
     "xlm-roberta": ["cls", "mcls"],
     "llama": ["last", "latent"],
     "qwen2": ["mean"],
@@ -58,7 +62,8 @@ def models(make_embedder, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     root = tmp_path_factory.mktemp("folders")
     made: dict[str, tuple[Embedder, Path]] = {}
     for name in NAMES:
-        architecture, _, pooling = name.rpartition("-")
+        kind, _, pooling = name.rpartition("-")
+        architecture, _, stretched = kind.partition("+")
         spec = EmbedderSpec(
             pooling,
             latent=LatentConfig(latents=6, heads=4),
@@ -77,6 +82,8 @@ def models(make_embedder, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
             embedder = Embedder(embedder.backbone, tokenizer, spec)
         if architecture in DECODERS:
             make_bidirectional(embedder.backbone)
+        if stretched:  # some texts are longer than the trained length, others are not, in one batch
+            apply_dynamic_ntk(embedder.backbone, DynamicNTK(factor=2.0, trained_length=12))
         save_embedder(embedder, root / name)
         made[name] = embedder, root / name
     job: dict[str, Any] = {"folders": [str(root / name) for name in made], "length": LENGTH}
@@ -131,9 +138,9 @@ def test_automodel_gives_the_same_states_bit_for_bit(model: tuple[Embedder, Path
 
 def test_a_class_of_its_own_is_carried_only_where_transformers_has_none(model: tuple[Embedder, Path]) -> None:
     embedder, folder = model
-    own = embedder.spec.pooling in ("latent", "mcls")
+    own = embedder.spec.pooling in ("latent", "mcls") or has_dynamic_ntk(embedder.backbone.config)
     assert sorted(file.name for file in folder.glob("*.py")) == (
-        ["modeling_embedline.py", "pooling.py"] if own else []
+        ["modeling_embedline.py", "pooling.py", "rotary.py"] if own else []
     )
     assert ("auto vectors" in np.load(folder / "given.npz")) == own
 

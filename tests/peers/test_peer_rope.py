@@ -14,7 +14,8 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 
 from embedline.config.model import DynamicNTK
 from embedline.models.bidirectional import make_bidirectional
-from embedline.models.rope import apply_dynamic_ntk, positions_of
+from embedline.models.rope import apply_dynamic_ntk
+from embedline.models.rotary import positions_of
 
 TRAINED, FACTOR = 32, 2.0
 SIZES: dict[str, Any] = {

@@ -20,7 +20,8 @@ def untrained_twin(
 
     from embedline.models.embedder import Embedder
     from embedline.models.folder import load_embedder
-    from embedline.models.rope import apply_dynamic_ntk, has_dynamic_ntk
+    from embedline.models.rope import apply_dynamic_ntk
+    from embedline.models.rotary import has_dynamic_ntk
 
     trained = load_embedder(folder, attention=attention, trust_remote_code=trust_remote_code)
     torch.manual_seed(seed)

@@ -18,7 +18,7 @@ from embedline.models.batching import token_batches
 from embedline.models.heads import Encoded, LexicalHead, MultiVectorHead
 from embedline.models.pooling import POOLING, LatentAttention, insert_cls, mcls, without_inserted
 from embedline.models.prompts import PromptTable
-from embedline.models.rope import has_dynamic_ntk, positions_of
+from embedline.models.rotary import has_dynamic_ntk, positions_of
 
 
 @dataclass(frozen=True)

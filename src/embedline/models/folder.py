@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 from embedline.artifacts.manifest import file_sha256
 from embedline.config.model import HybridWeights, LatentConfig, ModelConfig
 from embedline.errors import InputError
-from embedline.models import modeling_embedline, pooling
+from embedline.models import modeling_embedline, pooling, rotary
 from embedline.models.attention import attention_for
 from embedline.models.checks import (
     CARD,
@@ -44,7 +44,8 @@ from embedline.models.outside import outside_heads, outside_spec, read_json
 from embedline.models.peer_files import write_json, write_peer_files
 from embedline.models.positions import max_tokens
 from embedline.models.prompts import PromptTable
-from embedline.models.rope import apply_dynamic_ntk, has_dynamic_ntk
+from embedline.models.rope import apply_dynamic_ntk
+from embedline.models.rotary import has_dynamic_ntk
 
 __all__ = [
     "CARD",
@@ -71,7 +72,7 @@ def save_embedder(embedder: Embedder, folder: Path, *, lineage: Sequence[Mapping
     _save_weights(embedder, folder)
     embedder.tokenizer.backend_tokenizer.no_truncation()  # else the file keeps the last call's length
     embedder.tokenizer.save_pretrained(folder)
-    write_peer_files(embedder.spec, embedder.width, folder)
+    write_peer_files(embedder.spec, embedder.width, folder, own_class=_needs_own_class(embedder))
     spec = embedder.spec
     card = {
         "format": 1,
@@ -100,9 +101,9 @@ def _save_weights(embedder: Embedder, folder: Path) -> None:
         from embedline.models.lora import merge_lora
 
         merge_lora(model)  # in place: a large model has no room beside it for a copy
-    if embedder.spec.pooling not in pooling.POOLING:
-        model = _with_pooling(embedder)
-        code = _files(Path(str(module.__file__)) for module in (modeling_embedline, pooling))
+    if _needs_own_class(embedder):
+        model = _as_own_class(embedder)
+        code = _files(Path(str(module.__file__)) for module in (modeling_embedline, pooling, rotary))
     if not is_native(embedder.backbone.config):  # then its code stands where it was loaded from
         code = _files(Path(str(embedder.backbone.config.name_or_path)).glob("*.py")) | code
     for name, source in code.items():
@@ -118,7 +119,12 @@ def _files(paths: Iterable[Path]) -> dict[str, Path]:
     return {path.name: path for path in paths}
 
 
-def _with_pooling(embedder: Embedder) -> EmbedlineModel:
+def _needs_own_class(embedder: Embedder) -> bool:
+    """Whether transformers' own classes would give other vectors: another pooling, other rotary positions."""
+    return embedder.spec.pooling not in pooling.POOLING or has_dynamic_ntk(embedder.backbone.config)
+
+
+def _as_own_class(embedder: Embedder) -> EmbedlineModel:
     """Backbone and pooling in one model that transformers can save."""
     spec, tokenizer = embedder.spec, embedder.tokenizer
     inner = embedder.backbone.config.to_dict()

@@ -1,7 +1,8 @@
-"""A backbone and the pooling that transformers does not have, as one model.
+"""A backbone with the pooling and the rotary positions that transformers does not have, as one model.
 
-This file travels in model folders together with pooling.py: it imports torch and transformers only. Load the
-folder with AutoModel or SentenceTransformer and `trust_remote_code=True`; Embedline itself runs its own copy.
+This file travels in model folders together with pooling.py and rotary.py: they import torch and
+transformers only. Load the folder with AutoModel or SentenceTransformer and `trust_remote_code=True`;
+Embedline itself runs its own copy.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.generic import ModelOutput
 
 from .pooling import POOLING, LatentAttention, insert_cls, mcls, without_inserted
+from .rotary import RowwiseRotary, has_dynamic_ntk, positions_of, rotary_places
 
 
 class EmbedlineConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
@@ -75,6 +77,9 @@ class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     def __init__(self, config: EmbedlineConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         self.backbone: PreTrainedModel = backbone or _new_backbone(config)
+        if has_dynamic_ntk(self.backbone.config):
+            for owner, name in list(rotary_places(self.backbone)):
+                setattr(owner, name, RowwiseRotary(self.backbone.config))
         self.latent_attention: LatentAttention | None = None
         if config.pooling == "latent":
             self.latent_attention = LatentAttention(config.hidden_size, config.latents, config.latent_heads)
@@ -120,9 +125,8 @@ class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def _run(self, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
         inputs = {"input_ids": input_ids, "attention_mask": mask_BT}
-        if "dynamic" in str(getattr(self.backbone.config, "rope_parameters", "")):
-            # Rotary positions are stretched by a text's length, of which padding is no part.
-            inputs["position_ids"] = (mask_BT.long().cumsum(-1) - 1).clamp(min=0)
+        if has_dynamic_ntk(self.backbone.config):
+            inputs["position_ids"] = positions_of(mask_BT)  # they carry each row's length
         states: Tensor = self.backbone(**inputs).last_hidden_state
         return states
 

@@ -11,16 +11,19 @@ from safetensors.torch import save_file
 
 from embedline.models.embedder import EmbedderSpec
 from embedline.models.outside import MODES
-from embedline.models.pooling import POOLING
 
 _MODULES = "sentence_transformers.models"
 
 
-def write_peer_files(spec: EmbedderSpec, width: int, folder: Path) -> None:
-    """Write them. A pooling that sentence-transformers lacks is done by the model that the folder carries."""
+def write_peer_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class: bool) -> None:
+    """Write them.
+
+    Args:
+        own_class: the folder carries a model class of its own, which pools and normalises.
+    """
     kinds: list[str] = ["Transformer"]
     transformer: dict[str, Any] = {}
-    if spec.pooling in POOLING:
+    if not own_class:
         kinds += ["Pooling", *(["LayerNorm"] if spec.layer_norm else []), "Normalize"]
         modes = {key: name == spec.pooling for key, name in MODES.items() if key.startswith("pooling_mode")}
         size = {"word_embedding_dimension": width, "include_prompt": True}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from embedline.errors import InputError
-from embedline.models.rope import has_dynamic_ntk
+from embedline.models.rotary import has_dynamic_ntk
 
 _NAMES = {"position_embeddings", "wpe"}
 
