@@ -83,7 +83,7 @@ def models(make_embedder, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         if architecture in DECODERS:
             make_bidirectional(embedder.backbone)
         if stretched:  # some texts are longer than the trained length, others are not, in one batch
-            apply_dynamic_ntk(embedder.backbone, DynamicNTK(factor=2.0, trained_length=12))
+            apply_dynamic_ntk(embedder.backbone, DynamicNTK(factor=2.0, trained_length=16))
         save_embedder(embedder, root / name)
         made[name] = embedder, root / name
     job: dict[str, Any] = {"folders": [str(root / name) for name in made], "length": LENGTH}
