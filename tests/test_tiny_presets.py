@@ -98,7 +98,9 @@ def test_nomic_embed_tiny(work: Path) -> None:
     assert run.card["heads"] == ["dense"]
     assert run.card["dims"] == [32, 16]
     assert run.card["prompts"]["default"] == {"query": "search_query: ", "document": "search_document: "}
-    config = json.loads((run.folder / "model" / "config.json").read_text(encoding="utf-8"))
+    saved = json.loads((run.folder / "model" / "config.json").read_text(encoding="utf-8"))
+    assert saved["model_type"] == "embedline"  # no other library stretches each text by its own length
+    config = saved["backbone"]
     assert config["model_type"] == "nomic_bert"
     assert config["rope_parameters"]["rope_type"] == "dynamic"
     assert config["max_position_embeddings"] == 48  # where the scaling begins
