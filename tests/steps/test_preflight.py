@@ -176,13 +176,18 @@ def test_a_head_that_the_base_lacks_and_no_stage_trains_is_refused(preset: Path,
     make_plan(str(preset), [*base, "supervised.objective=unified"], tmp_path / "runs")
 
 
-def test_settings_that_do_nothing_are_said(preset: Path, tmp_path: Path) -> None:
-    quiet = make_plan(str(preset), [], tmp_path / "runs").warnings
-    for key, value in {
-        "supervised.matryoshka": "true",
-        "unsupervised.matryoshka_weights": "[]",
-        "evaluate.needle_depths": "[512]",
-    }.items():
-        said = make_plan(str(preset), [f"{key}={value}"], tmp_path / "runs").warnings
-        assert (value == "[]") == (said == quiet)
-        assert value == "[]" or any(note.startswith(key) for note in said)
+@pytest.mark.parametrize(
+    ("others", "setting", "about"),
+    [
+        ([], "supervised.matryoshka=true", "supervised.matryoshka"),
+        (["model.dims=[64]"], "unsupervised.matryoshka_weights=[1.0]", "unsupervised.matryoshka_weights"),
+        (["supervised.negatives=3"], "mine.enabled=false", "supervised.negatives"),
+        ([], "evaluate.needle_depths=[512]", "evaluate.needle_depths"),
+    ],
+)
+def test_settings_that_do_nothing_are_said(
+    preset: Path, tmp_path: Path, others: list[str], setting: str, about: str
+) -> None:
+    quiet = make_plan(str(preset), others, tmp_path / "runs").warnings
+    said = make_plan(str(preset), [*others, setting], tmp_path / "runs").warnings
+    assert [note for note in said if note not in quiet and note.startswith(about)]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from embedline.config.model import LatentConfig, Prompt
@@ -83,3 +85,39 @@ def record() -> Callable[..., Record]:
         return Record(query, query, positives, negatives or [], task_type, "ru", score)
 
     return make
+
+
+@pytest.fixture
+def dies_at_its_fourth_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], None]:
+    """A training whose steps are of the class is killed in its fourth; the steps after that work again."""
+
+    def arm(step: Any) -> None:
+        real, calls = step.__call__, []
+
+        def dying(self: Any, module: Any, batch: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 4:
+                raise KeyboardInterrupt
+            return real(self, module, batch)
+
+        monkeypatch.setattr(step, "__call__", dying)
+
+    return arm
+
+
+@pytest.fixture(scope="session")
+def losses_of() -> Callable[..., list[float]]:
+    """The losses of 30 steps on one batch."""
+
+    def train(model: torch.nn.Module, given: dict[str, torch.Tensor]) -> list[float]:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+        losses = []
+        for _ in range(30):
+            optimizer.zero_grad()
+            loss = model(**given)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    return train

@@ -326,7 +326,7 @@ def test_a_source_with_and_without_scores_is_trained_as_two(
 
 
 def test_the_temperature_is_trained_and_survives_a_kill(
-    make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_embedder, record, texts: list[str], tmp_path: Path, dies_at_its_fourth_call
 ) -> None:
     wanted = config(learnable_temperature=True, temperature=0.05, steps=6, learning_rate=1e-2, log_every=1)
     sources = distinct(record, texts)
@@ -338,15 +338,7 @@ def test_the_temperature_is_trained_and_survives_a_kill(
     assert min(found) >= 0.01
     assert "temperature" not in " ".join(whole.state_dict())
 
-    real, calls = contrastive.ContrastiveStep.__call__, []
-
-    def dying(self: Any, module: Any, batch: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return real(self, module, batch)
-
-    monkeypatch.setattr(contrastive.ContrastiveStep, "__call__", dying)
+    dies_at_its_fourth_call(contrastive.ContrastiveStep)
     with pytest.raises(KeyboardInterrupt):
         fit(make_embedder(), sources, wanted, tmp_path / "killed")
     resumed = make_embedder()
@@ -386,7 +378,7 @@ def test_rows_of_a_pool_keep_the_prompts_of_their_sources(make_embedder, record)
 
 @pytest.mark.parametrize("values", [{}, {"learnable_temperature": True}], ids=["plain", "temperature"])
 def test_adapters_are_trained_resumed_and_merged(
-    make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: Any
+    make_embedder, record, texts: list[str], tmp_path: Path, dies_at_its_fourth_call, values: Any
 ) -> None:
     def adapted() -> Any:
         embedder = make_embedder("modernbert")
@@ -398,15 +390,7 @@ def test_adapters_are_trained_resumed_and_merged(
     sources = distinct(record, texts)
     whole = adapted()
     fit(whole, sources, wanted, tmp_path / "whole")
-    real, calls = contrastive.ContrastiveStep.__call__, []
-
-    def dying(self: Any, module: Any, batch: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return real(self, module, batch)
-
-    monkeypatch.setattr(contrastive.ContrastiveStep, "__call__", dying)
+    dies_at_its_fourth_call(contrastive.ContrastiveStep)
     with pytest.raises(KeyboardInterrupt):
         fit(adapted(), sources, wanted, tmp_path / "killed")
     resumed = adapted()

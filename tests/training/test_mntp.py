@@ -105,14 +105,6 @@ def test_its_decoder_looks_to_the_right(model) -> None:
     assert one != other
 
 
-def test_loss_falls(model) -> None:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    given = batch(model)
-    losses = []
-    for _ in range(30):
-        optimizer.zero_grad()
-        loss = model(**given)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
+def test_loss_falls(model, losses_of) -> None:
+    losses = losses_of(model, batch(model))
     assert losses[-1] < 0.5 * losses[0]

@@ -70,20 +70,12 @@ def test_the_bag_of_words_is_learnt(make_embedder, texts: list[str], tmp_path: P
 
 @pytest.mark.parametrize("objective", ["mlm", "mntp", "retromae"])
 def test_killed_and_resumed_equals_uninterrupted(
-    make_embedder, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str
+    make_embedder, texts: list[str], tmp_path: Path, dies_at_its_fourth_call, objective: str
 ) -> None:
     values = config(objective=objective, steps=6)
     whole = make_embedder("modernbert")
     fit(whole, texts, values, tmp_path / "whole")
-    real, calls = pretraining.PretrainStep.__call__, []
-
-    def dying(self: Any, module: Any, batch: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return real(self, module, batch)
-
-    monkeypatch.setattr(pretraining.PretrainStep, "__call__", dying)
+    dies_at_its_fourth_call(pretraining.PretrainStep)
     with pytest.raises(KeyboardInterrupt):
         fit(make_embedder("modernbert"), texts, values, tmp_path / "killed")
     resumed = make_embedder("modernbert")

@@ -119,8 +119,7 @@ class _HealStep:
         """What all heads give, the dense vectors of length 1."""
         with torch.autocast(model.device.type, torch.bfloat16, enabled=self.bf16):
             found = model.represent(**inputs)
-        others = (None if part is None else part.float() for part in found[1:])
-        return Encoded(F.normalize(found.dense.float(), dim=-1), *others)
+        return found._replace(dense=F.normalize(found.dense, dim=-1))
 
 
 class _Batches(Sequence[Any]):

@@ -17,6 +17,7 @@ from embedline.models.modeling_embedline import EmbedlineConfig
 from embedline.models.outside import read_json
 from embedline.models.pooling import POOLING
 from embedline.models.positions import require_room
+from embedline.models.rotary import has_dynamic_ntk
 
 CARD = "embedline.json"
 HEADS = "heads.safetensors"
@@ -49,6 +50,11 @@ def is_native(config: PretrainedConfig) -> bool:
     return type(config).__module__.startswith("transformers.")
 
 
+def needs_own_class(embedder: Embedder) -> bool:
+    """Whether transformers' own classes would give other vectors: another pooling, other rotary positions."""
+    return embedder.spec.pooling not in POOLING or has_dynamic_ntk(embedder.backbone.config)
+
+
 def require_same_tokenizer(embedder: Embedder) -> None:
     """Refuse a tokenizer that AutoTokenizer will not give back.
 
@@ -56,7 +62,7 @@ def require_same_tokenizer(embedder: Embedder) -> None:
     texts are then cut differently wherever the model is loaded.
     """
     tokenizer, config = embedder.tokenizer, embedder.backbone.config
-    if embedder.spec.pooling not in POOLING or not is_native(config):
+    if needs_own_class(embedder) or not is_native(config):
         return  # the folder's model_type is none that AutoTokenizer knows
     with TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
@@ -124,10 +130,15 @@ def require_lengths(embedder: Embedder) -> None:
     """
     spec = embedder.spec
     for name in ("query_length", "document_length"):
-        tokens = getattr(spec, name)
-        if spec.pooling == "mcls":
-            tokens += (tokens - 1) // spec.mcls_every
-        require_room(embedder.backbone, tokens, f"model.{name}")
+        require_tokens(embedder, getattr(spec, name), f"model.{name}")
+
+
+def require_tokens(embedder: Embedder, tokens: int | None, where: str) -> None:
+    """Refuse texts of so many tokens when the model has no positions for them, MCLS' own tokens included."""
+    if tokens is not None:
+        spec = embedder.spec
+        inserted = (tokens - 1) // spec.mcls_every if spec.pooling == "mcls" else 0
+        require_room(embedder.backbone, tokens + inserted, where)
 
 
 def first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from embedline.config.model import HybridWeights, LatentConfig
 from embedline.errors import InputError
 from embedline.models.batching import token_batches
 from embedline.models.heads import Encoded, LexicalHead, MultiVectorHead
-from embedline.models.pooling import POOLING, LatentAttention, insert_cls, mcls, without_inserted
+from embedline.models.pooling import LatentAttention, Pooler
 from embedline.models.prompts import PromptTable
 from embedline.models.rotary import has_dynamic_ntk, positions_of
 
@@ -58,7 +58,6 @@ class Embedder(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone, self.tokenizer, self.spec = backbone, tokenizer, spec
-        # Names differ from Encoded's on purpose: these are the parts that have weights of their own.
         self.latent_attention: LatentAttention | None = None
         if spec.pooling == "latent":
             if self.width % spec.latent.heads:
@@ -73,11 +72,10 @@ class Embedder(nn.Module):
                 where="model.pooling",
                 fix="Use mean, last or latent.",
             )
-        self.heads = nn.ModuleDict()
+        self.heads, special = nn.ModuleDict(), list(tokenizer.all_special_ids)
         if "lexical" in spec.heads:
-            self.heads["lexical"] = LexicalHead(self.width, list(tokenizer.all_special_ids))
+            self.heads["lexical"] = LexicalHead(self.width, special)
         if "multi_vector" in spec.heads:
-            special = list(tokenizer.all_special_ids)
             self.heads["multi_vector"] = MultiVectorHead(self.width, self._token_width(spec), special)
 
     def with_spec(self, spec: EmbedderSpec, *, seed: int = 0) -> Embedder:
@@ -127,27 +125,16 @@ class Embedder(nn.Module):
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Token ids and mask (B × T) to token states (B × T × D) and pooled vectors in fp32 (B × D)."""
-        if self.spec.pooling == "mcls":
-            states_BTD, pooled_BD = self._states_mcls(input_ids, attention_mask)
-        else:
-            states_BTD = self._run(input_ids, attention_mask)
-            pool = self.latent_attention or POOLING[self.spec.pooling]
-            pooled_BD = pool(states_BTD, attention_mask)
-        if self.spec.layer_norm:
-            pooled_BD = F.layer_norm(pooled_BD.float(), pooled_BD.shape[-1:])
-        return states_BTD, pooled_BD
-
-    def _states_mcls(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        every, tokenizer = self.spec.mcls_every, self.tokenizer
-        ids, mask = insert_cls(
-            input_ids,
-            attention_mask,
-            every,
-            cls_id=tokenizer.cls_token_id,
-            pad_id=tokenizer.pad_token_id or 0,
+        spec, tokenizer = self.spec, self.tokenizer
+        pool = Pooler(
+            spec.pooling,
+            spec.mcls_every,
+            tokenizer.cls_token_id,
+            tokenizer.pad_token_id,
+            spec.layer_norm,
+            self.latent_attention,
         )
-        states_BSD = self._run(ids, mask)
-        return without_inserted(states_BSD, every, input_ids.shape[1]), mcls(states_BSD, mask, every)
+        return pool(self._run, input_ids, attention_mask)
 
     def _run(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}

@@ -1,8 +1,8 @@
 """The model folder: one place that SentenceTransformer, AutoModel and Embedline load, safetensors only.
 
 A backbone that transformers has, with mean, cls or last pooling, is saved as itself and needs no code. Latent
-attention and MCLS are saved as an `EmbedlineModel`, whose code stands in the folder. The lexical and the
-multi-vector head are a file beside either: heads.safetensors.
+attention, MCLS and dynamic NTK are saved as an `EmbedlineModel`, whose code stands in the folder. The lexical
+and the multi-vector head are a file beside either: heads.safetensors.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel
 
 from embedline.artifacts.manifest import file_sha256
+from embedline.artifacts.record import write_json
 from embedline.config.model import HybridWeights, LatentConfig, ModelConfig
 from embedline.errors import InputError
 from embedline.models import modeling_embedline, pooling, rotary
@@ -32,6 +33,7 @@ from embedline.models.checks import (
     first_line,
     is_native,
     look_both_ways,
+    needs_own_class,
     require_files,
     require_lengths,
     require_parts,
@@ -41,7 +43,7 @@ from embedline.models.checks import (
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.modeling_embedline import EmbedlineConfig, EmbedlineModel
 from embedline.models.outside import outside_heads, outside_spec, read_json
-from embedline.models.peer_files import write_json, write_peer_files
+from embedline.models.peer_files import write_peer_files
 from embedline.models.positions import max_tokens
 from embedline.models.prompts import PromptTable
 from embedline.models.rope import apply_dynamic_ntk
@@ -72,7 +74,7 @@ def save_embedder(embedder: Embedder, folder: Path, *, lineage: Sequence[Mapping
     _save_weights(embedder, folder)
     embedder.tokenizer.backend_tokenizer.no_truncation()  # else the file keeps the last call's length
     embedder.tokenizer.save_pretrained(folder)
-    write_peer_files(embedder.spec, embedder.width, folder, own_class=_needs_own_class(embedder))
+    write_peer_files(embedder.spec, embedder.width, folder, own_class=needs_own_class(embedder))
     spec = embedder.spec
     card = {
         "format": 1,
@@ -101,7 +103,7 @@ def _save_weights(embedder: Embedder, folder: Path) -> None:
         from embedline.models.lora import merge_lora
 
         merge_lora(model)  # in place: a large model has no room beside it for a copy
-    if _needs_own_class(embedder):
+    if needs_own_class(embedder):
         model = _as_own_class(embedder)
         code = _files(Path(str(module.__file__)) for module in (modeling_embedline, pooling, rotary))
     if not is_native(embedder.backbone.config):  # then its code stands where it was loaded from
@@ -117,11 +119,6 @@ def _save_weights(embedder: Embedder, folder: Path) -> None:
 
 def _files(paths: Iterable[Path]) -> dict[str, Path]:
     return {path.name: path for path in paths}
-
-
-def _needs_own_class(embedder: Embedder) -> bool:
-    """Whether transformers' own classes would give other vectors: another pooling, other rotary positions."""
-    return embedder.spec.pooling not in pooling.POOLING or has_dynamic_ntk(embedder.backbone.config)
 
 
 def _as_own_class(embedder: Embedder) -> EmbedlineModel:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Encoded(NamedTuple):
-    """What one forward pass gives for B texts of at most T tokens; a head that the model lacks is None.
+    """What one forward pass gives for B texts of at most T tokens, in fp32; None for a head that it lacks.
 
     Args:
         dense: B × D, pooled vectors, not normalised.

@@ -18,7 +18,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.generic import ModelOutput
 
-from .pooling import POOLING, LatentAttention, insert_cls, mcls, without_inserted
+from .pooling import LatentAttention, Pooler
 from .rotary import RowwiseRotary, has_dynamic_ntk, positions_of, rotary_places
 
 
@@ -101,27 +101,18 @@ class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             return_embeddings: only the vectors, as a tensor.
         """
         mask_BT = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        states_BTD, pooled_BD = self._states(input_ids, mask_BT)
-        if self.config.layer_norm:
-            pooled_BD = F.layer_norm(pooled_BD.float(), pooled_BD.shape[-1:])
+        config = self.config
+        pool = Pooler(
+            config.pooling,
+            config.mcls_every,
+            config.mcls_token_id,
+            config.pad_token_id,
+            config.layer_norm,
+            self.latent_attention,
+        )
+        states_BTD, pooled_BD = pool(self._run, input_ids, mask_BT)
         vectors_BD = F.normalize(pooled_BD, dim=-1)
         return vectors_BD if return_embeddings else EmbedlineOutput(states_BTD, vectors_BD)
-
-    def _states(self, input_ids: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
-        config = self.config
-        if config.pooling != "mcls":
-            states_BTD = self._run(input_ids, mask_BT)
-            return states_BTD, (self.latent_attention or POOLING[config.pooling])(states_BTD, mask_BT)
-        ids, mask_BS = insert_cls(
-            input_ids,
-            mask_BT,
-            config.mcls_every,
-            cls_id=config.mcls_token_id,
-            pad_id=config.pad_token_id or 0,
-        )
-        states_BSD = self._run(ids, mask_BS)
-        pooled_BD = mcls(states_BSD, mask_BS, config.mcls_every)
-        return without_inserted(states_BSD, config.mcls_every, input_ids.shape[1]), pooled_BD
 
     def _run(self, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
         inputs = {"input_ids": input_ids, "attention_mask": mask_BT}

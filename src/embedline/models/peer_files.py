@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from embedline.artifacts.record import write_json
 from embedline.models.embedder import EmbedderSpec
 from embedline.models.outside import MODES
 
@@ -55,9 +55,3 @@ def write_peer_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class:
         folder / "config_sentence_transformers.json",
         {"prompts": spec.prompts.named(), "default_prompt_name": None, "similarity_fn_name": "cosine"},
     )
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value`, indented and in its own script."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")

@@ -6,6 +6,7 @@ This file travels in model folders whose pooling transformers does not have: tor
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -107,3 +108,41 @@ def without_inserted(states_BSD: Tensor, every: int, length: int) -> Tensor:
     """The states of the `length` tokens that stood there before `insert_cls` (B × T × D)."""
     place_T = torch.arange(length, device=states_BSD.device)
     return states_BSD[:, place_T + (place_T - 1).clamp(min=0) // every]
+
+
+@dataclass(frozen=True)
+class Pooler:
+    """From token ids to token states and one vector a text, whatever the pooling.
+
+    Args:
+        pooling: a name in POOLING, latent or mcls.
+        every, cls_id, pad_id: of MCLS.
+        layer_norm: on the pooled vector, without parameters.
+        latent_attention: of pooling latent.
+    """
+
+    pooling: str
+    every: int
+    cls_id: int | None
+    pad_id: int | None
+    layer_norm: bool
+    latent_attention: LatentAttention | None
+
+    def __call__(
+        self, run: Callable[[Tensor, Tensor], Tensor], input_ids: Tensor, mask_BT: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Token states (B × T × D) and pooled vectors in fp32 (B × D); `run` maps ids and mask to states."""
+        if self.pooling == "mcls":
+            assert self.cls_id is not None
+            ids, mask_BS = insert_cls(
+                input_ids, mask_BT, self.every, cls_id=self.cls_id, pad_id=self.pad_id or 0
+            )
+            states_BSD = run(ids, mask_BS)
+            states_BTD = without_inserted(states_BSD, self.every, input_ids.shape[1])
+            pooled_BD = mcls(states_BSD, mask_BS, self.every)
+        else:
+            states_BTD = run(input_ids, mask_BT)
+            pooled_BD = (self.latent_attention or POOLING[self.pooling])(states_BTD, mask_BT)
+        if self.layer_norm:
+            pooled_BD = F.layer_norm(pooled_BD.float(), pooled_BD.shape[-1:])
+        return states_BTD, pooled_BD

@@ -13,7 +13,6 @@ from embedline.steps.training import (
     handed_on,
     keep_model,
     load_model,
-    require_tokens,
     stage_records,
     stage_sources,
 )
@@ -31,6 +30,7 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
     if not config.enabled:
         return handed_on(context)
 
+    from embedline.models.checks import require_tokens
     from embedline.steps.machine import prepare
     from embedline.training.contrastive import train_contrastive
 

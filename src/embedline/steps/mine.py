@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedline.config.training import MineConfig, RuntimeConfig
 from embedline.steps.base import Context, StepResult
-from embedline.steps.training import load_model, require_tokens, stage_records
+from embedline.steps.training import load_model, stage_records
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,7 @@ def run(context: Context) -> StepResult:
         return _result(sources, None)
 
     from embedline.mining.mine import mine_negatives
+    from embedline.models.checks import require_tokens
     from embedline.steps.machine import prepare
     from embedline.training.records import only
 

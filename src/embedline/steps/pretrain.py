@@ -16,7 +16,6 @@ from embedline.steps.training import (
     handed_on,
     keep_model,
     load_model,
-    require_tokens,
     wanted_spec,
 )
 
@@ -33,6 +32,7 @@ def run(context: Context) -> StepResult:
     if not config.enabled and not from_scratch:
         return handed_on(context)
 
+    from embedline.models.checks import require_tokens
     from embedline.steps.machine import prepare
     from embedline.training.pretraining import pretrain
 

@@ -50,26 +50,16 @@ def fit(context: Context, embedder: Embedder) -> Embedder:
         InputError: the run's lengths are beyond the model's positions, or a dim is wider than it.
     """
     from embedline.models.backbone import prepare_backbone
-    from embedline.models.checks import require_same_tokenizer
+    from embedline.models.checks import require_lengths, require_same_tokenizer
 
     model = context.slice.section("model", ModelConfig)
     prepare_backbone(embedder.backbone, embedder.tokenizer, model)
     require_same_tokenizer(embedder)  # saving would refuse it, after the training
-    for side in ("query_length", "document_length"):
-        require_tokens(embedder, getattr(model, side), f"model.{side}")
+    require_lengths(embedder)
     for dim in model.dims:
         if dim > embedder.width:
             raise InputError(f"{dim} is larger than the base's width {embedder.width}.", where="model.dims")
     return embedder
-
-
-def require_tokens(embedder: Embedder, tokens: int | None, where: str) -> None:
-    """Refuse texts of so many tokens when the model has no positions for them, MCLS's own tokens included."""
-    from embedline.models.positions import require_room
-
-    if tokens is not None:
-        inserted = (tokens - 1) // embedder.spec.mcls_every if embedder.spec.pooling == "mcls" else 0
-        require_room(embedder.backbone, tokens + inserted, where)
 
 
 @contextmanager

@@ -102,9 +102,7 @@ class GradCache:
 
     def _encode(self, inputs: dict[str, Tensor], heads: bool) -> Encoded:
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
-            encoded = self.model.represent(**inputs) if heads else Encoded(self.model(**inputs))
-        others = (None if tensor is None else tensor.float() for tensor in encoded[1:])
-        return Encoded(encoded.dense.float(), *others)
+            return self.model.represent(**inputs) if heads else Encoded(self.model(**inputs))
 
 
 def _gathered(chunks: list[_Chunk], count: int) -> Encoded:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,10 +66,8 @@ class Teaching:
         if self.config.of == "scores":
             return self._ranking(queries_ND, documents_MD, asked_N, told_M)
         translated_N = np.array([kind == "bitext" for kind in batch["task_types"]])
-        to_query_N, to_document_N = (
-            translated_N & ~asked_N & told_M[:count],
-            translated_N & asked_N & ~told_M[:count],
-        )
+        to_query_N = translated_N & ~asked_N & told_M[:count]
+        to_document_N = translated_N & asked_N & ~told_M[:count]
         queries_ND[to_query_N] = documents_MD[:count][to_query_N]
         documents_MD[:count][to_document_N] = queries_ND[to_document_N]
         told_M[:count] |= to_document_N
@@ -97,12 +95,16 @@ class Teaching:
         return loss
 
     def _vectors(
-        self, texts: list[str], known: np.ndarray, side: Side, batch: dict[str, Any], row: Any
+        self, texts: list[str], known: np.ndarray, side: Side, batch: dict[str, Any], rows: Sequence[int]
     ) -> Tensor:
-        """The teacher's unit vectors of the texts that it knows, zeros for the others (K × D)."""
+        """The teacher's unit vectors of the texts that it knows, zeros for the others (K × D).
+
+        Args:
+            rows: of the batch, that each text belongs to.
+        """
         spec = self.teacher.spec
         vectors = np.zeros((len(texts), self.teacher.width), dtype=np.float32)
-        kinds = [(batch["row_sources"][i], batch["task_types"][i]) for i in row]
+        kinds = [(batch["row_sources"][i], batch["task_types"][i]) for i in rows]
         for source, kind in sorted(set(kinds)):
             places = [i for i in np.flatnonzero(known) if kinds[i] == (source, kind)]
             vectors[places] = self.teacher.encode(
