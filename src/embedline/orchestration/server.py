@@ -63,7 +63,7 @@ def once_more(call: Callable[[], T], made: Callable[[], T | None] = lambda: None
     """Make `call`, again while the server is unwell; first look whether an earlier try was heard after all.
 
     Args:
-        made: finds what an earlier try made although its answer was lost; without it `call` may be done twice.
+        made: finds what an earlier try made although its answer was lost; else `call` may happen twice.
     """
     from kfp_server_api import ApiException
     from urllib3.exceptions import HTTPError

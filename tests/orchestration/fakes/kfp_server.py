@@ -167,6 +167,12 @@ def _terminate(store: Store, parts: list[str], *_: Any) -> Answer:
     return {}
 
 
+def _upload_version(store: Store, _: list[str], query: dict[str, str], text: bytes) -> Answer:
+    return store.upload_version(query, text)
+
+
+_list_versions = _listing("versions", "pipeline_version_id", "pipeline_versions")
+_list_recurring = _listing("recurring", "recurring_run_id", "recurringRuns", "experiment_id")
 _V = "/apis/v2beta1"
 _ID = "([^/:]+)"
 _LIST = [*_LISTED, "namespace"]
