@@ -12,10 +12,13 @@ from pydantic import Field, StringConstraints, model_validator
 from embedline.config.base import Section
 
 _COMPUTING = ("prune_before", "pretrain", "train_unsupervised", "mine", "train_supervised", "prune_after")
+_BEFORE, _AFTER = (
+    ("preflight", "ingest", "clean"),
+    ("export", "evaluate", "gate", "promote", "report", "finish"),
+)
 # Groups of tasks, from the widest to the narrowest.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "all": ("preflight", "ingest", "clean", *_COMPUTING, "export", "evaluate", "gate", "promote", "report")
-    + ("finish",),
+    "all": (*_BEFORE, *_COMPUTING, *_AFTER),
     "reaching": ("ingest", "promote"),
     "computing": (*_COMPUTING, "evaluate"),
     "training": ("pretrain", "train_unsupervised", "train_supervised"),
@@ -120,7 +123,7 @@ class ClusterConfig(Section):
         description="by task, or by group: all, reaching (ingest, promote), computing (everything that works "
         "on a model), training. A narrower entry wins; mappings are joined",
     )
-    image_pull_secrets: list[Name] = []
+    image_pull_secrets: list[Name] = Field([], description="of every task")
     service_account: Name | None = Field(None, description="that `embedline submit` runs the pipeline as")
 
     @model_validator(mode="after")

@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from embedline.config.cluster import PER_RUN
-from embedline.config.load import load_config
+from embedline.config.load import load_config, preset_text
 from embedline.errors import InputError
 
 DEFAULT_PRESET = "demo"
 
 
-def compile_pipeline(preset: str, overrides: Sequence[str] = (), workspace: str | None = None) -> str:
-    """The pipeline as YAML, as this preset with these overrides asks for it; both are its inputs' defaults.
+def compile_pipeline(
+    preset: str, overrides: Sequence[str] = (), workspace: str | None = None, *, defaults: bool = True
+) -> str:
+    """The pipeline as YAML, as this preset with these overrides asks for it on a cluster.
 
     The same arguments give the same bytes.
 
     Args:
         workspace: default of the input of that name; else where the preset's cluster.workspace is mounted.
+        defaults: preset and overrides are the defaults of their inputs, too; a submitted run brings its own.
 
     Raises:
         InputError: the config is not valid, kfp is missing, or the workspace is outside the volume.
@@ -36,7 +39,7 @@ def compile_pipeline(preset: str, overrides: Sequence[str] = (), workspace: str 
             fix="Leave the workspace out, or name an existing claim.",
         )
     compiler, retrain_pipeline = _kfp()
-    values = {"preset": preset, "overrides": one_line(overrides)}
+    values = {"preset": preset_text(preset), "overrides": one_line(overrides)} if defaults else {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pipeline.yaml"
         pipeline = retrain_pipeline(config, place)

@@ -82,6 +82,24 @@ def once_more(call: Callable[[], T], made: Callable[[], T | None] = lambda: None
     return call()
 
 
+def every(listing: Callable[..., Any], field: str, name: str = "", **scope: Any) -> Iterator[Any]:
+    """All that a listing of the client gives, page by page; of one display name when `name` is given.
+
+    Args:
+        listing: `client.list_runs` and its like; `field` of its answers holds the things.
+    """
+    if name:
+        same = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+        scope["filter"] = json.dumps({"predicates": [same]})
+    token = ""
+    while True:
+        page = listing(page_token=token, page_size=100, **scope)
+        yield from getattr(page, field) or []
+        token = page.next_page_token
+        if not token:
+            return
+
+
 def _client(host: str, namespace: str | None, token: str | None) -> Any:
     from kfp import Client
     from urllib3.util import Retry

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedline.artifacts.record import StepRecord, read_records, write_json, write_record
+from embedline.config.load import preset_name
 from embedline.errors import EmbedlineError
 from embedline.steps import runrecord
 from embedline.steps.base import Workspace
@@ -61,7 +62,7 @@ def run_finish(workspace: str, run_name: str, job_id: str, preset: str, state: s
         finish(
             Path(workspace),
             checked_run_name(run_name or job_id, where="run_name"),
-            preset=preset,
+            preset=preset_name(preset) if preset.startswith("{") else preset,
             failed=state not in {"SUCCEEDED", "CANCELLED"},
             killed=state == "CANCELLED",
             message=message,

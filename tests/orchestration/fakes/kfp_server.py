@@ -195,7 +195,8 @@ _ROUTES: list[tuple[str, str, str, list[str], Callable[..., Answer]]] = [
         [*_FILE, "pipelineid"],
         lambda s, p, q, b: s.upload_version(q, b),
     ),
-    ("GET", "/pipelines", "", _LIST, _listing("pipelines", "pipeline_id", "pipelines")),
+    ("POST", "/pipelines", "V2beta1Pipeline", [], lambda s, p, q, b: s.create_pipeline(b)),
+    ("GET", "/pipelines", "", _LIST, _listing("pipelines", "pipeline_id", "pipelines", "namespace")),
     ("GET", f"/pipelines/{_ID}", "", [], lambda s, p, *_: s.get("pipelines", p[0])),
     ("DELETE", f"/pipelines/{_ID}", "", ["cascade"], _delete("pipelines")),
     (
