@@ -156,6 +156,7 @@ def test_a_components_body_calls_its_step_with_every_input_and_output(
         assert artefact is given[name], "an input goes in under its own name"
     assert (called["metrics"], called["summary"]) == (given["metrics"], given["summary"])
     assert called.get("page") is given.get("page")
+    assert called.get("curves") is given.get("curves")
 
 
 def test_preflight_returns_a_slice_for_each_step_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,7 @@ class StepResult:
         summary: Markdown for the pipelines UI and the report.
         counts, metadata: by output name, for the manifests.
         handed_on: outputs that are an input (or nothing) by reference, because the step is switched off.
+        curves: the course of its training; filled in from what its tracker heard.
         reused: set by steps that keep parts in the store: true when every part was found there.
     """
 
@@ -106,3 +107,4 @@ class StepResult:
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     handed_on: dict[str, Artifact | None] = field(default_factory=dict)
     reused: bool = False
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)

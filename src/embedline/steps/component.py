@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import math
@@ -14,14 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from embedline.artifacts.manifest import MANIFEST
+from embedline.artifacts.markdown import shown
 from embedline.artifacts.record import RECORD, StepRecord
 from embedline.errors import EmbedlineError, InputError, StepError
+from embedline.evaluation.curves import curves_page
 from embedline.steps.base import Workspace
+from embedline.steps.curves import read_curves
 from embedline.steps.execute import execute
 from embedline.steps.inputs import with_inputs
 from embedline.steps.plan import Plan
 from embedline.steps.preflight import preflight
 from embedline.steps.requirements import checked_run_name
+
+# The UI cuts Markdown at 400,000 characters, a limit it calls 50 kB: what stays below that is shown whole.
+UI_BYTES = 50_000
+PAGE_BYTES = 2_000_000
 
 
 def run_component(
@@ -35,6 +43,7 @@ def run_component(
     metrics: Any,
     summary: Any,
     page: Any = None,
+    curves: Any = None,
 ) -> StepRecord:
     """Run one step for a component.
 
@@ -42,7 +51,7 @@ def run_component(
         inputs, outputs: the step's own names → pipeline artefacts (`path`, `metadata`); a file that names a
             folder of the workspace's store lies at `path`.
         metrics: has `log_metric`.
-        summary, page: files for the step's Markdown and (report) its HTML.
+        summary, page, curves: files for the step's Markdown, the report's HTML, and the training's as HTML.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("embedline").setLevel(logging.INFO)
@@ -63,13 +72,25 @@ def run_component(
             manifest = json.loads((Path(made.path) / MANIFEST).read_text(encoding="utf-8"))
             artifact.metadata.update(manifest["counts"])
             if page is not None:
-                shutil.copyfile(Path(made.path) / "report.html", page.path)
+                _show_page(Path(made.path) / "report.html", Path(page.path))
     for key, value in record.metrics.items():
         if math.isfinite(value):
             metrics.log_metric(key, value)
     metrics.log_metric("seconds", record.seconds)
-    Path(summary.path).write_text(record.summary or f"{name}: done\n", encoding="utf-8")
+    Path(summary.path).write_text(shown(record.summary or f"{name}: done\n", UI_BYTES), encoding="utf-8")
+    if curves is not None:
+        found = read_curves(Workspace(Path(workspace)).step_folder(run, name))
+        Path(curves.path).write_text(curves_page(name, found), encoding="utf-8")
     return record
+
+
+def _show_page(report: Path, page: Path) -> None:
+    """The UI loads a page whole into a frame: what is too large for that is only named."""
+    if report.stat().st_size <= PAGE_BYTES:
+        shutil.copyfile(report, page)
+        return
+    size = report.stat().st_size // 1_000_000
+    page.write_text(f"<p>The report has {size} MB: open {html.escape(str(report))}</p>", encoding="utf-8")
 
 
 def run_preflight(
@@ -92,7 +113,7 @@ def run_preflight(
         run = checked_run_name(run_name or job_id, where="run_name")
         plan = preflight(preset, with_inputs(read_overrides(overrides), inputs), Path(workspace), run)
     print(plan.table())  # noqa: T201
-    Path(summary.path).write_text(f"```\n{plan.table()}\n```\n", encoding="utf-8")
+    Path(summary.path).write_text(shown(plan.markdown(), UI_BYTES), encoding="utf-8")
     return plan
 
 

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from embedline.errors import EmbedlineError, InputError, StepError
 from embedline.steps.base import Context, Slice, StepResult, Workspace
 from embedline.steps.catalogue import STEPS, Step
 from embedline.steps.code import code_version
+from embedline.steps.curves import heard, write_curves
 
 RESULT = "result.json"
 MIRROR_EVERY_S = 20.0
@@ -77,6 +79,7 @@ def execute(
                     result, found = work()
                 record.cache_hit = result.reused
         record.handed_on = bool(result.handed_on)
+        write_curves(folder, result.curves)
         made = {**found, **result.handed_on}
         _tell(tracker, result, made, record)
         for output, path in outputs.items():
@@ -158,10 +161,11 @@ def _work(
         with place.store.writing(step.name, kept_as, replace=not step.cached) as draft:
             context = Context(step.name, key, parsed, opened, place, run, tracker, draft)
             result: StepResult = module.run(context)
+            result = replace(result, curves=heard(place.step_folder(run, step.name)))
             for output, kind in step.outputs.items():
                 if output not in result.handed_on:
                     _seal(draft / output, kind, step, key, opened, result, output)
-            kept = {"metrics": result.metrics, "summary": result.summary}
+            kept = {"metrics": result.metrics, "summary": result.summary, "curves": result.curves}
             write_json(draft / RESULT, kept)
             if result.handed_on:  # nothing of its own to keep: decided anew each time, at no cost
                 shutil.rmtree(draft)
@@ -199,7 +203,7 @@ def _seal(
 
 def _stored_result(place: Workspace, name: str, key: str) -> StepResult:
     kept = json.loads((place.store.root / name / key / RESULT).read_text(encoding="utf-8"))
-    return StepResult(metrics=kept["metrics"], summary=kept["summary"])
+    return StepResult(metrics=kept["metrics"], summary=kept["summary"], curves=kept.get("curves", {}))
 
 
 def _tell(tracker: Tracker, result: StepResult, made: dict[str, Artifact | None], record: StepRecord) -> None:
