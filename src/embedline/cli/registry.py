@@ -43,7 +43,7 @@ def promote(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Make a version that passed the gate the champion: 3 the gate refused it, 4 the champion is another one."""
+    """Make a version the champion: 3 the gate refused it, 4 the champion is not the expected one."""
     from embedline.registry import promotion
 
     who, expected, here = by or actor(), _expected(expect), tracker(uri, work)

@@ -71,9 +71,11 @@ def remove(
     _tell(remove_webhook(name, uri=tracker(uri, work)), as_json)
 
 
-@app.command()
+@app.command("test")
 @command
-def test(name: Name, work: Work = WORK, uri: Uri = "", as_json: AsJson = False, debug: Debug = False) -> None:
+def send_example(
+    name: Name, work: Work = WORK, uri: Uri = "", as_json: AsJson = False, debug: Debug = False
+) -> None:
     """Have the server send an example now, and say what the receiver answered."""
     from embedline.cli.registry import tracker
     from embedline.registry.webhooks import try_webhook

@@ -146,7 +146,7 @@ def _elected(client: MlflowClient, name: str) -> str | None:
 
 
 def _elect(client: MlflowClient, uri: str, name: str) -> str:
-    """Of two hosts that each made a run for the first promotion, one must win: an experiment's name is unique.
+    """Of two hosts that each made a run for the first promotion one must win: experiments' names are unique.
 
     That experiment holds nothing but the id of the run, written when it is created.
     """

@@ -43,9 +43,9 @@ def reconcile(
 ) -> Reconciled:
     """Make ledger and aliases agree; a second call finds nothing to do.
 
-    A move that was cut off is completed; when its version was deleted meanwhile it is undone. An alias that was
-    moved by hand stays where it is until a person says `accept` (the ledger takes it over) or `restore`
-    (it goes back). Uploads that never became a version are removed.
+    A move that was cut off is completed; when its version was deleted meanwhile it is undone. An alias that
+    was moved by hand stays where it is until a person says `accept` (the ledger takes it over) or `restore`
+    (it goes back). Uploads that no version refers to are removed.
 
     Args:
         grace_s: an upload this old (seconds) without a version is taken for abandoned.
@@ -88,7 +88,8 @@ def _complete(client: MlflowClient, ledger: Ledger, standing: Standing, by: str)
         undo = _undo(client, ledger, standing.name, newest, by)
         follow(client, ledger, standing.name, claim(ledger, standing, undo))
         return f"Undone: {words(entry.version)} was deleted; {entry.alias} is {words(undo.version)} again."
-    return f"Completed: {entry.kind} of {entry.alias} to {words(entry.version)}, begun by {entry.by} at {entry.when}."
+    begun = f"begun by {entry.by or 'somebody'} at {entry.when}"
+    return f"Completed: {entry.kind} of {entry.alias} to {words(entry.version)}, {begun}."
 
 
 def _undo(client: MlflowClient, ledger: Ledger, name: str, broken: Generation, by: str) -> Entry:

@@ -1,4 +1,4 @@
-"""Where a model's aliases stand: what the ledger says beside what the registry says, and moving the latter."""
+"""What the ledger says about a model's aliases beside what the registry says, and moving the latter."""
 
 from __future__ import annotations
 

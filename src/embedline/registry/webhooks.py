@@ -112,7 +112,8 @@ def add_webhook(name: str, url: str, secret: str, *, uri: str) -> Webhook:
 def list_webhooks(*, uri: str) -> list[Webhook]:
     """Every webhook of the server."""
     with reaching(uri):
-        opened, found, page = client(uri), [], None
+        opened, page = client(uri), None
+        found: list[Webhook] = []
         while True:
             some = opened.list_webhooks(max_results=100, page_token=page)
             found.extend(_told(webhook) for webhook in some)
@@ -148,9 +149,7 @@ def try_webhook(name: str, *, uri: str) -> int:
 def _require(uri: str, name: str) -> Webhook:
     known = _find(uri, name)
     if known is None:
-        raise InputError(
-            f"there is no webhook {name!r}.", where=uri, fix="`embedline webhook list` has them."
-        )
+        raise InputError(f"there is no webhook {name!r}.", where=uri, fix="embedline webhook list has them.")
     return known
 
 

@@ -44,7 +44,7 @@ class TrackingPlace:
 
 
 def tracking_place(config: TrackingConfig, place: Workspace) -> TrackingPlace:
-    """tracking.uri, else MLFLOW_TRACKING_URI, else a database in the workspace; signed in where there is a token.
+    """tracking.uri, else MLFLOW_TRACKING_URI, else a database in the workspace; signed in with its token.
 
     Raises:
         InputError: the address holds a password, or there is no such secret.
