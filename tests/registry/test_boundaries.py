@@ -77,6 +77,9 @@ def is_settled(world: World, name: str) -> None:
     assert world.champion(name)[0] == (newest.entry.version if newest else None)
     again = reconcile(name, uri=world.uri, by="ann", grace_s=0)
     assert (again.done, again.undecided) == ([], [])
+    client = MlflowClient(world.uri, world.uri)
+    used = {version.source for version in client.search_model_versions(f"name = '{name}'")}
+    assert {f"models:/{upload.model_id}" for upload in uploads(client, name)} == used
 
 
 def every_boundary(act: Callable[[str, int | None], dict[str, Any]], then: Callable[[str], None]) -> int:
