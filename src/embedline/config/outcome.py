@@ -108,6 +108,6 @@ class TrackingConfig(Section):
     experiment: str = Field("embedline", description="experiment name")
     token: SecretRef = Field(
         "",
-        description="bearer token for the server, as env:NAME or secret:NAME/KEY; else what MLflow reads from "
+        description="bearer token, as env:NAME or secret:NAME/KEY; else what MLflow reads from "
         "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     )

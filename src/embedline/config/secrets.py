@@ -1,4 +1,4 @@
-"""Secrets stay outside the configuration: a field that needs one holds a reference, never the secret itself."""
+"""Secrets stay outside the configuration: a field that needs one holds a reference to it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _reference(value: object) -> str:
 
 
 SecretRef = Annotated[str, BeforeValidator(_reference)]
-"""`env:NAME` (a variable of the process) or `secret:NAME/KEY` (a mounted secret); empty when there is none."""
+"""`env:NAME` (a variable of the process) or `secret:NAME/KEY` (a mounted secret); empty: none."""
 
 
 def resolve_secret(reference: str, *, where: str) -> str:

@@ -73,7 +73,7 @@ def make_plan(
     check_memory()
     champion = find_champion(config, found, place, root)
     if act and champion.first:
-        champion = register_first(config, found, champion)
+        champion = register_first(config, found, champion, run)
     pinned = Pinned(
         {**data.pins, **models.pins, "champion": champion.pin},
         {**data.locations, **models.locations, **({"champion": str(champion.path)} if champion.path else {})},
