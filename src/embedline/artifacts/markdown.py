@@ -19,10 +19,9 @@ def cell(text: object) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table; the first column is text, the others are figures."""
-    lines = [" | ".join(head), "|".join(["---", *["---:"] * (len(head) - 1)])]
-    lines += [" | ".join(map(cell, row)) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
+    """A table of plain words; `head` is ours and stands as it is."""
+    lines = [head, ["---"] * len(head), *(map(cell, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def shown(text: str, limit: int) -> str:

@@ -24,14 +24,14 @@ figure {{ margin: 0; max-width: 520px; }} figcaption {{ font-weight: bold; }} sv
 
 
 def curves_page(title: str, curves: Mapping[str, Sequence[Point]]) -> str:
-    """One chart a series over optimizer steps, the losses first; a sentence when nothing was trained.
+    """One chart a series over optimizer steps, the losses first; a sentence when there is none.
 
     Args:
         curves: series → (step, value), in order.
     """
     page = _HEAD.format(title=title)
     if not curves:
-        return page + Markup("<p>This step trained nothing: it is switched off, or had nothing to do.</p>")
+        return page + Markup("<p>Nothing to draw: no series has two points. Is the step switched off?</p>")
     names = sorted(curves, key=lambda name: (name != "loss", "loss" not in name, name))[:MOST_CHARTS]
     page += Markup("<main>")
     for name in names:

@@ -77,9 +77,12 @@ def run_component(
         if math.isfinite(value):
             metrics.log_metric(key, value)
     metrics.log_metric("seconds", record.seconds)
+    found = read_curves(Workspace(Path(workspace)).step_folder(run, name))
+    for key, points in found.items():
+        if "loss" in key and key not in record.metrics:
+            metrics.log_metric(key, points[-1][1])
     Path(summary.path).write_text(shown(record.summary or f"{name}: done\n", UI_BYTES), encoding="utf-8")
     if curves is not None:
-        found = read_curves(Workspace(Path(workspace)).step_folder(run, name))
         Path(curves.path).write_text(curves_page(name, found), encoding="utf-8")
     return record
 
