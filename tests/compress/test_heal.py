@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from embedline.compress.heal import _HealStep, fidelity, heal
-from embedline.training.gradcache import TokenBudget
 from embedline.compress.layers import without_layers
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
+from embedline.training.gradcache import TokenBudget
 from embedline.training.objectives.distillation import distillation_loss, heads_distance
 
 

@@ -87,6 +87,11 @@ class Context:
     def checkpoints(self) -> Path:
         return self.workspace.checkpoints(self.step, self.key)
 
+    @property
+    def evidence(self) -> Path:
+        """Where batches are kept that gave no finite loss; they outlive the checkpoints."""
+        return self.workspace.step_folder(self.run, self.step) / "bad-steps"
+
 
 @dataclass(frozen=True)
 class StepResult:

@@ -12,7 +12,6 @@ GradCache has many of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -187,11 +186,3 @@ def _buckets(gradients: Iterable[Tensor]) -> list[list[Tensor]]:
         buckets[-1].append(gradient)
         room -= size
     return buckets
-
-
-def leave() -> None:
-    """Part in peace; a process that only dies leaves the others an error."""
-    if count() > 1:
-        with suppress(RuntimeError):
-            dist.barrier()
-        dist.destroy_process_group()
