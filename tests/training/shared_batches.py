@@ -35,9 +35,23 @@ from embedline.training.records import Record, SourceRecords
 from embedline.training.teaching import Teaching
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-WORDS = ["почта", "принтер", "пароль", "отпуск", "сервер", "экран", "кабель", "договор", "printer", "driver", "mail", "screen"]
+WORDS = [
+    "почта",
+    "принтер",
+    "пароль",
+    "отпуск",
+    "сервер",
+    "экран",
+    "кабель",
+    "договор",
+    "printer",
+    "driver",
+    "mail",
+    "screen",
+]
 TEXTS = [
-    f"{a} {b} {' '.join(WORDS[: i % 9])} {i}" for i, (a, b) in enumerate(zip(WORDS * 5, WORDS[::-1] * 5))
+    f"{a} {b} {' '.join(WORDS[: i % 9])} {i}"
+    for i, (a, b) in enumerate(zip(WORDS * 5, WORDS[::-1] * 5, strict=False))
 ]
 TOKENIZER = train_tokenizer(TEXTS * 2, 384)
 
@@ -143,7 +157,7 @@ CASES: dict[str, Callable[[], Any]] = {
 }
 
 
-class Interrupted(Exception):
+class KilledError(Exception):
     """Stands for a kill."""
 
 
@@ -166,7 +180,7 @@ def engine(folder: Path) -> dict[str, Any]:
 
         def dying(self: Any, module: nn.Module, batch: dict[str, Any]) -> Any:
             if batch["step"] == die_at:
-                raise Interrupted
+                raise KilledError
             return real(self, module, batch)
 
         ContrastiveStep.__call__ = dying  # type: ignore[method-assign]
@@ -181,7 +195,7 @@ def engine(folder: Path) -> dict[str, Any]:
                 checkpoints=folder / name,
                 on_metrics=lambda values, at: told.append(at),
             )
-        except Interrupted:
+        except KilledError:
             pass
         finally:
             ContrastiveStep.__call__ = real  # type: ignore[method-assign]

@@ -7,11 +7,15 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from embedline.config.training import RuntimeConfig
 from embedline.errors import EmbedlineError, InputError, Stopped
 from embedline.steps.base import Slice
 from embedline.steps.handover import Elsewhere, HandOver
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 WORKER = "embedline.steps.worker"
 # The steps that can be shared, and the section that switches each of them off.
@@ -76,17 +80,28 @@ def launch(handover: HandOver, processes: int) -> None:
         handover.raise_failure()
         raise Stopped(f"stopped by {error.sigval.name}; the last checkpoint stands.") from error
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        raise _cause(error, handover, processes) from error
+
+
+def _cause(error: ChildFailedError, handover: HandOver, processes: int) -> EmbedlineError:
+    """What began it: a process that a signal ended, else who failed first. The others only lost touch.
+
+    Raises:
+        EmbedlineError, Stopped: the first process's own words, where they say it better.
+    """
+    where = f"step {handover.step}"
+    for rank, failure in error.failures.items():
         if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
-            raise EmbedlineError(
+            return EmbedlineError(
                 f"process {rank} of {processes} died of {signal.Signals(-failure.exitcode).name}.",
-                where=f"step {handover.step}",
+                where=where,
                 fix="If memory ran out, lower batch_tokens; the next try goes on from the last checkpoint.",
-            ) from error
+            )
+    rank, failure = error.get_first_failure()
+    record = handover.record()
+    if rank == 0 or (record is not None and (record.status == "killed" or record.final)):
         handover.raise_failure()
-        raise EmbedlineError(
-            f"process {rank} of {processes} failed: {failure.message}", where=f"step {handover.step}"
-        ) from error
+    return EmbedlineError(f"process {rank} of {processes} failed: {failure.message}", where=where)
 
 
 @contextmanager

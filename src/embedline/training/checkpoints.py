@@ -77,8 +77,8 @@ def read_progress(checkpoint: Path) -> dict[str, Any]:
     changed = [f"{name} {then.get(name)} → {now[name]}" for name in now if then.get(name) != now[name]]
     if changed and processes.is_first():
         _say(
-            f"resumed on another machine ({', '.join(changed)}): the weights will differ in their last digits "
-            "from those of an uninterrupted training"
+            f"resumed on another machine ({', '.join(changed)}): the weights will differ from those of an "
+            "uninterrupted training in their last digits"
         )
     return values
 
@@ -153,9 +153,9 @@ def _bytes_of_last(folder: Path) -> int:
 
 def _bytes_at_most(module: nn.Module) -> int:
     """Of the first checkpoint: parameters and buffers, and Adam's moments of what is trained."""
-    copies = [(p, _ADAM_COPIES if p.requires_grad else 1) for p in module.parameters()]
-    copies += [(buffer, 1) for buffer in module.buffers()]
-    return 2**20 + sum(tensor.numel() * tensor.element_size() * times for tensor, times in copies)
+    trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
+    others = [*module.buffers(), *(p for p in module.parameters() if not p.requires_grad)]
+    return 2**20 + _ADAM_COPIES * trained + sum(t.numel() * t.element_size() for t in others)
 
 
 def _gb(size: int) -> str:

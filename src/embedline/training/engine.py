@@ -213,7 +213,7 @@ class _Steps(Dataset[Any]):
 
 
 class _Keeper(TrainerCallback):  # type: ignore[misc,unused-ignore]
-    """Keeps with a checkpoint what the trainer does not, marks it complete, and ends a training when asked."""
+    """Keeps with a checkpoint what the trainer does not, marks it complete; ends a training when asked."""
 
     def __init__(self, progress: Progress, stopping: Stopping, budget: TokenBudget | None) -> None:
         self.progress, self.stopping, self.budget = progress, stopping, budget

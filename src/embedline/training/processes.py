@@ -53,7 +53,7 @@ def device() -> torch.device:
 
 
 def share_of(lengths: Sequence[int]) -> np.ndarray:
-    """The rows that this process encodes: longest first, dealt out in turn, so that all have as much to do."""
+    """The rows that this process encodes: longest first, dealt out in turn, so that all work alike."""
     if count() == 1:
         return np.arange(len(lengths))
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
@@ -170,7 +170,7 @@ def sum_gradients(module: nn.Module) -> None:
     for bucket in _buckets([p.grad for p in wanted if p.grad is not None]):
         flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
         dist.all_reduce(flat)
-        for gradient, summed in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+        for gradient, summed in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
             gradient.copy_(summed.view_as(gradient))
 
 
