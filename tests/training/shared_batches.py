@@ -35,24 +35,9 @@ from embedline.training.records import Record, SourceRecords
 from embedline.training.teaching import Teaching
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-WORDS = [
-    "почта",
-    "принтер",
-    "пароль",
-    "отпуск",
-    "сервер",
-    "экран",
-    "кабель",
-    "договор",
-    "printer",
-    "driver",
-    "mail",
-    "screen",
-]
-TEXTS = [
-    f"{a} {b} {' '.join(WORDS[: i % 9])} {i}"
-    for i, (a, b) in enumerate(zip(WORDS * 5, WORDS[::-1] * 5, strict=False))
-]
+WORDS = ["почта", "принтер", "пароль", "отпуск", "сервер", "экран", "кабель", "договор", "printer", "mail"]
+PAIRS = enumerate(zip(WORDS * 6, WORDS[::-1] * 6, strict=True))
+TEXTS = [f"{a} {b} {' '.join(WORDS[: i % 9])} {i}" for i, (a, b) in PAIRS]
 TOKENIZER = train_tokenizer(TEXTS * 2, 384)
 
 

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,8 @@ def execute(
         )
         if elsewhere is not None and handed_over:
             handover = HandOver(name, key, run, place.root, slice_json, inputs)
-            elsewhere(handover)
+            with _mirrored(place, run):
+                elsewhere(handover)
             record.peak_memory_mb = handover.peak_memory_mb
         tracker = Tracker(folder)
         with place.store.lock(name, key):
@@ -94,7 +95,8 @@ def execute(
             else:
                 starting()
                 work = _work(step, key, parsed, opened, place, run, tracker)
-                with _mirrored(place, run):
+                # Whoever handed the work over mirrors: pods of a TrainJob reach no tracking server.
+                with _mirrored(place, run) if record_in is None else nullcontext():
                     result, found = work()
                 record.cache_hit = result.reused
         record.handed_on = bool(result.handed_on)

@@ -49,6 +49,9 @@ def main(folder: Path) -> None:
 def _lead(handover: HandOver) -> None:
     from embedline.training import processes
 
+    record = handover.record()
+    if record is not None and record.final:  # a TrainJob that restarts its pods would only fail again
+        handover.raise_failure()
     began: list[bool] = []
 
     def starting() -> None:
