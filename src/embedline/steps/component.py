@@ -17,15 +17,17 @@ from typing import Any
 from embedline.artifacts.manifest import MANIFEST
 from embedline.artifacts.markdown import shown
 from embedline.artifacts.record import RECORD, StepRecord
-from embedline.errors import EmbedlineError, InputError, StepError
+from embedline.errors import EmbedlineError, InputError, StepError, Stopped
 from embedline.evaluation.curves import curves_page
 from embedline.steps.base import Workspace
 from embedline.steps.curves import read_curves
 from embedline.steps.execute import execute
+from embedline.steps.handover import Elsewhere
 from embedline.steps.inputs import with_inputs
 from embedline.steps.plan import Plan
 from embedline.steps.preflight import preflight
 from embedline.steps.requirements import checked_run_name
+from embedline.steps.torchrun import processes_here
 
 # The UI cuts Markdown at 400,000 characters, a limit it calls 50 kB: what stays below that is shown whole.
 UI_BYTES = 50_000
@@ -44,6 +46,7 @@ def run_component(
     summary: Any,
     page: Any = None,
     curves: Any = None,
+    elsewhere: Elsewhere | None = None,
 ) -> StepRecord:
     """Run one step for a component.
 
@@ -52,6 +55,7 @@ def run_component(
             folder of the workspace's store lies at `path`.
         metrics: has `log_metric`.
         summary, page, curves: files for the step's Markdown, the report's HTML, and the training's as HTML.
+        elsewhere: does the work in place of this process and of `runtime.processes`.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("embedline").setLevel(logging.INFO)
@@ -64,6 +68,7 @@ def run_component(
             run=run,
             inputs={key: Path(artifact.path) for key, artifact in inputs.items()},
             outputs={key: Path(artifact.path) for key, artifact in outputs.items()},
+            elsewhere=elsewhere or processes_here(name, slice_json),
         )
     for key, artifact in outputs.items():
         made = record.outputs[key]
@@ -133,9 +138,15 @@ def read_overrides(text: str) -> list[str]:
 
 @contextmanager
 def plain_failure() -> Iterator[None]:
-    """What the user can act on ends the process with one message and its exit code, without a traceback."""
+    """What the user can act on ends the process with one message and its exit code, without a traceback.
+
+    SIGTERM ends it with 143, which no retry takes for a refusal.
+    """
     try:
         yield
+    except Stopped as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr, flush=True)  # noqa: T201
+        sys.exit(stopped.exit_code)
     except EmbedlineError as error:
         if os.environ.get("EMBEDLINE_DEBUG"):
             raise
