@@ -64,7 +64,9 @@ def test_what_every_preset_starts_from() -> None:
         retried = name in {*GROUPS["computing"], *GROUPS["reaching"]}
         assert ("retryPolicy" in made.task(name)) == retried, name
         resources = made.container(name).get("resources", {})
-        assert resources.get("resourceMemoryRequest") == ("4G" if name in GROUPS["computing"] else None)
+        assert resources["resourceMemoryRequest"] == ("4G" if name in GROUPS["computing"] else "2G")
+        for limit in ("resourceMemoryLimit", "resourceCpuLimit", "resourceCpuRequest"):
+            assert resources[limit], "a quota refuses a pod without"
         mounts = made.kubernetes(name).get("emptyDirMounts", [])
         assert [mount["mountPath"] for mount in mounts] == (
             ["/dev/shm"] if name in GROUPS["training"] else []

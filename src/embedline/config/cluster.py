@@ -121,9 +121,14 @@ class VolumeConfig(Section):
         return self.path or (PER_RUN if self.size else "/workspace")
 
 
-# What every preset starts from; a preset's own `cluster.tasks` stand above all of these.
+# What every preset starts from; a preset's own `cluster.tasks` stand above all of these. Every task has its
+# requests and limits: a namespace's quota refuses pods without, and its own defaults are too small for us.
 DEFAULTS: dict[str, TaskConfig] = {
     "all": TaskConfig(
+        cpu_request="500m",
+        cpu_limit="4",
+        memory_request="2G",
+        memory_limit="8G",
         engine_cache=False,
         retries=0,
         backoff_s=2,
@@ -132,7 +137,9 @@ DEFAULTS: dict[str, TaskConfig] = {
         config_maps={"MLFLOW_TRACKING_URI": KeyOf(name=TRACKING, key="MLFLOW_TRACKING_URI", optional=True)},
     ),
     "reaching": TaskConfig(retries=2),
-    "computing": TaskConfig(retries=2, cpu_request="2", memory_request="4G", memory_limit="16G"),
+    "computing": TaskConfig(
+        retries=2, cpu_request="2", cpu_limit="8", memory_request="4G", memory_limit="16G"
+    ),
     "training": TaskConfig(shared_memory="1Gi"),
 }
 
