@@ -81,7 +81,7 @@ def plan(
 
     When data or models are missing, what training costs is said all the same (exit code 2).
     """
-    from embedline.config.load import load_config
+    from embedline.config.load import deprecated, load_config
     from embedline.steps.advice import advice
     from embedline.steps.estimate import GPUS, estimate_run, table
     from embedline.steps.preflight import make_plan, missing_here
@@ -97,8 +97,9 @@ def plan(
             wrong = error
     absent = missing_here(config, absolute_preset(preset), work) if wrong else []
     found = estimate_run(config, made.base if made else None, gpu=gpu, utilisation=utilisation)
+    warnings = [*deprecated(preset, overrides), *advice(config)]
     if as_json:
-        value = {**dataclasses.asdict(made), "slices": None} if made else {"warnings": advice(config)}
+        value = {**dataclasses.asdict(made), "slices": None} if made else {"warnings": warnings}
         failed = {"missing": absent, "error": str(wrong), "exit_code": wrong.exit_code} if wrong else {}
         show({**value, "estimate": dataclasses.asdict(found), **failed})
         return wrong.exit_code if wrong else 0
@@ -106,7 +107,7 @@ def plan(
     if made:
         typer.echo(made.table())
         return 0
-    for warning in advice(config):
+    for warning in warnings:
         typer.echo(f"note: {warning}")
     if wrong:
         for line in absent:
@@ -130,15 +131,13 @@ def run(
     from embedline.config.load import load_config
     from embedline.orchestration.local import new_run, run_here
     from embedline.orchestration.progress import Progress
-    from embedline.steps.requirements import check_workspace
+    from embedline.steps.requirements import check_workspace, checked_run_name
 
     config = load_config(preset, overrides)
     if importlib.util.find_spec("kfp") is None:
         raise InputError("kfp is not installed.", fix="pip install 'embedline[pipelines]'")
-    if name and (Path(name).name != name or name.startswith(".") or name == "latest"):
-        raise InputError(
-            f"{name!r} is not a name for a run.", where="--name", fix="Use letters, digits and dashes."
-        )
+    if name:
+        checked_run_name(name, where="--name")
     check_workspace(work)
     chosen = name or new_run(work, config.name)
     folder = work.resolve() / chosen

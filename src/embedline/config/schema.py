@@ -5,10 +5,12 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from embedline.config.base import Section
+from embedline.config.cluster import ClusterConfig
 from embedline.config.data import SYMMETRIC, CleanConfig, DataConfig
 from embedline.config.model import ModelConfig, Prompt, PruneConfig, TeacherConfig
 from embedline.config.outcome import EvaluateConfig, ExportConfig, GateConfig, PromoteConfig, TrackingConfig
 from embedline.config.refusals import refused
+from embedline.config.train_job import TrainJobConfig
 from embedline.config.training import ContrastiveConfig, MineConfig, PretrainConfig, RuntimeConfig
 
 
@@ -38,6 +40,8 @@ class RunConfig(Section):
     promote: PromoteConfig = PromoteConfig()
     tracking: TrackingConfig = TrackingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    train_job: TrainJobConfig = TrainJobConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> RunConfig:

@@ -81,7 +81,7 @@ def experiment_id(client: MlflowClient, uri: str, name: str, artifact_root: str 
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name, artifact_location=artifact_root or _artifacts_beside(uri))
+            return client.create_experiment(name, artifact_location=artifact_root or artifacts_beside(uri))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -172,7 +172,7 @@ def _open_sqlite(path: Path, timeout_s: int) -> None:
         connection.rollback()
 
 
-def _artifacts_beside(uri: str) -> str | None:
+def artifacts_beside(uri: str) -> str | None:
     path = _sqlite_path(uri)
     return None if path is None else (path.resolve().parent / "mlartifacts").as_uri()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from embedline.artifacts.record import StepRecord
 from embedline.artifacts.tracker import Tracker
-from embedline.config.load import load_config
+from embedline.config.load import deprecated, load_config
 from embedline.config.schema import RunConfig
 from embedline.errors import EmbedlineError, InputError
 from embedline.steps.advice import advice
@@ -21,6 +21,7 @@ from embedline.steps.missing import missing
 from embedline.steps.pins import Pinned, data_root, pin_data, pin_models
 from embedline.steps.plan import Plan, foresee
 from embedline.steps.requirements import check_disk, check_memory, check_workspace
+from embedline.steps.torchrun import SHARED
 from embedline.steps.tracking import complain_once, tracking_place, write_tracking
 
 STEP = "preflight"
@@ -73,7 +74,7 @@ def make_plan(
     check_memory()
     champion = find_champion(config, found, place, root)
     if act and champion.first:
-        champion = register_first(config, found, champion)
+        champion = register_first(config, found, champion, run)
     pinned = Pinned(
         {**data.pins, **models.pins, "champion": champion.pin},
         {**data.locations, **models.locations, **({"champion": str(champion.path)} if champion.path else {})},
@@ -88,7 +89,7 @@ def make_plan(
         pins=pinned.pins,
         slices=slices,
         steps=foresee(place, preset, slices),
-        warnings=[*_warnings(config), *advice(config, root)],
+        warnings=[*deprecated(preset, overrides), *_warnings(config), *advice(config, root)],
     )
 
 
@@ -132,6 +133,7 @@ def slice_config(config: RunConfig, pinned: Pinned) -> dict[str, str]:
             config={section: _part(values, section) for section in step.sections},
             pins={pin: pinned.pins[pin] for pin in step.pins},
             locations=dict(pinned.locations),
+            train_job=values["train_job"] if name in SHARED else {},
         ).model_dump_json()
         for name, step in STEPS.items()
     }
@@ -176,7 +178,7 @@ def _warnings(config: RunConfig) -> list[str]:
     warnings = []
     if not config.data.evaluation and not config.evaluate.mteb_tasks:
         warnings.append("there are no evaluation sets: the gate has nothing to judge by")
-    if not config.gate.rules and config.gate.mode == "enabled":
+    if not config.gate.rules and config.gate.mode == "enforce":
         warnings.append("gate.rules is empty: only the champion and the parity can refuse the candidate")
     return warnings
 

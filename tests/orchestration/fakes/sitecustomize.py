@@ -42,6 +42,7 @@ def _run(context):
     with (context.workspace.internal / "calls.txt").open("a") as file:
         file.write(context.step + "\n")
     context.tracker.metrics({"loss": 0.5}, step=1)
+    context.tracker.metrics({"loss": 0.25}, step=2)
     handed = {}
     for name, kind in STEPS[context.step].outputs.items():
         if context.step == "prune_after":
@@ -64,7 +65,7 @@ def _write(folder: Path, name: str, kind: str, context) -> None:
     if kind == "verdict":
         refused = "gate=refuse" in os.environ.get("EMBEDLINE_FAKE", "")
         reasons = [{"rule": "rules.0", "passed": not refused, "text": "Support scores 0.71, needs 0.70."}]
-        values = {"passed": not refused, "mode": "enabled", "reasons": reasons}
+        values = {"passed": not refused, "mode": "enforce", "reasons": reasons}
     if kind == "promotion":
         values = {"name": "tiny", "version": 1, "aliases": {"champion": 1}}
     if kind == "report":
