@@ -82,6 +82,30 @@ def is_settled(world: World, name: str) -> None:
     assert {f"models:/{upload.model_id}" for upload in uploads(client, name)} == used
 
 
+@pytest.mark.parametrize("soak", range(ROUNDS))
+def test_a_killed_first_promotion_leaves_one_ledger(world: World, soak: int) -> None:
+    def killed(case: str, before: int | None) -> dict[str, Any]:
+        name = f"first-{soak} {case}"
+        world.register(name, 1)
+        job = {"reason": "first", "by": "bob", "uri": world.uri}
+        return world.act(before, {"do": "promotion:promote", "args": [name, 1], "kwargs": job})
+
+    def then(case: str) -> None:
+        name = f"first-{soak} {case}"
+        happened = len(world.moved(name)) == 1
+        is_settled(world, name)
+        assert world.champion(name) == ((1, None) if happened else (None, None))
+        promote(name, 1, reason="again", by="bob", uri=world.uri)
+        assert world.moved(name) == [("promote", None, 1)]
+        assert world.champion(name) == (1, None)
+        client = MlflowClient(world.uri, world.uri)
+        ledgers = client.get_experiment_by_name("embedline-ledger")
+        assert ledgers is not None
+        assert len(client.search_runs([ledgers.experiment_id], f"tags.`embedline.ledger` = '{name}'")) == 1
+
+    assert every_boundary(killed, then) >= 10
+
+
 def every_boundary(act: Callable[[str, int | None], dict[str, Any]], then: Callable[[str], None]) -> int:
     """`act` killed before its first request, its second, and so on to its last; `then` looks at each."""
     calls = int(act("whole", None)["calls"])
