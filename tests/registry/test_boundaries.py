@@ -108,7 +108,7 @@ def test_a_killed_first_promotion_leaves_one_ledger(world: World, soak: int) -> 
 
 
 def every_boundary(act: Callable[[str, int], dict[str, Any]], then: Callable[[str], None]) -> int:
-    """`act` killed before its first request, its second, and so on until it has no more; `then` looks at each.
+    """`act` killed before its first request, its second, and so on to its last; `then` looks at each.
 
     Returns:
         The number of requests.
