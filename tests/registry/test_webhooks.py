@@ -44,7 +44,7 @@ def calling(empty_database: Path, tmp_path_factory: pytest.TempPathFactory, serv
         folder,
         MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY=Fernet.generate_key().decode(),
         MLFLOW_WEBHOOK_CACHE_TTL="0",
-        _MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS="true",
+        MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS="true",
         MLFLOW_WEBHOOK_ALLOWED_SCHEMES="http,https",
     )
 

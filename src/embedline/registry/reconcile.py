@@ -63,7 +63,7 @@ def reconcile(
             result.done.append(_complete(opened, ledger, standing, by))
             standing = read_standing(opened, ledger, name, alias)
         if standing.moved_by_hand and (accept or restore):
-            result.done.append(_decide(opened, ledger or Ledger.open(uri, name), standing, by, accept))
+            result.done.append(_decide(opened, Ledger.open(uri, name), standing, by, accept))
         elif standing.moved_by_hand:
             result.undecided.append(standing.drift)
         elif standing.previous_is_wrong and standing.newest is not None:
