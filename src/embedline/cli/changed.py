@@ -46,7 +46,9 @@ def fingerprint(
     if write:
         datamanifest.write_data_manifest(write, found)
     if as_json:
-        show({"train_key": found.train_key, "parts": found.parts(), "manifest": json.loads(found.manifest())})
+        show(
+            {"train_key": found.train_key, "parts": found.parts(), "manifest": json.loads(found.manifest())}
+        )
         return
     for line in _lines(found):
         typer.echo(line)
@@ -109,7 +111,7 @@ def _lines(found: Fingerprint) -> list[str]:
         for row in rows
     ]
     parts = found.parts()
-    lines += [f"{part:<10}{parts[part] if part == 'image' else _short(parts[part])}" for part in parts]
+    lines += [f"{part:<10}{_short(parts[part])}" for part in parts]
     return [*lines, f"{'train key':<10}{found.train_key}"]
 
 

@@ -15,7 +15,7 @@ from embedline.steps.fingerprint import (
     ModelEntry,
     read_fingerprint,
 )
-from embedline.steps.runrecord import is_abandoned, read_run
+from embedline.steps.runrecord import read_run
 
 Entry = DataEntry | ModelEntry
 _ENDED = ("succeeded", "refused")  # the run came to a verdict
@@ -99,15 +99,17 @@ def answer(found: Fingerprint, since: Since | None, holder: str = "") -> Answer:
 
 def compare(since: Since, found: Fingerprint) -> list[Change]:
     """Every difference, in the order of the parts; where only digests are known, the part alone."""
-    before, now = since.values, found.parts()
-    changed = [part for part in PARTS if before.get(part) != now[part]]
     manifest = since.manifest
     if manifest is None:
+        now = {**found.parts(), "image": found.image}
+        changed = [part for part in PARTS if since.values.get(part) != now[part]]
         return [Change(part, "", "changed (how is not recorded there)") for part in changed]
+    before, now = manifest.parts(), found.parts()
+    changed = [part for part in PARTS if before[part] != now[part]]
     details = {
         "data": lambda: _entries("data", manifest.data, found.data),
         "code": lambda: [Change("code", "", f"{manifest.code} → {found.code}")],
-        "image": lambda: [Change("image", "", f"{manifest.image} → {found.image}")],
+        "image": lambda: [Change("image", "", f"other libraries: {manifest.image} → {found.image}")],
         "config": lambda: _config(manifest.config, found.config),
         "base": lambda: _entries("base", manifest.base, found.base),
     }

@@ -26,6 +26,7 @@ from embedline.steps.pins import Pinned, data_root, named_sources, pin_data, pin
 
 FINGERPRINT = "fingerprint.json"
 PARTS = ("data", "code", "image", "config", "base")
+RECIPE = IMAGE
 _LAST_STEP = "gate"  # what follows registers and reports
 _SILENT = ("checkpoint_every", "log_every")  # settings of a stage that leave its weights alone
 _PINNED = ("base", "revision", "model", "path", "mteb_root", "root")  # stand in `data` and `base`, by content
@@ -74,8 +75,9 @@ class Fingerprint:
     Args:
         data: sorted by kind and name.
         code: digest of the sources that the steps up to the gate import.
-        image: the reference that components run in, without a registry's digest: that one is known only after
-            the image, which holds this code, was pushed; its tag moves with the code.
+        image: what components run in. Its tag moves with any code, also with what makes no model, and its
+            digest is known only after it was pushed: neither is part of the key.
+        recipe: digest of what the image is made of beside the code: the libraries.
         config: resolved, without what changes no model.
         base: the base and the teacher, as far as there are any.
     """
@@ -83,6 +85,7 @@ class Fingerprint:
     data: tuple[DataEntry, ...]
     code: str
     image: str
+    recipe: str
     config: dict[str, Any]
     base: tuple[ModelEntry, ...]
 
@@ -91,7 +94,7 @@ class Fingerprint:
         return {
             "data": _digest([asdict(entry) for entry in self.data]),
             "code": self.code,
-            "image": self.image,
+            "image": self.recipe,
             "config": _digest(self.config),
             "base": _digest({entry.role: entry.checksum for entry in self.base}),
         }
@@ -135,17 +138,15 @@ def fingerprint_of(config: RunConfig, root: Path, data: Pinned, models: Pinned) 
 
 
 def build(config: RunConfig, data: Sequence[DataEntry], base: Sequence[ModelEntry]) -> Fingerprint:
-    """A fingerprint from its outside parts, this code and this image."""
-    image = IMAGE.partition("@")[0]
-    return Fingerprint(tuple(data), _code(), image, _config(config), tuple(base))
+    """A fingerprint from its outside parts, this code and its image."""
+    return Fingerprint(tuple(data), _code(), IMAGE, RECIPE, _config(config), tuple(base))
 
 
 def write_fingerprint(run_folder: Path, found: Fingerprint) -> None:
-    """fingerprint.json: train_key, the five parts and the whole manifest, each a string."""
-    write_json(
-        run_folder / FINGERPRINT,
-        {"train_key": found.train_key, **found.parts(), "manifest": found.manifest()},
-    )
+    """fingerprint.json: train_key, the five parts (of the image its name) and the whole manifest, as strings."""
+    parts = {**found.parts(), "image": found.image}
+    values = {"train_key": found.train_key, **parts, "manifest": found.manifest()}
+    write_json(run_folder / FINGERPRINT, values)
 
 
 def read_fingerprint(run_folder: Path) -> dict[str, str]:
