@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 FAKES = Path(__file__).parent / "fakes"
+sys.path.insert(0, str(FAKES))  # kfp_server
 ROW = {"query": "how to reset it", "pos": ["Press the button for ten seconds."]}
 
 
@@ -64,3 +66,15 @@ def line(tmp_path: Path) -> Line:
     (tmp_path / "pairs.jsonl").write_text(json.dumps(ROW) + "\n")
     (tmp_path / "preset.yaml").write_text("name: tiny\ndata:\n  sources: [{path: pairs.jsonl}]\n")
     return Line(tmp_path)
+
+
+@pytest.fixture
+def kfp_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A pipelines server of its own; no token of the user's, and none of kfp's own settings, meets it."""
+    from kfp_server import KfpServer
+
+    for name in ("KFP_TOKEN", "KFP_HOST", "KF_PIPELINES_OVERRIDE_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with KfpServer() as server:
+        yield server

@@ -1,0 +1,177 @@
+"""A Kubeflow Pipelines server through kfp's own client: patient with a bad minute, clear about the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlparse
+
+from embedline.errors import EmbedlineError, InputError
+
+TOKEN = "KFP_TOKEN"
+CONNECT_S, READ_S = 10.0, 60.0
+PAUSES_S = (0.5, 1.0, 2.0, 4.0)
+_UNWELL = (429, 500, 502, 503, 504)
+_NO_EXPERIMENT = "No experiment is found with name"
+T = TypeVar("T")
+
+
+@contextmanager
+def connect(host: str, namespace: str | None = None, token: str | None = None) -> Iterator[Any]:
+    """A `kfp.Client` of the server at `host`; what goes wrong inside the block is one clear error.
+
+    Reading is tried again while the server is unwell (429, 5xx), for about eight seconds; for what makes or
+    changes something use `once_more`.
+
+    Args:
+        host: address of the API, with http:// or https://.
+        namespace: profile namespace; a server with several users needs it.
+        token: bearer token; else the environment's KFP_TOKEN, else none.
+
+    Raises:
+        InputError: wrong address, bad token, missing rights, or a request that the server refuses.
+        EmbedlineError: the server stays unwell.
+    """
+    if urlparse(host).scheme not in {"http", "https"} or not urlparse(host).netloc:
+        raise InputError(f"{host!r} is not the address of a server.", fix="Write http://ADDRESS:PORT.")
+    from kfp_server_api import ApiException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield _client(host, namespace, token or os.environ.get(TOKEN) or None)
+    except ApiException as error:
+        raise _explained(error, host) from error
+    except (HTTPError, OSError) as error:
+        raise InputError(
+            f"the server does not answer ({_first_line(error)}).",
+            where=host,
+            fix="Check the address (--host, KFP_HOST) and the port forwarding.",
+        ) from error
+    except ValueError as error:
+        if not str(error).startswith(_NO_EXPERIMENT):
+            raise
+        name = str(error).removeprefix(_NO_EXPERIMENT).strip(" .")
+        raise InputError(f"there is no experiment {name!r}.", where=host) from error
+
+
+def once_more(call: Callable[[], T], made: Callable[[], T | None] = lambda: None) -> T:
+    """Make `call`, again while the server is unwell; first look whether an earlier try was heard after all.
+
+    Args:
+        made: finds what an earlier try made although its answer was lost; without it `call` may be done twice.
+    """
+    from kfp_server_api import ApiException
+    from urllib3.exceptions import HTTPError
+
+    for pause in PAUSES_S:
+        try:
+            return call()
+        except ApiException as error:
+            if error.status not in _UNWELL:
+                raise
+        except HTTPError:
+            pass
+        time.sleep(pause)
+        if (found := made()) is not None:
+            return found
+    return call()
+
+
+def _client(host: str, namespace: str | None, token: str | None) -> Any:
+    from kfp import Client
+    from urllib3.util import Retry
+
+    class Patient(Client):  # type: ignore[misc]
+        """kfp's client, with bounded waiting and a first look at who answers."""
+
+        def _load_config(self, *args: Any, **kwargs: Any) -> Any:
+            config = super()._load_config(*args, **kwargs)
+            config.retries = Retry(
+                connect=2,
+                read=len(PAUSES_S),
+                status=len(PAUSES_S),
+                backoff_factor=PAUSES_S[0],
+                status_forcelist=_UNWELL,
+                allowed_methods=["GET"],
+                raise_on_status=False,
+            )
+            return config
+
+        def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
+            """Who answers; kfp's own asks five times, prints tracebacks and takes any page for an answer."""
+            answer = self._healthz_api.healthz_service_get_healthz(_request_timeout=(CONNECT_S, READ_S))
+            if not self._healthz_api.api_client.last_response.data.lstrip().startswith("{"):
+                raise _not_the_api(host, "a web page")
+            if answer.multi_user and not namespace:
+                raise InputError("this server has several users.", where=host, fix="Give --namespace.")
+            return answer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        client = Patient(host=host, namespace=namespace or "kubeflow", existing_token=token)
+    _bound(client._run_api.api_client.rest_client)
+    client.get_kfp_healthz()
+    return client
+
+
+def _bound(rest: Any) -> None:
+    """Without a limit the client would wait for ever for a server that hangs."""
+    request = rest.request
+
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        kwargs["_request_timeout"] = kwargs.get("_request_timeout") or (CONNECT_S, READ_S)
+        return request(*args, **kwargs)
+
+    rest.request = bounded
+
+
+def _explained(error: Any, host: str) -> EmbedlineError:
+    said = _message(error)
+    if error.status == 401:
+        return InputError(
+            "the token is missing or has expired (401).", where=host, fix=f"Put a fresh one into {TOKEN}."
+        )
+    if error.status == 403:
+        return InputError(
+            f"this account may not do that (403{said}).",
+            where=host,
+            fix=f"Check --namespace, and whose token {TOKEN} holds.",
+        )
+    if error.status in _UNWELL:
+        return EmbedlineError(
+            f"the server is unwell ({error.status}{said}).",
+            where=host,
+            fix="Look at its log; try again later.",
+        )
+    if error.status == 404 and not said:
+        return _not_the_api(host, "404")
+    return InputError(f"the server refused ({error.status}{said}).", where=host)
+
+
+def _not_the_api(host: str, answer: str) -> InputError:
+    return InputError(
+        f"answers with {answer}, not as the pipelines API does.",
+        where=host,
+        fix=f"Check the address (--host, KFP_HOST); a sign-in page wants a token in {TOKEN}.",
+    )
+
+
+def _message(error: Any) -> str:
+    """`: what the server says`, in one line; empty when it says nothing that can be read."""
+    try:
+        body = json.loads(error.body or "")
+    except ValueError:
+        return ""
+    if not isinstance(body, dict):
+        return ""
+    said = body.get("message") or body.get("error_message") or body.get("error") or ""
+    return f": {' '.join(str(said).split())[:300]}" if said else ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
