@@ -46,9 +46,7 @@ def fingerprint(
     if write:
         datamanifest.write_data_manifest(write, found)
     if as_json:
-        show(
-            {"train_key": found.train_key, "parts": found.parts(), "manifest": json.loads(found.manifest())}
-        )
+        show({"train_key": found.train_key, "parts": found.parts(), "manifest": json.loads(found.manifest())})
         return
     for line in _lines(found):
         typer.echo(line)

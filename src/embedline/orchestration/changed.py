@@ -87,7 +87,7 @@ def _holder(client: Any, key: str, name: str, uri: str, namespace: str | None) -
 
 def active_run(client: Any, key: str, namespace: str | None = None) -> Any:
     """A run that has the key in its description and has not ended; None when there is none."""
-    wanted = [{"operation": "IS_SUBSTRING", "key": "description", "string_value": key}]
+    wanted = [{"operation": "IS_SUBSTRING", "key": "description", "stringValue": key}]
     page = ""
     while True:
         found = client.list_runs(
