@@ -61,7 +61,12 @@ def test_every_command_takes_json_and_debug() -> None:
 
     from embedline.cli.app import app
 
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+    commands = dict(get_command(app).commands)  # type: ignore[attr-defined]
+    for name, group in [(n, c) for n, c in commands.items() if hasattr(c, "commands")]:
+        commands |= {f"{name} {inner}": command for inner, command in commands.pop(name).commands.items()}
+        assert group.help
+    assert {"promote", "rollback", "history", "reconcile", "webhook add", "webhook test"} <= set(commands)
+    for name, command in commands.items():
         options = {option for parameter in command.params for option in parameter.opts}
         assert {"--json", "--debug"} <= options, name
         assert command.help, name

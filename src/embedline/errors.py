@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
+# scheme://user:password@host, and for HTTP also scheme://token@host
+_PASSWORD = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]*://[^\s/:@?#]*):[^\s/?#]+@")
+_TOKEN = re.compile(r"\b(https?://)[^\s/:@?#]+@")
+
+
+def without_passwords(text: str) -> str:
+    """`text` with the passwords of all addresses in it blotted out."""
+    return _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", text))
+
 
 class EmbedlineError(Exception):
     """A failure that the user can act on.
@@ -15,7 +26,7 @@ class EmbedlineError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
-        self.what, self.where, self.fix = what, where, fix
+        self.what, self.where, self.fix = without_passwords(what), without_passwords(where), fix
         super().__init__(self.__str__())
 
     def __str__(self) -> str:
@@ -31,3 +42,15 @@ class InputError(EmbedlineError):
 
 class StepError(EmbedlineError):
     """A step of the line failed while working: exit code 1."""
+
+
+class RefusedError(EmbedlineError):
+    """The gate did not let this model pass: exit code 3."""
+
+    exit_code = 3
+
+
+class ConflictError(EmbedlineError):
+    """The champion is not the one that was expected, because somebody else has moved it: exit code 4."""
+
+    exit_code = 4

@@ -29,7 +29,7 @@ SETS = ("SupportQA_ru", "SupportQA_en", "SupportQA_en2ru")
 def score(work: Path, seed: int, overrides: list[str]) -> float:
     """nDCG@10 of the candidate of one run."""
     # What the comparison does not need is left out: exports, other sets' stages, promotion.
-    quick = ["evaluate.onnx_sets=[]", "promote.move_alias=false", f"seed={seed}", *overrides]
+    quick = ["evaluate.onnx_sets=[]", "promote.policy=manual", f"seed={seed}", *overrides]
     command = ["embedline", "run", "demo", "--work", str(work), *(a for o in quick for a in ("-o", o))]
     done = subprocess.run(
         [sys.executable, "-m", "embedline.cli", *command[1:]], capture_output=True, text=True

@@ -18,7 +18,10 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 def resolve(text: str, contexts: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]] = {}) -> str:
     """A text with every `${{ … }}` in it replaced."""
     return re.sub(
-        r"\$\{\{(.*?)\}\}", lambda found: as_text(evaluate(found[1], contexts, functions)), text, flags=re.DOTALL
+        r"\$\{\{(.*?)\}\}",
+        lambda found: as_text(evaluate(found[1], contexts, functions)),
+        text,
+        flags=re.DOTALL,
     )
 
 

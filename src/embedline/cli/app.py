@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from embedline import __version__
-from embedline.cli import changed, deploy, doctor, inspect, models, registry, runs
+from embedline.cli import changed, deploy, doctor, inspect, models, registry, runs, webhook
 
 app = typer.Typer(
     help="An assembly line for text-embedding models: raw text in, a gated and registered ONNX model out.",
@@ -28,9 +28,13 @@ for function in (
     inspect.report,
     registry.promote,
     registry.rollback,
+    registry.history,
+    registry.reconcile,
     doctor.doctor,
 ):
     app.command(function.__name__.removesuffix("_command"))(function)
+
+app.add_typer(webhook.app, name="webhook")
 
 
 def _version(wanted: bool) -> None:
@@ -49,5 +53,8 @@ def _options(
 
 
 def main() -> None:
-    """The entry point. Exit codes: 0 done, 1 a step failed, 2 bad input, 3 the gate refused."""
+    """The entry point.
+
+    Exit codes: 0 done, 1 a step failed, 2 bad input, 3 the gate refused, 4 the champion is not as expected.
+    """
     app()

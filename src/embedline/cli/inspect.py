@@ -8,15 +8,27 @@ from typing import Annotated, Any
 
 import typer
 
-from embedline.cli.shared import WORK, AsJson, Debug, Work, command, note, show, wide_console
+from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, note, show, wide_console
 from embedline.errors import EmbedlineError, InputError
 
 
 @command
-def status(work: Work = WORK, as_json: AsJson = False, debug: Debug = False) -> None:
-    """List the runs of a work folder and the champions they compete for."""
+def status(
+    name: Annotated[
+        str,
+        typer.Argument(help="A registered model: its aliases; 4 when there is something to reconcile."),
+    ] = "",
+    work: Work = WORK,
+    uri: Uri = "",
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> int:
+    """List the runs of a work folder and the champions they compete for, or the aliases of one model."""
+    from embedline.cli.registry import show_model, tracker
     from embedline.steps.runrecord import is_abandoned, read_run
 
+    if name:
+        return show_model(name, tracker(uri, work), as_json)
     if not work.is_dir():
         raise InputError("no such work folder.", where=str(work), fix="Give the --work of your runs.")
     found = []
@@ -30,7 +42,7 @@ def status(work: Work = WORK, as_json: AsJson = False, debug: Debug = False) -> 
     if as_json:
         keys = ("run", "preset", "status", "exit_code", "started", "seconds", "model", "verdict", "error")
         show({"runs": [{key: record.get(key) for key in keys} for record in found], "champions": champions})
-        return
+        return 0
     if not found:
         typer.echo(f"no runs in {work}")
     for record in found:
@@ -38,6 +50,9 @@ def status(work: Work = WORK, as_json: AsJson = False, debug: Debug = False) -> 
     for champion in champions:
         aliases = ", ".join(f"{alias}: version {version}" for alias, version in champion["aliases"].items())
         typer.echo(f"model {champion['name']}: {aliases or 'no champion yet'}")
+        for line in champion["drift"]:
+            typer.echo(f"  {line}")
+    return 0
 
 
 @command
@@ -86,10 +101,12 @@ def _champions(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             known[name, uri] = None
     champions = []
     for name, uri in known:
-        from embedline.registry.versions import aliases
+        from embedline.registry.overview import overview
 
         try:
-            champions.append({"name": name, "uri": uri, "aliases": aliases(name, uri=uri)})
+            found = overview(name, uri=uri)
+            pointed = {alias: at.version for alias, at in found.aliases.items()}
+            champions.append({"name": name, "uri": uri, "aliases": pointed, "drift": found.drift})
         except EmbedlineError as error:
             note(f"warning: {error}")
     return champions

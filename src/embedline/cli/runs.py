@@ -108,7 +108,7 @@ def plan(
         return 0
     if data_manifest or ci_output:
         raise InputError("--data-manifest and --ci-output go with --since-last.")
-    from embedline.config.load import load_config
+    from embedline.config.load import deprecated, load_config
     from embedline.steps.advice import advice
     from embedline.steps.estimate import GPUS, estimate_run, table
     from embedline.steps.preflight import make_plan, missing_here
@@ -124,8 +124,9 @@ def plan(
             wrong = error
     absent = missing_here(config, absolute_preset(preset), work) if wrong else []
     found = estimate_run(config, made.base if made else None, gpu=gpu, utilisation=utilisation)
+    warnings = [*deprecated(preset, overrides), *advice(config)]
     if as_json:
-        value = {**dataclasses.asdict(made), "slices": None} if made else {"warnings": advice(config)}
+        value = {**dataclasses.asdict(made), "slices": None} if made else {"warnings": warnings}
         failed = {"missing": absent, "error": str(wrong), "exit_code": wrong.exit_code} if wrong else {}
         show({**value, "estimate": dataclasses.asdict(found), **failed})
         return wrong.exit_code if wrong else 0
@@ -133,7 +134,7 @@ def plan(
     if made:
         typer.echo(made.table())
         return 0
-    for warning in advice(config):
+    for warning in warnings:
         typer.echo(f"note: {warning}")
     if wrong:
         for line in absent:

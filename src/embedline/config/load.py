@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from embedline.config.renamed import old_spellings
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
 
@@ -35,10 +36,19 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> RunConfig:
         InputError: no such preset, broken YAML, an unknown key (the nearest known one is named) or a value
             of the wrong type, with the key and the file.
     """
+    return validate_config(_written(preset, overrides), where=preset)
+
+
+def deprecated(preset: str, overrides: Sequence[str] = ()) -> list[str]:
+    """One line for each old spelling that a preset or an override still uses."""
+    return old_spellings(_written(preset, overrides))
+
+
+def _written(preset: str, overrides: Sequence[str]) -> dict[str, Any]:
     values = _read(preset, ())
     for override in overrides:
         _apply(values, override)
-    return validate_config(values, where=preset)
+    return values
 
 
 def validate_config(values: dict[str, Any], *, where: str) -> RunConfig:

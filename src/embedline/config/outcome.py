@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from embedline.config.base import Section
+from embedline.config.renamed import renamed_gate, renamed_promote
+from embedline.config.secrets import SecretRef
 
 
 class ExportConfig(Section):
@@ -70,10 +72,15 @@ class Rule(Section):
 class GateConfig(Section):
     """The pure decision. dry_run decides and says so, but never stops a promotion."""
 
-    mode: Literal["enabled", "dry_run", "disabled"] = "enabled"
+    mode: Literal["off", "dry_run", "enforce"] = "enforce"
     rules: list[Rule] = Field([], description="bars a candidate must clear, all of them")
     max_drop_vs_champion: float | None = Field(0.01, description="mean of retrieval sets; none: not compared")
     require_parity: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_spellings(cls, values: Any) -> Any:
+        return renamed_gate(values)
 
 
 class PromoteConfig(Section):
@@ -81,10 +88,17 @@ class PromoteConfig(Section):
 
     model: str = Field("", description="registered model name; the run's name when empty")
     alias: str = "champion"
-    move_alias: bool = Field(True, description="false: register only, a person promotes")
+    policy: Literal["auto", "manual"] = Field(
+        "auto", description="manual: the run registers and names a challenger, a person promotes"
+    )
     first_champion: str | None = Field(
         None, description="outside model registered as version 1 and champion when there is none yet"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_spellings(cls, values: Any) -> Any:
+        return renamed_promote(values)
 
 
 class TrackingConfig(Section):
@@ -92,3 +106,8 @@ class TrackingConfig(Section):
 
     uri: str = Field("", description="tracking server; MLFLOW_TRACKING_URI, else sqlite in the work folder")
     experiment: str = Field("embedline", description="experiment name")
+    token: SecretRef = Field(
+        "",
+        description="bearer token, as env:NAME or secret:NAME/KEY; else what MLflow reads from "
+        "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    )

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedline.config.training import ContrastiveConfig
+from embedline.errors import without_passwords
 
 if TYPE_CHECKING:
     from embedline.config.schema import RunConfig
@@ -124,6 +125,21 @@ def _unscored_base(config: RunConfig) -> Iterator[str]:
         yield "gate.rules: a rule against the base needs evaluate.score_base: true"
 
 
+def _passwords(config: RunConfig) -> Iterator[str]:
+    for key, text in _texts("", config.model_dump(mode="json")):
+        if without_passwords(text) != text:
+            yield f"{key}: holds a password; leave it to the environment"
+
+
+def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Every text of a config, with the key it stands at."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict | list):
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _texts(f"{key}.{name}".lstrip("."), item)
+
+
 REFUSALS = (
     Refusal(
         "heads without dense",
@@ -194,6 +210,11 @@ REFUSALS = (
         "a gate rule against a base that is not scored",
         "The rule would compare with scores that nobody measured.",
         _unscored_base,
+    ),
+    Refusal(
+        "a password in an address",
+        "Addresses stand in plans, logs, reports and the tracker.",
+        _passwords,
     ),
 )
 

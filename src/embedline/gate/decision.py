@@ -16,7 +16,7 @@ class Verdict:
     """The decision.
 
     Args:
-        passed: what the line acts on; always true in the modes dry_run and disabled.
+        passed: what the line acts on; always true in the modes dry_run and off.
         would_pass: what the rules say, whatever the mode.
         already_champion: the candidate is the champion, byte for byte.
     """
@@ -49,8 +49,8 @@ def decide(
         champion_present, base_present: whether there is such a model to compare with.
         champion_digest: of the champion, for the case that nobody scored it again; else taken from its rows.
     """
-    if config.mode == "disabled":
-        return Verdict(True, config.mode, (Reason("mode", True, "Gate disabled."),), True)
+    if config.mode == "off":
+        return Verdict(True, config.mode, (Reason("mode", True, "The gate is off."),), True)
     candidate = Side("candidate", scores)
     others = {name: Side(name, scores) for name in ("base", "champion", "bm25", "untrained")}
     present: dict[str, Side | None] = {

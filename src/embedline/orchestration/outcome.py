@@ -52,7 +52,7 @@ def show_outcome(console: Console, record: dict[str, Any], run_folder: Path) -> 
 def verdict_words(verdict: dict[str, Any]) -> str:
     if verdict.get("already_champion"):
         return "passed, the candidate is already champion"
-    mode = "" if verdict.get("mode") == "enabled" else f" ({verdict.get('mode')})"
+    mode = "" if verdict.get("mode") == "enforce" else f" ({verdict.get('mode')})"
     return ("passed" if verdict.get("passed") else "refused") + mode
 
 

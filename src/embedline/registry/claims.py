@@ -69,8 +69,9 @@ class Claims:
     def take(self, key: str, number: int, by: str) -> bool:
         """False when another process took this number."""
         token = uuid.uuid4().hex  # MLflow takes the same value twice
-        value = json.dumps({"by": by, "at": time.time(), "token": token}, ensure_ascii=False)
-        return self._write(_name(key, number), value)
+        return self._write(
+            _name(key, number), json.dumps({"by": by, "at": time.time(), "token": token}, ensure_ascii=False)
+        )
 
     def settle(self, key: str, number: int, run: str) -> None:
         """Say what came of a claim: a run's id, or `withdrawn`. A second word on it is not heard."""
@@ -83,9 +84,10 @@ class Claims:
             try:
                 self._client.log_param(self._run, key, value)
             except MlflowException as error:
-                if error_code(error) == "INVALID_PARAMETER_VALUE":
-                    return False
-                raise
+                refused = error_code(error) == "INVALID_PARAMETER_VALUE"
+                if refused and key in self._client.get_run(self._run).data.params:
+                    return False  # somebody else was faster
+                raise  # also when the run was deleted
         return True
 
 

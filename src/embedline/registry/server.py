@@ -89,7 +89,7 @@ def experiment_id(
     if found is None:
         try:
             return client.create_experiment(
-                name, artifact_location=artifact_root or _artifacts_beside(uri), tags=dict(tags or {})
+                name, artifact_location=artifact_root or artifacts_beside(uri), tags=dict(tags or {})
             )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -181,7 +181,7 @@ def _open_sqlite(path: Path, timeout_s: int) -> None:
         connection.rollback()
 
 
-def _artifacts_beside(uri: str) -> str | None:
+def artifacts_beside(uri: str) -> str | None:
     path = _sqlite_path(uri)
     return None if path is None else (path.resolve().parent / "mlartifacts").as_uri()
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlparse
 
 from embedline.artifacts.manifest import folder_digest, read_artifact
 from embedline.errors import InputError, StepError
+from embedline.registry.files import FILES_DIGEST_TAG, file_tags, local_path, location_of
 from embedline.registry.server import (
     as_global_store,
     client,
@@ -29,6 +29,15 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 DIGEST_TAG = "embedline.digest"
+MODEL_TAG = "embedline.registered_model"  # on uploaded files: the model they are meant for
+VERDICT_TAG = "verdict"
+REASONS_TAG = "verdict.reasons"
+PASSED = "passed"
+OUTSIDE = "outside"  # the verdict of a first champion from outside: there was nothing to judge it against
+SCORES_TAG = "embedline.scores"  # JSON: evaluation set to main score
+INDEX_TAG = "embedline.index_version"
+JUDGED_AGAINST_TAG = "embedline.judged_against"  # the champion's version when the gate decided, or none
+JUDGED_AT_TAG = "embedline.judged_at"  # milliseconds since the epoch
 
 
 @dataclass(frozen=True)
@@ -63,10 +72,11 @@ def register(
 ) -> int:
     """Register a model folder as it is; MLflow keeps a copy.
 
-    The same digest under the same name is one version: it is returned, with `tags` set on it, and nothing is
-    copied again. An upload that a crash has cut off is taken up, not left behind.
+    The same digest and the same files under the same name are one version: it is returned, with `tags` set on
+    it, and nothing is copied again. An upload that a crash has cut off is taken up, not left behind.
 
     Args:
+        digest: of the model; the exported forms beside it may differ, and are then another version.
         run_id: MLflow id of the run that made the model.
 
     Raises:
@@ -74,24 +84,34 @@ def register(
         TrackingError: the server failed.
     """
     logging.getLogger("mlflow.store.model_registry").setLevel(logging.WARNING)
+    files = file_tags(model_folder)
+    identity = {DIGEST_TAG: digest, FILES_DIGEST_TAG: files[FILES_DIGEST_TAG]}
     with reaching(uri), host_lock(uri, "register", name):
         opened = client(uri)
         _ensure_model(opened, name)
-        known = _find_version(opened, name, digest)
-        if known is None:
-            experiment_key = experiment_id(opened, uri, experiment, artifact_root)
-            logged = _logged_model(opened, experiment_key, model_folder, digest, run_id)
-            with as_global_store(uri):
-                known = opened.create_model_version(
-                    name,
-                    f"models:/{logged.model_id}",
-                    run_id=run_id,
-                    tags={DIGEST_TAG: digest},
-                    model_id=logged.model_id,
-                )
-        for key, value in tags.items():
-            opened.set_model_version_tag(name, str(known.version), key, str(value))
-        return int(known.version)
+        known = _find_version(opened, name, identity)
+        if known is not None:
+            _set_tags(opened, known, tags)
+            return int(known.version)
+        experiment_key = experiment_id(opened, uri, experiment, artifact_root)
+        logged = _logged_model(opened, experiment_key, name, model_folder, identity, run_id)
+        with as_global_store(uri):
+            made = opened.create_model_version(
+                name,
+                f"models:/{logged.model_id}",
+                run_id=run_id,
+                tags={**tags, **files, **identity},
+                model_id=logged.model_id,
+            )
+        return int(made.version)
+
+
+def _set_tags(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str]) -> None:
+    """A refusal is written first and a pass last: cut off in between, a version never passes by mistake."""
+    passed = tags.get(VERDICT_TAG) == PASSED
+    for key, value in sorted(tags.items(), key=lambda item: (item[0] == VERDICT_TAG) == passed):
+        if version.tags.get(key) != value:
+            client.set_model_version_tag(version.name, str(version.version), key, value)
 
 
 def get_champion(name: str, alias: str = "champion", *, uri: str) -> ChampionRef | None:
@@ -102,10 +122,10 @@ def get_champion(name: str, alias: str = "champion", *, uri: str) -> ChampionRef
         if number is None:
             return None
         version = opened.get_model_version(name, str(number))
-        location = _location(opened, version)
+        location = location_of(opened, version)
         tags = dict(version.tags)
         return ChampionRef(
-            name, alias, number, tags.get(DIGEST_TAG, ""), location, _local_path(location), tags
+            name, alias, number, tags.get(DIGEST_TAG, ""), location, local_path(location), tags
         )
 
 
@@ -115,10 +135,10 @@ def aliases(name: str, *, uri: str) -> dict[str, int]:
         return read_aliases(client(uri), name)
 
 
-def version_of(name: str, digest: str, *, uri: str) -> int | None:
-    """The version that holds `digest`, or None."""
+def version_of(name: str, identity: Mapping[str, str], *, uri: str) -> int | None:
+    """The first version that has these tags, or None."""
     with reaching(uri):
-        found = _find_version(client(uri), name, digest)
+        found = _find_version(client(uri), name, identity)
         return None if found is None else int(found.version)
 
 
@@ -130,28 +150,27 @@ def download(name: str, version: int, dst: Path, *, uri: str) -> Path:
         StepError: what arrived is not what was registered.
     """
     from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
 
     if dst.exists():
         raise InputError("exists already.", where=str(dst))
     with reaching(uri):
         opened = client(uri)
-        try:
-            found = opened.get_model_version(name, str(version))
-        except MlflowException as error:
-            if error_code(error) == "RESOURCE_DOES_NOT_EXIST":
-                raise InputError(f"{name} has no version {version}.", where=uri) from error
-            raise
+        found = find_version(opened, name, version, uri)
         dst.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=dst.parent, prefix=f".{dst.name}.") as draft:
-            arrived = download_artifacts(_location(opened, found), dst_path=draft, tracking_uri=uri)
-            _check_digest(Path(arrived), found.tags.get(DIGEST_TAG, ""))
+            arrived = download_artifacts(location_of(opened, found), dst_path=draft, tracking_uri=uri)
+            _check_arrived(Path(arrived), found.tags)
             shutil.move(arrived, dst)
     return dst
 
 
-def _check_digest(folder: Path, digest: str) -> None:
-    """A model of ours is checked file by file; an outside one has only the digest of the whole folder."""
+def _check_arrived(folder: Path, tags: Mapping[str, str]) -> None:
+    """Against what was recorded for all files; for a version of an older embedline, for the model's."""
+    if recorded := tags.get(FILES_DIGEST_TAG):
+        if file_tags(folder)[FILES_DIGEST_TAG] != recorded:
+            raise StepError("what arrived is not what was registered.", where=str(folder))
+        return
+    digest = tags.get(DIGEST_TAG, "")
     if not digest or folder_digest(folder) == digest:
         return
     try:
@@ -177,8 +196,25 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
             raise
 
 
-def _find_version(client: MlflowClient, name: str, digest: str) -> ModelVersion | None:
-    condition = f"name = {quoted(name)} and tags.`{DIGEST_TAG}` = {quoted(digest)}"
+def find_version(client: MlflowClient, name: str, version: int, uri: str) -> ModelVersion:
+    """One version with its tags.
+
+    Raises:
+        InputError: there is none.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, str(version))
+    except MlflowException as error:
+        if error_code(error) in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            raise InputError(f"{name} has no version {version}.", where=uri) from error
+        raise
+
+
+def _find_version(client: MlflowClient, name: str, identity: Mapping[str, str]) -> ModelVersion | None:
+    conditions = [f"tags.`{key}` = {quoted(value)}" for key, value in identity.items()]
+    condition = " and ".join([f"name = {quoted(name)}", *conditions])
     try:
         found = client.search_model_versions(condition)
     except Exception as error:
@@ -189,10 +225,17 @@ def _find_version(client: MlflowClient, name: str, digest: str) -> ModelVersion 
 
 
 def _logged_model(
-    client: MlflowClient, experiment: str, folder: Path, digest: str, run_id: str | None
+    client: MlflowClient,
+    experiment: str,
+    name: str,
+    folder: Path,
+    identity: Mapping[str, str],
+    run_id: str | None,
 ) -> LoggedModel:
     """The uploaded files: those of an earlier registration, or of one that was cut off, or new ones."""
-    found = client.search_logged_models([experiment], f"tags.`{DIGEST_TAG}` = {quoted(digest)}")
+    marks = {**identity, MODEL_TAG: name}
+    condition = " and ".join(f"tags.`{key}` = {quoted(value)}" for key, value in marks.items())
+    found = client.search_logged_models([experiment], condition)
     ready = [model for model in found if model.status == "READY"]
     if ready:
         return ready[0]
@@ -201,7 +244,10 @@ def _logged_model(
         pending[0]
         if pending
         else client.create_logged_model(
-            experiment, name=f"model-{digest[:12]}", source_run_id=run_id, tags={DIGEST_TAG: digest}
+            experiment,
+            name=f"model-{identity[DIGEST_TAG][:12]}",
+            source_run_id=run_id,
+            tags=marks,
         )
     )
     client.log_model_artifacts(logged.model_id, str(folder))
@@ -219,17 +265,3 @@ def read_aliases(client: MlflowClient, name: str) -> dict[str, int]:
             return {}
         raise
     return {alias: int(version) for alias, version in found.aliases.items()}
-
-
-def _location(client: MlflowClient, version: ModelVersion) -> str:
-    if version.model_id:
-        return str(client.get_logged_model(version.model_id).artifact_location)
-    return str(client.get_model_version_download_uri(version.name, version.version))
-
-
-def _local_path(location: str) -> Path | None:
-    parts = urlparse(location)
-    if parts.scheme not in {"", "file"}:
-        return None
-    path = Path(unquote(parts.path))
-    return path if path.is_dir() else None

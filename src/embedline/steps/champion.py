@@ -42,10 +42,10 @@ def find_champion(config: RunConfig, found: TrackingPlace, place: Workspace, roo
     return Champion({"version": 1, "digest": model.digest}, model.path, first=True)
 
 
-def register_first(config: RunConfig, found: TrackingPlace, champion: Champion) -> Champion:
+def register_first(config: RunConfig, found: TrackingPlace, champion: Champion, run: str) -> Champion:
     """Register an outside model and point the alias at it; called after everything else is validated."""
-    from embedline.registry.promotion import promote
-    from embedline.registry.versions import register
+    from embedline.registry.promotion import NOTHING, promote
+    from embedline.registry.versions import OUTSIDE, VERDICT_TAG, register
 
     assert champion.pin is not None
     assert champion.path is not None
@@ -54,12 +54,20 @@ def register_first(config: RunConfig, found: TrackingPlace, champion: Champion) 
         name,
         champion.path,
         digest=champion.pin["digest"],
-        tags={"origin": str(config.promote.first_champion)},
+        tags={"origin": str(config.promote.first_champion), VERDICT_TAG: OUTSIDE},
         uri=found.uri,
         experiment=found.experiment,
         artifact_root=found.artifact_root,
     )
-    promote(name, version, alias, reason="first champion, from outside", uri=found.uri)
+    promote(
+        name,
+        version,
+        alias,
+        reason="first champion, from outside",
+        by=f"run {run}",
+        expect=NOTHING,
+        uri=found.uri,
+    )
     return Champion({"version": version, "digest": champion.pin["digest"]}, champion.path)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from embedline.artifacts.record import StepRecord
 from embedline.artifacts.tracker import Tracker
-from embedline.config.load import load_config, validate_config
+from embedline.config.load import deprecated, load_config, validate_config
 from embedline.config.schema import RunConfig
 from embedline.errors import EmbedlineError, InputError
 from embedline.steps.advice import advice
@@ -77,7 +77,7 @@ def make_plan(
     check_memory()
     champion = find_champion(config, found, place, root)
     if act and champion.first:
-        champion = register_first(config, found, champion)
+        champion = register_first(config, found, champion, run)
     pinned = Pinned(
         {**data.pins, **models.pins, "champion": champion.pin},
         {**data.locations, **models.locations, **({"champion": str(champion.path)} if champion.path else {})},
@@ -92,7 +92,7 @@ def make_plan(
         pins=pinned.pins,
         slices=slices,
         steps=foresee(place, preset, slices),
-        warnings=[*_warnings(config), *advice(config, root)],
+        warnings=[*deprecated(preset, overrides), *_warnings(config), *advice(config, root)],
     )
 
 
@@ -188,7 +188,7 @@ def _warnings(config: RunConfig) -> list[str]:
     warnings = []
     if not config.data.evaluation and not config.evaluate.mteb_tasks:
         warnings.append("there are no evaluation sets: the gate has nothing to judge by")
-    if not config.gate.rules and config.gate.mode == "enabled":
+    if not config.gate.rules and config.gate.mode == "enforce":
         warnings.append("gate.rules is empty: only the champion and the parity can refuse the candidate")
     return warnings
 

@@ -14,7 +14,9 @@ from typing import Any
 
 from embedline.artifacts.record import write_json
 from embedline.config.outcome import PromoteConfig, TrackingConfig
+from embedline.errors import ConflictError
 from embedline.steps.base import Context, StepResult
+from embedline.steps.candidate import candidate_tags
 from embedline.steps.gate import VERDICT
 from embedline.steps.tracking import TrackingPlace, read_tracking, tracking_place
 
@@ -51,7 +53,7 @@ def run(context: Context) -> StepResult:
             name,
             folder,
             digest=context.artifact("candidate").digest,
-            tags=_tags(context, verdict),
+            tags=candidate_tags(context, verdict),
             run_id=found.mirror().parent(context.run),
             uri=found.uri,
             experiment=found.experiment,
@@ -73,26 +75,37 @@ def _decide(
     found: TrackingPlace,
 ) -> Outcome:
     """Moves the alias, or says why it stays where it is."""
-    from embedline.registry.promotion import promote
+    from embedline.registry.challenger import name_challenger
+    from embedline.registry.promotion import NOTHING, promote
     from embedline.registry.versions import aliases
 
     alias, moved = config.alias, False
-    current = aliases(name, uri=found.uri).get(alias)
     met = (context.slice.pins.get("champion") or {}).get("version")
+    name_challenger(name, uri=found.uri)
+    current = aliases(name, uri=found.uri).get(alias)
     if current == version:
         text = f"{name} version {version} is already {alias}; nothing moved."
     elif not verdict["passed"]:
         text = f"{name} version {version} is registered; the gate refused it, {_stays(alias, current)}."
-    elif not config.move_alias:
-        text = f"{name} version {version} is registered; promote.move_alias is off, {_stays(alias, current)}."
-    elif current != met:
+    elif config.policy == "manual":
         text = (
-            f"{name} version {version} is registered; {alias} changed from {_version(met)} to "
-            f"{_version(current)} while this run worked, so its verdict is out of date: run again."
+            f"{name} version {version} is registered; promote.policy is manual, {_stays(alias, current)}. "
+            f"To promote it: embedline promote {name} {version}"
         )
     else:
-        promotion = promote(name, version, alias, reason=f"run {context.run}: the gate passed", uri=found.uri)
-        moved, text = promotion.moved, promotion.text
+        try:
+            promotion = promote(
+                name,
+                version,
+                alias,
+                reason=f"run {context.run}: the gate passed",
+                by=f"run {context.run}",
+                expect=str(met or NOTHING),
+                uri=found.uri,
+            )
+            moved, text = promotion.moved, promotion.text
+        except ConflictError as error:  # the candidate is registered; whoever moved the alias decides
+            text = f"{name} version {version} is registered; {_stays(alias, current)}. {error}"
     now = aliases(name, uri=found.uri)
     return Outcome(
         name=name,
@@ -134,27 +147,14 @@ def _link_or_copy(source: str, target: str) -> None:
 def _tracking(context: Context) -> TrackingPlace:
     """What preflight found, so that all steps of a run talk to one server."""
     config = context.slice.section("tracking", TrackingConfig)
-    return read_tracking(context.workspace.run_folder(context.run)) or tracking_place(
-        config, context.workspace
-    )
-
-
-def _tags(context: Context, verdict: dict[str, Any]) -> dict[str, str]:
-    refused = [reason["text"] for reason in verdict["reasons"] if not reason["passed"]]
-    return {
-        "embedline.run_id": context.run,
-        "verdict": "passed" if verdict["passed"] else "refused",
-        "verdict.mode": verdict["mode"],
-        "verdict.reasons": " ".join(refused) or "all rules hold",
-    }
+    found = read_tracking(context.workspace.run_folder(context.run))
+    found = found or tracking_place(config, context.workspace)
+    found.sign_in()
+    return found
 
 
 def _stays(alias: str, current: int | None) -> str:
     return f"{alias} stays version {current}" if current else f"there is no {alias} yet"
-
-
-def _version(number: int | None) -> str:
-    return f"version {number}" if number else "nothing"
 
 
 def _in_words(aliases: dict[str, int]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from embedline.artifacts.record import write_json
 from embedline.config.outcome import TrackingConfig
+from embedline.config.secrets import refuse_password, resolve_secret
 from embedline.errors import EmbedlineError
 from embedline.registry.server import default_uri
 from embedline.registry.tracking import RunMirror
@@ -22,20 +23,38 @@ _silent: set[str] = set()
 
 @dataclass(frozen=True)
 class TrackingPlace:
-    """A tracking server (or database), the experiment, and where a new experiment keeps its artefacts."""
+    """A tracking server (or database), the experiment, and where a new experiment keeps its artefacts.
+
+    `token` is the reference to a secret (tracking.token), never the secret: this is written to tracking.json.
+    """
 
     uri: str
     experiment: str
     artifact_root: str | None = None
+    token: str = ""
+
+    def sign_in(self) -> None:
+        """Hand the token to mlflow, which reads it from the environment of this process."""
+        if self.token:
+            os.environ["MLFLOW_TRACKING_TOKEN"] = resolve_secret(self.token, where="tracking.token")
 
     def mirror(self) -> RunMirror:
+        self.sign_in()
         return RunMirror(self.uri, self.experiment, self.artifact_root)
 
 
 def tracking_place(config: TrackingConfig, place: Workspace) -> TrackingPlace:
-    """tracking.uri, else MLFLOW_TRACKING_URI, else a database in the workspace."""
-    uri = config.uri or os.environ.get("MLFLOW_TRACKING_URI") or default_uri(place.internal / "tracking")
-    return TrackingPlace(uri, config.experiment)
+    """tracking.uri, else MLFLOW_TRACKING_URI, else a database in the workspace; signed in with its token.
+
+    Raises:
+        InputError: the address holds a password, or there is no such secret.
+    """
+    ambient = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = config.uri or ambient or default_uri(place.internal / "tracking")
+    refuse_password(uri, where="tracking.uri" if config.uri else "MLFLOW_TRACKING_URI")
+    found = TrackingPlace(uri, config.experiment, token=config.token)
+    found.sign_in()
+    return found
 
 
 def write_tracking(run_folder: Path, found: TrackingPlace) -> None:

@@ -64,7 +64,7 @@ def _write(folder: Path, name: str, kind: str, context) -> None:
     if kind == "verdict":
         refused = "gate=refuse" in os.environ.get("EMBEDLINE_FAKE", "")
         reasons = [{"rule": "rules.0", "passed": not refused, "text": "Support scores 0.71, needs 0.70."}]
-        values = {"passed": not refused, "mode": "enabled", "reasons": reasons}
+        values = {"passed": not refused, "mode": "enforce", "reasons": reasons}
     if kind == "promotion":
         values = {"name": "tiny", "version": 1, "aliases": {"champion": 1}}
     if kind == "report":

@@ -1,0 +1,67 @@
+"""Secrets stay outside the configuration: a field that needs one holds a reference to it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from embedline.errors import InputError, without_passwords
+
+# Where a cluster mounts the secrets that `secret:NAME/KEY` names, one folder a secret and one file a key.
+MOUNTED_AT = Path("/run/secrets/embedline")
+FORMS = "env:NAME or secret:NAME/KEY"
+_ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
+_MOUNTED = re.compile(r"secret:([a-z0-9][a-z0-9.-]*)/([A-Za-z0-9_-][A-Za-z0-9._-]*)")
+
+
+def _reference(value: object) -> str:
+    """Refused without being repeated: what stands there may be the secret."""
+    if isinstance(value, str) and (not value or _ENV.fullmatch(value) or _MOUNTED.fullmatch(value)):
+        return value
+    raise ValueError(f"takes {FORMS}, never the secret itself")
+
+
+SecretRef = Annotated[str, BeforeValidator(_reference)]
+"""`env:NAME` (a variable of the process) or `secret:NAME/KEY` (a mounted secret); empty: none."""
+
+
+def resolve_secret(reference: str, *, where: str) -> str:
+    """The secret that a reference names.
+
+    Args:
+        where: the key or option that holds the reference, for the message.
+
+    Raises:
+        InputError: it is not a reference, or there is no such variable or file.
+    """
+    if found := _ENV.fullmatch(reference):
+        secret = os.environ.get(found[1], "")
+        missing = f"the environment has no {found[1]}."
+    elif found := _MOUNTED.fullmatch(reference):
+        file = Path(os.environ.get("EMBEDLINE_SECRETS") or MOUNTED_AT) / found[1] / found[2]
+        secret = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+        missing = f"there is no {file}."
+    else:
+        raise InputError(f"takes {FORMS}, never the secret itself.", where=where)
+    if not secret:
+        raise InputError(missing, where=where, fix="Set it where the process starts.")
+    return secret
+
+
+def refuse_password(uri: str, *, where: str) -> None:
+    """A password in an address would end in plans, logs and the tracker.
+
+    Raises:
+        InputError: the address carries one.
+    """
+    if without_passwords(uri) != uri:
+        raise InputError(
+            "holds a password.",
+            where=f"{where}: {without_passwords(uri)}",
+            fix="Leave it out of the address; MLflow reads MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, PostgreSQL PGPASSWORD.",
+        )

@@ -1,0 +1,113 @@
+"""Whether the files of a version are, byte for byte, those that were registered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlparse
+
+from embedline.artifacts.manifest import MANIFEST, file_sha256, folder_entries
+from embedline.errors import InputError, StepError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+FILES_TAG = "embedline.files"
+FILES_DIGEST_TAG = "embedline.files_digest"
+_MAX_TAG = 100_000  # characters of a version's tag: about a thousand files
+
+
+def file_tags(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file below `folder` as JSON, and one digest of them all.
+
+    Raises:
+        InputError: there are more files than a version's tag can list.
+    """
+    digests = {entry.path: entry.sha256 for entry in folder_entries(folder)}
+    text = json.dumps(digests, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    if len(text) > _MAX_TAG:
+        raise InputError(f"holds {len(digests)} files, too many to register.", where=str(folder))
+    return {FILES_TAG: text, FILES_DIGEST_TAG: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def verify_files(client: MlflowClient, version: ModelVersion, uri: str) -> int:
+    """Compare every file with what was recorded at registration; each is read once.
+
+    Returns:
+        The number of files.
+
+    Raises:
+        InputError: nothing was recorded.
+        StepError: a file has changed, is missing, or was added.
+    """
+    where = f"{version.name} version {version.version}"
+    recorded: dict[str, str] = json.loads(version.tags.get(FILES_TAG) or "{}")
+    if not recorded:
+        raise InputError(
+            "no digests were recorded at registration.",
+            where=where,
+            fix="Register it through the line (embedline run), which records them.",
+        )
+    location = location_of(client, version)
+    folder = local_path(location)
+    there = _local_digests(folder) if folder else _remote_digests(location, uri)
+    wrong = sorted(path for path in recorded.keys() | there.keys() if recorded.get(path) != there.get(path))
+    if wrong:
+        path = wrong[0]
+        what = "is missing" if path not in there else "was added" if path not in recorded else "has changed"
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        raise StepError(
+            f"{path} {what} since it was registered{more}.", where=where, fix="Do not deploy it: run again."
+        )
+    return len(recorded)
+
+
+def location_of(client: MlflowClient, version: ModelVersion) -> str:
+    """Where the files of a version lie, as mlflow names it."""
+    if version.model_id:
+        return str(client.get_logged_model(version.model_id).artifact_location)
+    return str(client.get_model_version_download_uri(version.name, version.version))
+
+
+def local_path(location: str) -> Path | None:
+    """The same as a folder of this machine, None when it is elsewhere."""
+    parts = urlparse(location)
+    if parts.scheme not in {"", "file"}:
+        return None
+    path = Path(unquote(parts.path))
+    return path if path.is_dir() else None
+
+
+def _local_digests(folder: Path) -> dict[str, str]:
+    return {entry.path: entry.sha256 for entry in folder_entries(folder)}
+
+
+def _remote_digests(location: str, uri: str) -> dict[str, str]:
+    """One file after the other, so that a model needs room for its largest file only."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    repository = get_artifact_repository(location, tracking_uri=uri)
+    digests = {}
+    for path in _listed(repository):
+        with tempfile.TemporaryDirectory() as folder:
+            arrived = repository.download_artifacts(path, dst_path=folder)  # type: ignore[no-untyped-call]
+            digests[path] = file_sha256(Path(arrived))
+    return digests
+
+
+def _listed(repository: ArtifactRepository) -> list[str]:
+    """The files of a location; manifests are left out, they say who made what and not what it is."""
+    files: list[str] = []
+    folders: list[str | None] = [None]
+    while folders:
+        for item in repository.list_artifacts(folders.pop()):
+            if item.is_dir:
+                folders.append(item.path)
+            elif Path(item.path).name != MANIFEST:
+                files.append(item.path)
+    return sorted(files)
