@@ -1,4 +1,4 @@
-"""The service's part: `workflow_service` runs a workflow's commands, `workflow_expressions` resolves its expressions."""
+"""The service's part: `workflow_service` runs workflows, `workflow_expressions` resolves expressions."""
 
 from __future__ import annotations
 

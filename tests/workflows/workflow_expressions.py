@@ -1,8 +1,8 @@
 """The expressions of a workflow, `${{ … }}`, evaluated as the service documents them.
 
 Operators ! && || == != and parentheses, contexts (`inputs.force`), a few functions. As there, && and || give
-back a value, comparisons ignore case and make numbers of unlike values, and what is not there is null. A context
-that the service does not offer at that place of a workflow is an error.
+back a value, comparisons ignore case and make numbers of unlike values, and what is not there is null. A
+context that the service does not offer at that place of a workflow is an error.
 """
 
 from __future__ import annotations

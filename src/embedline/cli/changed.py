@@ -95,7 +95,7 @@ def since_last(
 
 
 def _lines(found: Fingerprint) -> list[str]:
-    rows = [("what", "uri", "rows", "bytes", "checksum")]
+    rows: list[tuple[str, ...]] = [("what", "uri", "rows", "bytes", "checksum")]
     for entry in found.data:
         counts = ["?" if value is None else f"{value:,}" for value in (entry.rows, entry.size)]
         rows.append((f"{entry.kind}.{entry.name}", entry.uri, *counts, _short(entry.checksum)))

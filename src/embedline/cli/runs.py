@@ -79,8 +79,8 @@ def plan(
         bool,
         typer.Option(
             "--since-last",
-            help="Only what changed since the newest registered version (else the last run here), and whether "
-            "a run is needed.",
+            help="Only what changed since the newest registered version, else the last run here, and "
+            "whether a run is needed.",
         ),
     ] = False,
     data_manifest: DataManifest = None,
@@ -88,7 +88,7 @@ def plan(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="With --since-last: append needed, train_key and reason as name=value lines, for a CI service.",
+            help="With --since-last: append needed, train_key and reason as name=value lines, for CI.",
         ),
     ] = None,
     as_json: AsJson = False,

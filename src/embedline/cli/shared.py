@@ -22,7 +22,7 @@ P = ParamSpec("P")
 
 
 def _each(given: list[str]) -> list[str]:
-    """As the pipeline's own `overrides` input takes them: one a line, or a JSON list; an empty one is none."""
+    """As the pipeline's own `overrides` input takes them: one a line, or a JSON list; empty is none."""
     if not given:
         return given
     from embedline.steps.component import read_overrides

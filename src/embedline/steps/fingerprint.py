@@ -143,7 +143,7 @@ def build(config: RunConfig, data: Sequence[DataEntry], base: Sequence[ModelEntr
 
 
 def write_fingerprint(run_folder: Path, found: Fingerprint) -> None:
-    """fingerprint.json: train_key, the five parts (of the image its name) and the whole manifest, as strings."""
+    """fingerprint.json: train_key, the parts (of the image its name) and the whole manifest, as strings."""
     parts = {**found.parts(), "image": found.image}
     values = {"train_key": found.train_key, **parts, "manifest": found.manifest()}
     write_json(run_folder / FINGERPRINT, values)
