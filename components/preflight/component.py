@@ -15,6 +15,15 @@ def preflight(
     workspace: str,
     run_name: str,
     job_id: str,
+    seed: int,
+    data_root: str,
+    base_model: str,
+    pretrain_steps: int,
+    unsupervised_steps: int,
+    supervised_steps: int,
+    gate_mode: str,
+    promotion: str,
+    experiment: str,
     summary: Output[Markdown],
 ) -> NamedTuple(
     "Slices",
@@ -43,6 +52,15 @@ def preflight(
         workspace: Folder that all steps share: runs, store and checkpoints.
         run_name: Name of the run; the pipeline job's id when empty.
         job_id: Id of the pipeline job.
+        seed: Seed of everything random; -1 for the preset's.
+        data_root: Folder or address that the preset's data paths start from; empty for the preset's.
+        base_model: Model to start from; empty for the preset's.
+        pretrain_steps: Steps of pretraining; 0 for the preset's.
+        unsupervised_steps: Steps of training on pairs; 0 for the preset's.
+        supervised_steps: Steps of training on triplets; 0 for the preset's.
+        gate_mode: One of enforce, dry_run, off; empty for the preset's.
+        promotion: Either auto or manual; empty for the preset's.
+        experiment: Experiment of the tracking server; empty for the preset's.
 
     Returns:
         summary: The plan, for the pipelines UI.
@@ -63,5 +81,16 @@ def preflight(
     """
     from embedline.steps.component import run_preflight
 
-    plan = run_preflight(preset, overrides, workspace, run_name, job_id, summary)
+    inputs = {
+        "seed": seed,
+        "data_root": data_root,
+        "base_model": base_model,
+        "pretrain_steps": pretrain_steps,
+        "unsupervised_steps": unsupervised_steps,
+        "supervised_steps": supervised_steps,
+        "gate_mode": gate_mode,
+        "promotion": promotion,
+        "experiment": experiment,
+    }
+    plan = run_preflight(preset, overrides, workspace, run_name, job_id, summary, inputs)
     return (plan.run, *plan.slices.values())

@@ -1,6 +1,9 @@
 """The DAG: raw text in, a gated and registered model out. The same definition runs here and on a cluster."""
 
 from kfp import dsl
+from kfp.dsl.base_component import BaseComponent
+from kfp.dsl.graph_component import GraphComponent
+from kfp.dsl.pipeline_task import PipelineTask
 
 from embedline.components.clean.component import clean
 from embedline.components.evaluate.component import evaluate
@@ -16,94 +19,126 @@ from embedline.components.prune.component import prune
 from embedline.components.report.component import report
 from embedline.components.train_supervised.component import train_supervised
 from embedline.components.train_unsupervised.component import train_unsupervised
-from embedline.pipelines.retrain.policy import computing, plain, reaching
+from embedline.config.schema import RunConfig
+from embedline.pipelines.retrain.policy import on_a_cluster, on_this_machine, pipeline_config
 
 
-@dsl.pipeline(name="embedline-retrain", display_name="Embedline: retrain")
-def retrain(preset: str = "demo", overrides: str = "", workspace: str = "/workspace", run_name: str = ""):
-    """Retrain an embedding model: clean, pretrain, train, export, evaluate, gate, promote.
+def retrain_pipeline(config: RunConfig | None = None, workspace: str = "/workspace") -> GraphComponent:
+    """The pipeline as a run's config asks for it on a cluster; for this machine when there is none.
 
     Args:
-        preset: The run to do: a shipped preset's name, or the path of a preset file in the image.
-        overrides: Changes to the preset, one section.key=value a line (or a JSON list); none when empty.
-        workspace: Folder that all steps share (a mounted volume on a cluster): runs, store and checkpoints.
-        run_name: Name of the run's folder in the workspace; the pipeline job's id when empty.
+        workspace: default of the input of that name, and where the shared volume is mounted.
     """
-    named = {"workspace": workspace, "run_name": run_name, "job_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
-    closing = finish(preset=preset, **named)
-    plain(closing).set_display_name("finish")
+    settle = on_a_cluster(config, workspace) if config else on_this_machine
 
-    # A stage that is switched off hands its input on inside the step: the DAG is the same for every preset.
-    with dsl.ExitHandler(closing, name="line"):
-        checked = plain(preflight(preset=preset, overrides=overrides, **named))
+    @dsl.pipeline(
+        name="embedline-retrain",
+        display_name="Embedline: retrain",
+        pipeline_config=pipeline_config(config),
+    )
+    def retrain(
+        preset: str = "demo",
+        overrides: str = "",
+        workspace: str = workspace,
+        run_name: str = "",
+        seed: int = -1,
+        data_root: str = "",
+        base_model: str = "",
+        pretrain_steps: int = 0,
+        unsupervised_steps: int = 0,
+        supervised_steps: int = 0,
+        gate_mode: str = "",
+        promotion: str = "",
+        experiment: str = "",
+    ):
+        """Retrain an embedding model: clean, pretrain, train, export, evaluate, gate, promote.
 
-        def common(step: str) -> dict:
-            return {
-                "slice_json": checked.outputs[step],
-                "workspace": workspace,
-                "run": checked.outputs["run"],
-            }
+        Args:
+            preset: The run to do: a shipped preset's name, or the path of a preset file in the image.
+            overrides: Changes to the preset, one section.key=value a line (or a JSON list); none when empty.
+            workspace: Folder that all steps share (a mounted volume on a cluster): runs, store, checkpoints.
+            run_name: Name of the run's folder in the workspace; the pipeline job's id when empty.
+            seed: Seed of everything random; -1 for the preset's.
+            data_root: Folder or address that the preset's data paths start from; empty for the preset's.
+            base_model: Model to start from (a folder, a hub id or package:NAME); empty for the preset's.
+            pretrain_steps: Steps of pretraining; 0 for the preset's.
+            unsupervised_steps: Steps of training on pairs; 0 for the preset's.
+            supervised_steps: Steps of training on triplets; 0 for the preset's.
+            gate_mode: One of enforce, dry_run, off; empty for the preset's.
+            promotion: Either auto (a passed candidate becomes champion) or manual; empty for the preset's.
+            experiment: Experiment of the tracking server; empty for the preset's.
+        """
+        named = {"workspace": workspace, "run_name": run_name, "job_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
+        closing = settle("finish", finish(preset=preset, **named))
 
-        ingested = reaching(ingest(**common("ingest")))
-        evaluation = ingested.outputs["evaluation"]
-        cleaned = plain(clean(dataset=ingested.outputs["dataset"], evaluation=evaluation, **common("clean")))
-        dataset = cleaned.outputs["cleaned"]
-
-        pruned_base = computing(prune(step="prune_before", dataset=dataset, **common("prune_before")))
-        pruned_base.set_display_name("prune (before)")
-        pretrained = computing(
-            pretrain(model=pruned_base.outputs["pruned"], dataset=dataset, **common("pretrain"))
-        )
-        unsupervised = computing(
-            train_unsupervised(
-                model=pretrained.outputs["trained"], dataset=dataset, **common("train_unsupervised")
+        # A stage that is switched off hands its input on inside the step: one DAG for every preset.
+        with dsl.ExitHandler(closing, name="line"):
+            checked = settle(
+                "preflight",
+                preflight(
+                    preset=preset,
+                    overrides=overrides,
+                    seed=seed,
+                    data_root=data_root,
+                    base_model=base_model,
+                    pretrain_steps=pretrain_steps,
+                    unsupervised_steps=unsupervised_steps,
+                    supervised_steps=supervised_steps,
+                    gate_mode=gate_mode,
+                    promotion=promotion,
+                    experiment=experiment,
+                    **named,
+                ),
             )
-        )
-        mined = computing(mine(model=unsupervised.outputs["trained"], dataset=dataset, **common("mine")))
-        triplets = mined.outputs["triplets"]
-        supervised = computing(
-            train_supervised(
-                model=unsupervised.outputs["trained"], triplets=triplets, **common("train_supervised")
-            )
-        )
-        pruned = computing(
-            prune(
-                step="prune_after",
-                model=supervised.outputs["trained"],
-                dataset=dataset,
-                **common("prune_after"),
-            )
-        )
-        pruned.set_display_name("prune (after)")
-        candidate = pruned.outputs["pruned"]
 
-        exported = plain(export(model=candidate, evaluation=evaluation, **common("export")))
-        onnx = exported.outputs["onnx"]
-        evaluated = computing(
-            evaluate(
-                pretrained=pretrained.outputs["trained"],
-                unsupervised=unsupervised.outputs["trained"],
-                supervised=supervised.outputs["trained"],
+            def run(name: str, component: BaseComponent, /, **inputs: object) -> PipelineTask:
+                given = {"slice_json": checked.outputs[name], "workspace": workspace}
+                return settle(name, component(**given, run=checked.outputs["run"], **inputs))
+
+            ingested = run("ingest", ingest)
+            evaluation = ingested.outputs["evaluation"]
+            cleaned = run("clean", clean, dataset=ingested.outputs["dataset"], evaluation=evaluation)
+            dataset = cleaned.outputs["cleaned"]
+
+            pruned_base = run("prune_before", prune, step="prune_before", dataset=dataset)
+            pruned_base.set_display_name("prune (before)")
+            pretrained = run("pretrain", pretrain, model=pruned_base.outputs["pruned"], dataset=dataset)
+            started = pretrained.outputs["trained"]
+            unsupervised = run("train_unsupervised", train_unsupervised, model=started, dataset=dataset)
+            weak = unsupervised.outputs["trained"]
+            mined = run("mine", mine, model=weak, dataset=dataset)
+            triplets = mined.outputs["triplets"]
+            supervised = run("train_supervised", train_supervised, model=weak, triplets=triplets)
+            trained = supervised.outputs["trained"]
+            pruned = run("prune_after", prune, step="prune_after", model=trained, dataset=dataset)
+            pruned.set_display_name("prune (after)")
+            candidate = pruned.outputs["pruned"]
+
+            exported = run("export", export, model=candidate, evaluation=evaluation)
+            onnx = exported.outputs["onnx"]
+            evaluated = run(
+                "evaluate",
+                evaluate,
+                pretrained=started,
+                unsupervised=weak,
+                supervised=trained,
                 candidate=candidate,
                 onnx=onnx,
                 evaluation=evaluation,
-                **common("evaluate"),
             )
-        )
-        scores = evaluated.outputs["scores"]
-        judged = plain(gate(scores=scores, onnx=onnx, candidate=candidate, **common("gate")))
-        verdict = judged.outputs["verdict"]
-        promoted = reaching(
-            promote(verdict=verdict, scores=scores, candidate=candidate, onnx=onnx, **common("promote"))
-        )
-        plain(
-            report(
+            scores = evaluated.outputs["scores"]
+            judged = run("gate", gate, scores=scores, onnx=onnx, candidate=candidate)
+            verdict = judged.outputs["verdict"]
+            promoted = run("promote", promote, verdict=verdict, scores=scores, candidate=candidate, onnx=onnx)
+            run(
+                "report",
+                report,
                 dataset=dataset,
                 triplets=triplets,
                 onnx=onnx,
                 scores=scores,
                 verdict=verdict,
                 promotion=promoted.outputs["promotion"],
-                **common("report"),
             )
-        )
+
+    return retrain

@@ -1,25 +1,114 @@
-"""What a task of the line asks of the pipeline engine: caching, retries, resources."""
+"""What a task of the line asks of the pipeline engine and of Kubernetes, as the section `cluster` has it."""
 
+from collections.abc import Callable
+
+from kfp import dsl, kubernetes
 from kfp.dsl.pipeline_task import PipelineTask
 
+from embedline.config.cluster import ClusterConfig, KeyOf, TaskConfig
+from embedline.config.schema import RunConfig
+from embedline.config.secrets import MOUNTED_AT, mounted_secrets
 
-def plain(task: PipelineTask) -> PipelineTask:
-    """A quick step.
-
-    Caching is off in the engine: its key knows the image but neither the outside things nor the store. The
-    store's manifests are the truth; a step looks its key up there and is done in a second on a hit.
-    """
-    return task.set_caching_options(enable_caching=False)
+Settle = Callable[[str, PipelineTask], PipelineTask]
 
 
-def reaching(task: PipelineTask) -> PipelineTask:
-    """A step that talks to the outside. What cannot succeed by trying again refuses its retry at once."""
-    plain(task)
+def on_this_machine(step: str, task: PipelineTask) -> PipelineTask:
+    """Only what kfp's local runner can do: try again."""
+    return _tried_again(task, ClusterConfig().task(step))
+
+
+def on_a_cluster(config: RunConfig, workspace: str) -> Settle:
+    """All that the config's `cluster` says, with the shared volume mounted at `workspace`."""
+    cluster = config.cluster
+
+    def settle(step: str, task: PipelineTask) -> PipelineTask:
+        wanted = cluster.task(step)
+        task.set_caching_options(enable_caching=bool(wanted.engine_cache))
+        _tried_again(task, wanted)
+        _sized(task, wanted)
+        _placed(task, wanted)
+        _informed(task, wanted)
+        for name in mounted_secrets(config):
+            kubernetes.use_secret_as_volume(task, secret_name=name, mount_path=str(MOUNTED_AT / name))
+        if cluster.workspace.claim:
+            kubernetes.mount_pvc(task, pvc_name=cluster.workspace.claim, mount_path=workspace)
+        if cluster.image_pull_secrets:
+            kubernetes.set_image_pull_secrets(task, secret_names=list(cluster.image_pull_secrets))
+        return task
+
+    return settle
+
+
+def pipeline_config(config: RunConfig | None) -> dsl.PipelineConfig | None:
+    """The volume that the engine makes for each run, where the config asks for one."""
+    volume = config.cluster.workspace if config else None
+    if volume is None or volume.size is None:
+        return None
+    patch: dict = {"accessModes": [volume.access_mode]}
+    if volume.storage_class:
+        patch["storageClassName"] = volume.storage_class
+    made = dsl.WorkspaceConfig(size=volume.size, kubernetes=dsl.KubernetesWorkspaceConfig(pvcSpecPatch=patch))
+    return dsl.PipelineConfig(workspace=made)
+
+
+def _tried_again(task: PipelineTask, wanted: TaskConfig) -> PipelineTask:
+    """What cannot succeed by trying again refuses its retry at once."""
+    if not wanted.retries:
+        return task
     return task.set_retry(
-        num_retries=2, backoff_duration="2s", backoff_factor=2.0, backoff_max_duration="60s"
+        num_retries=wanted.retries,
+        backoff_duration=f"{wanted.backoff_s}s",
+        backoff_factor=wanted.backoff_factor,
+        backoff_max_duration=f"{wanted.backoff_max_s}s",
     )
 
 
-def computing(task: PipelineTask) -> PipelineTask:
-    """A step that works for long: started again from its checkpoint when its machine goes away."""
-    return reaching(task).set_cpu_request("2").set_memory_request("4G").set_memory_limit("16G")
+def _sized(task: PipelineTask, wanted: TaskConfig) -> None:
+    for size, ask in (
+        (wanted.cpu_request, task.set_cpu_request),
+        (wanted.cpu_limit, task.set_cpu_limit),
+        (wanted.memory_request, task.set_memory_request),
+        (wanted.memory_limit, task.set_memory_limit),
+    ):
+        if size:
+            ask(size)
+    if wanted.accelerator and wanted.accelerators != 0:
+        task.set_accelerator_type(wanted.accelerator).set_accelerator_limit(wanted.accelerators or 1)
+    if wanted.shared_memory:
+        kubernetes.empty_dir_mount(
+            task,
+            volume_name="shared-memory",
+            mount_path="/dev/shm",
+            medium="Memory",
+            size_limit=wanted.shared_memory,
+        )
+
+
+def _placed(task: PipelineTask, wanted: TaskConfig) -> None:
+    for label, value in wanted.node_selector.items():
+        kubernetes.add_node_selector(task, label_key=label, label_value=value)
+    for taint in wanted.tolerations or []:
+        kubernetes.add_toleration(
+            task,
+            key=taint.key or None,
+            operator=taint.operator,
+            value=taint.value or None,
+            effect=taint.effect,
+            toleration_seconds=taint.seconds,
+        )
+    if wanted.timeout_s:
+        kubernetes.set_timeout(task, seconds=wanted.timeout_s)
+
+
+def _informed(task: PipelineTask, wanted: TaskConfig) -> None:
+    """Environment variables by reference: their values appear in no pipeline, log or parameter."""
+    for variables, use, keys in (
+        (wanted.secrets, kubernetes.use_secret_as_env, "secret_key_to_env"),
+        (wanted.config_maps, kubernetes.use_config_map_as_env, "config_map_key_to_env"),
+    ):
+        for variable, source in sorted(variables.items()):
+            _use(task, use, keys, variable, source)
+
+
+def _use(task: PipelineTask, use: Callable, keys: str, variable: str, source: KeyOf) -> None:
+    use(task, source.name, **{keys: {source.key: variable}, "optional": source.optional})

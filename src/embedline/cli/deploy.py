@@ -21,17 +21,17 @@ def compile_command(
     overrides: Annotated[
         list[str], typer.Option("--set", metavar="section.key=value", help="Change the preset; repeatable.")
     ] = [],  # noqa: B006
-    workspace: Annotated[str, typer.Option(help="Default of the pipeline's workspace input.")] = "/workspace",
+    workspace: Annotated[
+        str, typer.Option(help="Default of the pipeline's workspace input; else as in cluster.workspace.")
+    ] = "",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Write the pipeline as YAML, with this preset as its default."""
-    from embedline.config.load import load_config
     from embedline.orchestration.compile import compile_pipeline
 
-    load_config(preset, overrides)
     _needs_kfp()
-    text = compile_pipeline(preset, overrides, workspace)
+    text = compile_pipeline(preset, overrides, workspace or None)
     if output is not None:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
@@ -49,32 +49,72 @@ def compile_command(
 
 @command
 def submit(
-    preset: Preset,
     host: Annotated[str, typer.Option(help="Address of the Kubeflow Pipelines API.", envvar="KFP_HOST")],
+    preset: Annotated[str, typer.Argument(help="A shipped preset's name, or the path of a file.")] = "",
     overrides: Overrides = [],  # noqa: B006
-    workspace: Annotated[str, typer.Option(help="Folder of the shared volume.")] = "/workspace",
-    experiment: Annotated[str, typer.Option(help="Experiment to run in.")] = "embedline",
+    workspace: Annotated[
+        str, typer.Option(help="Folder of the shared volume; else as in cluster.workspace.")
+    ] = "",
+    experiment: Annotated[
+        str, typer.Option(help="Experiment to run in; else `embedline`, which is made when it is new.")
+    ] = "",
     namespace: Annotated[str | None, typer.Option(help="Profile namespace, on a multi-user cluster.")] = None,
+    service_account: Annotated[
+        str, typer.Option(help="Account that the pods run as; else cluster.service_account.")
+    ] = "",
+    schedule: Annotated[
+        str, typer.Option(metavar="CRON", help="Run again and again: minute hour day month weekday.")
+    ] = "",
+    every: Annotated[str, typer.Option(metavar="30m|6h|7d", help="Run again and again, so often.")] = "",
     pipeline: Annotated[
         str, typer.Option(help="Upload as a new version of this pipeline, without a run.")
+    ] = "",
+    cancel: Annotated[
+        str, typer.Option(metavar="ID", help="End this run, or stop this recurring run; nothing is started.")
     ] = "",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Start a run on a cluster, or upload the pipeline to it."""
-    from embedline.config.load import load_config
-    from embedline.orchestration.submit import submit_run, upload_version
+    """Start a run on a cluster, or have one started again and again; upload only; or cancel.
 
-    load_config(preset, overrides)
+    The bearer token comes from the environment, KFP_TOKEN.
+    """
+    from embedline.orchestration import submit as to_server
+    from embedline.orchestration.schedule import Schedule
+
+    if bool(preset) == bool(cancel):
+        raise InputError("one of PRESET and --cancel ID is needed.")
+    when = Schedule.read(schedule, every)
+    if when and (pipeline or cancel):
+        raise InputError(
+            f"{'--pipeline' if pipeline else '--cancel'} starts nothing that could be scheduled."
+        )
     _needs_kfp()
-    if pipeline:
-        made = upload_version(preset, overrides, workspace, host=host, pipeline=pipeline, namespace=namespace)
+    if cancel:
+        made = to_server.cancel(cancel, host=host, namespace=namespace)
+    elif pipeline:
+        made = to_server.upload_version(
+            preset, overrides, workspace or None, host=host, pipeline=pipeline, namespace=namespace
+        )
     else:
-        made = submit_run(preset, overrides, workspace, host=host, experiment=experiment, namespace=namespace)
+        made = to_server.submit_run(
+            preset,
+            overrides,
+            workspace or None,
+            host=host,
+            experiment=experiment,
+            namespace=namespace,
+            service_account=service_account,
+            schedule=when,
+        )
     if as_json:
         show(made)
     else:
-        typer.echo(f"{made['what']} {made['id']}: {made['url']}")
+        typer.echo(f"{made['what']} {made['id']}{_state(made)}: {made['url']}")
+
+
+def _state(made: dict[str, str]) -> str:
+    return f" ({made['state'].lower()})" if "state" in made else ""
 
 
 def _needs_kfp() -> None:

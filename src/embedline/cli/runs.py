@@ -158,15 +158,13 @@ def run(
     from embedline.config.load import load_config
     from embedline.orchestration.local import new_run, run_here
     from embedline.orchestration.progress import Progress
-    from embedline.steps.requirements import check_workspace
+    from embedline.steps.requirements import check_workspace, checked_run_name
 
     config = load_config(preset, overrides)
     if importlib.util.find_spec("kfp") is None:
         raise InputError("kfp is not installed.", fix="pip install 'embedline[pipelines]'")
-    if name and (Path(name).name != name or name.startswith(".") or name == "latest"):
-        raise InputError(
-            f"{name!r} is not a name for a run.", where="--name", fix="Use letters, digits and dashes."
-        )
+    if name:
+        checked_run_name(name, where="--name")
     check_workspace(work)
     chosen = name or new_run(work, config.name)
     folder = work.resolve() / chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import types
 import typing
 from collections.abc import Sequence
@@ -36,7 +37,8 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> RunConfig:
         InputError: no such preset, broken YAML, an unknown key (the nearest known one is named) or a value
             of the wrong type, with the key and the file.
     """
-    return validate_config(_written(preset, overrides), where=preset)
+    where = "preset" if preset.startswith("{") else preset
+    return validate_config(_written(preset, overrides), where=where)
 
 
 def deprecated(preset: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -60,11 +62,30 @@ def validate_config(values: dict[str, Any], *, where: str) -> RunConfig:
         raise InputError("; ".join(problems) + ".", where=where, fix="") from error
 
 
+def preset_text(preset: str) -> str:
+    """What another machine can read: a shipped preset's name as it is, a file as one line of JSON.
+
+    Raises:
+        InputError: no such preset, or it cannot be read.
+    """
+    if Path(preset).suffix not in {".yaml", ".yml"}:
+        return preset
+    return json.dumps(_read(preset, ()), ensure_ascii=False, default=str)
+
+
+def preset_name(preset: str) -> str:
+    """A few letters for people: the shipped name, the file's stem, or the name inside a preset's text."""
+    if preset.startswith("{"):
+        return str(_read(preset, ()).get("name", "preset"))
+    return Path(preset).stem
+
+
 def _read(preset: str, seen: tuple[str, ...]) -> dict[str, Any]:
     text, where = _text_of(preset, seen)
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        # JSON as JSON: YAML takes 1e-05 for a word
+        values = json.loads(text) if preset.startswith("{") else yaml.safe_load(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
         raise InputError(f"is not valid YAML ({' '.join(str(error).split())}).", where=where) from error
     if not isinstance(values, dict):
         raise InputError("a preset is a mapping of sections.", where=where)
@@ -77,6 +98,8 @@ def _read(preset: str, seen: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _text_of(preset: str, seen: tuple[str, ...]) -> tuple[str, str]:
+    if preset.startswith("{"):
+        return preset, "preset"
     path = Path(preset)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file() and seen:  # `extends:` is relative to the file that says it

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator
 
 from embedline.errors import InputError, without_passwords
 
@@ -65,3 +66,19 @@ def refuse_password(uri: str, *, where: str) -> None:
             fix="Leave it out of the address; MLflow reads MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD, PostgreSQL PGPASSWORD.",
         )
+
+
+def mounted_secrets(config: BaseModel) -> list[str]:
+    """Names of the secrets that a config's `secret:NAME/KEY` references need mounted."""
+    return sorted({found[1] for text in _texts(config.model_dump()) if (found := _MOUNTED.fullmatch(text))})
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)

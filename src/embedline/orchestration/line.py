@@ -21,14 +21,14 @@ def main(preset: str, overrides: str, workspace: str, run: str) -> int:
     _die_with_parent()
     from kfp import local
 
-    from embedline.pipelines.retrain.pipeline import retrain
+    from embedline.pipelines.retrain.pipeline import retrain_pipeline
 
     _leave_arguments_alone()
     root = Path(workspace) / run / ".kfp"
     runner = local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(root), raise_on_error=True)
     try:
-        retrain(preset=preset, overrides=overrides, workspace=workspace, run_name=run)
+        retrain_pipeline()(preset=preset, overrides=overrides, workspace=workspace, run_name=run)
     except RuntimeError as error:  # a step failed; its record says how
         print(error, file=sys.stderr, flush=True)  # noqa: T201
         return 1

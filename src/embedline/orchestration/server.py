@@ -63,7 +63,7 @@ def once_more(call: Callable[[], T], made: Callable[[], T | None] = lambda: None
     """Make `call`, again while the server is unwell; first look whether an earlier try was heard after all.
 
     Args:
-        made: finds what an earlier try made although its answer was lost; without it `call` may be done twice.
+        made: finds what an earlier try made although its answer was lost; else `call` may happen twice.
     """
     from kfp_server_api import ApiException
     from urllib3.exceptions import HTTPError
@@ -80,6 +80,24 @@ def once_more(call: Callable[[], T], made: Callable[[], T | None] = lambda: None
         if (found := made()) is not None:
             return found
     return call()
+
+
+def every(listing: Callable[..., Any], field: str, name: str = "", **scope: Any) -> Iterator[Any]:
+    """All that a listing of the client gives, page by page; of one display name when `name` is given.
+
+    Args:
+        listing: `client.list_runs` and its like; `field` of its answers holds the things.
+    """
+    if name:
+        same = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+        scope["filter"] = json.dumps({"predicates": [same]})
+    token = ""
+    while True:
+        page = listing(page_token=token, page_size=100, **scope)
+        yield from getattr(page, field) or []
+        token = page.next_page_token
+        if not token:
+            return
 
 
 def _client(host: str, namespace: str | None, token: str | None) -> Any:

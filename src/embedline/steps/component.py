@@ -18,8 +18,10 @@ from embedline.artifacts.record import RECORD, StepRecord
 from embedline.errors import EmbedlineError, InputError, StepError
 from embedline.steps.base import Workspace
 from embedline.steps.execute import execute
+from embedline.steps.inputs import with_inputs
 from embedline.steps.plan import Plan
 from embedline.steps.preflight import preflight
+from embedline.steps.requirements import checked_run_name
 
 
 def run_component(
@@ -71,11 +73,24 @@ def run_component(
 
 
 def run_preflight(
-    preset: str, overrides: str, workspace: str, run_name: str, job_id: str, summary: Any
+    preset: str,
+    overrides: str,
+    workspace: str,
+    run_name: str,
+    job_id: str,
+    summary: Any,
+    inputs: Mapping[str, str | int],
 ) -> Plan:
-    """Plan a run for the preflight component; `overrides` as `read_overrides` takes them."""
+    """Plan a run for the preflight component.
+
+    Args:
+        overrides: as `read_overrides` takes them.
+        summary: file for the plan as Markdown.
+        inputs: the pipeline's other inputs (`embedline.steps.inputs.KEYS`).
+    """
     with plain_failure():
-        plan = preflight(preset, read_overrides(overrides), Path(workspace), run_name or job_id)
+        run = checked_run_name(run_name or job_id, where="run_name")
+        plan = preflight(preset, with_inputs(read_overrides(overrides), inputs), Path(workspace), run)
     print(plan.table())  # noqa: T201
     Path(summary.path).write_text(f"```\n{plan.table()}\n```\n", encoding="utf-8")
     return plan

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from embedline.artifacts.record import StepRecord, read_records, write_json, write_record
+from embedline.config.load import preset_name
 from embedline.errors import EmbedlineError
 from embedline.steps import runrecord
 from embedline.steps.base import Workspace
+from embedline.steps.requirements import checked_run_name
 from embedline.steps.tracking import TrackingPlace, complain_once, read_tracking
 
 DIED = "The process died without a word (a signal, or out of memory)."
@@ -59,8 +61,8 @@ def run_finish(workspace: str, run_name: str, job_id: str, preset: str, state: s
     try:
         finish(
             Path(workspace),
-            run_name or job_id,
-            preset=preset,
+            checked_run_name(run_name or job_id, where="run_name"),
+            preset=preset_name(preset) if preset.startswith("{") else preset,
             failed=state not in {"SUCCEEDED", "CANCELLED"},
             killed=state == "CANCELLED",
             message=message,

@@ -13,6 +13,15 @@ MIN_FREE_GB = 2.0
 MIN_MEMORY_GB = 1.5
 
 
+def checked_run_name(name: str, *, where: str) -> str:
+    """`name`, when it can be a run's folder. Raises InputError: it is a path, hidden, or taken by us."""
+    if not name or Path(name).name != name or name.startswith(".") or name == "latest" or "\0" in name:
+        raise InputError(
+            f"{name!r} is not a name for a run.", where=where, fix="Use letters, digits and dashes."
+        )
+    return name
+
+
 def check_workspace(root: Path) -> None:
     """Raises InputError when the folder cannot be made or written to."""
     try:

@@ -167,6 +167,12 @@ def _terminate(store: Store, parts: list[str], *_: Any) -> Answer:
     return {}
 
 
+def _upload_version(store: Store, _: list[str], query: dict[str, str], text: bytes) -> Answer:
+    return store.upload_version(query, text)
+
+
+_list_versions = _listing("versions", "pipeline_version_id", "pipeline_versions")
+_list_recurring = _listing("recurring", "recurring_run_id", "recurringRuns", "experiment_id")
 _V = "/apis/v2beta1"
 _ID = "([^/:]+)"
 _LIST = [*_LISTED, "namespace"]
@@ -189,7 +195,8 @@ _ROUTES: list[tuple[str, str, str, list[str], Callable[..., Answer]]] = [
         [*_FILE, "pipelineid"],
         lambda s, p, q, b: s.upload_version(q, b),
     ),
-    ("GET", "/pipelines", "", _LIST, _listing("pipelines", "pipeline_id", "pipelines")),
+    ("POST", "/pipelines", "V2beta1Pipeline", [], lambda s, p, q, b: s.create_pipeline(b)),
+    ("GET", "/pipelines", "", _LIST, _listing("pipelines", "pipeline_id", "pipelines", "namespace")),
     ("GET", f"/pipelines/{_ID}", "", [], lambda s, p, *_: s.get("pipelines", p[0])),
     ("DELETE", f"/pipelines/{_ID}", "", ["cascade"], _delete("pipelines")),
     (

@@ -62,13 +62,20 @@ class Store:
     def create_experiment(self, body: dict[str, Any]) -> dict[str, Any]:
         self._require_namespace(body.get("namespace"))
         self._require_new("experiments", body["display_name"], namespace=body.get("namespace") or "")
-        return self.keep("experiments", "experiment_id", {**body, "storage_state": "AVAILABLE"})
+        return self.keep(
+            "experiments", "experiment_id", {"namespace": "", **body, "storage_state": "AVAILABLE"}
+        )
+
+    def create_pipeline(self, body: dict[str, Any]) -> dict[str, Any]:
+        self._require_new("pipelines", body["name"], namespace=body.get("namespace") or "")
+        return self.keep("pipelines", "pipeline_id", {"namespace": "", "display_name": body["name"], **body})
 
     def upload_pipeline(self, query: dict[str, str], text: bytes) -> dict[str, Any]:
         spec = parse_package(text)
         name = query.get("name") or spec["pipeline_spec"]["pipelineInfo"]["name"]
-        self._require_new("pipelines", name)
-        named = {"name": name, "display_name": query.get("display_name") or name}
+        space = query.get("namespace", "")
+        self._require_new("pipelines", name, namespace=space)
+        named = {"name": name, "display_name": query.get("display_name") or name, "namespace": space}
         made = self.keep("pipelines", "pipeline_id", {**named, "description": query.get("description", "")})
         self._version(made["pipeline_id"], name, query, spec)
         return made
