@@ -2,9 +2,9 @@
 
 Each job gets a fresh checkout of this project as a git repository with a remote of its own, so that `git
 push` is real. The actions used are played: checkout is that copy, setup-python this interpreter. `.venv`
-stands ready, so that `make .venv/.demo` finds nothing to do. Commands run under bash as the service starts it;
-what only the service has (docker and its registry, gh, and .ci/run, which would run this test again) is
-replaced by a recorder, first on PATH or in the copy: it writes down how it was called, and its standard input.
+stands ready, so that `make .venv/.demo` finds nothing to do. Commands run under bash as the service starts
+it; what only the service has (docker and its registry, gh, and .ci/run, which would run this test again) is
+replaced by a recorder, first on PATH or in the copy, which writes down how it was called and what it was fed.
 """
 
 from __future__ import annotations

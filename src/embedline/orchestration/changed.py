@@ -6,18 +6,55 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from embedline.config.load import load_config
+from embedline.config.outcome import TrackingConfig
 from embedline.errors import InputError
-from embedline.orchestration.server import connect
+from embedline.orchestration.server import connect, every
 from embedline.registry.claims import Claims
 from embedline.registry.trained import version_with_key
+from embedline.steps.base import Workspace
+from embedline.steps.datamanifest import fingerprint
+from embedline.steps.tracking import tracking_place
 
 WITHDRAWN = "withdrawn"
 _ENDED = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED", "CANCELING"}
 _POLL_S = 0.5
+
+
+def start_with_key(
+    preset: str,
+    overrides: Sequence[str],
+    work: Path,
+    data_manifest: Path | None,
+    start: Callable[[str], dict[str, str]],
+    *,
+    anyway: bool,
+    host: str,
+    namespace: str | None = None,
+) -> dict[str, str]:
+    """Start a run that carries the train key of the preset as it is now, as `start_if_new` does.
+
+    Args:
+        work: folder for what has to be made in order to be digested (the demo's data).
+        data_manifest: stands for data and models that are not on this machine.
+        start: creates a run with the given train key.
+        anyway: also when something has the key already.
+
+    Returns:
+        What the run is, or what made it unnecessary (`because`, `text`), and the `train_key`.
+    """
+    config = load_config(preset, overrides)
+    key = fingerprint(preset, overrides, work, data_manifest).train_key
+    if anyway:
+        return {**start(key), "train_key": key}
+    name, uri = config.promote.model or config.name, _registry(config.tracking, work)
+    made = start_if_new(key, lambda: start(key), name=name, uri=uri, host=host, namespace=namespace)
+    return {**made, "train_key": key}
 
 
 @dataclass(frozen=True)
@@ -87,30 +124,16 @@ def _holder(client: Any, key: str, name: str, uri: str, namespace: str | None) -
 
 def active_run(client: Any, key: str, namespace: str | None = None) -> Any:
     """A run that has the key in its description and has not ended; None when there is none."""
-    wanted = [{"operation": "IS_SUBSTRING", "key": "description", "stringValue": key}]
-    page = ""
-    while True:
-        found = client.list_runs(
-            page_token=page, page_size=100, namespace=namespace, filter=json.dumps({"predicates": wanted})
-        )
-        for run in found.runs or []:
-            if run.state not in _ENDED and run.storage_state != "ARCHIVED":
-                return run
-        page = found.next_page_token
-        if not page:
-            return None
+    named = {"operation": "IS_SUBSTRING", "key": "description", "stringValue": key}
+    found = every(client.list_runs, "runs", namespace=namespace, filter=json.dumps({"predicates": [named]}))
+    active = (run for run in found if run.state not in _ENDED and run.storage_state != "ARCHIVED")
+    return next(active, None)
 
 
-def registry_of(configured: str) -> str:
-    """The tracking store that decides what is trained already: the preset's, else MLFLOW_TRACKING_URI.
-
-    Raises:
-        InputError: neither is set; a database on this machine would know nothing of the cluster's runs.
-    """
-    uri = configured or os.environ.get("MLFLOW_TRACKING_URI", "")
-    if not uri:
-        raise InputError(
-            "--if-changed asks the cluster's tracking server what was trained.",
+def _registry(config: TrackingConfig, work: Path) -> str:
+    if not config.uri and not os.environ.get("MLFLOW_TRACKING_URI"):
+        raise InputError(  # a database on this machine would know nothing of the cluster's runs
+            "--if-changed asks the cluster's tracking server what is trained already.",
             fix="Set MLFLOW_TRACKING_URI or tracking.uri.",
         )
-    return uri
+    return tracking_place(config, Workspace(work)).uri
