@@ -25,6 +25,7 @@ from embedline.orchestration.changed import WITHDRAWN, start_if_new
 from embedline.orchestration.submit import submit_run
 from embedline.registry import claims as claims_module
 from embedline.registry.claims import Claims
+from embedline.registry.server import default_uri, prepare
 
 pytestmark = pytest.mark.timeout(600)
 KEY = "5a" * 32
@@ -32,9 +33,10 @@ Submit = Callable[..., dict[str, str]]
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with tracking_server(tmp_path_factory.mktemp("mlflow")) as address:
-        yield address
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = default_uri(tmp_path_factory.mktemp("mlflow"))
+    prepare(uri)
+    return uri
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def submit(kfp: KfpServer, tracking: str, name: str) -> Submit:
 def register(tracking: str, name: str, key: str) -> None:
     client = MlflowClient(tracking_uri=tracking, registry_uri=tracking)
     client.create_registered_model(name)
-    client.create_model_version(name, "s3://nowhere", tags={"embedline.train_key": key})
+    client.create_model_version(name, "s3://nowhere/1", tags={"embedline.train_key": key})
 
 
 def test_the_second_is_told_of_the_first_until_that_fails(kfp: KfpServer, submit: Submit) -> None:
@@ -128,7 +130,12 @@ def test_of_eight_at_once_one_runs(kfp: KfpServer, submit: Submit) -> None:
 
 
 @pytest.mark.slow
-def test_of_eight_commands_at_once_one_starts_a_run(kfp: KfpServer, tracking: str, tmp_path: Path) -> None:
+def test_of_eight_commands_at_once_one_starts_a_run(kfp: KfpServer, tmp_path: Path) -> None:
+    with tracking_server(tmp_path / "mlflow") as address:
+        _eight_commands(kfp, address, tmp_path)
+
+
+def _eight_commands(kfp: KfpServer, tracking: str, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"query": "how", "pos": ["like this"]}\n')
     preset = f"name: m{uuid.uuid4().hex[:8]}\ndata: {{root: {tmp_path}, sources: [{{path: a.jsonl}}]}}\n"
     (tmp_path / "preset.yaml").write_text(preset)

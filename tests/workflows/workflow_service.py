@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ class Service:
         variables, secrets: of the repository. Secrets of an environment are `environment_secrets[name]`.
         machine: the environment of the machine that jobs run on.
         recorded: recorders by name → what they print, by a word of the call.
+        recorded_targets: of make, which carries out all others.
     """
 
     folder: Path
@@ -91,6 +92,7 @@ class Service:
     environment_secrets: dict[str, dict[str, str]] = field(default_factory=dict)
     machine: dict[str, str] = field(default_factory=dict)
     recorded: dict[str, dict[str, str]] = field(default_factory=dict)
+    recorded_targets: tuple[str, ...] = ()
 
     def run(
         self,
@@ -204,7 +206,10 @@ class Service:
         folder = self.folder / "recorders"
         folder.mkdir(exist_ok=True)
         for name, answers in self.recorded.items():
-            _recorder(folder / name, answers)
+            if "/" not in name:
+                _recorder(folder / name, answers)
+        if self.recorded_targets:
+            _recorder(folder / "make", {}, self.recorded_targets)
         return folder
 
     def _checkout(self, job: str) -> Path:
@@ -256,13 +261,22 @@ def _at(place: str, contexts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in contexts.items() if name in AVAILABLE[place]}
 
 
-def _recorder(path: Path, answers: Mapping[str, str]) -> None:
-    script = (
-        f"#!{sys.executable}\nimport json, os, sys\n"
-        "given = [] if sys.stdin.isatty() else [sys.stdin.read()]\n"
-        "call = {'command': [os.path.basename(sys.argv[0]), *sys.argv[1:]], 'input': ''.join(given)}\n"
-        "open(os.environ['RECORDED'], 'a').write(json.dumps(call) + '\\n')\n"
-        f"print(''.join(text for word, text in {dict(answers)!r}.items() if word in sys.argv))\n"
-    )
+def _recorder(path: Path, answers: Mapping[str, str], targets: Sequence[str] = ()) -> None:
+    """A command that writes down its call; with targets it is make, and records only these."""
+    script = f"""#!{sys.executable}
+import json, os, subprocess, sys
+
+name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
+targets, answers = {tuple(targets)!r}, {dict(answers)!r}
+others = [word for word in words if word not in targets]
+if targets and others:
+    subprocess.run([{shutil.which("make")!r}, *others], check=True)
+    words = [word for word in words if word in targets]
+if words or not targets:
+    with open(os.environ["RECORDED"], "a") as file:
+        given = "" if sys.stdin.isatty() else sys.stdin.read()
+        file.write(json.dumps({{"command": [name, *words], "input": given}}) + "\\n")
+print("".join(text for word, text in answers.items() if word in words))
+"""
     path.write_text(script)
     path.chmod(0o755)

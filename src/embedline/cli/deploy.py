@@ -127,10 +127,19 @@ def submit(
         made = to_server.upload_version(
             preset, overrides, workspace or None, host=host, pipeline=pipeline, namespace=namespace
         )
-    elif if_changed:
-        from embedline.orchestration.changed import start_if_changed
+    elif keyed:
+        from embedline.orchestration.changed import start_with_key
 
-        made = start_if_changed(preset, overrides, work, data_manifest, start, host=host, namespace=namespace)
+        made = start_with_key(
+            preset,
+            overrides,
+            work,
+            data_manifest,
+            start,
+            anyway=not if_changed,
+            host=host,
+            namespace=namespace,
+        )
     else:
         made = start()
     if as_json:
