@@ -15,6 +15,7 @@ from embedline.orchestration.compile import DEFAULT_PRESET, compile_pipeline, go
 from embedline.orchestration.component_docs import components_folder, stale
 from embedline.steps.catalogue import STEPS
 from embedline.steps.component import read_overrides
+from embedline.steps.inputs import KEYS
 from embedline.steps.wiring import WIRING
 
 COMPONENTS = sorted(path.parent.name for path in components_folder().glob("*/component.py"))
@@ -22,8 +23,8 @@ COMPONENTS = sorted(path.parent.name for path in components_folder().glob("*/com
 
 @pytest.fixture(scope="module")
 def spec() -> dict[str, Any]:
-    value: dict[str, Any] = yaml.safe_load(compile_pipeline(DEFAULT_PRESET))
-    return value
+    value, _ = yaml.safe_load_all(compile_pipeline(DEFAULT_PRESET))
+    return dict(value)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,8 @@ def test_the_committed_pipeline_is_what_the_dag_compiles_to() -> None:
 
 def test_a_preset_becomes_the_default_and_the_rest_stays() -> None:
     text = compile_pipeline("ru-docs", ["seed=1", "gate.mode=dry_run"], "/mnt/work")
-    inputs = yaml.safe_load(text)["root"]["inputDefinitions"]["parameters"]
+    spec, _ = yaml.safe_load_all(text)
+    inputs = spec["root"]["inputDefinitions"]["parameters"]
     assert inputs["preset"]["defaultValue"] == "ru-docs"
     assert read_overrides(inputs["overrides"]["defaultValue"]) == ["seed=1", "gate.mode=dry_run"]
     assert inputs["workspace"]["defaultValue"] == "/mnt/work"
@@ -49,7 +51,9 @@ def test_a_preset_becomes_the_default_and_the_rest_stays() -> None:
 
 def test_inputs_of_the_ui_have_descriptions_and_defaults(spec: dict[str, Any]) -> None:
     inputs = spec["root"]["inputDefinitions"]["parameters"]
-    assert set(inputs) == {"preset", "overrides", "workspace", "run_name"}
+    assert set(inputs) == {"preset", "overrides", "workspace", "run_name", *KEYS}
+    kinds = {"seed": "NUMBER_INTEGER"} | {name: "NUMBER_INTEGER" for name in KEYS if name.endswith("_steps")}
+    assert all(entry["parameterType"] == kinds.get(name, "STRING") for name, entry in inputs.items())
     assert all(entry["description"] and "defaultValue" in entry for entry in inputs.values())
     for name, component in spec["components"].items():
         if name != "comp-exit-handler-1":
@@ -158,8 +162,13 @@ def test_preflight_returns_a_slice_for_each_step_by_name(monkeypatch: pytest.Mon
     from embedline.components.preflight.component import preflight
 
     plan = SimpleNamespace(run="r", slices={name: json.dumps(name) for name in STEPS})
-    monkeypatch.setattr("embedline.steps.component.run_preflight", lambda *_: plan)
-    returned = preflight.python_func("p", "", "w", "", "job", None)
+    called: list[Any] = []
+    monkeypatch.setattr(
+        "embedline.steps.component.run_preflight", lambda *given: called.extend(given) or plan
+    )
+    inputs = {name: f"given {name}" for name in KEYS}
+    returned = preflight.python_func("p", "o", "w", "r", "job", summary=None, **inputs)
+    assert called == ["p", "o", "w", "r", "job", None, inputs]
     names = list(preflight.component_spec.outputs)
     values = dict(zip([name for name in names if name != "summary"], returned, strict=True))
     assert values == {"run": "r", **{name: json.dumps(name) for name in STEPS}}

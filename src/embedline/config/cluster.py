@@ -41,6 +41,14 @@ class KeyOf(Section):
     key: str = Field(pattern=r"^[-._a-zA-Z0-9]+$")
     optional: bool = Field(False, description="the task starts without it, too")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_value(cls, given: object) -> object:
+        """Refused without being repeated: what stands there may be the secret."""
+        if isinstance(given, dict | KeyOf):
+            return given
+        raise ValueError("takes {name: …, key: …} of a secret or config map, never the value itself")
+
 
 class Toleration(Section):
     """A taint that a task may be scheduled beside."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Mapping, Sequence
+
+import yaml
 
 from embedline.errors import InputError
 
@@ -41,8 +43,13 @@ def with_inputs(overrides: Sequence[str], inputs: Mapping[str, str | int]) -> li
                     where="overrides",
                     fix=f"Leave {name} empty, or take the override out.",
                 )
-        made.append(f"{key}={json.dumps(value, ensure_ascii=False)}")
+        made.append(f"{key}={_quoted(value) if isinstance(value, str) else int(value)}")
     return made
+
+
+def _quoted(text: str) -> str:
+    """As YAML in quotes: what looks like a number, a list or a comment stays a text."""
+    return str(yaml.safe_dump(text, default_style='"', allow_unicode=True, width=sys.maxsize)).strip()
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -1,0 +1,226 @@
+"""`embedline submit` against a server that is no yes-man, with kfp's real client in between."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp_server import KfpServer
+from typer.testing import CliRunner, Result
+
+from embedline.cli.app import app
+from embedline.config.load import load_config
+from embedline.errors import InputError
+from embedline.orchestration import server as patience
+from embedline.orchestration.schedule import Schedule
+from embedline.orchestration.submit import submit_run
+
+pytestmark = pytest.mark.timeout(300)
+KEY = "0123456789abcdef" * 4
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "PAUSES_S", (0.01, 0.01, 0.01, 0.01))
+
+
+def _submit(server: Any, *words: str, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(app, ["submit", "--host", server.url, *words], env=env)
+
+
+def _made(server: Any, *words: str) -> dict[str, str]:
+    result = _submit(server, *words, "--json")
+    assert result.exit_code == 0, result.output
+    made: dict[str, str] = json.loads(result.stdout)  # nothing but the value: kfp's own links stay out
+    return made
+
+
+def test_a_run_is_made_from_an_uploaded_version(kfp_server: Any) -> None:
+    made = _made(kfp_server, "demo", "-o", "seed=3", "-o", "cluster.tasks.mine.timeout_s=60")
+    (pipeline,), (version,), (run,) = (kfp_server.all(name) for name in ("pipelines", "versions", "runs"))
+    assert pipeline["name"] == "embedline-retrain"
+    assert version["name"] == made["version"]
+    assert version["name"].startswith("demo-0.")
+    assert run["run_id"] == made["id"]
+    assert made["url"] == f"{kfp_server.url}/#/runs/details/{made['id']}"
+    assert run["pipeline_version_reference"]["pipeline_version_id"] == version["pipeline_version_id"]
+    parameters = run["runtime_config"]["parameters"]
+    assert parameters["preset"] == "demo"
+    assert json.loads(parameters["overrides"]) == ["seed=3", "cluster.tasks.mine.timeout_s=60"]
+    assert parameters["workspace"] == "/workspace"
+    # what the run asks of kubernetes is in the version: an input would be too late
+    platform = version["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
+    assert platform["deploymentSpec"]["executors"]["exec-mine"]["activeDeadlineSeconds"] == "60"
+    assert kfp_server.all("experiments")[0]["display_name"] == "embedline"
+
+
+def test_the_same_pipeline_is_uploaded_once_and_another_one_beside_it(kfp_server: Any) -> None:
+    first, second = _made(kfp_server, "demo"), _made(kfp_server, "demo", "-o", "seed=9")
+    other = _made(kfp_server, "demo", "-o", "cluster.tasks.all.timeout_s=600")
+    assert first["version"] == second["version"] != other["version"]
+    assert len(kfp_server.all("versions")) == 2
+    assert len(kfp_server.all("runs")) == 3
+    assert len(kfp_server.all("pipelines")) == len(kfp_server.all("experiments")) == 1
+
+
+def test_upload_only_starts_nothing_and_bakes_the_overrides_in(kfp_server: Any) -> None:
+    made = _made(kfp_server, "demo", "--pipeline", "mine", "-o", "seed=3")
+    assert _made(kfp_server, "demo", "--pipeline", "mine", "-o", "seed=3")["id"] == made["id"]
+    assert not kfp_server.all("runs")
+    (version,) = kfp_server.all("versions")
+    inputs = version["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
+    assert inputs["overrides"]["defaultValue"] == "seed=3"
+
+
+def test_a_preset_file_travels_as_its_text(kfp_server: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "extends: demo\nname: mine\npretrain: {learning_rate: 1.0e-5}\ndescription: 'поиск: \"да\"'\n"
+    )
+    _made(kfp_server, str(tmp_path / "mine.yaml"))
+    (run,) = kfp_server.all("runs")
+    assert run["display_name"].startswith("mine-2")
+    text = run["runtime_config"]["parameters"]["preset"]
+    assert "\n" not in text
+    assert load_config(text) == load_config(str(tmp_path / "mine.yaml"))
+
+
+def test_a_run_is_found_by_its_train_key(kfp_server: Any) -> None:
+    made = submit_run("demo", [], None, host=kfp_server.url, key=KEY)
+    assert made["name"] == f"demo-{KEY[:12]}"
+    from embedline.orchestration.server import connect
+
+    wanted = {"operation": "IS_SUBSTRING", "key": "description", "stringValue": KEY}
+    with connect(kfp_server.url) as client:
+        found = client.list_runs(filter=json.dumps({"predicates": [wanted]})).runs
+    assert [run.run_id for run in found] == [made["id"]]
+
+
+@pytest.mark.parametrize(
+    ("words", "trigger"),
+    [
+        (["--schedule", "30 4 * * 1"], {"cron_schedule": {"cron": "0 30 4 * * 1"}}),
+        (["--schedule", "15 30 4 * * 1"], {"cron_schedule": {"cron": "15 30 4 * * 1"}}),
+        (["--every", "6h"], {"periodic_schedule": {"interval_second": 21600}}),
+    ],
+)
+def test_a_schedule_makes_a_recurring_run_that_neither_overlaps_nor_catches_up(
+    kfp_server: Any, words: list[str], trigger: dict[str, Any]
+) -> None:
+    made = _made(kfp_server, "demo", *words)
+    assert made["what"] == "recurring run"
+    (job,) = kfp_server.all("recurring")
+    assert job["trigger"] == trigger
+    assert (int(job["max_concurrency"]), job["no_catchup"], job["status"]) == (1, True, "ENABLED")
+    assert not kfp_server.all("runs")
+    again = _submit(kfp_server, "demo", *words)
+    assert again.exit_code == 2
+    assert f"--cancel {made['id']}" in again.stderr
+    stopped = _made(kfp_server, "--cancel", made["id"])
+    assert (stopped["what"], stopped["state"]) == ("recurring run", "DISABLED")
+    assert _made(kfp_server, "demo", *words)["id"] != made["id"]
+
+
+@pytest.mark.parametrize(
+    ("cron", "every"), [("* * *", ""), ("", "soon"), ("", "30s"), ("", "6w"), ("0 3 * * 0", "6h")]
+)
+def test_a_schedule_that_cannot_be_read_is_refused_before_anything_is_asked(cron: str, every: str) -> None:
+    with pytest.raises(InputError):
+        Schedule.read(cron, every)
+
+
+def test_cancel_ends_a_run_and_leaves_an_ended_one_alone(kfp_server: Any) -> None:
+    run = _made(kfp_server, "demo")["id"]
+    assert _made(kfp_server, "--cancel", run)["state"] == "CANCELING"
+    kfp_server.finish(run, "CANCELED")
+    said = _submit(kfp_server, "--cancel", run)
+    assert said.exit_code == 0
+    assert "(canceled)" in said.stdout
+    assert sum(path.endswith(":terminate") for _, path, _ in kfp_server.requests) == 1
+    nobody = _submit(kfp_server, "--cancel", "nobody")
+    assert nobody.exit_code == 2
+    assert "no run and no recurring run 'nobody'" in nobody.stderr
+
+
+def test_service_account_and_workspace_come_from_the_preset_or_the_command(kfp_server: Any) -> None:
+    preset = ["demo", "-o", "cluster.service_account=trainer", "-o", "cluster.workspace.size=10Gi"]
+    _made(kfp_server, *preset)
+    _made(kfp_server, *preset, "--service-account", "other", "--workspace", "/kfp-workspace/a")
+    first, second = kfp_server.all("runs")
+    assert (first["service_account"], second["service_account"]) == ("trainer", "other")
+    places = [run["runtime_config"]["parameters"]["workspace"] for run in (first, second)]
+    assert places == ["/kfp-workspace", "/kfp-workspace/a"]
+
+
+def test_an_experiment_that_is_named_must_be_there(kfp_server: Any) -> None:
+    _made(kfp_server, "demo")
+    unknown = _submit(kfp_server, "demo", "--experiment", "nightly")
+    assert unknown.exit_code == 2
+    assert "no experiment 'nightly'. Known: embedline" in unknown.stderr
+    assert [value["display_name"] for value in kfp_server.all("experiments")] == ["embedline"]
+    assert _made(kfp_server, "demo", "--experiment", "embedline")["experiment"] == "embedline"
+
+
+def test_on_a_server_with_several_users_everything_lies_in_the_namespace() -> None:
+    with KfpServer(multi_user=True) as server:
+        made = _made(server, "demo", "--namespace", "team")
+        assert _made(server, "demo", "--namespace", "team")["version"] == made["version"]
+        assert [value["namespace"] for value in server.all("experiments")] == ["team"]
+        assert [value["namespace"] for value in server.all("pipelines")] == ["team"]
+        assert "Give --namespace" in _submit(server, "demo").stderr
+
+
+def test_the_token_is_used_and_said_nowhere(kfp_server: Any) -> None:
+    kfp_server.token = "s3cret"
+    expired = _submit(kfp_server, "demo", env={"KFP_TOKEN": "old-s3cret"})
+    assert expired.exit_code == 2
+    assert "expired (401)" in expired.stderr
+    fine = _submit(kfp_server, "demo", env={"KFP_TOKEN": "s3cret"})
+    assert fine.exit_code == 0
+    assert "s3cret" not in expired.output + fine.output + json.dumps(kfp_server.all("runs"))
+
+
+def test_a_bad_minute_costs_nothing_and_makes_nothing_twice(kfp_server: Any) -> None:
+    for pattern in ("POST .*/experiments", "POST .*/pipelines$", "upload_version", "POST .*/runs"):
+        kfp_server.fail(pattern, status=503)
+        kfp_server.lose(pattern)
+    kfp_server.fail("GET .*", times=2)
+    made = _made(kfp_server, "demo")
+    for collection in ("experiments", "pipelines", "versions", "runs"):
+        assert len(kfp_server.all(collection)) == 1, collection
+    assert kfp_server.all("runs")[0]["run_id"] == made["id"]
+    kfp_server.lose("POST .*/recurringruns")
+    _made(kfp_server, "demo", "--every", "1d")
+    assert len(kfp_server.all("recurring")) == 1
+    kfp_server.fail("POST .*terminate")
+    assert _made(kfp_server, "--cancel", made["id"])["state"] == "CANCELING"
+
+
+def test_a_server_that_stays_unwell_is_exit_code_1(kfp_server: Any) -> None:
+    kfp_server.fail("POST .*/runs", times=100)
+    failed = _submit(kfp_server, "demo")
+    assert failed.exit_code == 1
+    assert "unwell (500" in failed.stderr
+    assert "Traceback" not in failed.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["demo", "--cancel", "x"], ["demo", "--pipeline", "p", "--every", "1h"], ["demo", "-o", "sead=1"]],
+)
+def test_a_command_that_makes_no_sense_asks_nothing(kfp_server: Any, words: list[str]) -> None:
+    refused = _submit(kfp_server, *words)
+    assert refused.exit_code == 2
+    assert refused.stderr.count("\n") == 1
+    assert not kfp_server.requests
+
+
+def test_what_is_uploaded_is_what_compile_writes(kfp_server: Any) -> None:
+    _made(kfp_server, "demo", "--pipeline", "mine")
+    written = CliRunner().invoke(app, ["compile", "demo"])
+    spec, platform = yaml.safe_load_all(written.stdout)
+    kept = kfp_server.all("versions")[0]["pipeline_spec"]
+    assert kept["pipeline_spec"]["deploymentSpec"].keys() == spec["deploymentSpec"].keys()
+    assert kept["platform_spec"]["platforms"].keys() == platform["platforms"].keys()
