@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,3 +27,61 @@ def real_data() -> Path:
     if os.environ.get("EMBEDLINE_REQUIRE_DATA"):
         pytest.fail("EMBEDLINE_REQUIRE_DATA is set and EMBEDLINE_DATA is not")
     pytest.skip("needs the real text in $EMBEDLINE_DATA")
+
+
+class Server:
+    """An `mlflow server` that can be stopped and started again at the same address over the same store."""
+
+    LIVELINESS_S = 240
+
+    def __init__(self, folder: Path, workers: int, artifacts: str, environment: dict[str, str]) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder, self.uri = folder, f"http://127.0.0.1:{self.port}"
+        self.database = folder / "mlflow.db"
+        self._environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **environment}
+        self._command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port)]
+        self._command += ["--workers", str(workers), "--backend-store-uri", f"sqlite:///{self.database}"]
+        self._command += ["--artifacts-destination", artifacts or str(folder / "artifacts")]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, start_new_session=True, env=self._environment
+            )
+        deadline = time.monotonic() + self.LIVELINESS_S
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, self._said()
+            try:
+                with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
+                    return
+            except OSError:
+                time.sleep(0.2)
+        raise AssertionError(self._said())
+
+    def stop(self) -> None:
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _said(self) -> str:
+        return (self.folder / "server.log").read_text(errors="replace")[-3000:]
+
+
+@pytest.fixture(scope="session")
+def serve() -> Iterator[Callable[..., Server]]:
+    """Starts tracking servers over sqlite in a given folder; all of them end with the session."""
+    started: list[Server] = []
+
+    def start(folder: Path, *, workers: int = 1, artifacts: str = "", **environment: str) -> Server:
+        server = Server(folder, workers, artifacts, environment)
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.stop()

@@ -87,6 +87,11 @@ EXAMPLES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "gate.rules",
         {"gate": {"rules": [{"set": "*", "against": "base", "min_gain": 0.0}]}},
     ),
+    "a password in an address": (
+        {"tracking": {"uri": "https://me:hunter2@mlflow.example.org"}},
+        "tracking.uri: holds a password",
+        {"tracking": {"uri": "https://mlflow.example.org"}},
+    ),
 }
 
 

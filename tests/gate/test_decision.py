@@ -190,9 +190,9 @@ def test_parity_is_required_unless_it_is_not() -> None:
     assert judge(BOTH, parity={}, require_parity=False).passed
 
 
-def test_disabled_passes_and_dry_run_says_what_it_would_have_done() -> None:
-    off = judge([], [rule(min=0.9)], mode="disabled")
-    assert (off.passed, [r.text for r in off.reasons]) == (True, ["Gate disabled."])
+def test_off_passes_and_dry_run_says_what_it_would_have_done() -> None:
+    off = judge([], [rule(min=0.9)], mode="off")
+    assert (off.passed, [r.text for r in off.reasons]) == (True, ["The gate is off."])
     dry = judge(BOTH, [rule(min=0.9)], mode="dry_run")
     assert (dry.passed, dry.would_pass) == (True, False)
     assert failed(dry)
@@ -203,7 +203,7 @@ def test_the_verdict_is_plain_json() -> None:
 
     value = json.loads(json.dumps(judge(BOTH, [rule(min=0.9)]).as_dict()))
     assert value["passed"] is False
-    assert value["mode"] == "enabled"
+    assert value["mode"] == "enforce"
     assert value["reasons"][0] == {
         "rule": "rules.0.min",
         "passed": False,

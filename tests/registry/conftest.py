@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,3 +56,42 @@ def make_model(tmp_path: Path):
         return write_manifest(folder, kind="model", step="train_supervised", key=content)
 
     return make
+
+
+@pytest.fixture(scope="module")
+def server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., Any]) -> Any:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_database, folder / DATABASE)
+    return serve(folder)
+
+
+class Actors:
+    """Processes of their own that act on a tracking server; see actors.py."""
+
+    def __init__(self) -> None:
+        script = str(Path(__file__).with_name("actors.py"))
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen([sys.executable, script], stdin=pipe, stdout=pipe, text=True)
+
+    def act(self, *jobs: dict[str, Any]) -> list[dict[str, Any]]:
+        """All jobs at once, one process each; what became of them, in the same order."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(jobs) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, "the actors have died"
+        told: list[dict[str, Any]] = json.loads(line)
+        return told
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def actors() -> Iterator[Actors]:
+    started = Actors()
+    yield started
+    started.close()

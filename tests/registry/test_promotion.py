@@ -1,143 +1,382 @@
-"""Moving the alias and moving it back, with a crash or another process in between."""
+"""Moving the alias and moving it back: what is refused, what is written down, what a person reads."""
 
 from __future__ import annotations
 
-import itertools
-from concurrent.futures import ThreadPoolExecutor
+import json
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
-from embedline.errors import InputError
+from embedline.artifacts.manifest import Artifact
+from embedline.errors import ConflictError, InputError, RefusedError, StepError
 from embedline.registry import promotion
-from embedline.registry.promotion import history, promote, rollback
-from embedline.registry.versions import aliases
+from embedline.registry.challenger import name_challenger
+from embedline.registry.ledger import EXPERIMENT, Entry, Ledger
+from embedline.registry.overview import overview
+from embedline.registry.promotion import Promotion
+from embedline.registry.reconcile import reconcile
+from embedline.registry.spool import MAX_PARAM_VALUE
+from embedline.registry.versions import aliases, get_champion, register
 
 
 @pytest.fixture
-def versions(uri: str) -> MlflowClient:
-    """Five versions of `demo`; what they hold does not matter here."""
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    client.create_registered_model("demo")
-    for n in range(5):
-        client.create_model_version("demo", f"s3://nowhere/{n}")
-    return client
+def add(uri: str, make_model: Callable[[str], Artifact]) -> Callable[..., int]:
+    """Registers one more version of `demo` that passed its gate."""
+
+    made: dict[str, Artifact] = {}
+
+    def add(content: str, **tags: str) -> int:
+        model = made[content] = made.get(content) or make_model(content)
+        given = {"verdict": "passed", "embedline.index_version": content, **tags}
+        return register("demo", model.path, digest=model.digest, tags=given, uri=uri)
+
+    return add
 
 
-def test_promotions_keep_the_predecessor(uri: str, versions: MlflowClient) -> None:
-    first = promote("demo", 1, reason="first", uri=uri)
-    assert (first.moved, first.previous) == (True, None)
-    assert aliases("demo", uri=uri) == {"champion": 1}
-    second = promote("demo", 3, reason="better", uri=uri)
-    assert (second.moved, second.previous) == (True, 1)
-    assert aliases("demo", uri=uri) == {"champion": 3, "previous_champion": 1}
-    assert [(e.version, e.previous, e.reason) for e in history("demo", uri=uri)] == [
-        (1, None, "first"),
-        (3, 1, "better"),
+@pytest.fixture
+def versions(uri: str, add: Callable[..., int]) -> MlflowClient:
+    for content in ("a", "b", "c", "d"):
+        add(content)
+    name_challenger("demo", uri=uri)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@pytest.fixture
+def promote(uri: str) -> Callable[..., Promotion]:
+    def promote(version: int, **kwargs: Any) -> Promotion:
+        return promotion.promote("demo", version, uri=uri, **{"reason": "", "by": "ann", **kwargs})
+
+    return promote
+
+
+@pytest.fixture
+def rollback(uri: str) -> Callable[..., Promotion]:
+    return lambda **kwargs: promotion.rollback("demo", uri=uri, **{"by": "ann", **kwargs})
+
+
+def now(uri: str) -> dict[str, int]:
+    """The aliases that promotions move."""
+    return {alias: version for alias, version in aliases("demo", uri=uri).items() if alias != "challenger"}
+
+
+def moves(uri: str) -> list[tuple[str, int | None, int | None]]:
+    return [(g.entry.kind, g.entry.previous, g.entry.version) for g in promotion.history("demo", uri=uri)]
+
+
+def test_one_two_one_three(uri: str, versions: Any, promote: Any, rollback: Any) -> None:
+    assert (promote(1).moved, now(uri)) == (True, {"champion": 1})
+    assert promote(2).previous == 1
+    assert now(uri) == {"champion": 2, "previous_champion": 1}
+    assert rollback().version == 1
+    assert now(uri) == {"champion": 1, "previous_champion": 2}
+    promote(3)
+    assert now(uri) == {"champion": 3, "previous_champion": 1}
+    assert moves(uri) == [
+        ("promote", None, 1),
+        ("promote", 1, 2),
+        ("rollback", 2, 1),
+        ("promote", 1, 3),
     ]
+    assert overview("demo", uri=uri).aliases["champion"].index_version == "c"
 
 
-def test_the_champion_again_is_a_success_that_moves_nothing(uri: str, versions: MlflowClient) -> None:
-    promote("demo", 1, reason="first", uri=uri)
-    promote("demo", 2, reason="second", uri=uri)
-    again = promote("demo", 2, reason="again", uri=uri)
+def test_the_audit_record_says_who_why_from_to_scores_and_verdict(uri: str, add: Any, promote: Any) -> None:
+    add("a")
+    add("b", **{"embedline.scores": json.dumps({"Docs": 0.71})})
+    promote(1)
+    promote(2, reason="better on Docs", by="ann")
+    entry = promotion.history("demo", uri=uri)[1].entry
+    assert (entry.by, entry.reason, entry.previous, entry.version) == ("ann", "better on Docs", 1, 2)
+    assert (entry.scores, entry.verdict, entry.alias) == ({"Docs": 0.71}, "passed", "champion")
+
+
+def test_the_audit_record_is_written_before_the_alias_moves(
+    uri: str, versions: MlflowClient, promote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(BaseException):
+        pass
+
+    def stopped(*_: Any) -> None:
+        raise Stopped
+
+    promote(1)
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", stopped)
+    with pytest.raises(Stopped):
+        promote(2)
+    assert moves(uri)[-1] == ("promote", 1, 2)
+    assert now(uri) == {"champion": 1}
+
+
+def test_the_champion_again_is_a_success_that_moves_nothing(uri: str, versions: Any, promote: Any) -> None:
+    promote(1)
+    promote(2)
+    again = promote(2)
     assert not again.moved
     assert "already champion" in again.text
-    assert aliases("demo", uri=uri) == {"champion": 2, "previous_champion": 1}
-    assert len(history("demo", uri=uri)) == 2
+    assert now(uri) == {"champion": 2, "previous_champion": 1}
+    assert len(moves(uri)) == 2
 
 
-def test_a_rollback_swaps_and_a_second_one_swaps_back(uri: str, versions: MlflowClient) -> None:
-    promote("demo", 1, reason="", uri=uri)
-    promote("demo", 2, reason="", uri=uri)
-    assert rollback("demo", uri=uri).version == 1
-    assert aliases("demo", uri=uri) == {"champion": 1, "previous_champion": 2}
-    assert rollback("demo", uri=uri).version == 2
-    assert aliases("demo", uri=uri) == {"champion": 2, "previous_champion": 1}
-    promote("demo", 4, reason="", uri=uri)
-    assert rollback("demo", uri=uri).version == 2
+def test_a_second_rollback_goes_forward_again(uri: str, versions: Any, promote: Any, rollback: Any) -> None:
+    promote(1)
+    promote(2)
+    assert [rollback().version, rollback().version] == [1, 2]
+    with pytest.raises(ConflictError, match="version 2"):
+        rollback(expect="1")
+    assert now(uri) == {"champion": 2, "previous_champion": 1}
 
 
-def test_aliases_do_not_mix(uri: str, versions: MlflowClient) -> None:
-    promote("demo", 1, reason="", uri=uri)
-    promote("demo", 2, alias="staging", reason="", uri=uri)
-    promote("demo", 3, reason="", uri=uri)
-    assert aliases("demo", uri=uri) == {"champion": 3, "previous_champion": 1, "staging": 2}
+def test_vectors_of_two_models_must_not_be_mixed(uri: str, add: Any, promote: Any, rollback: Any) -> None:
+    add("a")
+    add("b")
+    add("c", **{"embedline.index_version": "b"})
+    assert "Vectors" not in promote(1).text
+    told = promote(2)
+    assert told.reindex
+    assert "Vectors of version 1 (index a) must not be mixed with those of version 2 (index b)" in told.text
+    same = promote(3)
+    assert (same.reindex, "index stays valid" in same.text) == (False, True)
+    rollback()
+    assert promotion.promote("demo", 1, reason="", by="ann", uri=uri).reindex
+
+
+def test_what_the_gate_refused_is_not_promoted(uri: str, add: Any, promote: Any) -> None:
+    add("a", verdict="refused", **{"verdict.reasons": "Docs is 0.3; at least 0.5 is required."})
+    with pytest.raises(
+        RefusedError, match=r"demo version 1: the gate did not pass\. Docs is 0\.3"
+    ) as refused:
+        promote(1)
+    assert refused.value.exit_code == 3
+    assert (now(uri), moves(uri)) == ({}, [])
+
+
+def test_what_has_no_verdict_is_not_promoted(uri: str, make_model: Any, promote: Any) -> None:
+    model = make_model("x")
+    register("demo", model.path, digest=model.digest, tags={}, uri=uri)
+    with pytest.raises(RefusedError, match="did not register it"):
+        promote(1)
+
+
+def test_a_verdict_against_another_champion_is_out_of_date(uri: str, add: Any, promote: Any) -> None:
+    for content in ("a", "b", "c"):
+        add(content, **{"embedline.judged_against": "none" if content == "a" else "1"})
+    promote(1)
+    promote(2, by="bob", reason="faster")
+    with pytest.raises(ConflictError) as late:
+        promote(3)
+    assert late.value.exit_code == 4
+    for part in ("became version 2", "by bob", "faster", "version 3 was to replace version 1", "--expect 2"):
+        assert part in str(late.value)
+    assert promote(3, expect="2").previous == 2
+    with pytest.raises(ConflictError, match="was to replace nothing"):
+        promote(1, expect="none")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 100),
+            "model.safetensors has changed",
+        ),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda folder: (folder / "modeling.py").write_text("import os"), "modeling.py was added"),
+    ],
+)
+def test_files_that_are_not_those_that_were_registered_are_not_promoted(
+    uri: str, versions: MlflowClient, promote: Any, rollback: Any, spoil: Any, said: str
+) -> None:
+    promote(1)
+    champion = get_champion("demo", uri=uri)
+    assert champion is not None
+    assert champion.path is not None
+    promote(2)
+    spoil(champion.path)
+    with pytest.raises(StepError, match=said):
+        rollback()
+    promote(3)
+    with pytest.raises(StepError, match=said):
+        promote(1)
+    assert now(uri) == {"champion": 3, "previous_champion": 2}
+
+
+def test_aliases_do_not_mix(uri: str, versions: Any, promote: Any, rollback: Any) -> None:
+    promote(1)
+    promote(2, alias="staging")
+    promote(3)
+    assert now(uri) == {"champion": 3, "previous_champion": 1, "staging": 2}
     with pytest.raises(InputError, match="no previous staging"):
-        rollback("demo", "staging", uri=uri)
+        rollback(alias="staging")
 
 
-def test_what_is_not_there_is_named(uri: str, versions: MlflowClient) -> None:
-    for name, version in (("demo", 9), ("nobody", 1)):
-        with pytest.raises(InputError, match=f"{name} has no version {version}"):
-            promote(name, version, reason="", uri=uri)
+def test_a_move_of_another_alias_is_no_rival(
+    uri: str, versions: Any, promote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(1)
+    verified = promotion.verify_files
+
+    def meanwhile(*args: Any) -> int:
+        monkeypatch.setattr(promotion, "verify_files", verified)
+        promote(3, alias="staging")
+        return verified(*args)
+
+    monkeypatch.setattr(promotion, "verify_files", meanwhile)
+    promote(2)
+    assert moves(uri) == [("promote", None, 1), ("promote", None, 3), ("promote", 1, 2)]
+
+
+def test_a_promotion_that_came_second_says_who_was_first(
+    uri: str, versions: Any, promote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(1)
+    verified = promotion.verify_files
+
+    def meanwhile(*args: Any) -> int:
+        monkeypatch.setattr(promotion, "verify_files", verified)
+        promote(3, by="bob", reason="urgent")
+        return verified(*args)
+
+    monkeypatch.setattr(promotion, "verify_files", meanwhile)
+    with pytest.raises(
+        ConflictError, match=r"became version 3 by bob .*urgent.*version 2 came second"
+    ) as lost:
+        promote(2)
+    assert lost.value.exit_code == 4
+    assert now(uri) == {"champion": 3, "previous_champion": 1}
+
+
+def test_what_is_not_there_is_named(uri: str, versions: MlflowClient, promote: Any, rollback: Any) -> None:
+    with pytest.raises(InputError, match="demo has no version 9"):
+        promote(9)
+    with pytest.raises(InputError, match="nobody has no version 1"):
+        promotion.promote("nobody", 1, reason="", by="ann", uri=uri)
     with pytest.raises(InputError, match="no champion to roll back"):
-        rollback("demo", uri=uri)
-    promote("demo", 1, reason="", uri=uri)
+        rollback()
+    promote(1)
     with pytest.raises(InputError, match="no previous champion"):
-        rollback("demo", uri=uri)
-    promote("demo", 2, reason="", uri=uri)
+        rollback()
+    promote(2)
     versions.delete_model_version("demo", "1")
     with pytest.raises(InputError, match="has no version 1"):
-        rollback("demo", uri=uri)
-    assert promote("demo", 3, reason="", uri=uri).moved
+        rollback()
+    assert promote(3).moved
 
 
-class Killed(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("calls_before", [0, 1, 2])
-@pytest.mark.parametrize("then", ["promote the same", "promote another", "roll back"])
-def test_a_crash_between_ledger_and_alias_is_finished_by_the_next_call(
-    uri: str, versions: MlflowClient, monkeypatch: pytest.MonkeyPatch, calls_before: int, then: str
+def test_an_alias_moved_by_hand_is_reported_and_left_to_a_person(
+    uri: str, versions: MlflowClient, promote: Any, rollback: Any
 ) -> None:
-    promote("demo", 1, reason="", uri=uri)
-    promote("demo", 2, reason="", uri=uri)
-    counter = itertools.count()
-    real = MlflowClient.set_registered_model_alias
-
-    def dies(self: MlflowClient, *args: str) -> None:
-        if next(counter) == calls_before:
-            raise Killed
-        real(self, *args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(MlflowClient, "set_registered_model_alias", dies)
-        if calls_before == 2:  # both aliases are moved, only the note is missing
-            patched.setattr(promotion.Ledger, "mark_done", lambda *_: dies(versions, "", "", ""))
-        with pytest.raises(Killed):
-            promote("demo", 3, reason="", uri=uri)
-    if then == "promote the same":
-        assert not promote("demo", 3, reason="", uri=uri).moved
-        assert aliases("demo", uri=uri) == {"champion": 3, "previous_champion": 2}
-    elif then == "promote another":
-        promote("demo", 4, reason="", uri=uri)
-        assert aliases("demo", uri=uri) == {"champion": 4, "previous_champion": 3}
-    else:
-        rollback("demo", uri=uri)
-        assert aliases("demo", uri=uri) == {"champion": 2, "previous_champion": 3}
-
-
-def test_an_alias_moved_by_hand_is_taken_into_the_ledger(uri: str, versions: MlflowClient) -> None:
-    versions.set_registered_model_alias("demo", "champion", "5")
-    assert promote("demo", 1, reason="", uri=uri).previous == 5
+    promote(1)
+    promote(2)
     versions.set_registered_model_alias("demo", "champion", "4")
-    assert promote("demo", 2, reason="", uri=uri).previous == 4
-    assert rollback("demo", uri=uri).version == 4
+    (line,) = overview("demo", uri=uri).drift[:1]
+    for part in ("champion is version 4", "the ledger says version 2", "--accept", "--restore"):
+        assert part in line
+    for act in (lambda: promote(3), rollback):
+        with pytest.raises(ConflictError, match="moved by other means"):
+            act()
+    undecided = reconcile("demo", uri=uri, by="ann")
+    assert (len(undecided.undecided), undecided.done) == (1, [])
+    assert now(uri)["champion"] == 4
+
+    restored = reconcile("demo", uri=uri, by="eve", restore=True)
+    assert (restored.undecided, len(restored.done)) == ([], 1)
+    assert now(uri) == {"champion": 2, "previous_champion": 1}
+    assert moves(uri)[-1] == ("restore", 1, 2)
+
+    versions.set_registered_model_alias("demo", "champion", "4")
+    reconcile("demo", uri=uri, by="eve", accept=True)
+    assert moves(uri)[-1] == ("accept", 2, 4)
+    assert rollback().version == 2
+    assert reconcile("demo", uri=uri, by="ann").done == []
+
+
+def test_an_alias_deleted_by_hand_can_be_put_back(uri: str, versions: MlflowClient, promote: Any) -> None:
+    promote(1)
     versions.delete_registered_model_alias("demo", "champion")
-    assert promote("demo", 4, reason="", uri=uri).moved
-    assert aliases("demo", uri=uri)["champion"] == 4
+    with pytest.raises(ConflictError, match="champion is nothing and the ledger says version 1"):
+        promote(1)
+    reconcile("demo", uri=uri, by="ann", restore=True)
+    assert now(uri)["champion"] == 1
 
 
-def test_concurrent_promotions_each_take_their_turn(uri: str, versions: MlflowClient) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(lambda v: promote("demo", v, reason=f"by {v}", uri=uri), [1, 2, 3, 4]))
-    assert all(p.moved for p in done)
-    entries = history("demo", uri=uri)
-    assert sorted(e.version for e in entries) == [1, 2, 3, 4]
-    assert [e.previous for e in entries] == [None, *(e.version for e in entries[:-1])]
-    assert aliases("demo", uri=uri) == {
-        "champion": entries[-1].version,
-        "previous_champion": entries[-2].version,
-    }
+def test_a_champion_that_was_set_by_hand_before_any_promotion(
+    uri: str, versions: MlflowClient, promote: Any
+) -> None:
+    versions.set_registered_model_alias("demo", "champion", "2")
+    with pytest.raises(ConflictError, match="the ledger says nothing"):
+        promote(3)
+    reconcile("demo", uri=uri, by="ann", accept=True)
+    assert promote(3).previous == 2
+
+
+def test_a_previous_champion_moved_by_hand_is_put_right(
+    uri: str, versions: MlflowClient, promote: Any
+) -> None:
+    promote(1)
+    promote(2)
+    versions.set_registered_model_alias("demo", "previous_champion", "4")
+    assert "previous_champion is version 4" in overview("demo", uri=uri).drift[0]
+    assert "previous_champion is version 1 again." in reconcile("demo", uri=uri, by="ann").done
+    assert now(uri)["previous_champion"] == 1
+
+
+def test_a_move_whose_version_was_deleted_is_undone(
+    uri: str, versions: MlflowClient, promote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(1)
+    promote(2)
+    ledger = Ledger.open(uri, "demo")
+    assert ledger.append(2, Entry("champion", 3, 2, "cut off before the alias moved"))
+    versions.delete_model_version("demo", "3")
+    with pytest.raises(ConflictError, match="version 3 was deleted while it was becoming champion"):
+        promote(4)
+    assert "Undone" in reconcile("demo", uri=uri, by="ann").done[0]
+    assert now(uri) == {"champion": 2, "previous_champion": 1}
+    assert reconcile("demo", uri=uri, by="ann").done == []
+    assert promote(4).previous == 2
+
+
+def test_the_challenger_is_the_last_that_passed(uri: str, versions: MlflowClient, add: Any) -> None:
+    add("e", **{"embedline.judged_at": "20"})
+    add("f", verdict="refused", **{"embedline.judged_at": "30"})
+    assert "challenger is version 4" in overview("demo", uri=uri).drift[0]
+    assert "challenger is version 5" in reconcile("demo", uri=uri, by="ann").done[0]
+    add("b", **{"embedline.judged_at": "40"})  # version 2 again, judged anew
+    reconcile("demo", uri=uri, by="ann")
+    assert aliases("demo", uri=uri)["challenger"] == 2
+    assert overview("demo", uri=uri).drift == []
+
+
+def test_two_hosts_that_both_begin_a_ledger_share_one(uri: str, versions: MlflowClient, promote: Any) -> None:
+    """The lock of one host does not hold another: here it made its run first and was elected second."""
+    rival = versions.create_run(versions.create_experiment(EXPERIMENT), tags={"embedline.ledger": "demo"})
+    elected = Ledger.open(uri, "demo")
+    versions.create_run("0", tags={"embedline.ledger": "demo"})
+    promote(1)
+    assert [g.entry.version for g in elected.read()] == [1]
+    assert "demo.gen.0" in versions.get_run(rival.info.run_id).data.params
+
+
+def test_a_deleted_ledger_is_an_error_that_says_how_to_restore_it(
+    uri: str, versions: MlflowClient, promote: Any
+) -> None:
+    promote(1)
+    experiment = versions.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    (run,) = versions.search_runs([experiment.experiment_id])
+    versions.delete_run(run.info.run_id)
+    with pytest.raises(ConflictError, match=f"mlflow runs restore --run-id {run.info.run_id}"):
+        promote(2)
+    versions.restore_run(run.info.run_id)
+    assert promote(2).moved
+
+
+def test_an_entry_never_outgrows_a_parameter() -> None:
+    scores = {f"набор {n}": n / 7 for n in range(2000)}
+    text = Entry("champion", 1, None, "потому что " * 1000, by="б" * 1000, scores=scores).as_text()
+    kept = json.loads(text)
+    assert len(text) <= MAX_PARAM_VALUE
+    assert list(kept["scores"].items()) == list(scores.items())[: len(kept["scores"])]
+    assert len(kept["scores"]) > 50

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -20,66 +12,19 @@ from embedline.artifacts.manifest import Artifact
 from embedline.artifacts.tracker import Tracker
 from embedline.errors import InputError
 from embedline.registry.promotion import promote, rollback
-from embedline.registry.server import DATABASE, TrackingError, prepare
+from embedline.registry.server import TrackingError, prepare
 from embedline.registry.tracking import RunMirror
 from embedline.registry.versions import aliases, download, get_champion, register
 
-LIVELINESS_S = 180
 
-
-class Server:
-    """An `mlflow server` that can be stopped and started again at the same address over the same store."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.folder = folder
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        store = f"sqlite:///{self.folder / DATABASE}"
-        artifacts = str(self.folder / "artifacts")
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", store, "--artifacts-destination", artifacts]
-        with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + LIVELINESS_S
-        while time.monotonic() < deadline:
-            assert self._process.poll() is None, (self.folder / "server.log").read_text()[-3000:]
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
-                    return
-            except OSError:
-                time.sleep(0.2)
-        raise AssertionError((self.folder / "server.log").read_text()[-3000:])
-
-    def stop(self) -> None:
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
-
-
-@pytest.fixture(scope="module")
-def server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_database, folder / DATABASE)
-    started = Server(folder)
-    started.start()
-    yield started
-    started.stop()
-
-
-def nested_run(server: Server, experiment: str, step: str):
+def nested_run(server: Any, experiment: str, step: str):
     client = MlflowClient(tracking_uri=server.uri)
     experiment_id = client.get_experiment_by_name(experiment).experiment_id
     (found,) = client.search_runs([experiment_id], f"tags.`embedline.step` = '{step}'")
     return found
 
 
-def test_a_run_is_mirrored_to_the_server(server: Server, run_folder: Path) -> None:
+def test_a_run_is_mirrored_to_the_server(server: Any, run_folder: Path) -> None:
     prepare(server.uri)
     tracker = Tracker(run_folder / "steps" / "clean")
     tracker.params({f"порог {n}": "я" * 3000 for n in range(120)})
@@ -99,7 +44,7 @@ def test_a_run_is_mirrored_to_the_server(server: Server, run_folder: Path) -> No
     assert (nested.info.status, parent.info.status) == ("FINISHED", "FINISHED")
 
 
-def test_a_conflicting_parameter_keeps_its_neighbours(server: Server, run_folder: Path) -> None:
+def test_a_conflicting_parameter_keeps_its_neighbours(server: Any, run_folder: Path) -> None:
     mirror = RunMirror(server.uri, "conflict")
     tracker = Tracker(run_folder / "steps" / "gate")
     tracker.params({"mode": "enabled"})
@@ -113,30 +58,31 @@ def test_a_conflicting_parameter_keeps_its_neighbours(server: Server, run_folder
     assert nested.data.tags["param_conflict.mode"] == "dry_run"
 
 
-def test_models_go_through_the_server_and_back(server: Server, make_model, tmp_path: Path) -> None:
+def test_models_go_through_the_server_and_back(server: Any, make_model, tmp_path: Path) -> None:
     def registered(artifact: Artifact) -> int:
-        return register("demo", artifact.path, digest=artifact.digest, tags={}, uri=server.uri)
+        tags = {"verdict": "passed"}
+        return register("demo", artifact.path, digest=artifact.digest, tags=tags, uri=server.uri)
 
     one, two = make_model("one"), make_model("two")
     assert [registered(one), registered(two), registered(one)] == [1, 2, 1]
-    promote("demo", 1, reason="first", uri=server.uri)
-    promote("demo", 2, reason="second", uri=server.uri)
+    promote("demo", 1, reason="first", by="me", uri=server.uri)
+    promote("demo", 2, reason="second", by="me", uri=server.uri)
     champion = get_champion("demo", uri=server.uri)
     assert champion is not None
     assert (champion.version, champion.digest, champion.path) == (2, two.digest, None)
     copy = download("demo", 2, tmp_path / "copy", uri=server.uri)
     assert (copy / "model.safetensors").read_bytes() == b"two" * 100
-    assert rollback("demo", uri=server.uri).version == 1
+    assert rollback("demo", by="me", uri=server.uri).version == 1
     assert aliases("demo", uri=server.uri) == {"champion": 1, "previous_champion": 2}
     with pytest.raises(InputError, match="has no version 7"):
-        promote("demo", 7, reason="", uri=server.uri)
+        promote("demo", 7, reason="", by="me", uri=server.uri)
     assert get_champion("nobody", uri=server.uri) is None
     with pytest.raises(InputError, match="a/b"):
         register("a/b", one.path, digest=one.digest, tags={}, uri=server.uri)
 
 
 def test_what_was_said_during_an_outage_arrives_afterwards(
-    server: Server, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+    server: Any, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     tracker = Tracker(run_folder / "steps" / "pretrain")

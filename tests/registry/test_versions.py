@@ -17,7 +17,8 @@ from embedline.registry.versions import aliases, download, get_champion, registe
 
 
 def registered(uri: str, artifact, name: str = "demo", **tags: str) -> int:
-    return register(name, artifact.path, digest=artifact.digest, tags=tags, uri=uri)
+    given = {"verdict": "passed", **tags}
+    return register(name, artifact.path, digest=artifact.digest, tags=given, uri=uri)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -33,8 +34,48 @@ def test_the_same_digest_is_one_version_with_the_latest_tags(uri: str, make_mode
     found = client.search_model_versions("name='demo'")
     assert sorted(int(v.version) for v in found) == [1, 2]
     assert client.get_model_version("demo", "1").tags["verdict"] == "passed"
-    assert (version_of("demo", other.digest, uri=uri), version_of("demo", "unknown", uri=uri)) == (2, None)
-    assert version_of("nobody", other.digest, uri=uri) is None
+    theirs = {versions.DIGEST_TAG: other.digest}
+    assert version_of("demo", theirs, uri=uri) == 2
+    assert version_of("demo", {versions.DIGEST_TAG: "unknown"}, uri=uri) is None
+    assert version_of("nobody", theirs, uri=uri) is None
+
+
+def test_another_export_of_the_same_model_is_another_version(uri: str, make_model) -> None:
+    model = make_model("one")
+    assert registered(uri, model) == 1
+    (model.path / "onnx").mkdir()
+    (model.path / "onnx" / "model.onnx").write_bytes(b"graph")
+    assert registered(uri, model) == 2
+    assert registered(uri, model) == 2
+
+
+def test_a_verdict_that_is_cut_off_never_passes_by_mistake(
+    uri: str, make_model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model("one")
+    registered(uri, model, **{"verdict.reasons": "fine"})
+
+    class Killed(BaseException):
+        pass
+
+    for before, after in (("passed", "refused"), ("refused", "passed")):
+        registered(uri, model, verdict=before, **{"verdict.reasons": before, "verdict.mode": before})
+        for cut in (1, 2):
+            registered(uri, model, verdict=before, **{"verdict.reasons": before, "verdict.mode": before})
+            left = iter(range(cut))
+            real = MlflowClient.set_model_version_tag
+
+            def dies(self, *args: str, left=left, real=real) -> None:
+                if next(left, None) is None:
+                    raise Killed
+                real(self, *args)
+
+            with monkeypatch.context() as patched:
+                patched.setattr(MlflowClient, "set_model_version_tag", dies)
+                with pytest.raises(Killed):
+                    registered(uri, model, verdict=after, **{"verdict.reasons": after, "verdict.mode": after})
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            assert client.get_model_version("demo", "1").tags["verdict"] == "refused"
 
 
 def test_the_champion_is_found_and_downloaded_whole(uri: str, make_model, tmp_path: Path) -> None:
@@ -43,7 +84,7 @@ def test_the_champion_is_found_and_downloaded_whole(uri: str, make_model, tmp_pa
     assert aliases("demo", uri=uri) == {}
     version = registered(uri, model)
     assert get_champion("demo", uri=uri) is None
-    promote("demo", version, reason="test", uri=uri)
+    promote("demo", version, reason="test", by="ann", uri=uri)
     champion = get_champion("demo", uri=uri)
     assert champion is not None
     assert (champion.version, champion.digest) == (1, model.digest)
@@ -58,7 +99,7 @@ def test_a_download_that_is_not_what_was_registered_leaves_nothing(
     uri: str, make_model, tmp_path: Path
 ) -> None:
     version = registered(uri, make_model("one"))
-    promote("demo", version, reason="test", uri=uri)
+    promote("demo", version, reason="test", by="ann", uri=uri)
     champion = get_champion("demo", uri=uri)
     assert champion is not None
     assert champion.path is not None

@@ -12,10 +12,30 @@ from mlflow import MlflowClient
 from embedline.artifacts.manifest import Artifact, write_manifest
 from embedline.artifacts.tracker import Tracker
 from embedline.config.outcome import PromoteConfig, TrackingConfig
+from embedline.registry.promotion import history
 from embedline.registry.server import default_uri, prepare
 from embedline.registry.versions import aliases, get_champion
 from embedline.steps import promote
 from embedline.steps.base import Context, Slice, Workspace
+
+CARD = json.dumps({"index_version": "abc123"})
+_ROW = {"model": "candidate", "set": "Docs", "kind": "retrieval", "metric": "ndcg_at_10", "main": True}
+_ROWS = [
+    {**_ROW, "value": 0.71, "dim": 64, "runtime": "torch", "head": "dense"},
+    {**_ROW, "value": 0.60, "dim": 16, "runtime": "torch", "head": "dense"},
+    {**_ROW, "value": 0.70, "dim": 64, "runtime": "onnx-int8", "head": "dense"},
+    {**_ROW, "value": 0.50, "dim": 64, "runtime": "torch", "head": "lexical"},
+    {**_ROW, "model": "base", "value": 0.3, "dim": 64, "runtime": "torch", "head": "dense"},
+]
+SCORES = "".join(json.dumps(row) + "\n" for row in _ROWS)
+FINGERPRINT = {"train_key": "t1", "data": "d1", "code": "c1", "image": "i1", "config": "f1", "base": "b1"}
+
+
+def artifact(folder: Path, kind: str, files: dict[str, str]) -> Artifact:
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return write_manifest(folder, kind=kind, step="test", key="key")
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +50,27 @@ def promoted(uri: str, tmp_path: Path):
     """Runs the step for a model of some content; each call is a run of its own."""
     runs = iter(range(100))
 
-    def artifact(folder: Path, kind: str, files: dict[str, str]) -> Artifact:
-        folder.mkdir(parents=True)
-        for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        return write_manifest(folder, kind=kind, step="test", key="key")
-
-    def run(name: str, content: str, *, passed: bool, met: int | None, move: bool = True) -> dict[str, Any]:
+    def run(
+        name: str, content: str, *, passed: bool, met: int | None, policy: str = "auto"
+    ) -> dict[str, Any]:
         run_name = f"{name}-{next(runs)}"
         folder = tmp_path / run_name
         reasons = [{"rule": "rules.0", "passed": passed, "text": "Because."}]
-        verdict = json.dumps({"passed": passed, "mode": "enabled", "reasons": reasons})
+        verdict = json.dumps({"passed": passed, "mode": "enforce", "reasons": reasons})
         inputs: dict[str, Artifact | None] = {
-            "candidate": artifact(folder / "model", "model", {"model.safetensors": content}),
+            "candidate": artifact(
+                folder / "model", "model", {"model.safetensors": content, "embedline.json": CARD}
+            ),
             "onnx": artifact(folder / "onnx", "onnx", {"model.onnx": "graph"}),
             "verdict": artifact(folder / "verdict", "verdict", {"verdict.json": verdict}),
-            "scores": None,
+            "scores": artifact(folder / "scores", "scores", {"scores.jsonl": SCORES}),
         }
+        run_folder = tmp_path / "work" / run_name
+        run_folder.mkdir(parents=True)
+        (run_folder / "fingerprint.json").write_text(json.dumps(FINGERPRINT), encoding="utf-8")
         config = {
             "name": name,
-            "promote": PromoteConfig(move_alias=move).model_dump(),
+            "promote": PromoteConfig(policy=policy).model_dump(),
             "tracking": TrackingConfig(uri=uri).model_dump(),
         }
         pins = {"champion": {"version": met, "digest": ""} if met else None}
@@ -74,11 +95,35 @@ def promoted(uri: str, tmp_path: Path):
 
 def test_a_pass_moves_the_alias_and_the_same_model_again_is_already_champion(uri: str, promoted) -> None:
     first = promoted("a", "one", passed=True, met=None)
-    assert (first["version"], first["moved"], first["aliases"]) == (1, True, {"champion": 1})
+    assert (first["version"], first["moved"]) == (1, True)
+    assert first["aliases"] == {"challenger": 1, "champion": 1}
     again = promoted("a", "one", passed=True, met=1)
     assert (again["version"], again["moved"], again["already_champion"]) == (1, False, True)
     second = promoted("a", "two", passed=True, met=1)
-    assert second["aliases"] == {"champion": 2, "previous_champion": 1}
+    assert second["aliases"] == {"challenger": 2, "champion": 2, "previous_champion": 1}
+    assert "must not be mixed" not in second["text"]  # both cards name the same index version
+
+
+def test_a_version_says_what_it_was_made_of_and_what_it_is_worth(uri: str, promoted) -> None:
+    promoted("g", "one", passed=True, met=None)
+    promoted("g", "two", passed=True, met=1)
+    tags = MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version("g", "2").tags
+    assert {key: tags[f"embedline.{key}"] for key in FINGERPRINT} == FINGERPRINT
+    assert json.loads(tags["embedline.scores"]) == {"Docs": 0.71, "Docs (lexical)": 0.5}
+    assert (tags["embedline.index_version"], tags["embedline.judged_against"]) == ("abc123", "1")
+    assert tags["embedline.run_id"].startswith("g-")
+    assert (tags["verdict"], tags["verdict.mode"]) == ("passed", "enforce")
+    assert set(json.loads(tags["embedline.files"])) == {
+        "model.safetensors",
+        "embedline.json",
+        "onnx/model.onnx",
+    }
+    entry = history("g", uri=uri)[1].entry
+    assert (entry.scores["Docs"], entry.verdict, entry.by) == (0.71, "passed", tags_run(tags))
+
+
+def tags_run(tags: dict[str, str]) -> str:
+    return f"run {tags['embedline.run_id']}"
 
 
 def test_the_registered_folder_holds_model_and_onnx(uri: str, promoted) -> None:
@@ -98,17 +143,28 @@ def test_a_refused_candidate_is_registered_with_its_verdict_and_nothing_moves(ur
     assert (tags["verdict"], tags["verdict.reasons"]) == ("refused", "Because.")
 
 
-def test_a_policy_of_registering_only_leaves_the_alias(uri: str, promoted) -> None:
-    outcome = promoted("d", "one", passed=True, met=None, move=False)
+def test_a_manual_policy_leaves_the_champion_and_names_the_command(uri: str, promoted) -> None:
+    outcome = promoted("d", "one", passed=True, met=None, policy="manual")
     assert (outcome["version"], outcome["champion"]) == (1, None)
-    assert aliases("d", uri=uri) == {}
+    assert "embedline promote d 1" in outcome["text"]
+    assert aliases("d", uri=uri) == {"challenger": 1}
 
 
 def test_a_verdict_against_a_champion_that_has_changed_moves_nothing(uri: str, promoted) -> None:
     promoted("e", "one", passed=True, met=None)
     late = promoted("e", "two", passed=True, met=None)
     assert (late["moved"], late["champion"]) == (False, 1)
-    assert "run again" in late["text"]
+    assert "Run again" in late["text"]
+
+
+def test_a_champion_moved_by_hand_is_not_overruled(uri: str, promoted) -> None:
+    promoted("h", "one", passed=True, met=None)
+    promoted("h", "two", passed=False, met=1)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client.set_registered_model_alias("h", "champion", "2")
+    outcome = promoted("h", "three", passed=True, met=2)
+    assert (outcome["moved"], outcome["champion"]) == (False, 2)
+    assert "moved by other means" in outcome["text"]
 
 
 def test_the_version_belongs_to_the_run_that_made_it(uri: str, promoted) -> None:

@@ -116,7 +116,7 @@ def rollback(
     with reaching(uri):
         opened = client(uri)
         ledger = Ledger.find(uri, name)
-        if ledger is None and not read_aliases(opened, name):
+        if ledger is None and alias not in read_aliases(opened, name):
             raise InputError(f"{name} has no {alias} to roll back.", where=uri)
         ledger = ledger or Ledger.open(uri, name)
         standing, completed = settled(opened, ledger, name, alias)

@@ -1,0 +1,90 @@
+"""A version carried from one real server to another, which keep their own tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from embedline.errors import InputError, RefusedError, StepError
+from embedline.registry.copy import promote_across, signed_in
+from embedline.registry.promotion import history, promote
+from embedline.registry.server import DATABASE
+from embedline.registry.versions import aliases, download, get_champion, register
+
+
+@pytest.fixture(scope="module")
+def production(
+    empty_database: Path, tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., Any]
+) -> Any:
+    folder = tmp_path_factory.mktemp("production")
+    shutil.copy(empty_database, folder / DATABASE)
+    return serve(folder)
+
+
+def added(uri: str, name: str, model: Any, **tags: str) -> int:
+    given = {"verdict": "passed", "embedline.run_id": "run-7", "embedline.scores": '{"Docs": 0.7}', **tags}
+    return register(name, model.path, digest=model.digest, tags=given, uri=uri)
+
+
+def carried(uri: str, production: Any, name: str, version: int, **kwargs: Any) -> Any:
+    given = {"reason": "approved", "by": "ann", "to_uri": production.uri, **kwargs}
+    return promote_across(name, version, uri=uri, **given)
+
+
+def test_a_version_is_copied_with_its_lineage_and_promoted_there(
+    uri: str, production: Any, make_model: Any, tmp_path: Path
+) -> None:
+    model = make_model("one")
+    added(uri, "demo", make_model("zero"))
+    assert added(uri, "demo", model, **{"embedline.judged_against": "1"}) == 2
+    moved = carried(uri, production, "demo", 2)
+    assert (moved.version, moved.moved) == (1, True)
+
+    tags = MlflowClient(production.uri, production.uri).get_model_version("demo", "1").tags
+    origin = json.loads(tags["embedline.source"])
+    assert origin == [{"registry": uri, "name": "demo", "version": 2, "run_id": ""}]
+    assert (tags["embedline.run_id"], tags["embedline.scores"]) == ("run-7", '{"Docs": 0.7}')
+    assert "embedline.judged_against" not in tags
+    assert aliases("demo", uri=production.uri) == {"champion": 1, "challenger": 1}
+    assert aliases("demo", uri=uri) == {}
+    (entry,) = (g.entry for g in history("demo", uri=production.uri))
+    assert (entry.by, "approved (copied from demo version 2" in entry.reason) == ("ann", True)
+    copy = download("demo", 1, tmp_path / "copy", uri=production.uri)
+    assert (copy / "model.safetensors").read_bytes() == (model.path / "model.safetensors").read_bytes()
+
+    again = carried(uri, production, "demo", 2)
+    assert (again.version, again.moved) == (1, False)
+    assert carried(uri, production, "demo", 1, expect="1").version == 2
+
+
+def test_what_may_not_be_promoted_is_not_even_copied(uri: str, production: Any, make_model: Any) -> None:
+    added(uri, "refused", make_model("one"), verdict="refused")
+    with pytest.raises(RefusedError):
+        carried(uri, production, "refused", 1)
+    added(uri, "spoilt", make_model("two"))
+    promote("spoilt", 1, reason="", by="ann", uri=uri)
+    champion = get_champion("spoilt", uri=uri)
+    assert champion is not None
+    assert champion.path is not None
+    (champion.path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(StepError, match="not what was registered"):
+        carried(uri, production, "spoilt", 1)
+    with pytest.raises(InputError, match="in already"):
+        promote_across("demo", 1, uri=uri, to_uri=uri, reason="", by="ann")
+    client = MlflowClient(production.uri, production.uri)
+    assert client.search_model_versions("name = 'refused'") == []
+    assert client.search_model_versions("name = 'spoilt'") == []
+
+
+def test_another_servers_token_is_used_for_that_server_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "ours")
+    with signed_in("theirs"):
+        assert os.environ["MLFLOW_TRACKING_TOKEN"] == "theirs"
+    assert os.environ["MLFLOW_TRACKING_TOKEN"] == "ours"

@@ -1,0 +1,138 @@
+"""Secrets stay outside: references only, and no message repeats what may be one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedline.config.load import load_config
+from embedline.config.outcome import TrackingConfig
+from embedline.config.secrets import refuse_password, resolve_secret
+from embedline.errors import InputError, without_passwords
+from embedline.steps.base import Workspace
+from embedline.steps.tracking import read_tracking, tracking_place, write_tracking
+
+CANARY = "hunter2-canary"
+
+
+@pytest.fixture
+def preset(tmp_path: Path) -> str:
+    path = tmp_path / "preset.yaml"
+    path.write_text("name: tiny\ndata:\n  sources: [{path: pairs.jsonl}]\n", encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("value", ["env:MLFLOW_TOKEN", "secret:mlflow/token", '""'])
+def test_a_reference_is_taken(preset: str, value: str) -> None:
+    assert load_config(preset, [f"tracking.token={value}"]).tracking.token == value.strip('"')
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        CANARY,
+        "12345678",
+        "env:",
+        "env: A",
+        "env:A-B",
+        "secret:mlflow",
+        "secret:../x/token",
+        "secret:m/..",
+        "[a]",
+    ],
+)
+def test_a_literal_is_refused_with_its_key_and_not_repeated(preset: str, value: str) -> None:
+    with pytest.raises(InputError, match=r"tracking\.token: takes env:NAME or secret:NAME/KEY") as refused:
+        load_config(preset, [f"tracking.token={value}"])
+    if len(value) > 6:
+        assert value not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        (f"tracking.uri=https://me:{CANARY}@mlflow.example.org", "tracking.uri"),
+        (f"tracking.uri=postgresql://me:{CANARY}@db/mlflow", "tracking.uri"),
+        (f"tracking.uri=https://{CANARY}@mlflow.example.org", "tracking.uri"),
+        (f"data.sources.0.path=https://me:{CANARY}@data.example.org/x.jsonl", "data.sources.0.path"),
+        (f"description=from ftp://me:{CANARY}@files", "description"),
+    ],
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(preset: str, override: str, key: str) -> None:
+    with pytest.raises(InputError, match=f"{key}: holds a password") as refused:
+        load_config(preset, [override])
+    assert CANARY not in str(refused.value)
+
+
+def test_a_password_in_a_value_of_the_wrong_type_is_blotted_out(preset: str) -> None:
+    with pytest.raises(InputError, match=r"supervised\.steps") as refused:
+        load_config(preset, [f"supervised.steps=https://me:{CANARY}@host"])
+    assert CANARY not in str(refused.value)
+
+
+def test_the_environments_tracking_address_is_held_to_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://me:{CANARY}@mlflow.example.org")
+    with pytest.raises(
+        InputError, match=r"MLFLOW_TRACKING_URI: https://me:\*\*\*@.*MLFLOW_TRACKING_PASSWORD"
+    ) as no:
+        tracking_place(TrackingConfig(), Workspace(tmp_path))
+    assert CANARY not in str(no.value)
+
+
+def test_a_token_reaches_mlflow_and_not_the_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STAGING", CANARY)
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "")
+    config = TrackingConfig(uri="http://127.0.0.1:9", token="env:STAGING")
+    write_tracking(tmp_path, tracking_place(config, Workspace(tmp_path)))
+    from mlflow.utils.credentials import get_default_host_creds
+
+    assert get_default_host_creds("http://127.0.0.1:9").token == CANARY
+    assert CANARY not in (tmp_path / "tracking.json").read_text(encoding="utf-8")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "")  # another process of the run
+    found = read_tracking(tmp_path)
+    assert found is not None
+    found.mirror()
+    assert get_default_host_creds("http://127.0.0.1:9").token == CANARY
+    monkeypatch.delenv("STAGING")
+    with pytest.raises(InputError, match=r"tracking\.token: the environment has no STAGING"):
+        found.mirror()
+
+
+def test_a_mounted_secret_is_read_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mlflow").mkdir()
+    (tmp_path / "mlflow" / "token").write_text(f"{CANARY}\n", encoding="utf-8")
+    monkeypatch.setenv("EMBEDLINE_SECRETS", str(tmp_path))
+    assert resolve_secret("secret:mlflow/token", where="--secret") == CANARY
+    with pytest.raises(InputError, match=r"--secret: there is no .*mlflow/other"):
+        resolve_secret("secret:mlflow/other", where="--secret")
+    with pytest.raises(InputError, match="--secret: takes env:NAME") as refused:
+        resolve_secret(CANARY, where="--secret")
+    assert CANARY not in str(refused.value)
+
+
+_NAME = st.text("abcXYZ019._~-", min_size=1, max_size=12)
+_PASSWORD = st.text("abcXYZ019.:@!$&'()*+,;=~%-", min_size=4, max_size=20)
+
+
+@given(st.sampled_from(["http", "https", "postgresql", "mysql+pymysql", "s3"]), _NAME, _PASSWORD, _NAME)
+def test_no_password_survives(scheme: str, user: str, password: str, host: str) -> None:
+    text = f"cannot reach {scheme}://{user}:{password}@{host}/path: refused"
+    blotted = without_passwords(text)
+    assert blotted == f"cannot reach {scheme}://{user}:***@{host}/path: refused"
+    assert without_passwords(blotted) == blotted
+    with pytest.raises(InputError):
+        refuse_password(f"{scheme}://{user}:{password}@{host}", where="x")
+
+
+@given(st.sampled_from(["http", "sqlite", "s3", "file"]), _NAME, st.text("ab/@:.", max_size=20))
+def test_an_address_without_a_password_stays(scheme: str, host: str, path: str) -> None:
+    text = json.dumps(f"{scheme}://{host}:5000/{path}")
+    assert without_passwords(text) == text
