@@ -139,6 +139,19 @@ def test_a_changed_row_changes_the_key(project: Path, file: str) -> None:
     assert key(project) != before
 
 
+def test_what_only_the_hub_has_counts_by_its_revision(project: Path, tmp_path: Path) -> None:
+    def found(path: str) -> Fingerprint:
+        return take_fingerprint(
+            str(project / "preset.yaml"), [f"data.sources.0={{path: '{path}', name: hubbed}}"], tmp_path
+        )
+
+    one, other = found("hub:ORG/NAME@rev1"), found("hub:ORG/NAME@rev2")
+    (entry,) = [entry for entry in one.data if entry.name == "hubbed"]
+    assert entry == DataEntry("sources", "hubbed", "hub:ORG/NAME", None, None, "hub:rev1")
+    assert one.config == other.config
+    assert one.train_key != other.train_key
+
+
 def test_two_files_of_one_stem_both_count(project: Path) -> None:
     (project / "other").mkdir()
     shutil.copy(project / "data" / "pairs.jsonl", project / "other")
