@@ -6,11 +6,12 @@ The image is built and run in containers by tests of its own; here it is about w
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from workflow_service import Service
+from workflow_service import Outcome, Service
 
 pytestmark = pytest.mark.timeout(600)
 REPOSITORY = "ghcr.io/acme/embedline-python"
@@ -43,19 +44,41 @@ def test_only_main_publishes(tmp_path: Path, event: str, ref: str, repository: s
     assert done.jobs["lock"] == "skipped"  # nothing was pushed, so there is nothing to note
 
 
-@pytest.mark.slow
-def test_what_was_pushed_is_proposed_for_the_lock(tmp_path: Path) -> None:
-    answers = {"inspect": f"{REPOSITORY}@{DIGEST}"}
+def _digests(text: str) -> Callable[[Path], None]:
+    """The lock, its digests replaced."""
+
+    def change(checkout: Path) -> None:
+        lock = checkout / "infra" / "images" / "images.lock.yaml"
+        lock.write_text(lock.read_text().partition("digests:")[0] + f"digests: {text}\n")
+
+    return change
+
+
+def test_what_is_published_is_not_built_again(tmp_path: Path) -> None:
     service = Service(
         tmp_path,
         variables={"IMAGE_REPOSITORY": REPOSITORY},
-        recorded={"docker": answers, "gh": {}},
         recorded_targets=("images", "demo-docker"),
+        changed=_digests(f"{{cpu: '{DIGEST}'}}"),
+    )
+    done = service.run("images.yml", "push")
+    assert done.jobs == {"build": "success", "publish": "skipped", "lock": "skipped"}, done.log
+    assert done.calls == []
+
+
+@pytest.mark.slow
+def test_what_was_pushed_is_proposed_for_the_lock(tmp_path: Path) -> None:
+    service = Service(
+        tmp_path,
+        variables={"IMAGE_REPOSITORY": REPOSITORY},
+        recorded={"docker": {"inspect": f"{REPOSITORY}@{DIGEST}"}, "gh": {}},
+        recorded_targets=("images", "demo-docker"),
+        changed=_digests("{}"),
     )
     done = service.run("images.yml", "push")
     assert done.jobs == {"build": "success", "publish": "success", "lock": "success"}, done.log
     commands = [call["command"] for call in done.calls]
-    assert commands[:2] == [["make", "images"], ["make", "demo-docker"]]
+    assert commands[:3] == [["make", "images"], ["make", "demo-docker"], ["make", "images"]]
     (login,) = [call for call in done.calls if call["command"][:2] == ["docker", "login"]]
     assert login["command"][2:] == ["ghcr.io", "--username", "anna", "--password-stdin"]
     assert login["input"] == "token-of-this-run"  # never on the command line
@@ -65,10 +88,12 @@ def test_what_was_pushed_is_proposed_for_the_lock(tmp_path: Path) -> None:
     assert tag[3] == f"{REPOSITORY}:{version}"
     assert ["docker", "push", f"{REPOSITORY}:{version}"] in commands
     assert ["gh", "pr", "create", "--fill", "--base", "main"] in commands
-    show = ["git", "show", f"image-{'ab' * 32}:infra/images/images.lock.yaml"]
-    pushed = subprocess.run(show, cwd=done.remote, capture_output=True, text=True, check=True).stdout
-    lock = yaml.safe_load(pushed)
+    lock = yaml.safe_load(_pushed(done, "infra/images/images.lock.yaml"))
     assert (lock["repository"], lock["digests"], lock["tag"]) == (REPOSITORY, {"cpu": DIGEST}, version)
-    show[2] = show[2].partition(":")[0] + ":pipelines/retrain/pipeline.yaml"
-    compiled = subprocess.run(show, cwd=done.remote, capture_output=True, text=True, check=True).stdout
-    assert f"image: {REPOSITORY}@{DIGEST}" in compiled
+    assert f"image: {REPOSITORY}@{DIGEST}" in _pushed(done, "pipelines/retrain/pipeline.yaml")
+
+
+def _pushed(done: Outcome, file: str) -> str:
+    """A file as the branch holds it that was pushed to the remote."""
+    command = ["git", "show", f"image-{'ab' * 32}:{file}"]
+    return subprocess.run(command, cwd=done.remote, capture_output=True, text=True, check=True).stdout

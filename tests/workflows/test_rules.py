@@ -114,6 +114,9 @@ def test_expressions_use_only_contexts_that_the_service_offers_there(name: str) 
         places += [("job.env", job.get("env", {})), ("job.outputs", job.get("outputs", {}))]
         places += [("job.environment", job.get("environment", "")), ("step", job["steps"])]
         assert contexts_of(str(job.get("if", "true"))) <= AVAILABLE["job.if"]
+        for step in job["steps"]:
+            for expression in expressions_in(str(step.get("if", ""))):
+                assert contexts_of(expression) <= AVAILABLE["step.if"]
     found = 0
     for place, content in places:
         for expression in expressions_in(str(content).replace('\\"', '"')):

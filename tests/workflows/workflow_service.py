@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,17 @@ AVAILABLE = {
     "job.environment": {"github", "needs", "vars", "inputs"},
     "job.env": {"github", "needs", "vars", "secrets", "inputs"},
     "job.outputs": {"github", "needs", "vars", "secrets", "inputs", "env", "steps", "job", "runner"},
+    "step.if": {"github", "needs", "vars", "inputs", "env", "steps", "job", "runner"},
     "step": {"github", "needs", "vars", "secrets", "inputs", "env", "steps", "job", "runner"},
 }
+# An editable installation finds the package where it was installed from; here the checkout's own is meant.
+_MOVED = """
+import sys
+found = [module for name, module in list(sys.modules.items()) if name.startswith("__editable___embedline")]
+for places in [module.MAPPING for module in found]:
+    places.update({{name: path.replace({old!r}, {new!r}, 1) for name, path in places.items()}})
+assert found, "the package is not installed in editable form"
+"""
 
 
 @dataclass
@@ -84,6 +93,7 @@ class Service:
         machine: the environment of the machine that jobs run on.
         recorded: recorders by name → what they print, by a word of the call.
         recorded_targets: of make, which carries out all others.
+        changed: changes the project before it is committed and checked out.
     """
 
     folder: Path
@@ -93,6 +103,7 @@ class Service:
     machine: dict[str, str] = field(default_factory=dict)
     recorded: dict[str, dict[str, str]] = field(default_factory=dict)
     recorded_targets: tuple[str, ...] = ()
+    changed: Callable[[Path], None] = lambda checkout: None
 
     def run(
         self,
@@ -122,7 +133,7 @@ class Service:
             wanted = [job["needs"]] if isinstance(job.get("needs"), str) else job.get("needs", [])
             met = all(outcome.jobs[needed] == "success" for needed in wanted)
             contexts = {**base, "needs": {needed: needs.get(needed) for needed in wanted}}
-            if not met or not truth(evaluate(str(job.get("if", "true")), _at("job.if", contexts))):
+            if not met or not truth(evaluate(_bare(job.get("if", "true")), _at("job.if", contexts))):
                 outcome.jobs[name] = "skipped"
                 continue
             place = resolve(str(job.get("environment", "")), _at("job.environment", contexts))
@@ -153,6 +164,8 @@ class Service:
             if "uses" in step:
                 action = step["uses"].partition("@")[0]
                 assert action in {"actions/checkout", "actions/setup-python"}, f"{action} is not played here"
+                continue
+            if not truth(evaluate(_bare(step.get("if", "true")), _at("step.if", contexts))):
                 continue
             own = _resolved(step.get("env", {}), _at("step", contexts))
             assert not expressions_in(step["run"]), "expressions belong into env, not into scripts"
@@ -216,6 +229,7 @@ class Service:
         """This project as one commit, with a remote; `.venv` holds this interpreter's commands."""
         checkout = self.folder / job
         shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(*_LEFT_OUT), symlinks=True)
+        self.changed(checkout)
         if ".ci/run" in self.recorded:
             _recorder(checkout / ".ci" / "run", self.recorded[".ci/run"])
         remote = self.folder / "remote.git"
@@ -231,8 +245,10 @@ class Service:
             subprocess.run([*git, *command], cwd=checkout, check=True)
         tools = checkout / ".venv" / "bin"
         tools.mkdir(parents=True)
-        (tools / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        (tools / "embedline").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m embedline.cli "$@"\n')
+        (checkout / ".venv" / "sitecustomize.py").write_text(_MOVED.format(old=str(ROOT), new=str(checkout)))
+        python = f'PYTHONPATH="{checkout}/.venv" exec "{sys.executable}"'
+        (tools / "python").write_text(f'#!/bin/sh\n{python} "$@"\n')
+        (tools / "embedline").write_text(f'#!/bin/sh\n{python} -m embedline.cli "$@"\n')
         for tool in tools.iterdir():
             tool.chmod(0o755)
         for mark in (".demo", ".dev"):  # newer than what they are made from
@@ -251,6 +267,12 @@ def _inputs(workflow: dict[str, Any], event: str, given: Mapping[str, Any]) -> d
     return {
         name: given.get(name, about.get("default", kinds[about["type"]])) for name, about in declared.items()
     }
+
+
+def _bare(condition: Any) -> str:
+    """A condition is an expression, with or without its braces."""
+    text = as_text(condition).strip()
+    return text.removeprefix("${{").removesuffix("}}") if text.startswith("${{") else text
 
 
 def _resolved(values: Mapping[str, Any], contexts: Mapping[str, Any]) -> dict[str, str]:
