@@ -16,6 +16,7 @@ from embedline.steps.base import Slice, Workspace
 from embedline.steps.catalogue import STEPS
 from embedline.steps.champion import Champion
 from embedline.steps.execute import execute, step_key
+from embedline.steps.fingerprint import Fingerprint, read_fingerprint, take_fingerprint
 from embedline.steps.preflight import make_plan, preflight
 
 PRESET = """\
@@ -62,6 +63,14 @@ def test_the_same_data_elsewhere_has_the_same_key_and_other_data_another(
         third = make_plan(str(moved / "preset.yaml"), [], tmp_path / "runs")
         assert _key(third) != _key(second)
         second = third
+
+
+def test_the_run_folder_keeps_the_fingerprint_that_the_command_prints(preset: Path, tmp_path: Path) -> None:
+    preflight(str(preset), ["seed=7"], tmp_path / "runs", "r1")
+    kept = read_fingerprint(tmp_path / "runs" / "r1")
+    found = take_fingerprint(str(preset), ["seed=7"], tmp_path / "elsewhere")
+    assert Fingerprint.parse(kept["manifest"]) == found
+    assert kept["train_key"] == found.train_key
 
 
 def test_a_step_sees_its_own_sections_and_pins_only(preset: Path, tmp_path: Path) -> None:

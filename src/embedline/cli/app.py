@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from embedline import __version__
-from embedline.cli import deploy, doctor, inspect, models, registry, runs, webhook
+from embedline.cli import changed, deploy, doctor, inspect, models, registry, runs, webhook
 
 app = typer.Typer(
     help="An assembly line for text-embedding models: raw text in, a gated and registered ONNX model out.",
@@ -19,6 +19,7 @@ for function in (
     runs.init,
     runs.plan,
     runs.run,
+    changed.fingerprint,
     deploy.compile_command,
     deploy.submit,
     models.embed,

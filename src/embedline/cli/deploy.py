@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from embedline.cli.shared import AsJson, Debug, Overrides, Preset, command, show
+from embedline.cli.changed import DataManifest
+from embedline.cli.shared import WORK, AsJson, Debug, Overrides, Preset, Work, command, show
 from embedline.errors import InputError
 
 
@@ -72,12 +73,23 @@ def submit(
     cancel: Annotated[
         str, typer.Option(metavar="ID", help="End this run, or stop this recurring run; nothing is started.")
     ] = "",
+    if_changed: Annotated[
+        bool | None,
+        typer.Option(
+            "--if-changed/--even-if-unchanged",
+            help="Name the run by its train key; --if-changed starts nothing when a registered version or an "
+            "active run has that key.",
+        ),
+    ] = None,
+    data_manifest: DataManifest = None,
+    work: Work = WORK,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Start a run on a cluster, or have one started again and again; upload only; or cancel.
 
-    The bearer token comes from the environment, KFP_TOKEN.
+    The bearer token comes from the environment, KFP_TOKEN. With --if-changed the exit code is 0 also when
+    nothing was started.
     """
     from embedline.orchestration import submit as to_server
     from embedline.orchestration.schedule import Schedule
@@ -89,15 +101,15 @@ def submit(
         raise InputError(
             f"{'--pipeline' if pipeline else '--cancel'} starts nothing that could be scheduled."
         )
+    keyed = if_changed is not None
+    if keyed and (when or pipeline or cancel):
+        raise InputError("--if-changed is about one run, started now.")
+    if data_manifest and not keyed:
+        raise InputError("--data-manifest goes with --if-changed or --even-if-unchanged.")
     _needs_kfp()
-    if cancel:
-        made = to_server.cancel(cancel, host=host, namespace=namespace)
-    elif pipeline:
-        made = to_server.upload_version(
-            preset, overrides, workspace or None, host=host, pipeline=pipeline, namespace=namespace
-        )
-    else:
-        made = to_server.submit_run(
+
+    def start(key: str = "") -> dict[str, str]:
+        return to_server.submit_run(
             preset,
             overrides,
             workspace or None,
@@ -105,10 +117,35 @@ def submit(
             experiment=experiment,
             namespace=namespace,
             service_account=service_account,
+            key=key,
             schedule=when,
         )
+
+    if cancel:
+        made = to_server.cancel(cancel, host=host, namespace=namespace)
+    elif pipeline:
+        made = to_server.upload_version(
+            preset, overrides, workspace or None, host=host, pipeline=pipeline, namespace=namespace
+        )
+    elif keyed:
+        from embedline.orchestration.changed import start_with_key
+
+        made = start_with_key(
+            preset,
+            overrides,
+            work,
+            data_manifest,
+            start,
+            anyway=not if_changed,
+            host=host,
+            namespace=namespace,
+        )
+    else:
+        made = start()
     if as_json:
         show(made)
+    elif made["what"] == "skipped":
+        typer.echo(f"nothing started: {made['text']}")
     else:
         typer.echo(f"{made['what']} {made['id']}{_state(made)}: {made['url']}")
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from embedline.cli.changed import DataManifest, since_last
 from embedline.cli.shared import (
     WORK,
     AsJson,
@@ -74,13 +75,39 @@ def plan(
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Only what training costs: no data and no model is needed.")
     ] = False,
+    since: Annotated[
+        bool,
+        typer.Option(
+            "--since-last",
+            help="Only what changed since the newest registered version, else the last run here, and "
+            "whether a run is needed.",
+        ),
+    ] = False,
+    data_manifest: DataManifest = None,
+    ci_output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With --since-last: append needed, train_key and reason as name=value lines, for CI.",
+        ),
+    ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
     """Say what training costs, then validate a preset, pin what it depends on and show what would run.
 
     When data or models are missing, what training costs is said all the same (exit code 2).
+    With --since-last the exit code is 0 whether or not a run is needed: the answer says it.
     """
+    if since:
+        said = since_last(preset, overrides, work, data_manifest, ci_output)
+        if as_json:
+            show(dataclasses.asdict(said))
+        else:
+            typer.echo(said.table())
+        return 0
+    if data_manifest or ci_output:
+        raise InputError("--data-manifest and --ci-output go with --since-last.")
     from embedline.config.load import deprecated, load_config
     from embedline.steps.advice import advice
     from embedline.steps.estimate import GPUS, estimate_run, table

@@ -20,12 +20,28 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+
+def _each(given: list[str]) -> list[str]:
+    """As the pipeline's own `overrides` input takes them: one a line, or a JSON list; empty is none."""
+    if not given:
+        return given
+    from embedline.steps.component import read_overrides
+
+    try:
+        return [override for text in given for override in read_overrides(text)]
+    except EmbedlineError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On failure show the traceback too.")]
 Work = Annotated[Path, typer.Option("--work", help="Folder of runs, store, checkpoints and tracking.")]
 Preset = Annotated[str, typer.Argument(help="A shipped preset's name, or the path of a preset file.")]
 Overrides = Annotated[
-    list[str], typer.Option("-o", "--set", metavar="section.key=value", help="Change the preset; repeatable.")
+    list[str],
+    typer.Option(
+        "-o", "--set", metavar="section.key=value", callback=_each, help="Change the preset; repeatable."
+    ),
 ]
 Uri = Annotated[
     str, typer.Option("--uri", help="Tracking server; else MLFLOW_TRACKING_URI, else the work folder's own.")

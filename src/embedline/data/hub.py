@@ -60,6 +60,23 @@ def read_parquet(path: Path) -> Iterator[Line]:
     return _rows(str(path), fix, path="parquet", data_files=str(path), split="train", streaming=True)
 
 
+def count_parquet(path: Path) -> int:
+    """The rows of a Parquet file, as its footer says.
+
+    Raises:
+        InputError: it is not a Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return int(pq.ParquetFile(path).metadata.num_rows)
+    except (OSError, pa.ArrowException) as error:
+        first = (str(error) or type(error).__name__).strip().splitlines()[0]
+        fix = "Check the file, or fetch it again."
+        raise InputError(f"cannot be read ({first}).", where=str(path), fix=fix) from error
+
+
 def _rows(where: str, fix: str, **arguments: Any) -> Iterator[Line]:
     # streaming: what already lies on this machine is not copied into the cache of `datasets`
     import datasets

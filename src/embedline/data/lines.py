@@ -45,13 +45,28 @@ def read_jsonl(path: Path) -> Iterator[Line]:
     Raises:
         InputError: the file cannot be opened, or is not (or not wholly) gzip although its name says so.
     """
+    for number, raw in _numbered(path):
+        yield _json_line(str(path), number, raw)
+
+
+def count_jsonl(path: Path) -> int:
+    """How many rows `read_jsonl` gives, without reading the JSON in them.
+
+    Raises:
+        InputError: as `read_jsonl`.
+    """
+    return sum(1 for _ in _numbered(path))
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers."""
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             for number, raw in enumerate(file, 1):
                 text = raw.removeprefix(_BOM) if number == 1 else raw
                 if text.strip():
-                    yield _json_line(str(path), number, text.strip())
+                    yield number, text.strip()
     except (OSError, EOFError, zlib.error) as error:
         raise unreadable(f"{path}:{number + 1}", error) from error
 

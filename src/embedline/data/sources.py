@@ -6,13 +6,13 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
-from embedline.data.hub import PREFIX, hub_name, read_folder, read_hub, read_parquet
-from embedline.data.lines import Line, read_csv, read_jsonl
+from embedline.data.hub import PREFIX, count_parquet, hub_name, read_folder, read_hub, read_parquet
+from embedline.data.lines import Line, count_jsonl, read_csv, read_jsonl
 from embedline.data.texts import read_texts, text_files
 from embedline.errors import InputError
 
-_FILES = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv")
-_DATA = (*_FILES, ".json", ".arrow")
+FILES = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv")
+_DATA = (*FILES, ".json", ".arrow")
 
 
 def is_hub(path: str) -> bool:
@@ -52,7 +52,7 @@ def source_name(name: str, path: str) -> str:
     if name:
         return name
     stem = Path(path.removeprefix(PREFIX).partition("@")[0]).name
-    for suffix in sorted(_FILES, key=len, reverse=True):
+    for suffix in sorted(FILES, key=len, reverse=True):
         if stem.endswith(suffix):
             return stem[: -len(suffix)]
     return stem
@@ -81,8 +81,24 @@ def read_source(path: str, root: Path, split: str = "train", *, texts: bool = Fa
     if name.endswith((".csv", ".tsv")):
         return read_csv(place, "\t" if name.endswith(".tsv") else ",")
     raise InputError(
-        "is of a kind that is not read.", where=str(place), fix=f"Known kinds: {', '.join(_FILES)}, a folder."
+        "is of a kind that is not read.", where=str(place), fix=f"Known kinds: {', '.join(FILES)}, a folder."
     )
+
+
+def count_rows(path: str, root: Path, split: str = "train") -> int | None:
+    """How many rows `read_source` gives, malformed ones included; None for what only the hub has.
+
+    Raises:
+        InputError: as `read_source`.
+    """
+    if is_hub(path) and not source_files(path, root):
+        return None
+    place = Path() if is_hub(path) else locate(path, root)
+    if place.is_file() and place.name.lower().endswith((".jsonl", ".jsonl.gz")):
+        return count_jsonl(place)
+    if place.is_file() and place.name.lower().endswith(".parquet"):
+        return count_parquet(place)
+    return sum(1 for _ in read_source(path, root, split, texts=True))
 
 
 def _read_folder(folder: Path, split: str, texts: bool) -> Iterator[Line]:

@@ -8,7 +8,7 @@ import logging
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,12 +66,19 @@ def client(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def experiment_id(client: MlflowClient, uri: str, name: str, artifact_root: str | None = None) -> str:
+def experiment_id(
+    client: MlflowClient,
+    uri: str,
+    name: str,
+    artifact_root: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> str:
     """The id of an experiment, created when it is new.
 
     Args:
         artifact_root: where a new experiment keeps its artefacts; for a sqlite store a folder beside the
             database when not given (mlflow itself would take the current directory), for a server its own.
+        tags: of a new experiment, written in the moment of its creation; one that exists keeps its own.
 
     Raises:
         InputError: the experiment was deleted.
@@ -81,7 +88,9 @@ def experiment_id(client: MlflowClient, uri: str, name: str, artifact_root: str 
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name, artifact_location=artifact_root or artifacts_beside(uri))
+            return client.create_experiment(
+                name, artifact_location=artifact_root or artifacts_beside(uri), tags=dict(tags or {})
+            )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -20,8 +20,8 @@ from embedline.registry.versions import (
     VERDICT_TAG,
 )
 from embedline.steps.base import Context
+from embedline.steps.fingerprint import read_fingerprint
 
-FINGERPRINT = "fingerprint.json"
 REFUSED = "refused"
 _MAX_REASONS = 4000  # characters; the whole verdict stands in the run's artefacts
 
@@ -59,14 +59,6 @@ def main_scores(rows: list[dict[str, Any]]) -> dict[str, float]:
         for score in scores
         if score.main and math.isfinite(score.value)
     }
-
-
-def read_fingerprint(run_folder: Path) -> dict[str, str]:
-    """What preflight wrote about what goes into this run; empty when it wrote nothing."""
-    path = run_folder / FINGERPRINT
-    if not path.is_file():
-        return {}
-    return {key: str(value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
 def _index_version(model: Path) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from embedline.artifacts.manifest import file_sha256, folder_digest
+from embedline.config.data import CorpusSource, Source
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
 from embedline.steps.base import Workspace
@@ -56,15 +57,10 @@ def pin_data(config: RunConfig, root: Path) -> Pinned:
     Raises:
         InputError: one does not exist, cannot be read or is empty.
     """
-    from embedline.data.sources import source_name
-
     pinned = Pinned(locations={"root": str(root)})
     sources: dict[str, str] = {}
-    named = [("sources", n, item.name, item.path) for n, item in enumerate(config.data.sources)]
-    named += [("corpus", n, item.name, item.path) for n, item in enumerate(config.data.corpus)]
-    for group, number, name, path in named:
-        where = f"data.{group}.{number}.path"
-        sources[f"{group}.{source_name(name, path)}"] = _pin_source(path, root, where, pinned.revisions)
+    for name, place, item in named_sources(config):
+        sources[name] = _pin_source(item.path, root, f"{place}.path", pinned.revisions)
     evaluation = {}
     for number, held_out in enumerate(config.data.evaluation):
         folder = root / Path(held_out.path).expanduser()
@@ -76,6 +72,27 @@ def pin_data(config: RunConfig, root: Path) -> Pinned:
         evaluation[held_out.name or folder.name] = _files_digest(sorted(_files(folder)), folder, where)
     pinned.pins |= {"sources": sources, "evaluation": evaluation}
     return pinned
+
+
+def named_sources(config: RunConfig) -> Iterator[tuple[str, str, Source | CorpusSource]]:
+    """Sources and corpus with the name of their pin and their place in the config (`data.sources.0`).
+
+    Two files may have one stem: the later one's pin carries its number, so that neither hides the other.
+    """
+    from embedline.data.sources import source_name
+
+    taken: set[str] = set()
+    groups: dict[str, Sequence[Source | CorpusSource]] = {
+        "sources": config.data.sources,
+        "corpus": config.data.corpus,
+    }
+    for group, items in groups.items():
+        for number, item in enumerate(items):
+            name = f"{group}.{source_name(item.name, item.path)}"
+            if name in taken:
+                name = f"{name}.{number}"
+            taken.add(name)
+            yield name, f"data.{group}.{number}", item
 
 
 def pin_models(config: RunConfig, root: Path) -> Pinned:

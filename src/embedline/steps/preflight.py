@@ -9,7 +9,7 @@ from typing import Any
 
 from embedline.artifacts.record import StepRecord
 from embedline.artifacts.tracker import Tracker
-from embedline.config.load import deprecated, load_config
+from embedline.config.load import deprecated, load_config, validate_config
 from embedline.config.schema import RunConfig
 from embedline.errors import EmbedlineError, InputError
 from embedline.steps.advice import advice
@@ -17,6 +17,7 @@ from embedline.steps.base import Slice, Workspace
 from embedline.steps.catalogue import STEPS
 from embedline.steps.champion import find_champion, register_first
 from embedline.steps.execute import recorded
+from embedline.steps.fingerprint import Fingerprint, fingerprint_of, write_fingerprint
 from embedline.steps.missing import missing
 from embedline.steps.pins import Pinned, data_root, pin_data, pin_models
 from embedline.steps.plan import Plan, foresee
@@ -43,9 +44,12 @@ def preflight(preset: str, overrides: Sequence[str], workspace: Path, run: str) 
     with recorded(folder, record):
         plan = make_plan(preset, overrides, workspace, run, act=True)
         plan.write(place.run_folder(run))
+        found = _fingerprint(plan)
+        write_fingerprint(place.run_folder(run), found)
         tracker = Tracker(folder)
         tracker.params(_flat(plan.config))
         tracker.tags({f"pin.{name}": pin for name, pin in _flat(plan.pins).items()})
+        tracker.tags({"train_key": found.train_key})
         record.summary = f"```\n{plan.table()}\n```\n"
     return plan
 
@@ -91,6 +95,14 @@ def make_plan(
         steps=foresee(place, preset, slices),
         warnings=[*deprecated(preset, overrides), *_warnings(config), *advice(config, root)],
     )
+
+
+def _fingerprint(plan: Plan) -> Fingerprint:
+    """Of what the plan has pinned already: nothing is digested twice."""
+    locations = Slice.model_validate_json(plan.slices["ingest"]).locations
+    pinned = Pinned(plan.pins, locations)
+    config = validate_config(plan.config, where=plan.preset)
+    return fingerprint_of(config, Path(locations["root"]), pinned, pinned)
 
 
 def _require_heads(config: RunConfig, base: str | None) -> None:

@@ -1,0 +1,9 @@
+"""The service's part: `workflow_service` runs workflows, `workflow_expressions` resolves expressions."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "orchestration" / "fakes"))  # kfp_server, tracking_server
