@@ -1,7 +1,8 @@
-"""PostgreSQL, an S3 server and MLflow from packages, set up as on a cluster: one folder, free ports, no root."""
+"""PostgreSQL, an S3 server and MLflow from packages, set up as on a cluster: one folder, free ports."""
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import secrets
@@ -38,7 +39,7 @@ def postgres_programs() -> Path | None:
 
 
 class Server:
-    """A process in a session of its own, so that Ctrl-C at the terminal does not stop it before its clients."""
+    """A process in a session of its own, so that Ctrl-C does not stop it before its clients."""
 
     def __init__(self, name: str, command: list[str], folder: Path, **options: object) -> None:
         self.name, self.command, self.options = name, command, options
@@ -117,7 +118,10 @@ class Stack:
         del self._server_env["MLFLOW_TRACKING_URI"]  # a server is no client of itself
         self.postgres = self._make_postgres()
         self.s3 = Server(
-            "s3", [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", s3], self.folder, env=_inherited()
+            "s3",
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", s3],
+            self.folder,
+            env=_inherited(),
         )
         command = [sys.executable, "-m", "mlflow", "server"]
         self.mlflow = Server("mlflow", command, self.folder, env=self._server_env, cwd=self.folder)
@@ -192,7 +196,9 @@ class Stack:
         import psycopg2
 
         keys = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD"}
-        connection = psycopg2.connect(dbname=database, **{key: self.environment[name] for key, name in keys.items()})
+        connection = psycopg2.connect(
+            dbname=database, **{key: self.environment[name] for key, name in keys.items()}
+        )
         try:
             connection.autocommit = True
             connection.cursor().execute(statement)
@@ -224,7 +230,5 @@ def _get(url: str) -> None:
 
 def _kill_session(leader: int) -> None:
     """Whatever of the leader's process group is still there: MLflow's workers, when it was in a hurry."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

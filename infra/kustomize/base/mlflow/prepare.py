@@ -1,4 +1,4 @@
-"""Make MLflow's stores ready: the tables of this MLflow's version, and the bucket. Run before the server starts.
+"""Make MLflow's stores ready before the server starts: the tables of this version, and the bucket.
 
 Safe to run again. An existing database is migrated when MLflow is newer: back it up before an upgrade.
 """
@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 def main() -> None:
     try:
-        print(ensure_bucket(os.environ["MLFLOW_ARTIFACTS_DESTINATION"]), flush=True)
+        print(ensure_bucket(os.environ["MLFLOW_ARTIFACTS_DESTINATION"]), flush=True)  # noqa: T201
     except (BotoCoreError, ClientError) as error:
         place = os.environ.get("MLFLOW_S3_ENDPOINT_URL") or "AWS"
         sys.exit(f"error: the object store at {place} refused or does not answer ({error}).")
