@@ -6,6 +6,7 @@ import getpass
 import hashlib
 import logging
 import os
+import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 _SQLITE = "sqlite:///"
+# A server that passes files on and gets no answer says 5xx; one that is down says nothing.
+_BEHIND_IT = re.compile(r"/mlflow-artifacts/.*(too many|error code) 5\d\d", re.DOTALL)
 
 
 class TrackingError(EmbedlineError):
@@ -132,6 +135,10 @@ def reaching(uri: str) -> Iterator[None]:
         with patience(retries=2, timeout_s=30):
             yield
     except (MlflowException, RequestException) as error:
+        if _BEHIND_IT.search(str(error)):
+            what = f"the server answers, but the artefact store behind it failed ({_first_line(error)})."
+            fix = "The server's log says why; run again when the store is back."
+            raise TrackingError(what, where=uri, fix=fix) from error
         raise TrackingError(f"the tracking store failed ({_first_line(error)}).", where=uri) from error
 
 
