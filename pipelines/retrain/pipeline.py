@@ -7,6 +7,7 @@ from embedline.components.evaluate.component import evaluate
 from embedline.components.export.component import export
 from embedline.components.finish.component import finish
 from embedline.components.gate.component import gate
+from embedline.components.image import CODE
 from embedline.components.ingest.component import ingest
 from embedline.components.mine.component import mine
 from embedline.components.preflight.component import preflight
@@ -17,6 +18,7 @@ from embedline.components.report.component import report
 from embedline.components.train_supervised.component import train_supervised
 from embedline.components.train_unsupervised.component import train_unsupervised
 from embedline.pipelines.retrain.policy import computing, plain, reaching
+from embedline.steps.code import COMPILED_FOR
 
 
 @dsl.pipeline(name="embedline-retrain", display_name="Embedline: retrain")
@@ -36,6 +38,7 @@ def retrain(preset: str = "demo", overrides: str = "", workspace: str = "/worksp
     # A stage that is switched off hands its input on inside the step: the DAG is the same for every preset.
     with dsl.ExitHandler(closing, name="line"):
         checked = plain(preflight(preset=preset, overrides=overrides, **named))
+        checked.set_env_variable(COMPILED_FOR, CODE)
 
         def common(step: str) -> dict:
             return {
