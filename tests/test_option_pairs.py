@@ -155,7 +155,7 @@ def losses(embedder: Embedder, config: RunConfig, objective: str, steps: int = 1
     step: Any
     if objective in PRETRAINING:
         torch.manual_seed(0)
-        module = objective_module(embedder, TEXTS, config.pretrain, from_scratch=True)
+        module = objective_module(embedder, TEXTS, config.pretrain)
         step = PretrainStep(config.pretrain, mask_id=embedder.tokenizer.mask_token_id, bf16=bf16)
         batch: Any = {"ids": embedder.tokenize(TEXTS, max_length=24)}
     else:

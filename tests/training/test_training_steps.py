@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoModel
 
 from embedline.artifacts.manifest import write_manifest
 from embedline.artifacts.tracker import Tracker
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
+from embedline.models.demo_decoder import demo_decoder
 from embedline.models.folder import load_embedder, read_lineage
-from embedline.steps import mine, pretrain, train_supervised, train_unsupervised
+from embedline.steps import mine, pretrain, prune, train_supervised, train_unsupervised
 from embedline.steps.base import Context, Slice, StepResult, Workspace
 
 WORDS = ["почта", "принтер", "пароль", "отпуск", "сервер", "экран", "кабель", "договор"]
@@ -84,6 +88,7 @@ class Line:
     """Runs steps, each with the outputs of those before."""
 
     def __init__(self, folder: Path, dataset: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.made: dict[str, Any] = {
             "dataset": write_manifest(dataset, kind="dataset", step="clean", key="k"),
@@ -163,3 +168,25 @@ def test_texts_longer_than_the_positions_are_refused_with_their_setting(
     short = RUN["model"] | {"settings": SIZES | {"max_position_embeddings": 20}, "pooling": "mean"}
     with pytest.raises(InputError, match=r"model\.document_length"):
         Line(tmp_path, dataset).run("pretrain", pretrain.run, "model", model=short)
+
+
+def test_pretraining_goes_on_from_the_bases_own_head(tmp_path: Path, dataset: Path) -> None:
+    base = tmp_path / "base"
+    demo_decoder(base, texts=WORDS)
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare)
+    AutoModel.from_pretrained(base).save_pretrained(bare)
+    config = json.loads((bare / "config.json").read_text())
+    (bare / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    for folder, with_head in ((base, True), (bare, False)):
+        over = {
+            "model": RUN["model"] | {"base": str(folder), "lora": None, "settings": {}},
+            "pretrain": RUN["pretrain"] | {"objective": "mntp"},
+            "locations": {"base": str(folder)},
+        }
+        line = Line(tmp_path / f"line-{folder.name}", dataset)
+        line.run("prune_before", prune.run, "model", **over)
+        result = line.run("pretrain", pretrain.run, "model", **over)
+        assert ("from the base's own head" in result.summary) is with_head
+        last = read_lineage(line.made["model"].path)[-1]
+        assert ("head" in last["objective"]) is with_head

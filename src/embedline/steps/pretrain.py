@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.config.data import CorpusSource
@@ -21,6 +22,7 @@ from embedline.steps.training import (
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
+    from embedline.models.language_head import LanguageHead
 
 _OBJECTIVES = {"retromae": "RetroMAE", "mlm": "masked tokens", "mntp": "masked next tokens"}
 _TOKENIZER_CHARS = 30_000_000  # of text: more changes few merges and costs minutes
@@ -38,6 +40,7 @@ def run(context: Context) -> StepResult:
 
     bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
     embedder = _from_scratch(context) if from_scratch else load_model(context)
+    head = None if from_scratch else _head_of_base(context, embedder)
     context.tracker.params({**config.model_dump(), "parameters": _parameters(embedder)})
     if config.enabled:
         passages = _passages(context)
@@ -53,15 +56,27 @@ def run(context: Context) -> StepResult:
                 bf16=bf16,
                 checkpoints=context.checkpoints,
                 on_metrics=context.tracker.metrics,
-                from_scratch=from_scratch,
+                head=head,
             )
-    objective = _OBJECTIVES[config.objective]
+    objective = _OBJECTIVES[config.objective] + (", from the base's own head" if head else "")
     keep_model(context, embedder, steps=config.steps if config.enabled else 0, objective=objective)
     did = f"{objective}, {config.steps} steps" if config.enabled else "random weights (pretraining is off)"
     vocabulary = len(embedder.tokenizer)
     return StepResult(
         metrics={"parameters": float(_parameters(embedder)), "vocabulary": float(vocabulary)},
         summary=f"{did}; {_parameters(embedder):,} parameters, {vocabulary:,} tokens in the vocabulary.",
+    )
+
+
+def _head_of_base(context: Context, embedder: Embedder) -> LanguageHead | None:
+    """What the base tells tokens with, where its folder has that."""
+    from embedline.models.language_head import load_language_head
+
+    model = context.slice.section("model", ModelConfig)
+    return load_language_head(
+        Path(str(context.slice.locations["base"])),
+        len(embedder.tokenizer),
+        trust_remote_code=model.trust_remote_code,
     )
 
 
