@@ -32,7 +32,8 @@ class LanguageHead(nn.Module):
             for name, parameter in list(module._parameters.items()):
                 if module is not output and any(parameter is theirs for theirs in output.parameters()):
                     del module._parameters[name]
-        self.model = model.to(torch.float32)
+        self.model = model
+        self.float()
 
     def forward(self, states: Tensor) -> Tensor:
         rows_1KD = states.reshape(1, -1, states.shape[-1])
