@@ -16,10 +16,11 @@ from transformers import AutoModel
 from embedline.artifacts.manifest import write_manifest
 from embedline.artifacts.tracker import Tracker
 from embedline.config.schema import RunConfig
-from embedline.errors import InputError
+from embedline.errors import EmbedlineError, InputError
 from embedline.models.demo_decoder import demo_decoder
+from embedline.models.embedder import Embedder
 from embedline.models.folder import load_embedder, read_lineage
-from embedline.steps import mine, pretrain, prune, train_supervised, train_unsupervised
+from embedline.steps import clean, mine, pretrain, prune, train_supervised, train_unsupervised
 from embedline.steps.base import Context, Slice, StepResult, Workspace
 
 WORDS = ["почта", "принтер", "пароль", "отпуск", "сервер", "экран", "кабель", "договор"]
@@ -190,3 +191,58 @@ def test_pretraining_goes_on_from_the_bases_own_head(tmp_path: Path, dataset: Pa
         assert ("from the base's own head" in result.summary) is with_head
         last = read_lineage(line.made["model"].path)[-1]
         assert ("head" in last["objective"]) is with_head
+
+
+def test_the_teacher_is_asked_with_its_own_words_and_cut_at_its_own_lengths(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line(tmp_path, dataset)
+    line.run("pretrain", pretrain.run, "model")
+    folder = line.made["model"].path
+    asked: list[tuple[str, int]] = []
+    tokenize = Embedder.tokenize
+
+    def watched(self: Embedder, texts: Any, *, prompt: str = "", max_length: int) -> list[list[int]]:
+        asked.append((prompt, max_length))
+        return tokenize(self, texts, prompt=prompt, max_length=max_length)
+
+    monkeypatch.setattr(Embedder, "tokenize", watched)
+    prompts = {"default": {"query": "query: ", "document": "passage: "}, "sts": {"query": "alike: "}}
+    config = RunConfig.model_validate(RUN | {"teacher": {"model": "t", "prompts": prompts}}).model_dump()
+    teacher = clean._teacher(
+        Context(
+            step="clean",
+            key="k",
+            slice=Slice(config=config, locations={"teacher": str(folder)}),
+            inputs={},
+            workspace=Workspace(tmp_path / "work"),
+            run="r",
+            tracker=Tracker(tmp_path / "tracked"),
+            draft=tmp_path,
+        )
+    )
+    for source, task_type, side in (
+        ("faq", "short-long", "query"),
+        ("faq", "short-long", "document"),
+        ("sts", "sts", "query"),
+        ("sts", "sts", "document"),
+    ):
+        assert teacher(["почта"], source, task_type, side).shape == (1, 32)  # type: ignore[arg-type]
+    assert asked == [("query: ", 16), ("passage: ", 24), ("alike: ", 24), ("alike: ", 24)]
+
+
+@pytest.mark.parametrize(
+    ("over", "named"),
+    [
+        ({"unsupervised": STAGE | {"batch": 500}}, r"^unsupervised\.batch: "),
+        ({"unsupervised": STAGE | {"buckets": [{"tokens": 24, "batch": 500}]}}, r"^unsupervised\.buckets: "),
+        ({"unsupervised": STAGE | {"learning_rate": 1e30}}, r"^unsupervised: "),
+    ],
+)
+def test_what_a_stage_cannot_do_names_its_section(
+    tmp_path: Path, dataset: Path, over: dict[str, Any], named: str
+) -> None:
+    line = Line(tmp_path, dataset)
+    line.run("pretrain", pretrain.run, "model", pretrain={"enabled": False})
+    with pytest.raises(EmbedlineError, match=named):
+        line.run("train_unsupervised", train_unsupervised.run, "model", **over)

@@ -115,6 +115,9 @@ class TeacherConfig(Section):
     revision: str | None = None
     languages: list[str] = Field(["en"], description="texts in others are neither judged nor taught by it")
     filter: bool = Field(True, description="clean drops the pairs that it does not find")
+    prompts: dict[str, Prompt] = Field(
+        {}, description="the words it is asked with, as in `prompts`; what its own folder says when empty"
+    )
 
 
 class PruneConfig(Section):

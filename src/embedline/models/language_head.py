@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,13 @@ class LanguageHead(nn.Module):
 class _Given(nn.Module):
     """Stands where the model was: the states are given."""
 
-    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _Output:
+        return _Output(last_hidden_state=inputs_embeds)
+
+
+@dataclass
+class _Output(BaseModelOutputWithPast):
+    image_hidden_states: None = None  # a model that sees images too asks for them
 
 
 def load_language_head(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.config.model import TeacherConfig
@@ -13,6 +12,8 @@ from embedline.steps.training import (
     handed_on,
     keep_model,
     load_model,
+    load_teacher,
+    naming,
     stage_records,
     stage_sources,
 )
@@ -40,7 +41,7 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
     sources = stage_records(context, stage, records)
     weights = {name: source.weight for name, source in stage_sources(context, stage).items()}
     context.tracker.params(config.model_dump())
-    with adapters(context, embedder):
+    with naming(stage), adapters(context, embedder):
         drawn = train_contrastive(
             embedder,
             sources,
@@ -66,10 +67,10 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
 
 def teaching(context: Context, embedder: Embedder, config: ContrastiveConfig, *, bf16: bool) -> Teaching:
     """The run's teacher, on the machine where the model is trained."""
-    from embedline.models.folder import load_embedder
     from embedline.training.teaching import Teaching
 
     assert config.distillation is not None
     about = context.slice.section("teacher", TeacherConfig)
-    teacher = load_embedder(Path(str(context.slice.locations["teacher"]))).to(embedder.device).eval()
-    return Teaching(teacher, about.languages, config.distillation, width=embedder.width, bf16=bf16)
+    return Teaching(
+        load_teacher(context), about.languages, config.distillation, width=embedder.width, bf16=bf16
+    )

@@ -52,17 +52,9 @@ def run(context: Context) -> StepResult:
 
 
 def _encoder(embedder: Embedder, bf16: bool, document_length: int | None) -> Any:
-    from embedline.models.prompts import is_long
-
-    spec = embedder.spec
-
     def encode(texts: list[str], source: str, task_type: str, side: Side) -> np.ndarray:
-        long = is_long(side, task_type)
-        return embedder.encode(
-            texts,
-            prompt=spec.prompts.prompt(side, name=source, task_type=task_type),
-            max_length=(document_length or spec.document_length) if long else spec.query_length,
-            bf16=bf16,
+        return embedder.encode_side(
+            texts, side, name=source, task_type=task_type, document_length=document_length, bf16=bf16
         )
 
     return encode

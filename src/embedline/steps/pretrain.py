@@ -17,6 +17,7 @@ from embedline.steps.training import (
     handed_on,
     keep_model,
     load_model,
+    naming,
     wanted_spec,
 )
 
@@ -47,7 +48,7 @@ def run(context: Context) -> StepResult:
         require_tokens(embedder, config.length, "pretrain.length")
         context.tracker.params({"passages": len(passages)})
         # Random weights are trained themselves: beside adapters they would stay random.
-        with nullcontext() if from_scratch else adapters(context, embedder):
+        with naming("pretrain"), nullcontext() if from_scratch else adapters(context, embedder):
             pretrain(
                 embedder,
                 passages,
@@ -82,9 +83,9 @@ def _head_of_base(context: Context, embedder: Embedder) -> LanguageHead | None:
 
 def _from_scratch(context: Context) -> Embedder:
     from embedline.models.backbone import new_backbone
+    from embedline.models.device import best_device
     from embedline.models.embedder import Embedder
     from embedline.models.tokenizer import train_tokenizer
-    from embedline.steps.machine import device
 
     model = context.slice.section("model", ModelConfig)
     tokenizer = train_tokenizer(
@@ -94,7 +95,7 @@ def _from_scratch(context: Context) -> Embedder:
         max_length=max(512, model.document_length),
     )
     backbone = new_backbone(model.architecture, model.settings, tokenizer, context.slice.config["seed"])
-    return fit(context, Embedder(backbone, tokenizer, wanted_spec(context))).to(device())
+    return fit(context, Embedder(backbone, tokenizer, wanted_spec(context))).to(best_device())
 
 
 def _tokenizer_texts(context: Context) -> list[str]:
