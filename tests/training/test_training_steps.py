@@ -231,6 +231,20 @@ def test_the_teacher_is_asked_with_its_own_words_and_cut_at_its_own_lengths(
     assert asked == [("query: ", 16), ("passage: ", 24), ("alike: ", 24), ("alike: ", 24)]
 
 
+def test_a_record_alone_in_its_length_is_counted(tmp_path: Path, dataset: Path) -> None:
+    folder = shutil.copytree(dataset, tmp_path / "dataset")
+    rows = pq.read_table(folder / "records.parquet")
+    one = rows.to_pylist()[0] | {"id": "long", "positives": ["и ещё " * 30], "task_type": "long-long"}
+    table = pa.concat_tables([rows, pa.Table.from_pylist([one], rows.schema)])
+    pq.write_table(table, folder / "records.parquet")
+    line = Line(tmp_path / "line", folder)
+    line.run("pretrain", pretrain.run, "model", pretrain={"enabled": False})
+    stage = STAGE | {"buckets": [{"tokens": 16, "batch": 4}, {"tokens": 24, "batch": 4}]}
+    result = line.run("train_unsupervised", train_unsupervised.run, "model", unsupervised=stage)
+    assert result.metrics["records_alone"] == 1
+    assert "1 records, each alone in its task type, language and length, were not drawn" in result.summary
+
+
 @pytest.mark.parametrize(
     ("over", "named"),
     [

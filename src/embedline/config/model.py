@@ -108,6 +108,11 @@ class ModelConfig(Section):
     dims: list[int] = Field([], description="Matryoshka dims; the full width is always one of them")
 
 
+def row_tokens(tokens: int, pooling: str, mcls_every: int) -> int:
+    """Tokens of the row that a text of `tokens` becomes: MCLS puts more in."""
+    return tokens + ((tokens - 1) // mcls_every if pooling == "mcls" else 0)
+
+
 class TeacherConfig(Section):
     """A pretrained embedding model that judges data (consistency filter) and may teach (distillation)."""
 

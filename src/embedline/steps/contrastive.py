@@ -57,11 +57,16 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
     context.tracker.params({f"share.{name}": f"{share:.3f}" for name, share in shares.items()})
     keep_model(context, embedder, steps=config.steps, objective=_OBJECTIVES[config.objective], shares=shares)
     rows = "\n".join(f"| {name} | {group.records:,} | {group.share:.1%} |" for name, group in drawn.items())
+    alone = sum(group.records == 1 for group in drawn.values())
+    left = f"\n\n{alone} records, each alone in its task type, language and length, were not drawn."
     pairs = "pairs by length" if config.buckets else f"{config.batch} pairs"
     return StepResult(
-        metrics={"records": float(sum(len(source.rows) for source in sources.values()))},
+        metrics={
+            "records": float(sum(len(source.rows) for source in sources.values())),
+            "records_alone": float(alone),
+        },
         summary=f"{config.steps} steps of {pairs}.\n\n"
-        f"| source | records | share of batches |\n|---|---|---|\n{rows}",
+        f"| source | records | share of batches |\n|---|---|---|\n{rows}{left if alone else ''}",
     )
 
 
