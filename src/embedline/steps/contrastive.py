@@ -51,7 +51,7 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
             bf16=bf16,
             checkpoints=context.checkpoints,
             on_metrics=context.tracker.metrics,
-            teaching=teaching(context, embedder, config, bf16=bf16) if config.distillation else None,
+            teaching=teaching(context, embedder, config, bf16=bf16),
         )
     shares = {name: group.share for name, group in drawn.items()}
     context.tracker.params({f"share.{name}": f"{share:.3f}" for name, share in shares.items()})
@@ -70,11 +70,14 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
     )
 
 
-def teaching(context: Context, embedder: Embedder, config: ContrastiveConfig, *, bf16: bool) -> Teaching:
-    """The run's teacher, on the machine where the model is trained."""
+def teaching(
+    context: Context, embedder: Embedder, config: ContrastiveConfig, *, bf16: bool
+) -> Teaching | None:
+    """The run's teacher, on the machine where the model is trained; None where the stage asks for none."""
+    if config.distillation is None or config.distillation.of == "rows":
+        return None
     from embedline.training.teaching import Teaching
 
-    assert config.distillation is not None
     about = context.slice.section("teacher", TeacherConfig)
     return Teaching(
         load_teacher(context), about.languages, config.distillation, width=embedder.width, bf16=bf16

@@ -77,9 +77,12 @@ def _write(out: Path, sources: Mapping[str, SourceRecords], mined: Mapping[str, 
                     {"id": row.id, "rank": p.rank, "score": p.score, "positive_score": p.positive_score}
                     for p in picks
                 ]
-            records.append({**vars(row), "negatives": negatives, "source": name})
+            # What a teacher said of the given negatives, it did not say of others.
+            told = row.negative_scores if negatives is row.negatives else None
+            records.append({**vars(row), "negatives": negatives, "negative_scores": told, "source": name})
     texts = pa.list_(pa.string())
     fields = {"id": pa.string(), "query": pa.string(), "positives": texts, "negatives": texts}
+    fields |= dict.fromkeys(("positive_scores", "negative_scores"), pa.list_(pa.float64()))
     fields |= {
         "source": pa.string(),
         "task_type": pa.string(),
