@@ -148,14 +148,16 @@ def make(config: RunConfig, tokenizer: PreTrainedTokenizerFast) -> Embedder:
     return Embedder(backbone, tokenizer, spec_from_config(model, PromptTable(config.prompts)))
 
 
-def losses(embedder: Embedder, config: RunConfig, objective: str, steps: int = 12) -> Iterator[float]:
-    """Of a fixed batch, the same tokens hidden at every step."""
+def losses(
+    embedder: Embedder, config: RunConfig, objective: str, steps: int = 12
+) -> Iterator[tuple[float, dict[str, float]]]:
+    """Of a fixed batch, the same tokens hidden at every step; with what the step tells about its parts."""
     bf16 = config.runtime.precision == "bf16"
     module: torch.nn.Module = embedder
     step: Any
     if objective in PRETRAINING:
         torch.manual_seed(0)
-        module = objective_module(embedder, TEXTS, config.pretrain, from_scratch=True)
+        module = objective_module(embedder, TEXTS, config.pretrain)
         step = PretrainStep(config.pretrain, mask_id=embedder.tokenizer.mask_token_id, bf16=bf16)
         batch: Any = {"ids": embedder.tokenize(TEXTS, max_length=24)}
     else:
@@ -179,9 +181,9 @@ def losses(embedder: Embedder, config: RunConfig, objective: str, steps: int = 1
     for _ in range(steps):
         torch.manual_seed(1)
         optimizer.zero_grad()
-        loss, _ = step(module.train(), batch)
+        loss, metrics = step(module.train(), batch)
         optimizer.step()
-        yield float(loss)
+        yield float(loss), metrics
 
 
 def outputs(embedder: Embedder, texts: list[str]) -> list[np.ndarray]:
@@ -193,15 +195,39 @@ def outputs(embedder: Embedder, texts: list[str]) -> list[np.ndarray]:
     return [F.normalize(found.dense, dim=-1).numpy(), *others]
 
 
+def require_what_is_trained(
+    embedder: Embedder,
+    before: dict[str, torch.Tensor],
+    config: RunConfig,
+    objective: str,
+    told: tuple[dict[str, float], ...],
+) -> None:
+    """Each part that the objective reads has moved, each head's own loss has fallen; nothing else moved."""
+    moved = {name for name, weight in embedder.state_dict().items() if not torch.equal(weight, before[name])}
+    assert any(name.startswith("backbone.") for name in moved)
+    heads = [head for head in config.model.heads if head != "dense"]
+    for head in heads:
+        assert any(name.startswith(f"heads.{head}.") for name in moved) is (objective == "unified"), head
+    if objective == "unified":
+        for head in ("dense", *heads):
+            assert told[-1][f"{head}_loss"] < told[0][f"{head}_loss"], head
+    pools = objective not in ("mlm", "mntp")  # those ask the token states alone
+    if config.model.pooling == "latent":
+        parts = {name for name in before if name.startswith("latent_attention.")}
+        assert (parts <= moved) if pools else not parts & moved
+
+
 @pytest.mark.parametrize("row", CHOSEN, ids="-".join)
 def test_a_chosen_row_trains_and_comes_back_from_its_folder(
     row: Row, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     config = validate_config(values_of(row), where="row")
     embedder = make(config, tokenizer)
-    found = list(losses(embedder, config, row[0]))
+    before = {name: weight.clone() for name, weight in embedder.state_dict().items()}
+    found, told = zip(*losses(embedder, config, row[0]), strict=True)
     assert all(np.isfinite(found))
     assert found[-1] < found[0]
+    require_what_is_trained(embedder, before, config, row[0], told)
     save_embedder(embedder, tmp_path)
     loaded = load_embedder(tmp_path)
     assert loaded.spec == embedder.spec
@@ -223,7 +249,7 @@ def test_a_chosen_row_is_exported_with_all_its_heads(
 ) -> None:
     config = validate_config(values_of(row), where="row")
     embedder = make(config, tokenizer)
-    assert all(np.isfinite(list(losses(embedder, config, row[0], steps=3))))
+    assert all(np.isfinite(loss) for loss, _ in losses(embedder, config, row[0], steps=3))
     texts = [embedder.spec.prompts.prompt("query", name="faq") + text for text in TEXTS]
     expected = outputs(embedder, texts)
     session = onnxruntime.InferenceSession(export_onnx(embedder, tmp_path, config.export.opset))

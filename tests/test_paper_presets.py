@@ -78,6 +78,7 @@ def test_nomic_embed_as_published() -> None:
     config = load_config("nomic-embed")
     mlm, pairs, triplets = config.pretrain, config.unsupervised, config.supervised
     assert (mlm.objective, mlm.encoder_mask, mlm.length, mlm.batch) == ("mlm", 0.3, 2048, 1024 * 4)
+    assert (mlm.beta1, mlm.epsilon) == (0.9, 1e-6)
     assert (mlm.learning_rate, mlm.beta2, mlm.weight_decay, mlm.warmup) == (5e-4, 0.98, 1e-5, 0.06)
     assert (pairs.batch, pairs.learning_rate, pairs.temperature, pairs.schedule) == (
         16384,

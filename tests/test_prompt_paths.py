@@ -14,7 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
+from langchain_huggingface import HuggingFaceEmbeddings
+from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 from sentence_transformers import SentenceTransformer
+from torch.utils.data import DataLoader
 
 from embedline.config.model import Prompt
 from embedline.config.training import ContrastiveConfig, MineConfig
@@ -41,7 +45,7 @@ NOMIC = PromptTable(
         "sts": Prompt(query="classification: "),
         "classification": Prompt(query="classification: "),
         "bitext": Prompt(query="clustering: "),
-        "faq": Prompt(query="question: ", document="answer: "),
+        "SciFact": Prompt(query="question: ", document="answer: "),
     }
 )
 GIGA = PromptTable(
@@ -49,7 +53,7 @@ GIGA = PromptTable(
         "default": Prompt(instruct="Дан вопрос, найдите ответ"),
         "sts": Prompt(instruct="Retrieve semantically similar text"),
         "classification": Prompt(instruct="Определите тему"),
-        "faq": Prompt(instruct="Find the article of the help desk"),
+        "SciFact": Prompt(instruct="Find the article of the help desk"),
     }
 )
 # Some are cut where queries are, some where documents are; edges of a text are where prompts could go wrong.
@@ -65,7 +69,7 @@ KINDS = {
     "sts": ("pairs", "sts"),
     "classification": ("topics", "classification"),
     "bitext": ("parallel", "bitext"),
-    "a source with a prompt of its own": ("faq", "short-long"),
+    "a source with a prompt of its own": ("SciFact", "short-long"),  # mteb knows a task of that name
 }
 LENGTHS = {"query": 24, "document": 40}
 QUERIES, DOCUMENTS = [query for query, _ in TEXTS], [document for _, document in TEXTS]
@@ -233,6 +237,18 @@ def mteb(saved: Saved, source: str, sides: tuple[Any, Any], kind: str) -> Ids:
     return found
 
 
+def mtebs_own(saved: Saved, source: str, sides: tuple[Any, Any], kind: str) -> Ids:
+    """The saved folder through the wrapper that mteb itself puts around a sentence-transformers model."""
+    asked = SentenceTransformerEncoderWrapper(saved.peer)
+    found: Ids = {}
+    for (name, texts), side in zip(SIDES, sides, strict=True):
+        loader: Any = DataLoader(Dataset.from_dict({"text": texts}), batch_size=2)  # type: ignore[arg-type]
+        how: Any = {"task_metadata": Metadata(source, kind), "hf_split": "test", "hf_subset": "default"}
+        work = partial(asked.encode, loader, prompt_type=side, show_progress_bar=False, **how)
+        found[name], _ = reached(saved.peer_spy, work)
+    return found
+
+
 def watched(saved: Saved) -> tuple[Subject, Spy]:
     """The model as evaluation takes it from its folder."""
     subject, spy = torch_subject("candidate", "digest", saved.folder), Spy()
@@ -307,13 +323,42 @@ def test_mteb_sees_the_same_ids_with_and_without_sides(saved: Saved, kind: str, 
     wanted = expected(saved, source, task_type)
     sides = (PromptType.query, PromptType.document)
     assert mteb(saved, source, sides, type_of_mteb) == wanted
-    if type_of_mteb != "Retrieval":
+    if type_of_mteb == "Retrieval":
+        assert mtebs_own(saved, source, sides, type_of_mteb) == wanted
+    else:
         assert mteb(saved, source, (None, None), type_of_mteb) == wanted
+        assert mtebs_own(saved, source, (None, None), type_of_mteb) == wanted
         assert mteb(saved, source, sides[::-1], type_of_mteb) == wanted
 
 
+def test_a_prompt_in_plain_words_cuts_as_documents_are_unless_the_call_says_that_these_are_queries(
+    saved: Saved,
+) -> None:
+    """encode(…, prompt=…) does not tell sentence-transformers a side; the folder's README says what does."""
+    words: dict[str, Any] = {"prompt": saved.table.prompt("query")}
+    long = "VPN " * 60
+    how: dict[str, Any] = words | {"max_length": LENGTHS["query"]}
+    wanted = {tuple(row) for row in saved.embedder.tokenize([long], **how)}
+    encode: Any = partial(saved.peer.encode, [long], show_progress_bar=False)
+    (plain,), _ = reached(saved.peer_spy, partial(encode, **words))
+    assert len(plain) == LENGTHS["document"]
+    assert reached(saved.peer_spy, partial(encode, **words, task="query"))[0] == wanted
+    chain = HuggingFaceEmbeddings(
+        model_name=str(saved.folder),
+        model_kwargs={"device": "cpu"},
+        query_encode_kwargs=words | {"task": "query"},
+    )
+    spy = Spy()
+    spy.on_torch(chain._client[0])
+    assert reached(spy, partial(chain.embed_query, long))[0] == wanted
+    card = (saved.folder / "README.md").read_text(encoding="utf-8")
+    assert 'task="query"' in card
+    assert f"{LENGTHS['query']} tokens" in card
+    assert f"{LENGTHS['document']} tokens" in card
+
+
 def test_sources_pooled_for_training_keep_their_own_prompts(saved: Saved) -> None:
-    small = {name: records(name, "short-long") for name in ("faq", "docs")}
+    small = {name: records(name, "short-long") for name in ("SciFact", "docs")}
     ((name, pool),) = pool_small(small, {}, 8)[0].items()
     batch = Batches(saved.embedder, {name: pool}, [Draw(name, np.arange(8), 0)], ContrastiveConfig(batch=8))[
         0
@@ -329,7 +374,7 @@ def test_each_source_is_mined_with_its_own_document_prompt_in_every_kind_of_row_
     """What negatives look like in training is what mining looked at, whatever source they come from."""
     sources = {
         name: SourceRecords(name, records(name, "short-long").rows + records(name, "sts").rows)
-        for name in ("docs", "faq")
+        for name in ("docs", "SciFact")
     }
     encode = _encoder(saved.embedder, False, None)
     found: dict[tuple[str, str, str], set[tuple[int, ...]]] = {}
@@ -349,7 +394,7 @@ def test_each_source_is_mined_with_its_own_document_prompt_in_every_kind_of_row_
     for (name, kind, side), rows in found.items():
         assert rows == expected(saved, name, kind)[side]
     sided = {key for key in found if key[2] == "document"}
-    alike = prompts.prompt("document", name="faq") == prompts.prompt("document", name="docs")
+    alike = prompts.prompt("document", name="SciFact") == prompts.prompt("document", name="docs")
     assert len(sided) == (3 if alike else 4)  # texts under the same prompt are encoded once
     for name, each in sources.items():
         for row, picks in zip(each.rows, mined[name].negatives, strict=True):

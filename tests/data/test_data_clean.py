@@ -118,7 +118,7 @@ def test_rules_can_be_switched_off(tmp_path: Path) -> None:
 def test_the_teacher_judges_its_own_languages_and_a_record_stands_by_any_of_its_positives(
     tmp_path: Path,
 ) -> None:
-    def teacher(texts: list[str]) -> np.ndarray:
+    def teacher(texts: list[str], *_: str) -> np.ndarray:
         return np.array([[t.count("print"), t.count("save"), 0.1] for t in texts], dtype=np.float32)
 
     prints, saves = f"{ENGLISH} print", f"{ENGLISH} save".replace("printed", "kept")

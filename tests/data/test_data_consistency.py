@@ -7,8 +7,10 @@ import pytest
 
 from embedline.data.consistency import consistent
 
+KIND = ("docs", "short-long")
 
-def made_up_teacher(texts: list[str]) -> np.ndarray:
+
+def made_up_teacher(texts: list[str], *_: str) -> np.ndarray:
     """The same vector for the same text, of any length; texts that share their end are alike."""
     rows = []
     for text in texts:
@@ -36,32 +38,56 @@ def slowly(queries: list[str], positives: list[str], top_k: int) -> list[bool]:
 def test_a_pair_stands_when_its_own_positive_is_among_the_first(top_k: int, chunk: int) -> None:
     queries = [f"query {i}" for i in range(90)]
     positives = [f"positive {i % 60}" for i in range(90)]  # some positives answer two queries
-    kept = consistent(queries, positives, made_up_teacher, top_k, 1000, chunk=chunk)
+    kept = consistent(queries, positives, [KIND] * len(queries), made_up_teacher, top_k, 1000, chunk=chunk)
     expected = slowly(queries, positives, top_k)
     assert kept.tolist() == expected
     assert 0 < sum(expected) < 90
 
 
 def test_equal_positives_do_not_compete() -> None:
-    kept = consistent(["a 1", "b 1", "c 1"], ["same 1"] * 3, made_up_teacher, 1, 100)
+    kept = consistent(["a 1", "b 1", "c 1"], ["same 1"] * 3, [KIND] * 3, made_up_teacher, 1, 100)
     assert kept.all()
 
 
 def test_pairs_compete_within_their_pool_only() -> None:
     sizes = []
 
-    def teacher(texts: list[str]) -> np.ndarray:
+    def teacher(texts: list[str], *_: str) -> np.ndarray:
         sizes.append(len(texts))
         return made_up_teacher(texts)
 
     queries, positives = [f"q {i}" for i in range(100)], [f"p {i}" for i in range(100)]
-    small = consistent(queries, positives, teacher, 2, 30)
+    small = consistent(queries, positives, [KIND] * len(queries), teacher, 2, 30)
     assert max(sizes) <= 30
     assert sum(sizes) == 200
-    assert small.sum() > consistent(queries, positives, made_up_teacher, 2, 100).sum()
-    again = consistent(queries, positives, made_up_teacher, 2, 30)
+    assert small.sum() > consistent(queries, positives, [KIND] * len(queries), made_up_teacher, 2, 100).sum()
+    again = consistent(queries, positives, [KIND] * len(queries), made_up_teacher, 2, 30)
     assert (small == again).all()
 
 
 def test_no_pairs_no_mask() -> None:
-    assert consistent([], [], lambda texts: np.zeros((len(texts), 4), np.float32), 2, 10).shape == (0,)
+    assert consistent([], [], [], lambda texts, *_: np.zeros((len(texts), 4), np.float32), 2, 10).shape == (
+        0,
+    )
+
+
+def test_the_teacher_is_asked_for_each_kind_of_row_apart_and_a_text_is_no_rival_of_its_equals() -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def teacher(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
+        asked.extend((text, source, task_type, side) for text in texts)
+        # the same text, under the other kind's prompt, is a little more like every query
+        bonus = 0.5 if source == "faq" else 0.0
+        return made_up_teacher(texts) + np.eye(16, dtype=np.float32)[0] * (0 if side == "query" else bonus)
+
+    kinds = [("docs", "short-long"), ("faq", "sts"), ("docs", "short-long")]
+    queries, positives = ["a 1", "b 1", "c 2"], ["same 1", "same 1", "other 2"]
+    assert consistent(queries, positives, kinds, teacher, 1, 100).all()
+    assert set(asked) == {
+        ("a 1", "docs", "short-long", "query"),
+        ("c 2", "docs", "short-long", "query"),
+        ("b 1", "faq", "sts", "query"),
+        ("same 1", "docs", "short-long", "document"),
+        ("other 2", "docs", "short-long", "document"),
+        ("same 1", "faq", "sts", "document"),
+    }

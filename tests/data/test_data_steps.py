@@ -67,7 +67,9 @@ def test_ingest_then_clean(tmp_path: Path, config: RunConfig, monkeypatch: pytes
     assert "| faq | records | 7 | 6 | 1 | 0 |" in read.summary
     assert "| held | retrieval | ru | 1 |" in read.summary
 
-    monkeypatch.setattr(clean, "_teacher", lambda _: lambda texts: np.eye(len(texts), 4, dtype=np.float32))
+    monkeypatch.setattr(
+        clean, "_teacher", lambda _: lambda texts, *_: np.eye(len(texts), 4, dtype=np.float32)
+    )
     inputs: dict[str, Artifact | None] = {k: sealed(first, read, k) for k in ("dataset", "evaluation")}
     second = context("clean", config, tmp_path, inputs, "clean", "teacher", "runtime")
     cleaned = clean.run(second)

@@ -1,13 +1,16 @@
 """Rankings and rows by head, against a slow formula."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embedline.config.outcome import Rule
 from embedline.evaluation.compare import heads_table, main_table, markdown
-from embedline.evaluation.heads import rank_by_head
+from embedline.evaluation.heads import blocks, rank_by_head
 from embedline.evaluation.local import Subject, score_subject
 from embedline.evaluation.sets import read_sets
 from embedline.gate.policy import Side, check_rule
@@ -43,6 +46,16 @@ def by_hand(queries, documents):
                 scores["multi_vector"][q, d] = dots.max(1).mean()
     scores["hybrid"] = sum(WEIGHTS[head] * values for head, values in scores.items())
     return scores
+
+
+@given(st.lists(st.integers(1, 50)), st.integers(1, 100))
+def test_blocks_are_all_documents_in_order_and_none_holds_more_tokens_than_it_may(lengths, most):
+    found = list(blocks(lengths, most))
+    assert [i for block in found for i in range(block.start, block.stop)] == list(range(len(lengths)))
+    for block in found:
+        assert sum(lengths[block]) <= most or block.stop - block.start == 1
+    for one, other in pairwise(found):  # nor are they smaller than they need be
+        assert sum(lengths[one]) + lengths[other.start] > most
 
 
 @pytest.mark.parametrize("block", [1, 7, 100])
@@ -86,6 +99,9 @@ class Letters:
         terms = [{ord(letter): 1.0 for letter in text} for text in texts]
         tokens = [np.stack([self._word(word) for word in text.split()]) for text in texts]
         return HeadVectors(dense / np.linalg.norm(dense, axis=1, keepdims=True), terms, tokens)
+
+    def tokenize(self, texts, *, prompt, max_length):
+        return [list(range(len(text.split()))) for text in texts]
 
     def _word(self, word):
         vector = np.random.default_rng(list(word.lower().encode())).normal(size=8).astype(np.float32)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
 from embedline.config.model import HybridWeights, LatentConfig, LoraConfig, ModelConfig, Prompt
 from embedline.errors import InputError
+from embedline.models.backbone import prepare_backbone
 from embedline.models.bidirectional import looks_ahead
 from embedline.models.embedder import Embedder
 from embedline.models.folder import (
@@ -25,9 +26,11 @@ from embedline.models.folder import (
     spec_from_config,
 )
 from embedline.models.heads import Encoded
+from embedline.models.language_head import load_language_head
 from embedline.models.lora import with_lora
 from embedline.models.pooling import POOLING
 from embedline.models.prompts import PromptTable
+from embedline.models.tokenizer import DECODER_SPECIAL, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -421,6 +424,50 @@ def test_an_embedding_model_of_others_that_is_causal_stays_as_it_was_made(
     texts = ["почта", "The printer does not answer."]
     peer = SentenceTransformer(str(tmp_path), device="cpu")
     np.testing.assert_allclose(peer.encode(texts), embedder.encode(texts), atol=1e-5)
+
+
+def test_a_causal_embedding_model_that_is_trained_further_is_turned_and_that_is_said(
+    make_embedder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_embedder(make_embedder("llama", "last", num_key_value_heads=1), tmp_path)
+    edit(tmp_path / "config.json", is_causal=True)
+    (tmp_path / CARD).unlink()
+    embedder = load_embedder(tmp_path)
+    assert not caplog.records
+    for _ in range(2):  # a second time there is nothing to turn, and nothing to say
+        prepare_backbone(embedder.backbone, embedder.tokenizer, ModelConfig(base="x"))  # type: ignore[call-arg]
+    assert looks_ahead(embedder.backbone)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "causal mask" in caplog.text
+
+
+def test_of_a_model_that_sees_images_too_the_part_that_reads_is_taken(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["почта", "The printer does not answer."] * 3, 320, special=DECODER_SPECIAL)
+    text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text |= {"num_key_value_heads": 1, "head_dim": 16, "query_pre_attn_scalar": 16, "vocab_size": 384}
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    whole = Gemma3ForConditionalGeneration(
+        Gemma3Config(
+            text_config=text | {"pad_token_id": tokenizer.pad_token_id},
+            vision_config=vision | {"image_size": 28, "patch_size": 14},
+            mm_tokens_per_image=4,
+        )
+    )
+    whole.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    embedder = load_embedder(tmp_path)
+    theirs = whole.model.language_model.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in embedder.backbone.state_dict().items())
+    assert looks_ahead(embedder.backbone)
+    assert read_spec(tmp_path).document_length == 512
+    head = load_language_head(tmp_path, len(tokenizer))
+    states = torch.randn(2, 3, 32)
+    assert head is not None
+    torch.testing.assert_close(head(states), whole.lm_head(states))
+    save_embedder(embedder, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "gemma3_text"
+    again = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    np.testing.assert_allclose(again.encode(["почта"]), embedder.encode(["почта"]), atol=1e-5)
 
 
 def test_prompts_of_others_become_the_table(copy: Path) -> None:

@@ -38,7 +38,7 @@ EVERYTHING = """
     --query_instruction_for_retrieval 'Find it' --query_instruction_format 'Instruct: {}\\nQuery: {}'
     --max_example_num_per_dataset 1000 --num_train_epochs 2 --max_steps 300 --weight_decay 0.01
     --per_device_train_batch_size 16 --gradient_accumulation_steps 2 --warmup_steps 30 --fp16 False
-    --lr_scheduler_type cosine --adam_beta2 0.98 --max_grad_norm 2 --logging_steps 5 --save_steps 0.5
+    --lr_scheduler_type cosine --adam_beta1 0.8 --adam_beta2 0.98 --adam_epsilon 1e-6 --max_grad_norm 2 --logging_steps 5 --save_steps 0.5
     --temperature 0.05 --sentence_pooling_method mean --sub_batch_size 8 --use_mrl --mrl_dims 256 64
     --unified_finetuning True --use_self_distill True --self_distill_start_step 50 --colbert_dim 128
     --trust_remote_code --seed 7 --use_lora --lora_rank 8 --lora_alpha 16 --lora_dropout 0.05
@@ -141,6 +141,7 @@ def test_values_come_out_as_they_went_in(here: Path) -> None:
     assert {source.limit for source in run.data.sources} == {1000}
     assert run.data.root == str(here)
     assert (step.negatives, step.batch, step.steps, step.warmup) == (3, 32, 300, 0.1)
+    assert (step.beta1, step.epsilon) == (0.8, 1e-6)
     assert (step.learning_rate, step.schedule, step.weight_decay, step.beta2) == (1e-5, "cosine", 0.01, 0.98)
     assert (step.clip, step.log_every, step.checkpoint_every, step.temperature) == (2.0, 5, 150, 0.05)
     assert (step.matryoshka, model.dims, model.pooling, step.batch_tokens) == (True, [256, 64], "mean", 800)
@@ -238,7 +239,8 @@ def test_a_script_with_variables_is_read_and_not_run(here: Path) -> None:
     assert len(run.data.sources) == 3
     assert run.supervised.batch == 8
     assert run.prompts["default"].query == "<instruct>Find the passage\n<query>"
-    assert "--knowledge_distillation True: " in made.text
+    assert run.supervised.distillation is not None
+    assert run.supervised.distillation.of == "rows"
     assert "--negatives_cross_device: always so" in made.text
     assert "hf_abc" not in made.text
 

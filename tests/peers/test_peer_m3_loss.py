@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from FlagEmbedding.finetune.embedder.encoder_only.base.modeling import BiEncoderOnlyEmbedderModel
 from FlagEmbedding.finetune.embedder.encoder_only.m3.modeling import EncoderOnlyEmbedderM3Model
 from torch import Tensor, nn
 
 from embedline.models.heads import Encoded, LexicalHead, MultiVectorHead
 from embedline.models.pooling import cls
 from embedline.models.scoring import lexical_scores, multi_vector_scores
+from embedline.training.objectives.distillation import told_divergence
+from embedline.training.objectives.infonce import contrastive_loss
 from embedline.training.objectives.unified import unified_loss
 
 WIDTH, TOKEN, VOCABULARY, TEMPERATURE = 16, 12, 40, 0.02
@@ -113,6 +116,66 @@ def test_a_step_from_the_same_hidden_states(heads, distill: bool, group: int) ->
     )
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     for found, expected in zip(torch.autograd.grad(ours, leaves), wanted, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("distill", [False, True], ids=["joint", "self-distillation"])
+def test_the_rows_scores_are_learnt_as_theirs_are(heads, distill: bool) -> None:
+    """`knowledge_distillation` with kd_loss_type kl_div: pos_scores and neg_scores of each query's group."""
+    count, group = 4, 3
+    queries, passages = texts(count, 9, 1), texts(count * group, 11, 2)
+    said = torch.randn(count, group, generator=torch.Generator().manual_seed(5)) * 3
+    leaves = [queries["states"], passages["states"], *heads[0].parameters(), *heads[1].parameters()]
+    model = peer(heads, distill)
+    model.kd_loss_type = "kl_div"
+    theirs = model(queries, passages, teacher_scores=said.flatten().tolist()).loss
+    wanted = torch.autograd.grad(theirs, leaves)
+
+    order = positives_first(count, group)
+    q = represent(heads, queries)
+    d = represent(heads, {name: tensor[order] for name, tensor in passages.items()})
+    told = torch.full((count, count * group), -torch.inf)
+    for row in range(count):
+        told[row, row * group : (row + 1) * group] = said[row]
+    ours = unified_loss(
+        q.dense @ d.dense.T,
+        lexical_scores(queries["input_ids"], q.lexical, passages["input_ids"][order], d.lexical),
+        multi_vector_scores(q.tokens, d.tokens),
+        distill=distill,
+        told_NM=told[:, order],
+        **rules(count, group),
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for found, expected in zip(torch.autograd.grad(ours, leaves), wanted, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("in_batch", [False, True], ids=["own negatives", "in batch"])
+def test_the_rows_scores_beside_infonce(in_batch: bool) -> None:
+    """FlagEmbedding's model of dense vectors, whose loss is then the sum of the two."""
+    count, group = 5, 4
+    generator = torch.Generator().manual_seed(1)
+    q = F.normalize(torch.randn(count, WIDTH, generator=generator), dim=-1).requires_grad_()
+    p = F.normalize(torch.randn(count * group, WIDTH, generator=generator), dim=-1).requires_grad_()
+    said = torch.randn(count, group, generator=generator) * 3
+    model = BiEncoderOnlyEmbedderModel(
+        Given(), temperature=TEMPERATURE, normalize_embeddings=True, kd_loss_type="kl_div"
+    )
+    compute = model._compute_in_batch_neg_loss if in_batch else model._compute_no_in_batch_neg_loss
+    _, theirs = compute(q, p, teacher_targets=said.softmax(-1))
+
+    order = positives_first(count, group)
+    told = torch.full((count, count * group), -torch.inf)
+    for row in range(count):
+        told[row, row * group : (row + 1) * group] = said[row]
+    scores = q @ p[order].T
+    ours = contrastive_loss(scores, in_batch_negatives=in_batch, **rules(count, group)) + told_divergence(
+        scores, told[:, order], temperature=TEMPERATURE
+    )
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    for found, expected in zip(
+        torch.autograd.grad(ours, [q, p]), torch.autograd.grad(theirs, [q, p]), strict=True
+    ):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 

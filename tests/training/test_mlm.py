@@ -36,11 +36,11 @@ def test_equals_transformers_bert(make_embedder) -> None:
         {name: value for name, value in embedder.backbone.state_dict().items() if "pooler" not in name}
     )
     head = peer.cls.predictions
-    head.transform.dense.load_state_dict(model.head.dense.state_dict())
-    head.transform.LayerNorm.load_state_dict(model.head.norm.state_dict())
-    head.transform.LayerNorm.eps = model.head.norm.eps
-    head.decoder.weight.data.copy_(model.output.table_VD.data)
-    head.decoder.bias.data.copy_(model.output.bias_V.data)
+    head.transform.dense.load_state_dict(model.head[0].dense.state_dict())
+    head.transform.LayerNorm.load_state_dict(model.head[0].norm.state_dict())
+    head.transform.LayerNorm.eps = model.head[0].norm.eps
+    head.decoder.weight.data.copy_(model.head[1].table_VD.data)
+    head.decoder.bias.data.copy_(model.head[1].bias_V.data)
 
     given = batch(model)
     ours = model(**given)
@@ -52,8 +52,8 @@ def test_equals_transformers_bert(make_embedder) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
     ours.backward()
     theirs.backward()
-    torch.testing.assert_close(model.output.table_VD.grad, head.decoder.weight.grad, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(model.head.dense.weight.grad, head.transform.dense.weight.grad)
+    torch.testing.assert_close(model.head[1].table_VD.grad, head.decoder.weight.grad, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(model.head[0].dense.weight.grad, head.transform.dense.weight.grad)
     theirs_by_name = dict(peer.bert.named_parameters())
     for name, parameter in embedder.backbone.named_parameters():
         if "pooler" not in name:

@@ -33,7 +33,7 @@ def peer() -> LlamaForCausalLM:
 @pytest.fixture
 def model(peer: LlamaForCausalLM, tokenizer) -> MaskedNextTokenModel:
     made = MaskedNextTokenModel(Embedder(peer.model, tokenizer, EmbedderSpec("last"))).eval()
-    made.output.table_VD.data += 0.05 * torch.randn_like(made.output.table_VD)
+    made.head.table_VD.data += 0.05 * torch.randn_like(made.head.table_VD)
     return made
 
 
@@ -55,7 +55,7 @@ def batch(model: MaskedNextTokenModel, share: float = 0.4) -> dict[str, Tensor]:
 
 
 def test_equals_the_shifted_loss_of_a_causal_lm(peer, model) -> None:
-    peer.lm_head.weight.data.copy_(model.output.table_VD.data)
+    peer.lm_head.weight.data.copy_(model.head.table_VD.data)
     given = batch(model)
     labels = given["input_ids"].masked_fill(~given["targets_BT"], -100)
     theirs = peer(input_ids=given["masked_ids"], attention_mask=given["attention_mask"], labels=labels).loss
@@ -63,7 +63,7 @@ def test_equals_the_shifted_loss_of_a_causal_lm(peer, model) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
     parameters = list(peer.model.parameters())
     for found, expected in zip(
-        torch.autograd.grad(ours, [*parameters, model.output.table_VD]),
+        torch.autograd.grad(ours, [*parameters, model.head.table_VD]),
         torch.autograd.grad(theirs, [*parameters, peer.lm_head.weight]),
         strict=True,
     ):
@@ -75,7 +75,7 @@ def test_a_hidden_token_is_asked_of_the_state_before_it(model) -> None:
     target = torch.zeros_like(given["targets_BT"])
     target[2, 5] = True
     states, _ = model.embedder.states(given["masked_ids"], given["attention_mask"])
-    logits = model.output.table_VD @ states[2, 4] + model.output.bias_V
+    logits = model.head.table_VD @ states[2, 4] + model.head.bias_V
     expected = logits.logsumexp(0) - logits[given["input_ids"][2, 5]]
     torch.testing.assert_close(model(**{**given, "targets_BT": target}), expected)
 

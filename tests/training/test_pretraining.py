@@ -112,10 +112,3 @@ def test_a_decoder_without_mask_token_hides_behind_an_underscore(tokenizer) -> N
             return {"input_ids": [7]}
 
     assert mask_token(Bare()) == 7
-
-
-def test_a_pretrained_decoder_is_not_told_the_frequencies(make_embedder, texts: list[str]) -> None:
-    embedder = make_embedder("llama", **DECODER)
-    for from_scratch in (True, False):
-        module = pretraining.objective_module(embedder, texts, config(objective="mntp"), from_scratch)
-        assert (len(module.output.bias_V.unique()) > 1) is from_scratch

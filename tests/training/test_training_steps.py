@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from transformers import AutoModel
 
 from embedline.artifacts.manifest import write_manifest
 from embedline.artifacts.tracker import Tracker
 from embedline.config.schema import RunConfig
-from embedline.errors import InputError
+from embedline.errors import EmbedlineError, InputError
+from embedline.models.demo_decoder import demo_decoder
+from embedline.models.embedder import Embedder
 from embedline.models.folder import load_embedder, read_lineage
-from embedline.steps import mine, pretrain, train_supervised, train_unsupervised
+from embedline.steps import clean, mine, pretrain, prune, train_supervised, train_unsupervised
 from embedline.steps.base import Context, Slice, StepResult, Workspace
 
 WORDS = ["почта", "принтер", "пароль", "отпуск", "сервер", "экран", "кабель", "договор"]
@@ -84,6 +89,7 @@ class Line:
     """Runs steps, each with the outputs of those before."""
 
     def __init__(self, folder: Path, dataset: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.made: dict[str, Any] = {
             "dataset": write_manifest(dataset, kind="dataset", step="clean", key="k"),
@@ -163,3 +169,94 @@ def test_texts_longer_than_the_positions_are_refused_with_their_setting(
     short = RUN["model"] | {"settings": SIZES | {"max_position_embeddings": 20}, "pooling": "mean"}
     with pytest.raises(InputError, match=r"model\.document_length"):
         Line(tmp_path, dataset).run("pretrain", pretrain.run, "model", model=short)
+
+
+def test_pretraining_goes_on_from_the_bases_own_head(tmp_path: Path, dataset: Path) -> None:
+    base = tmp_path / "base"
+    demo_decoder(base, texts=WORDS)
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare)
+    AutoModel.from_pretrained(base).save_pretrained(bare)
+    config = json.loads((bare / "config.json").read_text())
+    (bare / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    for folder, with_head in ((base, True), (bare, False)):
+        over = {
+            "model": RUN["model"] | {"base": str(folder), "lora": None, "settings": {}},
+            "pretrain": RUN["pretrain"] | {"objective": "mntp"},
+            "locations": {"base": str(folder)},
+        }
+        line = Line(tmp_path / f"line-{folder.name}", dataset)
+        line.run("prune_before", prune.run, "model", **over)
+        result = line.run("pretrain", pretrain.run, "model", **over)
+        assert ("from the base's own head" in result.summary) is with_head
+        last = read_lineage(line.made["model"].path)[-1]
+        assert ("head" in last["objective"]) is with_head
+
+
+def test_the_teacher_is_asked_with_its_own_words_and_cut_at_its_own_lengths(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line(tmp_path, dataset)
+    line.run("pretrain", pretrain.run, "model")
+    folder = line.made["model"].path
+    asked: list[tuple[str, int]] = []
+    tokenize = Embedder.tokenize
+
+    def watched(self: Embedder, texts: Any, *, prompt: str = "", max_length: int) -> list[list[int]]:
+        asked.append((prompt, max_length))
+        return tokenize(self, texts, prompt=prompt, max_length=max_length)
+
+    monkeypatch.setattr(Embedder, "tokenize", watched)
+    prompts = {"default": {"query": "query: ", "document": "passage: "}, "sts": {"query": "alike: "}}
+    config = RunConfig.model_validate(RUN | {"teacher": {"model": "t", "prompts": prompts}}).model_dump()
+    teacher = clean._teacher(
+        Context(
+            step="clean",
+            key="k",
+            slice=Slice(config=config, locations={"teacher": str(folder)}),
+            inputs={},
+            workspace=Workspace(tmp_path / "work"),
+            run="r",
+            tracker=Tracker(tmp_path / "tracked"),
+            draft=tmp_path,
+        )
+    )
+    for source, task_type, side in (
+        ("faq", "short-long", "query"),
+        ("faq", "short-long", "document"),
+        ("sts", "sts", "query"),
+        ("sts", "sts", "document"),
+    ):
+        assert teacher(["почта"], source, task_type, side).shape == (1, 32)  # type: ignore[arg-type]
+    assert asked == [("query: ", 16), ("passage: ", 24), ("alike: ", 24), ("alike: ", 24)]
+
+
+def test_a_record_alone_in_its_length_is_counted(tmp_path: Path, dataset: Path) -> None:
+    folder = shutil.copytree(dataset, tmp_path / "dataset")
+    rows = pq.read_table(folder / "records.parquet")
+    one = rows.to_pylist()[0] | {"id": "long", "positives": ["и ещё " * 30], "task_type": "long-long"}
+    table = pa.concat_tables([rows, pa.Table.from_pylist([one], rows.schema)])
+    pq.write_table(table, folder / "records.parquet")
+    line = Line(tmp_path / "line", folder)
+    line.run("pretrain", pretrain.run, "model", pretrain={"enabled": False})
+    stage = STAGE | {"buckets": [{"tokens": 16, "batch": 4}, {"tokens": 24, "batch": 4}]}
+    result = line.run("train_unsupervised", train_unsupervised.run, "model", unsupervised=stage)
+    assert result.metrics["records_alone"] == 1
+    assert "1 records, each alone in its task type, language and length, were not drawn" in result.summary
+
+
+@pytest.mark.parametrize(
+    ("over", "named"),
+    [
+        ({"unsupervised": STAGE | {"batch": 500}}, r"^unsupervised\.batch: "),
+        ({"unsupervised": STAGE | {"buckets": [{"tokens": 24, "batch": 500}]}}, r"^unsupervised\.buckets: "),
+        ({"unsupervised": STAGE | {"learning_rate": 1e30}}, r"^unsupervised: "),
+    ],
+)
+def test_what_a_stage_cannot_do_names_its_section(
+    tmp_path: Path, dataset: Path, over: dict[str, Any], named: str
+) -> None:
+    line = Line(tmp_path, dataset)
+    line.run("pretrain", pretrain.run, "model", pretrain={"enabled": False})
+    with pytest.raises(EmbedlineError, match=named):
+        line.run("train_unsupervised", train_unsupervised.run, "model", **over)

@@ -33,11 +33,12 @@ class Encoder:
             self._model = self._spec = OnnxEmbedder(folder)
         else:
             from embedline.config.training import RuntimeConfig
+            from embedline.models.device import best_device
             from embedline.models.folder import load_embedder
             from embedline.steps.machine import prepare
 
             prepare(RuntimeConfig())
-            self._model = load_embedder(folder, trust_remote_code=trust_remote_code)
+            self._model = load_embedder(folder, trust_remote_code=trust_remote_code).to(best_device())
             self._spec = self._model.spec
 
     def encode(self, texts: Sequence[str], side: str, dim: int | None = None) -> np.ndarray:

@@ -24,6 +24,10 @@ class Columns(Section):
     positive: str = Field("pos", description="column of the positive text, or list of texts")
     negative: str = Field("neg", description="column of the negative texts; may be absent")
     score: str = Field("score", description="column of a similarity score; may be absent")
+    positive_scores: str = Field(
+        "pos_scores", description="column of a teacher's scores of the positives, one each; may be absent"
+    )
+    negative_scores: str = Field("neg_scores", description="the same of the negatives; may be absent")
 
 
 class Source(Section):

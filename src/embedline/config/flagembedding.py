@@ -41,7 +41,6 @@ def flag(name: str, keys: str = "", note: str = "", read: Read = text, **more: A
 
 _BASE = "a model is its whole folder: config and tokenizer come with the base"
 _ICL = "examples inside the prompt are not trained with"
-_HEAL = "another model's scores are not read from the rows; M3's heads teach each other (use_self_distill)"
 _MERGED = "LoRA weights are always merged into the saved model"
 _CHUNKS = "GradCache in chunks of batch_tokens bounds the memory instead"
 
@@ -143,7 +142,13 @@ DATA = [
     flag(
         "query_instruction_format", "prompts.default.query", "must end with the text", write=values.elsewhere
     ),
-    flag("knowledge_distillation", note=_HEAL),
+    flag(
+        "knowledge_distillation",
+        "supervised.distillation",
+        "from the rows' pos_scores and neg_scores",
+        yes,
+        write=lambda on, given: {"of": "rows"} if on else None,
+    ),
     flag("passage_instruction_for_retrieval", "prompts.default.document", write=values.prompt("passage")),
     flag(
         "passage_instruction_format",
@@ -178,7 +183,7 @@ TRAINING = [
         whole,
         write=values.sub_batch,
     ),
-    flag("kd_loss_type", note=_HEAL),
+    flag("kd_loss_type", note="always kl_div, beside the labels' own loss"),
     flag("use_mrl", "supervised.matryoshka", "the losses of the dims are summed, not averaged", yes),
     flag("mrl_dims", "model.dims", "the full width is always one", wholes),
     flag(
@@ -241,8 +246,8 @@ TRAINER = [
     ),
     flag("weight_decay", "supervised.weight_decay", read=number, default=0.0),
     flag("adam_beta2", "supervised.beta2", read=number, default=0.999),
-    flag("adam_beta1", note="always 0.9"),
-    flag("adam_epsilon", note="always 1e-8"),
+    flag("adam_beta1", "supervised.beta1", read=number),
+    flag("adam_epsilon", "supervised.epsilon", read=number),
     flag("optim", note="always AdamW"),
     flag("max_grad_norm", "supervised.clip", read=number, default=1.0),
     flag(

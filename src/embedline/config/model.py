@@ -108,6 +108,11 @@ class ModelConfig(Section):
     dims: list[int] = Field([], description="Matryoshka dims; the full width is always one of them")
 
 
+def row_tokens(tokens: int, pooling: str, mcls_every: int) -> int:
+    """Tokens of the row that a text of `tokens` becomes: MCLS puts more in."""
+    return tokens + ((tokens - 1) // mcls_every if pooling == "mcls" else 0)
+
+
 class TeacherConfig(Section):
     """A pretrained embedding model that judges data (consistency filter) and may teach (distillation)."""
 
@@ -115,6 +120,9 @@ class TeacherConfig(Section):
     revision: str | None = None
     languages: list[str] = Field(["en"], description="texts in others are neither judged nor taught by it")
     filter: bool = Field(True, description="clean drops the pairs that it does not find")
+    prompts: dict[str, Prompt] = Field(
+        {}, description="the words it is asked with, as in `prompts`; what its own folder says when empty"
+    )
 
 
 class PruneConfig(Section):

@@ -106,8 +106,17 @@ def _symmetric_alone(config: RunConfig) -> Iterator[str]:
 
 def _taught_by_nobody(config: RunConfig) -> Iterator[str]:
     for stage, each in _stages(config):
-        if each.distillation and config.teacher is None:
+        if each.distillation and each.distillation.of != "rows" and config.teacher is None:
             yield f"{stage}.distillation: needs a teacher (teacher.model)"
+
+
+def _unscored_rows(config: RunConfig) -> Iterator[str]:
+    for stage, each in _stages(config):
+        if each.enabled and each.distillation and each.distillation.of == "rows":
+            if each.negatives == 0:
+                yield f"{stage}.distillation: of rows needs {stage}.negatives: 1 or more"
+            if stage == "supervised" and config.mine.enabled:
+                yield "supervised.distillation: of rows needs mine.enabled: false"
 
 
 def _prune_nothing(config: RunConfig) -> Iterator[str]:
@@ -195,6 +204,11 @@ REFUSALS = (
         "distillation without a teacher",
         "There is nobody to learn from.",
         _taught_by_nobody,
+    ),
+    Refusal(
+        "distillation from the rows' scores without the rows' negatives",
+        "The scores are those of the negatives in the data: mined ones, or none, have no score.",
+        _unscored_rows,
     ),
     Refusal(
         "pruning before training from scratch",

@@ -18,7 +18,9 @@ class Optimization(Section):
     warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps")
     schedule: Literal["linear", "cosine", "constant", "warmup_stable_decay"] = "linear"
     weight_decay: float = Field(0.01, ge=0)
-    beta2: float = Field(0.98, gt=0, lt=1)
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW: of the mean of the gradients")
+    beta2: float = Field(0.98, gt=0, lt=1, description="AdamW: of the mean of their squares")
+    epsilon: float = Field(1e-8, gt=0, description="AdamW: beside the root of the squares")
     clip: float = Field(1.0, gt=0)
     batch_tokens: int = Field(4096, ge=64, description="tokens of one chunk, padding included")
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
@@ -58,13 +60,19 @@ class Bucket(Section):
 
 
 class DistillationConfig(Section):
-    """What the run's `teacher` says about a stage's batches, learnt beside their labels."""
+    """What a teacher says about a stage's batches, learnt beside their labels."""
 
-    of: Literal["scores", "vectors"] = Field(
-        "scores", description="how it ranks a batch's documents; or its vectors, when they are as wide"
+    of: Literal["scores", "vectors", "rows"] = Field(
+        "scores",
+        description="how the run's teacher ranks a batch's documents; its vectors, when they are as wide; or "
+        "the scores that the rows bring for their own documents (pos_scores, neg_scores)",
     )
     weight: float = Field(1.0, gt=0, description="beside the objective's loss, which weighs 1")
-    temperature: float = Field(0.05, gt=0, description="scores: of both rankings")
+    temperature: float = Field(
+        0.05,
+        gt=0,
+        description="scores: of both rankings; rows: not used, theirs are taken as they are",
+    )
 
 
 class ContrastiveConfig(Optimization):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedline.config.data import CleanConfig
-from embedline.data.consistency import Encode, consistent
+from embedline.data.consistency import Encode, Kind, consistent
 from embedline.data.decontaminate import Protected
 from embedline.data.dedup import Signatures, representatives, signatures
 from embedline.data.funnel import Funnel
@@ -68,7 +68,8 @@ def clean(
 
     Args:
         evaluation_folder: sets laid out by `evaluation_sets`; none: nothing is protected.
-        teacher_encode: texts to vectors; judges records whose language is one of `teacher_languages`.
+        teacher_encode: texts of a source, task type and side to vectors; judges records whose language is
+            one of `teacher_languages`.
 
     Raises:
         InputError: no record is left.
@@ -184,16 +185,23 @@ class _Teacher:
         owners: list[int] = []
         queries: list[str] = []
         positives: list[str] = []
+        kinds: list[Kind] = []
         for index, row in enumerate(read_rows(staged)):
             # A scored pair claims no answer that the teacher could miss.
             if rules[index] is None and row["score"] is None and row["language"] in self.languages:
                 owners += [index] * len(row["positives"])
                 queries += [row["query"]] * len(row["positives"])
                 positives += row["positives"]
+                kinds += [(row["source"], row["task_type"])] * len(row["positives"])
         if not owners:
             return []
         kept = consistent(
-            queries, positives, self.encode, self.config.consistency_top_k, self.config.consistency_pool
+            queries,
+            positives,
+            kinds,
+            self.encode,
+            self.config.consistency_top_k,
+            self.config.consistency_pool,
         )
         stands = {owner for owner, keep in zip(owners, kept, strict=True) if keep}
         return sorted(set(owners) - stands)

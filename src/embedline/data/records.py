@@ -41,7 +41,8 @@ def record_of(values: dict[str, Any], source: Source, name: str, ids: Ids) -> Ro
     """
     columns = source.columns
     query = _text(values, columns.query)
-    positives = _texts(values, columns.positive)
+    positives, positive_scores = _scored(values, columns.positive, columns.positive_scores)
+    negatives, negative_scores = _scored(values, columns.negative, columns.negative_scores)
     if not positives:
         raise MalformedRowError(f"no positive in {columns.positive!r}")
     task_type = source.task_type or _optional(values, "task_type") or _shape(query, positives[0])
@@ -57,11 +58,13 @@ def record_of(values: dict[str, Any], source: Source, name: str, ids: Ids) -> Ro
         "id": ids.of(name, query, *positives),
         "query": query,
         "positives": positives,
-        "negatives": _texts(values, columns.negative),
+        "negatives": negatives,
         "source": name,
         "task_type": task_type,
         "language": language,
         "score": _number(values, columns.score),
+        "positive_scores": positive_scores,
+        "negative_scores": negative_scores,
     }
 
 
@@ -92,8 +95,20 @@ def _text(values: dict[str, Any], column: str) -> str:
     return value
 
 
+def _scored(values: dict[str, Any], column: str, scores: str) -> tuple[list[str], list[float] | None]:
+    """Texts, blank ones left out, and a teacher's score of each where the row has them."""
+    texts, told = _texts(values, column), values.get(scores)
+    kept = [text for text in texts if text.strip()]
+    if told is None:
+        return kept, None
+    if not isinstance(told, list) or len(told) != len(texts):
+        raise MalformedRowError(f"{scores!r} is not a list of as many numbers as {column!r} has texts")
+    numbers = [_number({scores: value}, scores) for value in told]
+    return kept, [number for number, text in zip(numbers, texts, strict=True) if text.strip()]  # type: ignore[misc]
+
+
 def _texts(values: dict[str, Any], column: str) -> list[str]:
-    """A text or a list of texts; blank ones are none."""
+    """A text or a list of texts."""
     value = values.get(column)
     items = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(items, list):
@@ -101,7 +116,7 @@ def _texts(values: dict[str, Any], column: str) -> list[str]:
     for item in items:
         if not isinstance(item, str):
             raise MalformedRowError(f"{column!r} holds {type(item).__name__}, not text")
-    return [item for item in items if item.strip()]
+    return items
 
 
 def _optional(values: dict[str, Any], column: str) -> str:

@@ -38,7 +38,8 @@ class Screen:
         """
         config = self.config
         query = self._tidy(row["query"], changed)
-        positives = [text for text in (self._tidy(p, changed) for p in row["positives"]) if text]
+        tidied = [self._tidy(text, changed) for text in row["positives"]]
+        positives = [text for text in tidied if text]
         row = {**row, "query": query}
         if not query or not positives:
             return Judged({**row, "positives": positives}, "empty")
@@ -53,7 +54,10 @@ class Screen:
         changed["positives_removed"] += len(row["positives"]) - len(kept)
         query_form, positive_forms = comparison_form(query), [comparison_form(text) for text in kept]
         row["positives"] = kept
-        row["negatives"] = self._negatives(row["negatives"], {query_form, *positive_forms}, changed)
+        row["positive_scores"] = _chosen(row.get("positive_scores"), [tidied.index(text) for text in kept])
+        negatives = self._negatives(row["negatives"], {query_form, *positive_forms}, changed)
+        row["negatives"] = list(negatives.values())
+        row["negative_scores"] = _chosen(row.get("negative_scores"), list(negatives))
         if leak := self.protected.leak_in_record(query_form, positive_forms):
             return Judged(row, leak)
         if config.exact_duplicates and self._is_known(query_form, *sorted(positive_forms)):
@@ -84,16 +88,21 @@ class Screen:
         changed["texts_cut"] += 1
         return normalize(tidied, self.config.max_chars)
 
-    def _negatives(self, texts: list[str], known: set[str], changed: Counter[str]) -> list[str]:
-        """Without blanks, repetitions, and texts equal to query or positive: those teach the opposite."""
-        kept: dict[str, str] = {}
-        for text in texts:
+    def _negatives(self, texts: list[str], known: set[str], changed: Counter[str]) -> dict[int, str]:
+        """By their places, without blanks, repetitions, and texts equal to query or positive.
+
+        Those teach the opposite.
+        """
+        kept: dict[int, str] = {}
+        seen = set(known)
+        for place, text in enumerate(texts):
             tidied = self._tidy(text, changed)
             form = comparison_form(tidied)
-            if form and form not in known:
-                kept.setdefault(form, tidied)
+            if form and form not in seen:
+                seen.add(form)
+                kept[place] = tidied
         changed["negatives_removed"] += len(texts) - len(kept)
-        return list(kept.values())
+        return kept
 
     def _language_fits(self, text: str, language: str) -> bool:
         """A row that names no language may be in any that is allowed."""
@@ -107,3 +116,7 @@ class Screen:
         known = digest in self._seen
         self._seen.add(digest)
         return known
+
+
+def _chosen(scores: list[float] | None, places: list[int]) -> list[float] | None:
+    return None if scores is None else [scores[place] for place in places]

@@ -25,6 +25,8 @@ RECORD_SCHEMA = pa.schema(
         ("task_type", pa.string()),
         ("language", pa.string()),
         ("score", pa.float64()),
+        ("positive_scores", pa.list_(pa.float64())),
+        ("negative_scores", pa.list_(pa.float64())),
     ]
 )
 PASSAGE_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "title", "text", "source", "language")])

@@ -1,19 +1,20 @@
-"""Retrieval by each of a model's heads: exact, over the whole corpus, a block of documents at a time."""
+"""Retrieval by each of a model's heads: exact, over the whole corpus, a block of tokens at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from embedline.models.device import best_device
 from embedline.models.head_vectors import HeadVectors, Terms
 from embedline.models.scoring import hybrid_scores, lexical_scores, multi_vector_scores
 
 HYBRID = "hybrid"
-DOCUMENTS = 256  # whose vectors exist at a time
+TOKENS = 65_536  # of documents whose token vectors exist at a time: 268 MB of them at 1,024 values
 _QUERIES = 256  # scored at a time
 
 
@@ -23,6 +24,20 @@ class HeadEncoder(Protocol):
     def encode_heads(
         self, texts: Sequence[str], *, prompt: str, max_length: int, batch_tokens: int
     ) -> HeadVectors: ...
+
+    def tokenize(self, texts: Sequence[str], *, prompt: str, max_length: int) -> list[list[int]]: ...
+
+
+def blocks(lengths: Sequence[int], most: int = TOKENS) -> Iterator[slice]:
+    """Neighbouring documents, as many as have at most `most` tokens together; a longer one is alone."""
+    start, held = 0, 0
+    for i, length in enumerate(lengths):
+        if held and held + length > most:
+            yield slice(start, i)
+            start, held = i, 0
+        held += length
+    if start < len(lengths):
+        yield slice(start, len(lengths))
 
 
 def rank_by_head(
@@ -39,7 +54,7 @@ def rank_by_head(
     Returns:
         By head, document indices (Q × k, best first), for the heads beside dense, and for hybrid.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     parts = [_tensors(queries, slice(at, at + _QUERIES)) for at in range(0, len(queries.dense), _QUERIES)]
     best: dict[str, tuple[Tensor, Tensor]] = {}
     seen = 0

@@ -86,6 +86,15 @@ class Subject:
         self._keep(texts, found.dense, prompt, max_length)
         return found
 
+    def token_counts(self, texts: Sequence[str], prompt: str, max_length: int) -> list[int]:
+        """Tokens of each text, prompt and special ones included."""
+        encoder: Any = self.encoder
+        counts: list[int] = []
+        for at in range(0, len(texts), 4096):
+            rows = encoder.tokenize(texts[at : at + 4096], prompt=prompt, max_length=max_length)
+            counts += [len(row) for row in rows]
+        return counts
+
     def _keep(self, texts: Sequence[str], vectors: np.ndarray, prompt: str, max_length: int) -> None:
         places, blocks = self._known.setdefault((prompt, max_length), ({}, []))
         fresh = {text: i for i, text in enumerate(texts) if text not in places}
@@ -179,14 +188,14 @@ def _retrieval(subject: Subject, of: EvaluationSet, resamples: int) -> list[tupl
 
 def _other_heads(subject: Subject, of: EvaluationSet, resamples: int) -> list[tuple[str, int, _Result]]:
     """Metrics of the heads beside dense, and of hybrid; with the width of the vectors compared, or 0."""
-    from embedline.evaluation.heads import DOCUMENTS, rank_by_head
+    from embedline.evaluation.heads import blocks, rank_by_head
 
     data = read_retrieval(of.folder)
     query_prompt, document_prompt = _prompts(subject, of)
     queries = subject.head_vectors(data.queries, query_prompt, _query_length(subject, of))
     documents = (
-        subject.head_vectors(data.documents[at : at + DOCUMENTS], document_prompt, subject.document_length)
-        for at in range(0, len(data.documents), DOCUMENTS)
+        subject.head_vectors(data.documents[block], document_prompt, subject.document_length)
+        for block in blocks(subject.token_counts(data.documents, document_prompt, subject.document_length))
     )
     width = max((tokens.shape[1] for tokens in queries.tokens or []), default=0)
     results = []

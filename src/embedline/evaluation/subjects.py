@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from embedline.evaluation.local import Subject
+from embedline.models.device import best_device
 from embedline.models.embedder import Embedder
 from embedline.models.head_vectors import HeadVectors, encode_heads
 from embedline.models.prompts import PromptTable
@@ -32,6 +32,9 @@ class TorchEncoder:
     ) -> HeadVectors:
         how = {"prompt": prompt, "max_length": max_length, "batch_tokens": batch_tokens, "bf16": self.bf16}
         return encode_heads(self.embedder, texts, **how)  # type: ignore[arg-type]
+
+    def tokenize(self, texts: Sequence[str], *, prompt: str, max_length: int) -> list[list[int]]:
+        return self.embedder.tokenize(texts, prompt=prompt, max_length=max_length)
 
     def count_tokens(self, text: str) -> int:
         """Of a text, without special tokens."""
@@ -64,8 +67,7 @@ def torch_subject(
         embedder = untrained_twin(folder, attention=attention, trust_remote_code=trust_remote_code)
     else:
         embedder = load_embedder(folder, attention=attention, trust_remote_code=trust_remote_code)
-    if torch.cuda.is_available():
-        embedder.to("cuda")
+    embedder.to(best_device())
     spec = embedder.spec
     return Subject(
         model,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from embedline.models.bidirectional import is_decoder_family, make_bidirectional
 from embedline.models.positions import extend_positions
 from embedline.models.rope import apply_dynamic_ntk
 from embedline.models.tokenizer import padded_vocabulary
+
+logger = logging.getLogger(__name__)
 
 
 def new_backbone(
@@ -104,7 +107,11 @@ def prepare_backbone(
 
 def _see_both_ways(backbone: PreTrainedModel, where: str) -> None:
     if is_decoder_family(backbone.config):
-        make_bidirectional(backbone, where)
+        if make_bidirectional(backbone, where) and where == "model.base":
+            # a bare language model is turned when it is loaded: this one was an embedding model
+            logger.warning(
+                "model.base: its vectors were made with a causal mask, which is taken off: train it further"
+            )
     else:
         require_bidirectional(backbone, where)
 

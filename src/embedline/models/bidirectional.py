@@ -32,8 +32,10 @@ def is_decoder_family(config: PretrainedConfig) -> bool:
     return False
 
 
-def make_bidirectional(backbone: PreTrainedModel, where: str = "model.base") -> None:
+def make_bidirectional(backbone: PreTrainedModel, where: str = "model.base") -> bool:
     """Let every token attend to later ones; written in the config, so that it holds after a reload.
+
+    Returns whether that changed anything.
 
     A layer that attends within a window keeps its window, now to both sides: its rotary positions were
     never trained on longer distances. A model that looks ahead already is left alone.
@@ -42,11 +44,12 @@ def make_bidirectional(backbone: PreTrainedModel, where: str = "model.base") -> 
         InputError: the architecture stays causal all the same, naming `where`.
     """
     if looks_ahead(backbone):
-        return
+        return False
     # transformers' mask functions read `is_causal`; most families ignore `use_bidirectional_attention`.
     backbone.config.is_causal = False
     backbone.config.use_cache = False  # nothing is generated token by token
     require_bidirectional(backbone, where)
+    return True
 
 
 def require_bidirectional(backbone: PreTrainedModel, where: str) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from embedline.config.model import row_tokens
 from embedline.errors import InputError
 from embedline.models.bidirectional import is_decoder_family, make_bidirectional, require_bidirectional
 from embedline.models.embedder import Embedder, EmbedderSpec
@@ -137,8 +138,7 @@ def require_tokens(embedder: Embedder, tokens: int | None, where: str) -> None:
     """Refuse texts of so many tokens when the model has no positions for them, MCLS' own tokens included."""
     if tokens is not None:
         spec = embedder.spec
-        inserted = (tokens - 1) // spec.mcls_every if spec.pooling == "mcls" else 0
-        require_room(embedder.backbone, tokens + inserted, where)
+        require_room(embedder.backbone, row_tokens(tokens, spec.pooling, spec.mcls_every), where)
 
 
 def first_line(error: Exception) -> str:

@@ -17,7 +17,7 @@ from embedline.errors import InputError
 from embedline.models.batching import token_batches
 from embedline.models.heads import Encoded, LexicalHead, MultiVectorHead
 from embedline.models.pooling import LatentAttention, Pooler
-from embedline.models.prompts import PromptTable
+from embedline.models.prompts import PromptTable, Side, is_long
 from embedline.models.rotary import has_dynamic_ntk, positions_of
 
 
@@ -203,6 +203,31 @@ class Embedder(nn.Module):
             vectors[rows] = pooled.cpu().numpy()
         self.train(was_training)
         return vectors
+
+    def encode_side(
+        self,
+        texts: Sequence[str],
+        side: Side,
+        *,
+        name: str = "",
+        task_type: str = "",
+        document_length: int | None = None,
+        bf16: bool = False,
+    ) -> np.ndarray:
+        """Unit vectors of texts of one side of a task: with its prompt, cut where that side is cut (N × D).
+
+        Args:
+            name, task_type: as in `PromptTable.prompt`.
+            document_length: instead of the model's own.
+        """
+        spec = self.spec
+        long = is_long(side, task_type)
+        return self.encode(
+            texts,
+            prompt=spec.prompts.prompt(side, name=name, task_type=task_type),
+            max_length=(document_length or spec.document_length) if long else spec.query_length,
+            bf16=bf16,
+        )
 
 
 def _starts_with_cls(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -40,6 +40,7 @@ from embedline.models.checks import (
     require_same_tokenizer,
     require_tokenizer,
 )
+from embedline.models.device import best_device
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.modeling_embedline import EmbedlineConfig, EmbedlineModel
 from embedline.models.outside import outside_heads, outside_spec, read_json
@@ -178,7 +179,7 @@ def load_embedder(
             way from states to vector that is not ours.
     """
     require_files(folder, trust_remote_code)
-    kernel = attention_for(attention, "cuda" if torch.cuda.is_available() else "cpu")
+    kernel = attention_for(attention, best_device().type)
     try:
         ours = read_json(folder / "config.json").get("model_type") == EmbedlineConfig.model_type
         config = EmbedlineConfig.from_pretrained(folder) if ours else None
@@ -200,7 +201,7 @@ def load_embedder(
     missing = sorted(key for key in loading["missing_keys"] if "pooler" not in key.split("."))
     if missing:  # transformers would go on with random ones
         raise InputError(f"lacks {len(missing)} weights, {missing[0]} first.", where=str(folder))
-    backbone = model.backbone if ours else model
+    backbone = model.backbone if ours else _text_part(model, folder)
     if loading["missing_keys"]:
         backbone.pooler = None  # nobody uses it, and a random one would make the saved file random
     require_tokenizer(tokenizer, backbone, folder)
@@ -226,6 +227,19 @@ def load_embedder(
     return embedder
 
 
+def _text_part(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """The model; of one that sees images too (Gemma 3), the part that reads."""
+    if model.config.get_text_config() is model.config:
+        return model
+    part = getattr(model, "language_model", None)
+    if not isinstance(part, PreTrainedModel):
+        raise InputError(
+            f"{model.config.model_type} has a text_config, but no language_model that could be taken alone.",
+            where=str(folder),
+        )
+    return part
+
+
 def _load_heads(heads: nn.ModuleDict, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
     try:
         heads.load_state_dict(dict(weights))
@@ -235,7 +249,8 @@ def _load_heads(heads: nn.ModuleDict, weights: Mapping[str, torch.Tensor], folde
 
 def read_spec(folder: Path) -> EmbedderSpec:
     """What a folder says: `embedline.json`, else the sentence-transformers files, else mean pooling."""
-    return _spec(folder, int(read_json(folder / "config.json").get("hidden_size") or 0))
+    config = read_json(folder / "config.json")
+    return _spec(folder, int(config.get("text_config", config).get("hidden_size") or 0))
 
 
 def _spec(folder: Path, width: int) -> EmbedderSpec:

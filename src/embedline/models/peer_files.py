@@ -13,6 +13,37 @@ from embedline.models.embedder import EmbedderSpec
 from embedline.models.outside import MODES
 
 _MODULES = "sentence_transformers.models"
+# encode() is not told what its texts are: the card says how to tell it.
+_CARD = """---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+---
+
+# An embedding model, made by Embedline
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/this/folder"{code})
+queries = model.encode_query(["..."])
+documents = model.encode_document(["..."])
+scores = model.similarity(queries, documents)
+```
+
+Queries are cut at {query} tokens, documents at {document} tokens, prompt included. `encode_query` and
+`encode_document` know that, and put the right words first. `encode` knows the words alone: it cuts every text
+at {document} tokens unless it is told that these are queries.
+
+```python
+model.encode(["..."], prompt="...", task="query")  # or prompt_name="query", task="query"
+HuggingFaceEmbeddings(model_name="...", query_encode_kwargs={{"prompt": "...", "task": "query"}})  # LangChain
+```
+
+Both sides of a symmetric task (similarity, translation, classification, clustering) are cut where documents
+are: `model.encode(["..."], prompt_name="sts")`. Names of prompts: {names}.
+
+`embedline.json` says the rest: pooling, heads, Matryoshka dims, the table of prompts, and what each step did.
+"""
 
 
 def write_peer_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class: bool) -> None:
@@ -54,4 +85,10 @@ def write_peer_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class:
     write_json(
         folder / "config_sentence_transformers.json",
         {"prompts": spec.prompts.named(), "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )
+    code = ", trust_remote_code=True" if own_class else ""
+    names = ", ".join(f"`{name}`" for name in spec.prompts.named()) or "none"
+    (folder / "README.md").write_text(
+        _CARD.format(query=spec.query_length, document=spec.document_length, code=code, names=names),
+        encoding="utf-8",
     )

@@ -63,6 +63,7 @@ STEPS: dict[str, Step] = {
             ("pretrain", "data.corpus", *_TRAINING),
             inputs={"model": "model", "dataset": "dataset"},
             outputs=_MODEL,
+            pins=("base",),  # the head that predicts tokens
         ),
         Step(
             "train_unsupervised",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.config.data import CleanConfig
@@ -11,7 +10,10 @@ from embedline.config.training import RuntimeConfig
 from embedline.steps.base import Context, StepResult
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from embedline.data.consistency import Encode
+    from embedline.models.prompts import Side
 
 
 def run(context: Context) -> StepResult:
@@ -42,13 +44,14 @@ def run(context: Context) -> StepResult:
 
 
 def _teacher(context: Context) -> Encode:
-    import torch
+    """The teacher, asked with its own prompts for each row's source and task type."""
+    from embedline.steps.machine import prepare
+    from embedline.steps.training import load_teacher
 
-    from embedline.models.folder import load_embedder
+    bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
+    embedder = load_teacher(context)
 
-    runtime = context.slice.section("runtime", RuntimeConfig)
-    if runtime.threads:
-        torch.set_num_threads(runtime.threads)
-    embedder = load_embedder(Path(str(context.slice.locations["teacher"])))
-    bf16 = runtime.precision == "bf16"
-    return lambda texts: embedder.encode(texts, bf16=bf16)
+    def encode(texts: list[str], source: str, task_type: str, side: Side) -> np.ndarray:
+        return embedder.encode_side(texts, side, name=source, task_type=task_type, bf16=bf16)
+
+    return encode

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.artifacts.markdown import cell
@@ -14,6 +13,8 @@ from embedline.steps.training import (
     handed_on,
     keep_model,
     load_model,
+    load_teacher,
+    naming,
     stage_records,
     stage_sources,
 )
@@ -41,7 +42,7 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
     sources = stage_records(context, stage, records)
     weights = {name: source.weight for name, source in stage_sources(context, stage).items()}
     context.tracker.params(config.model_dump())
-    with adapters(context, embedder):
+    with naming(stage), adapters(context, embedder):
         drawn = train_contrastive(
             embedder,
             sources,
@@ -52,7 +53,7 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
             checkpoints=context.checkpoints,
             evidence=context.evidence,
             on_metrics=context.tracker.metrics,
-            teaching=teaching(context, embedder, config, bf16=bf16) if config.distillation else None,
+            teaching=teaching(context, embedder, config, bf16=bf16),
         )
     shares = {name: group.share for name, group in drawn.items()}
     context.tracker.params({f"share.{name}": f"{share:.3f}" for name, share in shares.items()})
@@ -60,20 +61,28 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
     rows = "\n".join(
         f"| {cell(name)} | {group.records:,} | {group.share:.1%} |" for name, group in drawn.items()
     )
+    alone = sum(group.records == 1 for group in drawn.values())
+    left = f"\n\n{alone} records, each alone in its task type, language and length, were not drawn."
     pairs = "pairs by length" if config.buckets else f"{config.batch} pairs"
     return StepResult(
-        metrics={"records": float(sum(len(source.rows) for source in sources.values()))},
+        metrics={
+            "records": float(sum(len(source.rows) for source in sources.values())),
+            "records_alone": float(alone),
+        },
         summary=f"{config.steps} steps of {pairs}.\n\n"
-        f"| source | records | share of batches |\n|---|---|---|\n{rows}",
+        f"| source | records | share of batches |\n|---|---|---|\n{rows}{left if alone else ''}",
     )
 
 
-def teaching(context: Context, embedder: Embedder, config: ContrastiveConfig, *, bf16: bool) -> Teaching:
-    """The run's teacher, on the machine where the model is trained."""
-    from embedline.models.folder import load_embedder
+def teaching(
+    context: Context, embedder: Embedder, config: ContrastiveConfig, *, bf16: bool
+) -> Teaching | None:
+    """The run's teacher, on the machine where the model is trained; None where the stage asks for none."""
+    if config.distillation is None or config.distillation.of == "rows":
+        return None
     from embedline.training.teaching import Teaching
 
-    assert config.distillation is not None
     about = context.slice.section("teacher", TeacherConfig)
-    teacher = load_embedder(Path(str(context.slice.locations["teacher"]))).to(embedder.device).eval()
-    return Teaching(teacher, about.languages, config.distillation, width=embedder.width, bf16=bf16)
+    return Teaching(
+        load_teacher(context), about.languages, config.distillation, width=embedder.width, bf16=bf16
+    )

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from embedline.config.training import RuntimeConfig
-
-if TYPE_CHECKING:
-    import torch
 
 
 def prepare(runtime: RuntimeConfig) -> bool:
@@ -24,15 +19,9 @@ def prepare(runtime: RuntimeConfig) -> bool:
     return runtime.precision == "bf16"
 
 
-def device() -> torch.device:
-    """Where models work: the GPU when there is one."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def attention(runtime: RuntimeConfig) -> str:
     """The attention kernel that models are loaded with on this machine."""
     from embedline.models.attention import attention_for
+    from embedline.models.device import best_device
 
-    return attention_for(runtime.attention, device().type, bf16=runtime.precision == "bf16")
+    return attention_for(runtime.attention, best_device().type, bf16=runtime.precision == "bf16")

@@ -53,17 +53,9 @@ def run(context: Context) -> StepResult:
 
 
 def _encoder(embedder: Embedder, bf16: bool, document_length: int | None) -> Any:
-    from embedline.models.prompts import is_long
-
-    spec = embedder.spec
-
     def encode(texts: list[str], source: str, task_type: str, side: Side) -> np.ndarray:
-        long = is_long(side, task_type)
-        return embedder.encode(
-            texts,
-            prompt=spec.prompts.prompt(side, name=source, task_type=task_type),
-            max_length=(document_length or spec.document_length) if long else spec.query_length,
-            bf16=bf16,
+        return embedder.encode_side(
+            texts, side, name=source, task_type=task_type, document_length=document_length, bf16=bf16
         )
 
     return encode
@@ -86,9 +78,12 @@ def _write(out: Path, sources: Mapping[str, SourceRecords], mined: Mapping[str, 
                     {"id": row.id, "rank": p.rank, "score": p.score, "positive_score": p.positive_score}
                     for p in picks
                 ]
-            records.append({**vars(row), "negatives": negatives, "source": name})
+            # What a teacher said of the given negatives, it did not say of others.
+            told = row.negative_scores if negatives is row.negatives else None
+            records.append({**vars(row), "negatives": negatives, "negative_scores": told, "source": name})
     texts = pa.list_(pa.string())
     fields = {"id": pa.string(), "query": pa.string(), "positives": texts, "negatives": texts}
+    fields |= dict.fromkeys(("positive_scores", "negative_scores"), pa.list_(pa.float64()))
     fields |= {
         "source": pa.string(),
         "task_type": pa.string(),

@@ -23,6 +23,7 @@ from embedline.steps.missing import missing
 from embedline.steps.pins import Pinned, data_root, pin_data, pin_models
 from embedline.steps.plan import Plan, foresee
 from embedline.steps.requirements import check_disk, check_memory, check_workspace
+from embedline.steps.room import require_room
 from embedline.steps.torchrun import SHARED
 from embedline.steps.tracking import complain_once, tracking_place, write_tracking
 
@@ -76,6 +77,7 @@ def make_plan(
     data = pin_data(config, root)
     models = pin_models(config, root)
     _require_heads(config, models.locations.get("base"))
+    require_room(config, Path(models.locations["base"]) if "base" in models.locations else None)
     check_disk(place.root, _bytes(config, root))
     check_memory()
     champion = find_champion(config, found, place, root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.config.data import CorpusSource
@@ -16,11 +17,13 @@ from embedline.steps.training import (
     handed_on,
     keep_model,
     load_model,
+    naming,
     wanted_spec,
 )
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
+    from embedline.models.language_head import LanguageHead
 
 _OBJECTIVES = {"retromae": "RetroMAE", "mlm": "masked tokens", "mntp": "masked next tokens"}
 _TOKENIZER_CHARS = 30_000_000  # of text: more changes few merges and costs minutes
@@ -38,13 +41,14 @@ def run(context: Context) -> StepResult:
 
     bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
     embedder = _from_scratch(context) if from_scratch else load_model(context)
+    head = None if from_scratch else _head_of_base(context, embedder)
     context.tracker.params({**config.model_dump(), "parameters": _parameters(embedder)})
     if config.enabled:
         passages = _passages(context)
         require_tokens(embedder, config.length, "pretrain.length")
         context.tracker.params({"passages": len(passages)})
         # Random weights are trained themselves: beside adapters they would stay random.
-        with nullcontext() if from_scratch else adapters(context, embedder):
+        with naming("pretrain"), nullcontext() if from_scratch else adapters(context, embedder):
             pretrain(
                 embedder,
                 passages,
@@ -54,9 +58,9 @@ def run(context: Context) -> StepResult:
                 checkpoints=context.checkpoints,
                 evidence=context.evidence,
                 on_metrics=context.tracker.metrics,
-                from_scratch=from_scratch,
+                head=head,
             )
-    objective = _OBJECTIVES[config.objective]
+    objective = _OBJECTIVES[config.objective] + (", from the base's own head" if head else "")
     keep_model(context, embedder, steps=config.steps if config.enabled else 0, objective=objective)
     did = f"{objective}, {config.steps} steps" if config.enabled else "random weights (pretraining is off)"
     vocabulary = len(embedder.tokenizer)
@@ -66,11 +70,23 @@ def run(context: Context) -> StepResult:
     )
 
 
+def _head_of_base(context: Context, embedder: Embedder) -> LanguageHead | None:
+    """What the base tells tokens with, where its folder has that."""
+    from embedline.models.language_head import load_language_head
+
+    model = context.slice.section("model", ModelConfig)
+    return load_language_head(
+        Path(str(context.slice.locations["base"])),
+        len(embedder.tokenizer),
+        trust_remote_code=model.trust_remote_code,
+    )
+
+
 def _from_scratch(context: Context) -> Embedder:
     from embedline.models.backbone import new_backbone
+    from embedline.models.device import best_device
     from embedline.models.embedder import Embedder
     from embedline.models.tokenizer import train_tokenizer
-    from embedline.steps.machine import device
 
     model = context.slice.section("model", ModelConfig)
     tokenizer = train_tokenizer(
@@ -80,7 +96,7 @@ def _from_scratch(context: Context) -> Embedder:
         max_length=max(512, model.document_length),
     )
     backbone = new_backbone(model.architecture, model.settings, tokenizer, context.slice.config["seed"])
-    return fit(context, Embedder(backbone, tokenizer, wanted_spec(context))).to(device())
+    return fit(context, Embedder(backbone, tokenizer, wanted_spec(context))).to(best_device())
 
 
 def _tokenizer_texts(context: Context) -> list[str]:

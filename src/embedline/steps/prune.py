@@ -11,7 +11,7 @@ from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.steps.base import Context, StepResult
 from embedline.steps.machine import prepare
-from embedline.steps.training import adapters, fit, handed_on, keep_model, load_folder, load_model
+from embedline.steps.training import adapters, fit, handed_on, keep_model, load_folder, load_model, naming
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
@@ -76,7 +76,7 @@ def prune(
     student = without_layers(teacher, kept)
     unhealed = healed = fidelity(student, teacher, held_out, batch_tokens=HEAL_BATCH_TOKENS)
     if config.heal_steps:
-        with adapters(context, student):
+        with naming("prune"), adapters(context, student):
             heal(
                 student,
                 teacher,

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedline.config.data import Source
-from embedline.config.model import ModelConfig, Prompt
+from embedline.config.model import ModelConfig, Prompt, TeacherConfig
 from embedline.config.training import RuntimeConfig
-from embedline.errors import InputError
+from embedline.errors import EmbedlineError, InputError
 from embedline.models.prompts import PromptTable
 from embedline.steps.base import Context, StepResult
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder, EmbedderSpec
     from embedline.training.records import SourceRecords
+
+_SETTINGS = {"training", "batch", "buckets"}  # what the training room names: it does not know the stage
 
 
 def wanted_spec(context: Context) -> EmbedderSpec:
@@ -34,13 +37,28 @@ def load_model(context: Context) -> Embedder:
 
 def load_folder(context: Context, folder: Path) -> Embedder:
     """A model folder with the run's spec; a pooling or head new to it starts at random, by the run's seed."""
+    from embedline.models.device import best_device
     from embedline.models.folder import load_embedder
-    from embedline.steps.machine import attention, device
+    from embedline.steps.machine import attention
 
     model = context.slice.section("model", ModelConfig)
     runtime = context.slice.section("runtime", RuntimeConfig)
     embedder = load_embedder(folder, attention=attention(runtime), trust_remote_code=model.trust_remote_code)
-    return embedder.with_spec(wanted_spec(context), seed=context.slice.config["seed"]).to(device())
+    return embedder.with_spec(wanted_spec(context), seed=context.slice.config["seed"]).to(best_device())
+
+
+def load_teacher(context: Context) -> Embedder:
+    """The run's teacher where this machine works, with the words that it is asked with."""
+    from embedline.models.device import best_device
+    from embedline.models.folder import load_embedder
+    from embedline.steps.machine import attention
+
+    about = context.slice.section("teacher", TeacherConfig)
+    runtime = context.slice.section("runtime", RuntimeConfig)
+    teacher = load_embedder(Path(str(context.slice.locations["teacher"])), attention=attention(runtime))
+    if about.prompts:
+        teacher = teacher.with_spec(replace(teacher.spec, prompts=PromptTable(about.prompts)))
+    return teacher.to(best_device()).eval()
 
 
 def fit(context: Context, embedder: Embedder) -> Embedder:
@@ -60,6 +78,18 @@ def fit(context: Context, embedder: Embedder) -> Embedder:
         if dim > embedder.width:
             raise InputError(f"{dim} is larger than the base's width {embedder.width}.", where="model.dims")
     return embedder
+
+
+@contextmanager
+def naming(section: str) -> Iterator[None]:
+    """What a training says about its settings, it says about this section: `batch` is `supervised.batch`."""
+    try:
+        yield
+    except EmbedlineError as error:
+        if error.where not in _SETTINGS:
+            raise
+        where = section if error.where == "training" else f"{section}.{error.where}"
+        raise type(error)(error.what, where=where, fix=error.fix) from error
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def _bucketed(
     buckets: Sequence[Bucket],
     lengths: Lengths,
 ) -> list[tuple[SourceRecords, float, Bucket]]:
-    """Rows, weight and bucket of each group; rows of one record alone are in none."""
+    """Rows, weight and bucket of each group; a row that is alone in its group is never drawn."""
     places = {
         name: bucket_of(lengths(source), [bucket.tokens for bucket in buckets])
         for name, source in sources.items()

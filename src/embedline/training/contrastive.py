@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from embedline.training.buckets import groups
 from embedline.training.engine import train
 from embedline.training.gradcache import GradCache, Loss
 from embedline.training.objectives.cosent import cosent
+from embedline.training.objectives.distillation import told_divergence
 from embedline.training.objectives.infonce import contrastive_loss, info_nce, left_out
 from embedline.training.objectives.matryoshka import matryoshka
 from embedline.training.objectives.unified import unified_loss
@@ -73,6 +74,8 @@ def train_contrastive(
             where="data.sources",
             fix="Check its stages; with in_batch_negatives: false, check that records have negatives.",
         )
+    if config.distillation and config.distillation.of == "rows":
+        require_told(parts.values())
     drawn_from = groups(
         parts,
         {name: weights.get(origin[name], 1.0) for name in parts},
@@ -112,6 +115,20 @@ def train_contrastive(
         name: Drawn(len(group.source.rows), sum(draw.source == name for draw in draws) / len(draws))
         for name, group in drawn_from.items()
     }
+
+
+def require_told(sources: Iterable[SourceRecords]) -> None:
+    """Refuse records none of which brings a teacher's scores.
+
+    Raises:
+        InputError: there is nothing to learn.
+    """
+    if not any(row.positive_scores and row.negative_scores for source in sources for row in source.rows):
+        raise InputError(
+            "no record has both pos_scores and neg_scores, which distillation of rows learns.",
+            where="data.sources",
+            fix="Name the columns under `columns`, or leave the stage's distillation out.",
+        )
 
 
 class Temperature(nn.Module):
@@ -173,16 +190,23 @@ class ContrastiveStep:
         return both
 
     def _info_nce(self, batch: dict[str, Any]) -> Loss:
-        count, rules = batch["queries"], self._rules(batch)
+        count, rules, told_NM = batch["queries"], self._rules(batch), self._told(batch)
+
+        def at_width(vectors: Tensor) -> Tensor:
+            found = info_nce(vectors[:count], vectors[count:], **rules)
+            if told_NM is None:
+                return found
+            learnt = told_divergence(_cosines(vectors, count), told_NM, temperature=rules["temperature"])
+            return found + self._told_weight * learnt
 
         def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
             rules["temperature"] = self._temperature()
-            return self._nested(lambda v: info_nce(v[:count], v[count:], **rules), vectors), {}
+            return self._nested(at_width, vectors), {}
 
         return loss
 
     def _unified(self, batch: dict[str, Any]) -> Loss:
-        count, rules = batch["queries"], self._rules(batch)
+        count, rules, told_NM = batch["queries"], self._rules(batch), self._told(batch)
         ids = self.cache.model.pad(batch["ids"])["input_ids"]
         distill = self.config.self_distillation and batch["step"] >= self.config.self_distillation_after
 
@@ -200,6 +224,8 @@ class ContrastiveStep:
                     scores["multi_vector"],
                     distill=distill,
                     hybrid=self.cache.model.spec.hybrid,
+                    told_NM=told_NM,
+                    told_weight=self._told_weight,
                     **rules,
                 ),
                 encoded.dense,
@@ -233,6 +259,22 @@ class ContrastiveStep:
             list(self.dims),
             list(self.dims.values()),
         )
+
+    @property
+    def _told_weight(self) -> float:
+        return self.config.distillation.weight if self.config.distillation else 0.0
+
+    def _told(self, batch: dict[str, Any]) -> Tensor | None:
+        """What the rows' own teacher said, as `told_divergence` wants it; None where there is nothing."""
+        config = self.config.distillation
+        if config is None or config.of != "rows" or not any(batch["told"]):
+            return None
+        told_NM = torch.full((batch["queries"], len(batch["owner"])), -torch.inf)
+        owner_M = torch.tensor(batch["owner"])
+        for row, scores in enumerate(batch["told"]):
+            if scores is not None:  # the query's documents stand in the order of their scores
+                told_NM[row, owner_M == row] = torch.tensor(scores, dtype=told_NM.dtype)
+        return told_NM.to(self.cache.model.device)
 
     def _temperature(self) -> float | Tensor:
         return self.config.temperature if self.learned is None else self.learned()

@@ -18,7 +18,8 @@ class Batches(Sequence[Any]):
     A batch says: the `step` it is for, its `source`, the names of its `rows`, token `ids` of all texts
     (queries first), how many `queries`, the `languages`, `task_types` and `row_sources` of the rows, the
     `owner` of each document, all `answers` of each query, and the `texts` of documents and queries. Where the
-    rows have `scores`, each query has one document.
+    rows have `scores`, each query has one document. `told` is what a teacher said of each query's own
+    documents, its positive first; None where the row does not bring it, or has no negatives.
     """
 
     def __init__(
@@ -37,7 +38,8 @@ class Batches(Sequence[Any]):
         draw = self.draws[index]
         source = self.sources[draw.source]
         rows = [source.rows[i] for i in draw.rows]
-        positives = [row.positives[draw.epoch % len(row.positives)] for row in rows]
+        turns = [draw.epoch % len(row.positives) for row in rows]
+        positives = [row.positives[turn] for row, turn in zip(rows, turns, strict=True)]
         negatives = [[] if source.scored else row.negatives[: self.config.negatives] for row in rows]
         owner = [*range(len(rows)), *(i for i, texts in enumerate(negatives) for _ in texts)]
         documents = [*positives, *(text for texts in negatives for text in texts)]
@@ -60,7 +62,16 @@ class Batches(Sequence[Any]):
             "texts": documents,
             "query_texts": [row.query for row in rows],
             "scores": [row.score for row in rows] if source.scored else None,
+            "told": [
+                _told(row, turn, len(texts)) for row, turn, texts in zip(rows, turns, negatives, strict=True)
+            ],
         }
+
+
+def _told(row: Record, turn: int, negatives: int) -> list[float] | None:
+    if row.positive_scores is None or row.negative_scores is None or not negatives:
+        return None
+    return [row.positive_scores[turn], *row.negative_scores[:negatives]]
 
 
 def token_ids(

@@ -15,6 +15,7 @@ from embedline.config.training import PretrainConfig
 from embedline.errors import InputError
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
+from embedline.models.language_head import LanguageHead
 from embedline.training import processes
 from embedline.training.batches import draw_batches
 from embedline.training.engine import train
@@ -37,14 +38,15 @@ def pretrain(
     bf16: bool,
     checkpoints: Path,
     on_metrics: OnMetrics,
-    from_scratch: bool = True,
+    head: LanguageHead | None = None,
     evidence: Path | None = None,
 ) -> None:
     """Train `embedder` in place on `texts` with the configured objective, whose own layers are thrown away.
 
     Args:
         evidence: as in `engine.train`.
-        from_scratch: the weights are random.
+        head: of the language model that the embedder's backbone comes from, where it has one; the
+            objective's prediction of tokens starts from it.
 
     Raises:
         InputError: fewer passages than one batch, or no token to hide others behind.
@@ -59,7 +61,7 @@ def pretrain(
         {"corpus": len(texts)}, {"corpus": 1.0}, batch=config.batch, steps=config.steps, seed=seed
     )
     torch.manual_seed(seed)
-    module = objective_module(embedder, texts, config, from_scratch)
+    module = objective_module(embedder, texts, config, head)
     module.to(embedder.device)
     step = PretrainStep(config, mask_id=mask_token(embedder.tokenizer), bf16=bf16)
     train(
@@ -76,19 +78,19 @@ def pretrain(
 
 
 def objective_module(
-    embedder: Embedder, texts: Sequence[str], config: PretrainConfig, from_scratch: bool
+    embedder: Embedder, texts: Sequence[str], config: PretrainConfig, head: LanguageHead | None = None
 ) -> Objective:
     """The embedder with what its objective puts on top of it."""
-    if config.objective == "mntp":  # a pretrained decoder knows how often each token occurs
-        counts_V = _token_counts(embedder, texts, config.length) if from_scratch else None
-        return MaskedNextTokenModel(embedder, frequencies_V=counts_V)
-    counts_V = _token_counts(embedder, texts, config.length)
+    counts_V = None if head else _token_counts(embedder, texts, config.length)
+    if config.objective == "mntp":
+        return MaskedNextTokenModel(embedder, head=head, frequencies_V=counts_V)
     if config.objective == "mlm":
-        return MaskedLanguageModel(embedder, frequencies_V=counts_V)
+        return MaskedLanguageModel(embedder, head=head, frequencies_V=counts_V)
     return RetroMAE(
         embedder,
         length=config.length,
         decoder_mask=config.decoder_mask,
+        head=head,
         frequencies_V=counts_V,
         words_from=config.bag_of_words_from,
     )

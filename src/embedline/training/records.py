@@ -18,6 +18,7 @@ class Record:
     Args:
         score: how alike query and positives are, where somebody judged it; such a pair is no positive, its
             score only ranks it among others.
+        positive_scores, negative_scores: what a teacher said of each of them, where the row brings that.
         source: where the row comes from, which its prompts may depend on; a source of training may be made
             of several.
     """
@@ -30,6 +31,8 @@ class Record:
     language: str
     score: float | None = None
     source: str = ""
+    positive_scores: list[float] | None = None
+    negative_scores: list[float] | None = None
 
 
 @dataclass
@@ -64,6 +67,8 @@ def read_records(path: Path, sources: Collection[str] | None = None) -> dict[str
                 row["language"],
                 row.get("score"),
                 name,
+                row.get("positive_scores"),
+                row.get("negative_scores"),
             )
             grouped.setdefault(name, SourceRecords(name)).rows.append(record)
     return dict(sorted(grouped.items()))

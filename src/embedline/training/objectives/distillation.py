@@ -1,4 +1,7 @@
-"""Learning from a teacher: from its vectors, or from its scores of documents for a query."""
+"""Learning from a teacher: from its vectors, or from its scores of documents for a query.
+
+L = sum over the batch of  1 - cos(student, teacher)  and/or  KL(teacher's ranking || student's)
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,23 @@ def score_divergence(student_NM: Tensor, teacher_NM: Tensor, *, temperature: flo
     expected = F.log_softmax(teacher_NM / temperature, dim=-1)
     found = F.log_softmax(student_NM / temperature, dim=-1)
     return F.kl_div(found, expected, reduction="none", log_target=True).sum(-1)
+
+
+def told_divergence(scores_NM: Tensor, told_NM: Tensor, *, temperature: float | Tensor) -> Tensor:
+    """-mean over i of sum over j of p_ij log q_ij                                 (FlagEmbedding's kl_div)
+
+    p_i is the softmax of what a teacher said of the documents that belong to query i, q_i that of the
+    student's scores / temperature of the same ones.
+
+    Args:
+        told_NM: the teacher's scores; -inf where a document is another query's, and everywhere for a query
+            that the teacher said nothing about, which does not count. One at least counts.
+    """
+    asked_N = told_NM.isfinite().any(-1)
+    told_NM, scores_NM = told_NM[asked_N], scores_NM[asked_N]
+    foreign_NM = told_NM == -torch.inf
+    found_NM = (scores_NM / temperature).masked_fill(foreign_NM, -torch.inf).log_softmax(-1)
+    return -(told_NM.softmax(-1) * found_NM.masked_fill(foreign_NM, 0.0)).sum(-1).mean()
 
 
 def heads_distance(student: Encoded, teacher: Encoded, mask_BT: Tensor) -> Tensor:

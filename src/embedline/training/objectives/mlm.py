@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from embedline.models.embedder import Embedder
-from embedline.training.objectives.prediction import PredictionHead, TokenPredictor
+from embedline.training.objectives.prediction import PredictionHead, TokenPredictor, token_loss
 
 
 class MaskedLanguageModel(nn.Module):
@@ -18,15 +18,18 @@ class MaskedLanguageModel(nn.Module):
 
     Args:
         embedder: what is trained; its pooling and heads are not.
-        frequencies_V: as in `TokenPredictor`.
+        head: a pretrained model's own output layer, from states to logits; a new one when None.
+        frequencies_V: as in `TokenPredictor`, for a new one.
     """
 
-    def __init__(self, embedder: Embedder, *, frequencies_V: Tensor | None = None) -> None:
+    def __init__(
+        self, embedder: Embedder, *, head: nn.Module | None = None, frequencies_V: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.embedder = embedder
-        self.head = PredictionHead(embedder.width)
-        self.output = TokenPredictor(embedder, frequencies_V)
-        nn.init.normal_(self.head.dense.weight, std=0.02)
+        self.head = head or nn.Sequential(
+            PredictionHead(embedder.width), TokenPredictor(embedder, frequencies_V)
+        )
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, targets_BT: Tensor
@@ -38,7 +41,7 @@ class MaskedLanguageModel(nn.Module):
             targets_BT: True where a token is predicted; with `masked_ids` from `corrupt_tokens`.
         """
         states_BTD, _ = self.embedder.states(masked_ids, attention_mask)
-        return self.output.loss(self.head(states_BTD[targets_BT]), input_ids[targets_BT])
+        return token_loss(self.head, states_BTD[targets_BT], input_ids[targets_BT])
 
     def counts(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, targets_BT: Tensor

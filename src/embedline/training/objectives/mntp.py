@@ -11,7 +11,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from embedline.models.embedder import Embedder
-from embedline.training.objectives.prediction import TokenPredictor
+from embedline.training.objectives.prediction import TokenPredictor, token_loss
 
 
 class MaskedNextTokenModel(nn.Module):
@@ -19,13 +19,16 @@ class MaskedNextTokenModel(nn.Module):
 
     Args:
         embedder: what is trained, its backbone bidirectional already; its pooling and heads are not.
-        frequencies_V: as in `TokenPredictor`. A pretrained decoder knows them: leave it None there.
+        head: a pretrained decoder's own output layer, from states to logits; a new one when None.
+        frequencies_V: as in `TokenPredictor`, for a new one.
     """
 
-    def __init__(self, embedder: Embedder, *, frequencies_V: Tensor | None = None) -> None:
+    def __init__(
+        self, embedder: Embedder, *, head: nn.Module | None = None, frequencies_V: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.embedder = embedder
-        self.output = TokenPredictor(embedder, frequencies_V)
+        self.head = head or TokenPredictor(embedder, frequencies_V)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, targets_BT: Tensor
@@ -40,7 +43,7 @@ class MaskedNextTokenModel(nn.Module):
         """
         states_BTD, _ = self.embedder.states(masked_ids, attention_mask)
         asked_BT = _asked(targets_BT, attention_mask)
-        return self.output.loss(states_BTD[:, :-1][asked_BT], input_ids[:, 1:][asked_BT])
+        return token_loss(self.head, states_BTD[:, :-1][asked_BT], input_ids[:, 1:][asked_BT])
 
     def counts(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, targets_BT: Tensor

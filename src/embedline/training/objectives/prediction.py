@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,12 +33,6 @@ class TokenPredictor(nn.Module):
         """States (… × D) to logits (… × V) in fp32."""
         return F.linear(states, self.table_VD, self.bias_V).float()
 
-    def loss(self, states_KD: Tensor, target_K: Tensor) -> Tensor:
-        """Mean cross-entropy of the K targets; 0 when there are none."""
-        if not len(target_K):
-            return states_KD.sum() * 0.0
-        return F.cross_entropy(self(states_KD), target_K)
-
 
 class PredictionHead(nn.Module):
     """What BERT puts before its output matrix: LayerNorm(GELU(W h + b))."""
@@ -44,10 +40,18 @@ class PredictionHead(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.dense, self.norm = nn.Linear(width, width), nn.LayerNorm(width)
+        nn.init.normal_(self.dense.weight, std=0.02)
 
     def forward(self, states: Tensor) -> Tensor:
         result: Tensor = self.norm(F.gelu(self.dense(states)))
         return result
+
+
+def token_loss(logits: Callable[[Tensor], Tensor], states_KD: Tensor, target_K: Tensor) -> Tensor:
+    """The mean over K targets of -log softmax(logits(state))[target]; 0 when there are none."""
+    if not len(target_K):
+        return states_KD.sum() * 0.0
+    return F.cross_entropy(logits(states_KD), target_K)
 
 
 def vocabulary_size(embedder: Embedder) -> int:

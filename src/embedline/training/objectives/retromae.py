@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from embedline.models.embedder import Embedder
-from embedline.training.objectives.prediction import PredictionHead, TokenPredictor
+from embedline.training.objectives.prediction import PredictionHead, TokenPredictor, token_loss
 
 
 class Losses(NamedTuple):
@@ -43,7 +43,9 @@ class RetroMAE(nn.Module):
         embedder: what is trained; its pooled vector is the bottleneck.
         length: the longest row.
         decoder_mask: share of the other tokens hidden from a position.
-        frequencies_V: as in `TokenPredictor`.
+        head: a pretrained model's own output layer, from states to logits. It then serves encoder and decoder
+            both, as in the authors' code; new ones share their output matrix alone.
+        frequencies_V: as in `TokenPredictor`, for new ones.
         words_from: what must tell the text's words. tokens: the states of its ordinary tokens, as in DupMAE;
             that takes B × T × V scores. vector: the vector that is searched by, alone.
     """
@@ -54,25 +56,27 @@ class RetroMAE(nn.Module):
         *,
         length: int,
         decoder_mask: float = 0.5,
+        head: nn.Module | None = None,
         frequencies_V: Tensor | None = None,
         words_from: Literal["vector", "tokens"] = "vector",
     ) -> None:
         super().__init__()
         width = embedder.width
-        self.words_from = words_from
-        self.embedder, self.decoder_mask = embedder, decoder_mask
+        self.decoder_mask, self.words_from = decoder_mask, words_from
         self.heads = next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
-        self.output = TokenPredictor(embedder, frequencies_V)
-        self.encoder_head = PredictionHead(width)
-        self.decoder_head = PredictionHead(width)
         self.positions = nn.Embedding(length, width)
         self.ask, self.look, self.take = (nn.Linear(width, width) for _ in range(3))
         self.mix = nn.Linear(width, width)
         self.attention_norm, self.output_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        for module in self.modules():
-            if module is not embedder and isinstance(module, nn.Linear | nn.Embedding) and self._ours(module):
-                nn.init.normal_(module.weight, std=0.02)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear | nn.Embedding):
+                nn.init.normal_(layer.weight, std=0.02)
+        self.embedder = embedder
+        self.output = head or TokenPredictor(embedder, frequencies_V)
+        self.encoder_head, self.decoder_head = (
+            nn.Identity() if head else PredictionHead(width) for _ in range(2)
+        )
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, decoder_targets_BT: Tensor
@@ -86,13 +90,13 @@ class RetroMAE(nn.Module):
         """
         states_BTD, pooled_BD = self.embedder.states(masked_ids, attention_mask)
         hidden_BT = masked_ids != input_ids
-        encoder = self.output.loss(self.encoder_head(states_BTD[hidden_BT]), input_ids[hidden_BT])
+        encoder = token_loss(self.output, self.encoder_head(states_BTD[hidden_BT]), input_ids[hidden_BT])
         vector_BD = F.normalize(pooled_BD, dim=-1).to(states_BTD.dtype) * math.sqrt(self.embedder.width)
         rebuilt_BTD = self._decode(
             vector_BD, self.embedder.backbone.get_input_embeddings()(input_ids), attention_mask
         )
-        decoder = self.output.loss(
-            self.decoder_head(rebuilt_BTD[decoder_targets_BT]), input_ids[decoder_targets_BT]
+        decoder = token_loss(
+            self.output, self.decoder_head(rebuilt_BTD[decoder_targets_BT]), input_ids[decoder_targets_BT]
         )
         if self.words_from == "vector":
             words = self._words_of_vector(vector_BD, input_ids, attention_mask)
@@ -155,6 +159,3 @@ class RetroMAE(nn.Module):
     def _split(self, states_BSD: Tensor) -> Tensor:
         batch, length, width = states_BSD.shape
         return states_BSD.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
-
-    def _ours(self, module: nn.Module) -> bool:
-        return all(module is not theirs for theirs in self.embedder.modules())

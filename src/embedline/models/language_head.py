@@ -1,0 +1,97 @@
+"""What a pretrained language model puts on its states to tell a token: its own head, without the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from embedline.errors import InputError
+from embedline.models.bidirectional import is_decoder_family
+from embedline.models.checks import first_line
+
+
+class LanguageHead(nn.Module):
+    """States (… × D) to logits (… × V) in fp32, as the language model's own class computes them.
+
+    Whatever stands there is taken along: a transform and a bias (BERT, XLM-R, ModernBERT), a cap on the
+    logits (Gemma). The output matrix starts as the model's and is tied to nothing.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+        self.tokens = len(output.weight)  # V
+        setattr(model, model.base_model_prefix, _Given())
+        for module in model.modules():  # a bias that the head and its last layer share is kept in one place
+            for name, parameter in list(module._parameters.items()):
+                if module is not output and any(parameter is theirs for theirs in output.parameters()):
+                    del module._parameters[name]
+        self.model = model
+        self.float()
+
+    def forward(self, states: Tensor) -> Tensor:
+        rows_1KD = states.reshape(1, -1, states.shape[-1])
+        logits_1KV: Tensor = self.model(inputs_embeds=rows_1KD).logits
+        return logits_1KV.reshape(*states.shape[:-1], -1).float()
+
+
+class _Given(nn.Module):
+    """Stands where the model was: the states are given."""
+
+    def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _Output:
+        return _Output(last_hidden_state=inputs_embeds)
+
+
+@dataclass
+class _Output(BaseModelOutputWithPast):
+    image_hidden_states: None = None  # a model that sees images too asks for them
+
+
+def load_language_head(
+    folder: Path, vocabulary: int, *, trust_remote_code: bool = False
+) -> LanguageHead | None:
+    """The head of the language model in `folder`; None where the folder has weights for none.
+
+    A decoder's head tells the next token, an encoder's the masked one.
+
+    Args:
+        vocabulary: tokens that it must know; rows beyond them, as padding leaves them, do no harm.
+
+    Raises:
+        InputError: the folder cannot be loaded, or its head knows fewer tokens.
+    """
+    try:
+        config = AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+        load: Any = AutoModelForCausalLM if is_decoder_family(config) else AutoModelForMaskedLM
+        if not trust_remote_code and type(config) not in load._model_mapping:
+            return None
+        model, loading = load.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    except (OSError, KeyError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(folder)) from error
+    missing = set(loading["missing_keys"])
+    own = {name for name, _ in model.named_parameters() if not name.startswith(f"{model.base_model_prefix}.")}
+    if missing & own or model.get_output_embeddings() is None:
+        return None
+    with torch.no_grad():
+        head = LanguageHead(model)
+    if head.tokens < vocabulary:
+        raise InputError(
+            f"its head knows {head.tokens} tokens, its tokenizer {vocabulary}: they do not belong together.",
+            where=str(folder),
+        )
+    return head

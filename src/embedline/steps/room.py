@@ -1,0 +1,69 @@
+"""Whether the base has positions for the run's texts, said before anything is spent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from embedline.config.model import row_tokens
+from embedline.config.schema import RunConfig
+from embedline.config.training import ContrastiveConfig, MineConfig
+from embedline.errors import InputError
+
+# Their first position is the row after padding's: two rows of the table are no text's.
+_OFFSET = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert"}
+
+
+def require_room(config: RunConfig, base: Path | None) -> None:
+    """Refuse lengths beyond the positions that the base will have, MCLS' own tokens included.
+
+    What transformers' class really gives is checked again when the model is loaded; here its config.json is
+    read, no more.
+
+    Raises:
+        InputError: naming the setting that asks for the tokens.
+    """
+    room = _room(config, base)
+    if room is None:
+        return
+    for where, tokens in _asked(config):
+        needed = row_tokens(tokens, config.model.pooling, config.model.mcls_every)
+        if needed > room:
+            inserted = f", {needed - tokens} of them MCLS' own," if needed > tokens else ""
+            more = "model.dynamic_ntk" if config.model.positions is None else f"model.positions to {needed}"
+            raise InputError(
+                f"{tokens} needs rows of {needed} tokens{inserted} and the model has positions for {room}.",
+                where=where,
+                fix=f"Shorten it, or set {more}.",
+            )
+
+
+def _room(config: RunConfig, base: Path | None) -> int | None:
+    """Tokens of the longest row; None where the config does not say, or there is no bound."""
+    model = config.model
+    values: dict[str, Any] = dict(model.settings)
+    kind = model.architecture
+    if base is not None and (base / "config.json").is_file():
+        values = json.loads((base / "config.json").read_text(encoding="utf-8"))
+        values = values.get("backbone", values.get("text_config", values))
+        kind = values.get("model_type", "")
+    has = values.get("max_position_embeddings")
+    if model.dynamic_ntk is not None or not isinstance(has, int):
+        return None
+    if kind in _OFFSET:
+        has -= int(values.get("pad_token_id", 1)) + 1
+    return max(has, model.positions or 0)
+
+
+def _asked(config: RunConfig) -> Iterator[tuple[str, int]]:
+    yield "model.query_length", config.model.query_length
+    yield "model.document_length", config.model.document_length
+    if config.pretrain.enabled:
+        yield "pretrain.length", config.pretrain.length
+    stages: dict[str, ContrastiveConfig | MineConfig]
+    stages = {"unsupervised": config.unsupervised, "supervised": config.supervised, "mine": config.mine}
+    for name, stage in stages.items():
+        if stage.enabled and stage.document_length is not None:
+            yield f"{name}.document_length", stage.document_length
