@@ -47,6 +47,7 @@ ablation: $(VENV)/.dev
 # The same tests again and again, in another order of processes each time.
 soak: $(VENV)/.dev
 	for i in 1 2 3 4 5; do $(BIN)/pytest -m "not slow" -p no:cacheprovider || exit 1; done
+	EMBEDLINE_SOAK=50 $(BIN)/pytest tests/registry/test_boundaries.py  # kill -9 everywhere, 250 races
 
 clean:
 	rm -rf $(VENV) build *.egg-info src/*.egg-info

@@ -50,9 +50,13 @@ class Line:
         options = [part for key, value in values.items() for part in ("-o", f"{key}={value}")]
         return [sys.executable, "-m", "embedline.cli", "run", "demo", "--work", str(self.work), *options]
 
+    def environment(self) -> dict[str, str]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+        return {**clean, "MLFLOW_DISABLE_TELEMETRY": "true"}
+
     def run(self, **overrides: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(**overrides), capture_output=True, text=True, timeout=900, env=_environment()
+            self.command(**overrides), capture_output=True, text=True, timeout=900, env=self.environment()
         )
 
     def kill_when(self, step: str, checkpoint: int, **overrides: Any) -> None:
@@ -62,7 +66,7 @@ class Line:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            env=_environment(),
+            env=self.environment(),
         )
         deadline = time.monotonic() + 600
         pattern = f".embedline/checkpoints/{step}-*/checkpoint-*/complete"
@@ -85,11 +89,6 @@ class Line:
 
     def steps(self) -> dict[str, dict[str, Any]]:
         return {step["step"]: step for step in self.record["steps"]}
-
-
-def _environment() -> dict[str, str]:
-    clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
-    return {**clean, "MLFLOW_DISABLE_TELEMETRY": "true"}
 
 
 def _kill_tree(pid: int) -> None:

@@ -5,6 +5,7 @@ EMBEDLINE_SOAK=N does all of it N times.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,9 +42,9 @@ class World:
         given = {"verdict": "passed", "embedline.judged_at": str(number), **tags}
         return register(name, model.path, digest=model.digest, tags=given, uri=self.uri)
 
-    def act(self, kill_before: int | None, *calls: dict[str, Any]) -> dict[str, Any]:
+    def act(self, kill_before: int, *calls: dict[str, Any]) -> dict[str, Any]:
         (told,) = self.actors.act({"calls": list(calls), "kill_before": kill_before})
-        assert told.get("killed") is (None if kill_before is None else True), told
+        assert told.get("killed") or "result" in told, told
         return dict(told)
 
     def moved(self, name: str) -> list[tuple[str, int | None, int | None]]:
@@ -77,21 +78,53 @@ def is_settled(world: World, name: str) -> None:
     assert world.champion(name)[0] == (newest.entry.version if newest else None)
     again = reconcile(name, uri=world.uri, by="ann", grace_s=0)
     assert (again.done, again.undecided) == ([], [])
+    client = MlflowClient(world.uri, world.uri)
+    used = {version.source for version in client.search_model_versions(f"name = '{name}'")}
+    assert {f"models:/{upload.model_id}" for upload in uploads(client, name)} == used
 
 
-def every_boundary(act: Callable[[str, int | None], dict[str, Any]], then: Callable[[str], None]) -> int:
-    """`act` killed before its first request, its second, and so on to its last; `then` looks at each."""
-    calls = int(act("whole", None)["calls"])
-    for before in range(1, calls + 1):
-        name = f"before {before} of {calls}"
-        act(name, before)
-        then(name)
-    return calls
+@pytest.mark.parametrize("soak", range(ROUNDS))
+def test_a_killed_first_promotion_leaves_one_ledger(world: World, soak: int) -> None:
+    def killed(case: str, before: int) -> dict[str, Any]:
+        name = f"first-{soak} {case}"
+        world.register(name, 1)
+        job = {"reason": "first", "by": "bob", "uri": world.uri}
+        return world.act(before, {"do": "promotion:promote", "args": [name, 1], "kwargs": job})
+
+    def then(case: str) -> None:
+        name = f"first-{soak} {case}"
+        happened = len(world.moved(name)) == 1
+        is_settled(world, name)
+        assert world.champion(name) == ((1, None) if happened else (None, None))
+        promote(name, 1, reason="again", by="bob", uri=world.uri)
+        assert world.moved(name) == [("promote", None, 1)]
+        assert world.champion(name) == (1, None)
+        client = MlflowClient(world.uri, world.uri)
+        ledgers = client.get_experiment_by_name("embedline-ledger")
+        assert ledgers is not None
+        assert len(client.search_runs([ledgers.experiment_id], f"tags.`embedline.ledger` = '{name}'")) == 1
+
+    assert every_boundary(killed, then) >= 10
+
+
+def every_boundary(act: Callable[[str, int], dict[str, Any]], then: Callable[[str], None]) -> int:
+    """`act` killed before its first request, its second, and so on to its last; `then` looks at each.
+
+    Returns:
+        The number of requests.
+    """
+    for before in itertools.count(1):
+        case = f"before {before}"
+        told = act(case, before)
+        then(case)
+        if not told.get("killed"):
+            return int(told["calls"])
+    raise AssertionError
 
 
 @pytest.mark.parametrize("soak", range(ROUNDS))
 def test_a_killed_promotion_is_completed_or_has_not_happened(world: World, soak: int) -> None:
-    def killed(case: str, before: int | None) -> dict[str, Any]:
+    def killed(case: str, before: int) -> dict[str, Any]:
         name = f"promote-{soak} {case}"
         for number in (1, 2):
             world.register(name, number)
@@ -116,7 +149,7 @@ def test_a_killed_promotion_is_completed_or_has_not_happened(world: World, soak:
 
 @pytest.mark.parametrize("soak", range(ROUNDS))
 def test_a_killed_rollback_is_completed_or_has_not_happened(world: World, soak: int) -> None:
-    def killed(case: str, before: int | None) -> dict[str, Any]:
+    def killed(case: str, before: int) -> dict[str, Any]:
         name = f"rollback-{soak} {case}"
         for number in (1, 2):
             world.register(name, number)
@@ -149,7 +182,7 @@ def test_a_killed_registration_is_taken_up_or_leaves_nothing(world: World, soak:
             {"do": "challenger:name_challenger", "args": [name], "kwargs": {"uri": world.uri}},
         ]
 
-    def killed(case: str, before: int | None) -> dict[str, Any]:
+    def killed(case: str, before: int) -> dict[str, Any]:
         name = f"register-{soak} {case}"
         for number in (1, 2):  # one to reconcile, one to take up
             told = world.act(before, *job(name if number == 1 else f"{name} again", number))

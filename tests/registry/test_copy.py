@@ -18,6 +18,8 @@ from embedline.registry.promotion import history, promote
 from embedline.registry.server import DATABASE
 from embedline.registry.versions import aliases, download, get_champion, register
 
+pytestmark = pytest.mark.slow  # real servers take their time to start
+
 
 @pytest.fixture(scope="module")
 def production(

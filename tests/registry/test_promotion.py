@@ -359,6 +359,19 @@ def test_two_hosts_that_both_begin_a_ledger_share_one(uri: str, versions: Mlflow
     assert "demo.gen.0" in versions.get_run(rival.info.run_id).data.params
 
 
+def test_a_ledger_of_before_there_were_elections_is_taken_up(
+    uri: str, versions: MlflowClient, promote: Any
+) -> None:
+    run = versions.create_run(versions.create_experiment(EXPERIMENT), tags={"embedline.ledger": "demo"})
+    old = {"alias": "champion", "version": 1, "previous": None, "reason": "old", "at": 1, "token": "t"}
+    versions.log_param(run.info.run_id, "demo.gen.0", json.dumps(old))
+    versions.log_param(run.info.run_id, "demo.gen.0.done", "yes")
+    versions.set_registered_model_alias("demo", "champion", "1")
+    assert overview("demo", uri=uri).drift == []
+    assert promote(2).previous == 1
+    assert moves(uri) == [("promote", None, 1), ("promote", 1, 2)]
+
+
 def test_a_deleted_ledger_is_an_error_that_says_how_to_restore_it(
     uri: str, versions: MlflowClient, promote: Any
 ) -> None:

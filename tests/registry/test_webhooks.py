@@ -42,11 +42,10 @@ def calling(empty_database: Path, tmp_path_factory: pytest.TempPathFactory, serv
     shutil.copy(empty_database, folder / DATABASE)
     return serve(
         folder,
-        workers=2,
         MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY=Fernet.generate_key().decode(),
         MLFLOW_WEBHOOK_CACHE_TTL="0",
-        _MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS="true",
-        _MLFLOW_WEBHOOK_ALLOWED_SCHEMES="http,https",
+        MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS="true",
+        MLFLOW_WEBHOOK_ALLOWED_SCHEMES="http,https",
     )
 
 
@@ -65,6 +64,7 @@ def receiver(calling: Any) -> Iterator[tuple[str, queue.Queue[Any]]]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_a_promotion_wakes_the_deployer(calling: Any, receiver: Any, make_model: Any) -> None:
     url, deployed = receiver
     made = add_webhook("deployer", url, SECRET, uri=calling.uri)
@@ -87,6 +87,7 @@ def test_a_promotion_wakes_the_deployer(calling: Any, receiver: Any, make_model:
     assert list_webhooks(uri=calling.uri) == []
 
 
+@pytest.mark.slow
 def test_what_is_not_there_or_not_allowed_is_named(calling: Any) -> None:
     with pytest.raises(InputError, match="no webhook 'nobody'"):
         remove_webhook("nobody", uri=calling.uri)

@@ -82,14 +82,17 @@ class Ledger:
 
     @classmethod
     def find(cls, uri: str, name: str) -> Ledger | None:
-        """The ledger of a model, None when nothing was ever promoted."""
+        """The ledger of a model to read, None when nothing was ever promoted."""
         opened = client(uri)
         run = _elected(opened, name)
+        if run is None and (shared := opened.get_experiment_by_name(EXPERIMENT)):
+            found = _search(opened, shared.experiment_id, name)  # begun before there were elections
+            run = str(found[0].info.run_id) if found else None
         return None if run is None else cls(opened, name, run)
 
     @classmethod
     def open(cls, uri: str, name: str) -> Ledger:
-        """The ledger of a model, made when it is new."""
+        """The ledger of a model to write to, made when it is new."""
         opened = client(uri)
         return cls(opened, name, _elected(opened, name) or _elect(opened, uri, name))
 

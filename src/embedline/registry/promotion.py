@@ -115,10 +115,9 @@ def rollback(
     """
     with reaching(uri):
         opened = client(uri)
-        ledger = Ledger.find(uri, name)
-        if ledger is None and alias not in read_aliases(opened, name):
+        if Ledger.find(uri, name) is None and alias not in read_aliases(opened, name):
             raise InputError(f"{name} has no {alias} to roll back.", where=uri)
-        ledger = ledger or Ledger.open(uri, name)
+        ledger = Ledger.open(uri, name)
         standing, completed = settled(opened, ledger, name, alias)
         generation = standing.newest
         if generation is None or generation.entry.previous is None:

@@ -63,7 +63,7 @@ def reconcile(
             result.done.append(_complete(opened, ledger, standing, by))
             standing = read_standing(opened, ledger, name, alias)
         if standing.moved_by_hand and (accept or restore):
-            result.done.append(_decide(opened, ledger or Ledger.open(uri, name), standing, by, accept))
+            result.done.append(_decide(opened, Ledger.open(uri, name), standing, by, accept))
         elif standing.moved_by_hand:
             result.undecided.append(standing.drift)
         elif standing.previous_is_wrong and standing.newest is not None:
@@ -121,11 +121,11 @@ def _decide(client: MlflowClient, ledger: Ledger, standing: Standing, by: str, a
 def _abandoned_uploads(client: MlflowClient, name: str, grace_s: float) -> list[str]:
     """Files that no version refers to, left by a registration that was cut off and never taken up again."""
     before = time.time() - grace_s
-    used = {version.model_id for version in client.search_model_versions(f"name = {quoted(name)}")}
+    used = {version.source for version in client.search_model_versions(f"name = {quoted(name)}")}
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     removed = []
     for model in client.search_logged_models(experiments, f"tags.`{MODEL_TAG}` = {quoted(name)}"):
-        if model.model_id not in used and model.last_updated_timestamp / 1000 <= before:
+        if f"models:/{model.model_id}" not in used and model.last_updated_timestamp / 1000 <= before:
             client.delete_logged_model(model.model_id)
             removed.append(f"Removed: the upload {model.name}, which no version refers to.")
     return removed

@@ -1,0 +1,91 @@
+"""promote, rollback, status, history, reconcile as commands: what they print and how they exit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from typer.testing import CliRunner
+
+from embedline.cli.app import app
+from embedline.registry.versions import register
+
+
+@pytest.fixture
+def run(uri: str, make_model: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+    """Three versions of `demo`, the third of them refused; runs a command against their registry."""
+    for name in ("GITHUB_ACTOR", "GITLAB_USER_LOGIN"):
+        monkeypatch.delenv(name, raising=False)
+    for number, verdict in enumerate(("passed", "passed", "refused"), 1):
+        model = make_model(str(number))
+        tags = {"verdict": verdict, "verdict.reasons": "Docs is low.", "embedline.judged_at": str(number)}
+        register("demo", model.path, digest=model.digest, tags=tags, uri=uri)
+
+    def run(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, [*words, "--uri", uri])
+        return result.exit_code, result.output
+
+    return run
+
+
+def test_the_life_of_a_champion(run: Any, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("reconcile", "demo") == (0, "challenger is version 2, the last that passed the gate.\n")
+    assert run("promote", "demo", "1", "--by", "ann") == (0, "demo version 1 is champion.\n")
+    monkeypatch.setenv("GITHUB_ACTOR", "octocat")
+    code, said = run("promote", "demo", "2", "--reason", "release 2", "--json")
+    assert (code, json.loads(said)["previous"], json.loads(said)["reindex"]) == (0, 1, True)
+    code, said = run("promote", "demo", "3")
+    assert (code, "the gate did not pass. Docs is low." in said) == (3, True)
+    code, said = run("promote", "demo", "1", "--expect", "1")
+    assert (code, "became version 2 by octocat" in said) == (4, True)
+    assert run("promote", "demo", "9")[0] == 2
+    assert run("promote", "demo", "1", "--expect", "first")[0] == 2
+    code, said = run("rollback", "demo", "--expect", "2")
+    assert (code, "demo version 1 is champion again (was version 2)." in said) == (0, True)
+
+    code, said = run("history", "demo", "--json")
+    assert [(m["kind"], m["by"], m["reason"], m["version"]) for m in json.loads(said)] == [
+        ("promote", "ann", "by hand", 1),
+        ("promote", "octocat", "release 2", 2),
+        ("rollback", "octocat", "rollback by hand", 1),
+    ]
+    assert "champion: version 1 → version 2  by octocat" in run("history", "demo")[1]
+    code, said = run("status", "demo")
+    assert (code, "champion: version 1 (verdict passed)" in said) == (0, True)
+    assert run("reconcile", "demo") == (0, "demo: nothing to do\n")
+
+
+def test_an_alias_moved_by_hand(run: Any, uri: str) -> None:
+    run("reconcile", "demo")
+    run("promote", "demo", "1")
+    MlflowClient(uri, uri).set_registered_model_alias("demo", "champion", "3")
+    code, said = run("status", "demo")
+    assert (code, "it was moved by other means" in said) == (4, True)
+    assert run("reconcile", "demo")[0] == 4
+    assert run("reconcile", "demo", "--accept", "--restore")[0] == 2
+    code, said = run("reconcile", "demo", "--restore", "--json")
+    assert (code, json.loads(said)["undecided"]) == (0, [])
+    assert run("status", "demo", "--json")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["promote", "demo", "1", "--to-name", "x"], "--to-uri"),
+        (
+            ["promote", "demo", "1", "--to-uri", "http://me:hunter2@host"],
+            "http://me:***@host: holds a password",
+        ),
+        (["promote", "demo", "1", "--to-uri", "http://host", "--to-token", "hunter2"], "takes env:NAME"),
+        (["webhook", "add", "d", "https://host", "--secret", "hunter2"], "--secret: takes env:NAME"),
+        (["webhook", "add", "d", "https://me:hunter2@host", "--secret", "env:X"], "holds a password"),
+    ],
+)
+def test_secrets_on_the_command_line_are_refused_and_not_repeated(
+    run: Any, words: list[str], said: str
+) -> None:
+    code, output = run(*words)
+    assert (code, said in output, "hunter2" in output) == (2, True, False)
