@@ -3,7 +3,7 @@
 from typing import Optional
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Markdown, Metrics, Model, Output
+from kfp.dsl import HTML, Dataset, Input, Markdown, Metrics, Model, Output
 
 from embedline.components.image import IMAGE
 
@@ -18,6 +18,7 @@ def prune(
     pruned: Output[Model],
     metrics: Output[Metrics],
     summary: Output[Markdown],
+    curves: Output[HTML],
     model: Optional[Input[Model]] = None,  # noqa: UP045  kfp knows only this spelling
 ):
     """Drop a share of the layers before or after training, and heal.
@@ -34,6 +35,7 @@ def prune(
         pruned: The smaller model, or the same one when pruning is off.
         metrics: Numbers of this step.
         summary: What the step did, for the pipelines UI.
+        curves: The course of the training, for the pipelines UI.
     """
     from embedline.steps.component import run_component
 
@@ -46,4 +48,5 @@ def prune(
         outputs={"model": pruned},
         metrics=metrics,
         summary=summary,
+        curves=curves,
     )

@@ -1,7 +1,7 @@
 """The pipeline component of `train_supervised`."""
 
 from kfp import dsl
-from kfp.dsl import Dataset, Input, Markdown, Metrics, Model, Output
+from kfp.dsl import HTML, Dataset, Input, Markdown, Metrics, Model, Output
 
 from embedline.components.image import IMAGE
 
@@ -16,6 +16,7 @@ def train_supervised(
     trained: Output[Model],
     metrics: Output[Metrics],
     summary: Output[Markdown],
+    curves: Output[HTML],
 ):
     """Stage three: triplets with instructions, Matryoshka, several heads.
 
@@ -30,10 +31,11 @@ def train_supervised(
         trained: The model after this stage.
         metrics: Numbers of this step.
         summary: What the step did, for the pipelines UI.
+        curves: The course of the training, for the pipelines UI.
     """
-    from embedline.steps.component import run_component
+    from embedline.orchestration.train_job import run_training
 
-    run_component(
+    run_training(
         "train_supervised",
         slice_json,
         workspace,
@@ -42,4 +44,5 @@ def train_supervised(
         outputs={"model": trained},
         metrics=metrics,
         summary=summary,
+        curves=curves,
     )

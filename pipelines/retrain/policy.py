@@ -30,8 +30,8 @@ def on_a_cluster(config: RunConfig, workspace: str) -> Settle:
         _informed(task, wanted)
         for name in mounted_secrets(config):
             kubernetes.use_secret_as_volume(task, secret_name=name, mount_path=str(MOUNTED_AT / name))
-        if cluster.workspace.claim:
-            kubernetes.mount_pvc(task, pvc_name=cluster.workspace.claim, mount_path=workspace)
+        if cluster.workspace.claimed:
+            kubernetes.mount_pvc(task, pvc_name=cluster.workspace.claimed, mount_path=workspace)
         if cluster.image_pull_secrets:
             kubernetes.set_image_pull_secrets(task, secret_names=list(cluster.image_pull_secrets))
         return task

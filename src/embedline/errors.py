@@ -54,3 +54,13 @@ class ConflictError(EmbedlineError):
     """The champion is not the one that was expected, because somebody else has moved it: exit code 4."""
 
     exit_code = 4
+
+
+class Stopped(BaseException):
+    """SIGTERM came: the work is not wrong, it goes on where it stopped when it is tried again.
+
+    No `Exception`, so that nothing on the way out takes it for a failure. Exit code 143 (128 + SIGTERM): not
+    among the codes that say that trying again is no use.
+    """
+
+    exit_code = 143

@@ -64,11 +64,16 @@ def test_what_every_preset_starts_from() -> None:
         retried = name in {*GROUPS["computing"], *GROUPS["reaching"]}
         assert ("retryPolicy" in made.task(name)) == retried, name
         resources = made.container(name).get("resources", {})
-        assert resources.get("resourceMemoryRequest") == ("4G" if name in GROUPS["computing"] else None)
+        assert resources["resourceMemoryRequest"] == ("4G" if name in GROUPS["computing"] else "2G")
+        for limit in ("resourceMemoryLimit", "resourceCpuLimit", "resourceCpuRequest"):
+            assert resources[limit], "a quota refuses a pod without"
         mounts = made.kubernetes(name).get("emptyDirMounts", [])
         assert [mount["mountPath"] for mount in mounts] == (
             ["/dev/shm"] if name in GROUPS["training"] else []
         )
+        (volume,), (config,) = made.kubernetes(name)["pvcMount"], made.kubernetes(name)["configMapAsEnv"]
+        assert (volume["constant"], volume["mountPath"]) == ("embedline-workspace", "/workspace")
+        assert (config["configMapName"], config["optional"]) == ("embedline-tracking", True)
 
 
 def test_a_narrower_entry_wins_and_the_rest_stays() -> None:
@@ -139,11 +144,11 @@ def test_a_secret_that_the_config_refers_to_is_mounted_where_it_is_read() -> Non
         assert (volume["secretName"], volume["mountPath"]) == ("mlflow", "/run/secrets/embedline/mlflow")
 
 
-@pytest.mark.parametrize(("workspace", "place"), [(None, "/workspace"), ("/mnt/work", "/mnt/work")])
+@pytest.mark.parametrize(("workspace", "place"), [(None, "/work"), ("/mnt/work", "/mnt/work")])
 def test_an_existing_claim_is_mounted_at_the_workspace_in_every_task(
     workspace: str | None, place: str
 ) -> None:
-    made = Compiled("cluster.workspace.claim=embedline", workspace=workspace)
+    made = Compiled("cluster.workspace={claim: embedline, path: /work}", workspace=workspace)
     for name, asked in made.all():
         (mount,) = asked["pvcMount"]
         assert (mount["constant"], mount["mountPath"]) == ("embedline", place), name

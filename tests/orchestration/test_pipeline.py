@@ -137,6 +137,7 @@ def test_a_components_body_calls_its_step_with_every_input_and_output(
         called.update(name=name, slice=slice_json, workspace=workspace, run=run, **rest)
 
     monkeypatch.setattr("embedline.steps.component.run_component", fake)
+    monkeypatch.setattr("embedline.orchestration.train_job.run_training", fake)
     folder = "prune" if step.startswith("prune") else step
     module = importlib.import_module(f"embedline.components.{folder}.component")
     body = getattr(module, folder).python_func
@@ -156,6 +157,7 @@ def test_a_components_body_calls_its_step_with_every_input_and_output(
         assert artefact is given[name], "an input goes in under its own name"
     assert (called["metrics"], called["summary"]) == (given["metrics"], given["summary"])
     assert called.get("page") is given.get("page")
+    assert called.get("curves") is given.get("curves")
 
 
 def test_preflight_returns_a_slice_for_each_step_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,14 @@ def test_a_run_leaves_a_complete_record_and_a_second_one_reuses_it(line: Any) ->
     hits = {step["step"] for step in second["steps"] if step["cache_hit"]}
     assert hits == set(STEPS) - repeated - {"prune_before", "prune_after"}
 
+    # what was found in the store shows the course of its training in the UI all the same
+    pages = [line.work / run["run"] / ".kfp" for run in (record, second)]
+    drawn = [next(page.glob("*/train-supervised/curves")).read_text() for page in pages]
+    assert drawn[0] == drawn[1]
+    assert "<polyline" in drawn[0]
+    told = json.loads(next(pages[1].glob("*/train-supervised/executor_output.json")).read_text())
+    assert told["artifacts"]["metrics"]["artifacts"][0]["metadata"]["loss"] == 0.25
+
     # a new bar reruns the gate and what follows, nothing else
     before = len(line.calls())
     assert line.run("-o", "gate.max_drop_vs_champion=0.5").returncode == 0

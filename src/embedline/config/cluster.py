@@ -27,6 +27,7 @@ TASKS = GROUPS["all"]
 # The engine knows neither the outside world (preflight, promote) nor that finish needs the gate's record.
 NEVER_CACHED = ("preflight", "gate", "promote", "finish")
 PER_RUN = "/kfp-workspace"  # where the engine mounts the volume that it makes for a run
+CLAIM, TRACKING = "embedline-workspace", "embedline-tracking"  # as infra/kustomize/base names them
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -91,7 +92,9 @@ class VolumeConfig(Section):
     """The folder that all tasks share: runs, store, checkpoints. A pod that is tried again resumes there."""
 
     claim: Name | None = Field(
-        None, description="existing volume claim; it outlives runs, so that they find each other's work"
+        None,
+        description="existing volume claim; it outlives runs, so that they find each other's work. "
+        "embedline-workspace when empty",
     )
     path: str = Field("", pattern=r"^(/.*)?$", description="where it is mounted; /workspace when empty")
     size: Memory | None = Field(
@@ -109,15 +112,34 @@ class VolumeConfig(Section):
         return self
 
     @property
+    def claimed(self) -> str | None:
+        """The claim that is mounted; None where the engine makes a volume for each run."""
+        return None if self.size else self.claim or CLAIM
+
+    @property
     def mounted_at(self) -> str:
         return self.path or (PER_RUN if self.size else "/workspace")
 
 
-# What every preset starts from; a preset's own `cluster.tasks` stand above all of these.
+# What every preset starts from; a preset's own `cluster.tasks` stand above all of these. Every task has its
+# requests and limits: a namespace's quota refuses pods without, and its own defaults are too small for us.
 DEFAULTS: dict[str, TaskConfig] = {
-    "all": TaskConfig(engine_cache=False, retries=0, backoff_s=2, backoff_factor=2.0, backoff_max_s=60),
+    "all": TaskConfig(
+        cpu_request="500m",
+        cpu_limit="4",
+        memory_request="2G",
+        memory_limit="8G",
+        engine_cache=False,
+        retries=0,
+        backoff_s=2,
+        backoff_factor=2.0,
+        backoff_max_s=60,
+        config_maps={"MLFLOW_TRACKING_URI": KeyOf(name=TRACKING, key="MLFLOW_TRACKING_URI", optional=True)},
+    ),
     "reaching": TaskConfig(retries=2),
-    "computing": TaskConfig(retries=2, cpu_request="2", memory_request="4G", memory_limit="16G"),
+    "computing": TaskConfig(
+        retries=2, cpu_request="2", cpu_limit="8", memory_request="4G", memory_limit="16G"
+    ),
     "training": TaskConfig(shared_memory="1Gi"),
 }
 

@@ -10,6 +10,7 @@ from embedline.config.data import SYMMETRIC, CleanConfig, DataConfig
 from embedline.config.model import ModelConfig, Prompt, PruneConfig, TeacherConfig
 from embedline.config.outcome import EvaluateConfig, ExportConfig, GateConfig, PromoteConfig, TrackingConfig
 from embedline.config.refusals import refused
+from embedline.config.train_job import TrainJobConfig
 from embedline.config.training import ContrastiveConfig, MineConfig, PretrainConfig, RuntimeConfig
 
 
@@ -40,6 +41,7 @@ class RunConfig(Section):
     tracking: TrackingConfig = TrackingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     cluster: ClusterConfig = ClusterConfig()
+    train_job: TrainJobConfig = TrainJobConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> RunConfig:

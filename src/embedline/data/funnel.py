@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedline.artifacts.markdown import cell
 from embedline.errors import StepError
 
 
@@ -90,7 +91,8 @@ class Funnel:
                 f"|---|{'---:|' * (len(rules) + 2)}",
             ]
             total = Stage(self.rows_in(table), self.rows_out(table), self.rejected(table))
-            for name, stage in [*sources.items(), ("**total**", total)]:
+            named = [(cell(name), stage) for name, stage in sources.items()]
+            for name, stage in [*named, ("**total**", total)]:
                 counts = "".join(f"{stage.rejected[rule]} | " for rule in rules)
                 lines.append(f"| {name} | {stage.rows_in} | {counts}{stage.rows_out} |")
             parts.append("\n".join(lines))

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from embedline.artifacts.markdown import cell
 from embedline.config.data import CorpusSource, Source
 from embedline.data.lines import Line, shorten
 from embedline.data.records import Ids, MalformedRowError, passage_of, record_of
@@ -48,7 +49,7 @@ class IngestReport:
 
     def markdown(self) -> str:
         rows = [
-            f"| {s.source} | {s.table} | {s.read} | {s.accepted} | {s.quarantined} | {s.left_out} |"
+            f"| {cell(s.source)} | {s.table} | {s.read} | {s.accepted} | {s.quarantined} | {s.left_out} |"
             for s in self.sources
         ]
         head = "| source | table | read | accepted | quarantined | left out |\n|---|---|---:|---:|---:|---:|"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from embedline.artifacts.markdown import cell
+
 Row = Mapping[str, Any]
 
 # In the order in which a model comes to be; a table shows those it has.
@@ -100,14 +102,14 @@ def markdown(rows: Sequence[Row]) -> str:
     lines = [f"| set | metric | {' | '.join(names)} |", f"|---|---|{'---:|' * len(names)}"]
     for (name, metric), cells in table.items():
         values = [f"{cells[c]['value']:.3f}" if c in cells else "" for c in names]
-        lines.append(f"| {name} | {metric} | {' | '.join(values)} |")
+        lines.append(f"| {cell(name)} | {cell(metric)} | {' | '.join(values)} |")
     by_head = heads_table(rows)
     if by_head:
         heads = [head for head in HEADS if any(head in cells for cells in by_head.values())]
         lines += ["", f"| candidate | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
         for name, cells in by_head.items():
             values = [f"{cells[h]['value']:.3f}" if h in cells else "" for h in heads]
-            lines.append(f"| {name} | {' | '.join(values)} |")
+            lines.append(f"| {cell(name)} | {' | '.join(values)} |")
     return "\n".join(lines)
 
 

@@ -21,12 +21,14 @@ class Slice(BaseModel):
     """What preflight hands to one step, as a JSON string parameter.
 
     `config` (the step's own sections) and `pins` (digests of outside things) are part of its key;
-    `locations` (where those things lie on this machine) are not.
+    `locations` (where those things lie on this machine) and `train_job` (the section of that name, for the
+    steps that can be shared by several nodes) are not.
     """
 
     config: dict[str, Any]
     pins: dict[str, Any] = {}
     locations: dict[str, Any] = {}
+    train_job: dict[str, Any] = {}
 
     def section(self, name: str, kind: type[T]) -> T:
         """A section of the config (or a part of one, `data.corpus`), typed as the schema types it."""
@@ -87,6 +89,11 @@ class Context:
     def checkpoints(self) -> Path:
         return self.workspace.checkpoints(self.step, self.key)
 
+    @property
+    def evidence(self) -> Path:
+        """Where batches are kept that gave no finite loss; they outlive the checkpoints."""
+        return self.workspace.step_folder(self.run, self.step) / "bad-steps"
+
 
 @dataclass(frozen=True)
 class StepResult:
@@ -97,6 +104,7 @@ class StepResult:
         summary: Markdown for the pipelines UI and the report.
         counts, metadata: by output name, for the manifests.
         handed_on: outputs that are an input (or nothing) by reference, because the step is switched off.
+        curves: the course of its training; filled in from what its tracker heard.
         reused: set by steps that keep parts in the store: true when every part was found there.
     """
 
@@ -106,3 +114,4 @@ class StepResult:
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     handed_on: dict[str, Artifact | None] = field(default_factory=dict)
     reused: bool = False
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)

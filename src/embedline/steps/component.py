@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import math
@@ -14,14 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from embedline.artifacts.manifest import MANIFEST
+from embedline.artifacts.markdown import shown
 from embedline.artifacts.record import RECORD, StepRecord
-from embedline.errors import EmbedlineError, InputError, StepError
+from embedline.errors import EmbedlineError, InputError, StepError, Stopped
+from embedline.evaluation.curves import curves_page
 from embedline.steps.base import Workspace
+from embedline.steps.curves import read_curves
 from embedline.steps.execute import execute
+from embedline.steps.handover import Elsewhere
 from embedline.steps.inputs import with_inputs
 from embedline.steps.plan import Plan
 from embedline.steps.preflight import preflight
 from embedline.steps.requirements import checked_run_name
+from embedline.steps.torchrun import processes_here
+
+# The UI cuts Markdown at 400,000 characters, a limit it calls 50 kB: what stays below that is shown whole.
+UI_BYTES = 50_000
+PAGE_BYTES = 2_000_000
 
 
 def run_component(
@@ -35,6 +45,8 @@ def run_component(
     metrics: Any,
     summary: Any,
     page: Any = None,
+    curves: Any = None,
+    elsewhere: Elsewhere | None = None,
 ) -> StepRecord:
     """Run one step for a component.
 
@@ -42,7 +54,8 @@ def run_component(
         inputs, outputs: the step's own names → pipeline artefacts (`path`, `metadata`); a file that names a
             folder of the workspace's store lies at `path`.
         metrics: has `log_metric`.
-        summary, page: files for the step's Markdown and (report) its HTML.
+        summary, page, curves: files for the step's Markdown, the report's HTML, and the training's as HTML.
+        elsewhere: does the work in place of this process and of `runtime.processes`.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("embedline").setLevel(logging.INFO)
@@ -55,6 +68,7 @@ def run_component(
             run=run,
             inputs={key: Path(artifact.path) for key, artifact in inputs.items()},
             outputs={key: Path(artifact.path) for key, artifact in outputs.items()},
+            elsewhere=elsewhere or processes_here(name, slice_json),
         )
     for key, artifact in outputs.items():
         made = record.outputs[key]
@@ -63,13 +77,28 @@ def run_component(
             manifest = json.loads((Path(made.path) / MANIFEST).read_text(encoding="utf-8"))
             artifact.metadata.update(manifest["counts"])
             if page is not None:
-                shutil.copyfile(Path(made.path) / "report.html", page.path)
+                _show_page(Path(made.path) / "report.html", Path(page.path))
     for key, value in record.metrics.items():
         if math.isfinite(value):
             metrics.log_metric(key, value)
     metrics.log_metric("seconds", record.seconds)
-    Path(summary.path).write_text(record.summary or f"{name}: done\n", encoding="utf-8")
+    found = read_curves(Workspace(Path(workspace)).step_folder(run, name))
+    for key, points in found.items():
+        if "loss" in key and key not in record.metrics:
+            metrics.log_metric(key, points[-1][1])
+    Path(summary.path).write_text(shown(record.summary or f"{name}: done\n", UI_BYTES), encoding="utf-8")
+    if curves is not None:
+        Path(curves.path).write_text(curves_page(name, found), encoding="utf-8")
     return record
+
+
+def _show_page(report: Path, page: Path) -> None:
+    """The UI loads a page whole into a frame: what is too large for that is only named."""
+    if report.stat().st_size <= PAGE_BYTES:
+        shutil.copyfile(report, page)
+        return
+    size = report.stat().st_size // 1_000_000
+    page.write_text(f"<p>The report has {size} MB: open {html.escape(str(report))}</p>", encoding="utf-8")
 
 
 def run_preflight(
@@ -92,7 +121,7 @@ def run_preflight(
         run = checked_run_name(run_name or job_id, where="run_name")
         plan = preflight(preset, with_inputs(read_overrides(overrides), inputs), Path(workspace), run)
     print(plan.table())  # noqa: T201
-    Path(summary.path).write_text(f"```\n{plan.table()}\n```\n", encoding="utf-8")
+    Path(summary.path).write_text(shown(plan.markdown(), UI_BYTES), encoding="utf-8")
     return plan
 
 
@@ -109,9 +138,15 @@ def read_overrides(text: str) -> list[str]:
 
 @contextmanager
 def plain_failure() -> Iterator[None]:
-    """What the user can act on ends the process with one message and its exit code, without a traceback."""
+    """What the user can act on ends the process with one message and its exit code, without a traceback.
+
+    SIGTERM ends it with 143, which no retry takes for a refusal.
+    """
     try:
         yield
+    except Stopped as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr, flush=True)  # noqa: T201
+        sys.exit(stopped.exit_code)
     except EmbedlineError as error:
         if os.environ.get("EMBEDLINE_DEBUG"):
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedline.artifacts.markdown import cell
 from embedline.config.model import TeacherConfig
 from embedline.config.training import ContrastiveConfig, RuntimeConfig
 from embedline.steps.base import Context, StepResult
@@ -49,13 +50,16 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
             seed=context.slice.config["seed"],
             bf16=bf16,
             checkpoints=context.checkpoints,
+            evidence=context.evidence,
             on_metrics=context.tracker.metrics,
             teaching=teaching(context, embedder, config, bf16=bf16) if config.distillation else None,
         )
     shares = {name: group.share for name, group in drawn.items()}
     context.tracker.params({f"share.{name}": f"{share:.3f}" for name, share in shares.items()})
     keep_model(context, embedder, steps=config.steps, objective=_OBJECTIVES[config.objective], shares=shares)
-    rows = "\n".join(f"| {name} | {group.records:,} | {group.share:.1%} |" for name, group in drawn.items())
+    rows = "\n".join(
+        f"| {cell(name)} | {group.records:,} | {group.share:.1%} |" for name, group in drawn.items()
+    )
     pairs = "pairs by length" if config.buckets else f"{config.batch} pairs"
     return StepResult(
         metrics={"records": float(sum(len(source.rows) for source in sources.values()))},

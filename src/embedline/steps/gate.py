@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from embedline.artifacts.jsonl import read_jsonl
+from embedline.artifacts.markdown import cell
 from embedline.artifacts.record import write_json
 from embedline.config.outcome import GateConfig
 from embedline.gate.decision import Verdict, decide
@@ -51,5 +52,7 @@ def _summary(verdict: Verdict) -> str:
     head = "The gate **passed**." if verdict.passed else "The gate **refused** the candidate."
     if verdict.mode == "dry_run" and not verdict.would_pass:
         head = "Dry run: the gate would have **refused** the candidate."
-    lines = [f"- {'passed' if reason.passed else '**failed**'}: {reason.text}" for reason in verdict.reasons]
+    lines = [
+        f"- {'passed' if reason.passed else '**failed**'}: {cell(reason.text)}" for reason in verdict.reasons
+    ]
     return "\n".join([head, "", *lines])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedline.artifacts.markdown import cell
 from embedline.config.data import DataConfig
 from embedline.steps.base import Context, StepResult
 
@@ -43,5 +44,5 @@ def run(context: Context) -> StepResult:
 
 
 def _sets_table(sets: list[SetInfo]) -> str:
-    rows = [f"| {s.name} | {s.kind} | {s.language} | {s.count} |" for s in sets]
+    rows = [f"| {cell(s.name)} | {s.kind} | {cell(s.language)} | {s.count} |" for s in sets]
     return "\n".join(["| evaluation set | kind | language | queries or pairs |", "|---|---|---|---:|", *rows])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedline.artifacts.markdown import cell
 from embedline.config.training import MineConfig, RuntimeConfig
 from embedline.steps.base import Context, StepResult
 from embedline.steps.training import load_model, stage_records
@@ -108,7 +109,7 @@ def _result(sources: Mapping[str, SourceRecords], mined: Mapping[str, MinedSourc
     totals = {name: sum(getattr(m.counts, name) for m in mined.values()) for name in _COUNTS}
     without = sum(not picks for m in mined.values() for picks in m.negatives)
     table = "\n".join(
-        f"| {name} | {len(m.negatives):,} | {m.counts.taken / max(1, len(m.negatives)):.1f} | "
+        f"| {cell(name)} | {len(m.negatives):,} | {m.counts.taken / max(1, len(m.negatives)):.1f} | "
         f"{m.counts.above_margin / max(1, m.counts.candidates):.1%} |"
         for name, m in mined.items()
     )

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from embedline.artifacts.markdown import cell, table
 from embedline.artifacts.record import write_json
 from embedline.steps.base import Slice, Workspace
 from embedline.steps.catalogue import STEPS, Step
@@ -55,6 +56,13 @@ class Plan:
         """Where the base model lies on this machine, when the run starts from one."""
         found = Slice.model_validate_json(self.slices["prune_before"]).locations.get("base")
         return Path(found) if found else None
+
+    def markdown(self) -> str:
+        """The plan for the pipelines UI."""
+        rows = [[step.step, step.action, _duration(step)] for step in self.steps]
+        notes = [f"- note: {cell(warning)}" for warning in self.warnings]
+        head = f"Run **{cell(self.run)}** of **{cell(self.name)}**."
+        return "\n".join([head, "", table(["step", "what it does", "time"], rows), "", *notes]) + "\n"
 
     def table(self) -> str:
         """The plan as plain lines."""

@@ -52,6 +52,7 @@ def run(context: Context) -> StepResult:
                 seed=context.slice.config["seed"],
                 bf16=bf16,
                 checkpoints=context.checkpoints,
+                evidence=context.evidence,
                 on_metrics=context.tracker.metrics,
                 from_scratch=from_scratch,
             )

@@ -11,9 +11,9 @@ from typing import Any
 from embedline.artifacts.jsonl import read_jsonl
 from embedline.artifacts.manifest import Artifact
 from embedline.artifacts.record import read_records
-from embedline.artifacts.tracker import SPOOL, read_spool
 from embedline.evaluation.report import ReportData, render_report
 from embedline.steps.base import Context, StepResult
+from embedline.steps.curves import read_curves
 
 PAGE = "report.html"
 LOSS = "loss"
@@ -88,11 +88,6 @@ def _mining(triplets: Artifact | None) -> dict[str, float]:
 
 
 def _curves(folder: Path, steps: Iterable[str]) -> dict[str, list[tuple[float, float]]]:
-    """Loss by step, from the spools of the steps that trained in this run."""
-    curves = {}
-    for step in steps:
-        lines = read_spool(folder / step / SPOOL)
-        points = [(x["step"], x["value"]) for x in lines if x["type"] == "metric" and x["key"] == LOSS]
-        if len(points) > 1:
-            curves[step] = sorted(points)
-    return curves
+    """Loss by step of the steps that trained, in this run or in the one whose work it found."""
+    found = {step: read_curves(folder / step).get(LOSS, []) for step in steps}
+    return {step: points for step, points in found.items() if points}
