@@ -10,6 +10,7 @@ from embedline.components.evaluate.component import evaluate
 from embedline.components.export.component import export
 from embedline.components.finish.component import finish
 from embedline.components.gate.component import gate
+from embedline.components.image import CODE
 from embedline.components.ingest.component import ingest
 from embedline.components.mine.component import mine
 from embedline.components.preflight.component import preflight
@@ -21,6 +22,7 @@ from embedline.components.train_supervised.component import train_supervised
 from embedline.components.train_unsupervised.component import train_unsupervised
 from embedline.config.schema import RunConfig
 from embedline.pipelines.retrain.policy import on_a_cluster, on_this_machine, pipeline_config
+from embedline.steps.code import COMPILED_FOR
 
 
 def retrain_pipeline(config: RunConfig | None = None, workspace: str = "/workspace") -> GraphComponent:
@@ -90,6 +92,7 @@ def retrain_pipeline(config: RunConfig | None = None, workspace: str = "/workspa
                     **named,
                 ),
             )
+            checked.set_env_variable(COMPILED_FOR, CODE)
 
             def run(name: str, component: BaseComponent, /, **inputs: object) -> PipelineTask:
                 given = {"slice_json": checked.outputs[name], "workspace": workspace}

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from embedline import __version__
+from embedline.components.image import reference
 from embedline.orchestration.compile import DEFAULT_PRESET, compile_pipeline, golden_path
 from embedline.orchestration.component_docs import components_folder, stale
+from embedline.orchestration.image_lock import lock_path
 from embedline.steps.catalogue import STEPS
 from embedline.steps.component import read_overrides
 from embedline.steps.inputs import KEYS
@@ -91,10 +92,14 @@ def test_long_steps_are_retried_and_ask_for_resources(spec: dict[str, Any], task
     assert "retryPolicy" not in tasks["gate"]
 
 
-def test_the_image_carries_the_version_and_installs_nothing(spec: dict[str, Any]) -> None:
-    for executor in spec["deploymentSpec"]["executors"].values():
-        assert executor["container"]["image"] == f"embedline-python:{__version__}"
+def test_every_step_runs_in_the_locked_image_and_installs_nothing(spec: dict[str, Any]) -> None:
+    lock = yaml.safe_load(lock_path().read_text(encoding="utf-8"))
+    executors = spec["deploymentSpec"]["executors"]
+    for executor in executors.values():
+        assert executor["container"]["image"] == reference(lock, "cpu")
         assert "pip install" not in " ".join(executor["container"]["command"])
+    told = executors["exec-preflight"]["container"]["env"]
+    assert {"name": "EMBEDLINE_COMPILED_FOR", "value": lock["code"]} in told
 
 
 def test_the_plan_knows_the_same_wiring_as_the_dag(tasks: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,13 @@ from embedline.cli.shared import (
 )
 from embedline.cli.starter import run_name, write_new, write_starter
 from embedline.errors import InputError
+
+
+class Runner(StrEnum):
+    """What runs a step."""
+
+    process = "process"
+    docker = "docker"
 
 
 @command
@@ -151,6 +159,12 @@ def run(
     name: Annotated[
         str, typer.Option(help="Name of the run's folder; one that exists is taken up again.")
     ] = "",
+    runner: Annotated[
+        Runner, typer.Option(help="What a step is: a process, or a container of the image (see make images).")
+    ] = Runner.process,
+    network: Annotated[
+        str, typer.Option(help="The containers' network: none, host, or one that the engine knows.")
+    ] = "none",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
@@ -166,6 +180,11 @@ def run(
     if name:
         checked_run_name(name, where="--name")
     check_workspace(work)
+    containers = None
+    if runner is Runner.docker:
+        from embedline.orchestration.containers import plan_containers
+
+        containers = plan_containers(config, absolute_preset(preset), work.resolve(), network)
     chosen = name or new_run(work, config.name)
     folder = work.resolve() / chosen
     folder.mkdir(exist_ok=True)
@@ -175,7 +194,7 @@ def run(
     )
     progress = Progress(console)
     try:
-        record = run_here(absolute_preset(preset), overrides, work, chosen, progress)
+        record = run_here(absolute_preset(preset), overrides, work, chosen, progress, containers)
     finally:
         progress.stop()
     _conclude(record, folder, as_json, debug)

@@ -1,31 +1,38 @@
 """The process that drives the line here.
 
-`python -m embedline.orchestration.line PRESET OVERRIDES WORKSPACE RUN`, started by `local.run_here`.
+`python -m embedline.orchestration.line PRESET OVERRIDES WORKSPACE RUN [CONTAINERS]`, started by
+`local.run_here`; CONTAINERS are the arguments of kfp's DockerRunner as JSON, else the steps are processes.
 It imports kfp, is noisy, and leads a process group of its own.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
+from embedline.orchestration.containers import pipeline_root, stop_containers
+
 _PR_SET_PDEATHSIG = 1
 
 
-def main(preset: str, overrides: str, workspace: str, run: str) -> int:
-    """Run the DAG with kfp's own local runner; 0 when every step succeeded."""
-    _die_with_parent()
+def main(preset: str, overrides: str, workspace: str, run: str, containers: str = "") -> int:
+    """Run the DAG with one of kfp's own local runners; 0 when every step succeeded."""
+    _die_with_parent(Path(workspace) / run if containers else None)
     from kfp import local
 
     from embedline.pipelines.retrain.pipeline import retrain_pipeline
 
     _leave_arguments_alone()
-    root = Path(workspace) / run / ".kfp"
-    runner = local.SubprocessRunner(use_venv=False)
+    root = pipeline_root(Path(workspace) / run)
+    if containers:
+        runner = local.DockerRunner(**json.loads(containers))
+    else:
+        runner = local.SubprocessRunner(use_venv=False)
     local.init(runner=runner, pipeline_root=str(root), raise_on_error=True)
     try:
         retrain_pipeline()(preset=preset, overrides=overrides, workspace=workspace, run_name=run)
@@ -50,11 +57,17 @@ def _leave_arguments_alone() -> None:
     handler.replace_python_executable = in_the_launcher_only
 
 
-def _die_with_parent() -> None:
-    """When the watching process is gone nobody else would stop the steps: the whole group goes."""
+def _die_with_parent(run_folder: Path | None) -> None:
+    """When the watching process is gone nobody else would stop the steps: the whole group goes.
+
+    Args:
+        run_folder: the run whose containers go as well, if it has any.
+    """
 
     def stop(*_: Any) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if run_folder is not None:
+            stop_containers(run_folder)
         os.killpg(0, signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, stop)
@@ -66,4 +79,4 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:5]))
+    sys.exit(main(*sys.argv[1:6]))

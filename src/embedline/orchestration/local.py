@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,12 +14,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from embedline.artifacts.record import StepRecord, read_records
+from embedline.orchestration.containers import Containers, ExitWatch, hand_over, stop_containers
 from embedline.steps import runrecord
+from embedline.steps.catalogue import STEPS
 from embedline.steps.requirements import check_workspace
 
 LOG = "log.txt"
 _POLL_S = 0.1
 _GRACE_S = 3.0
+_DIED = "The process that drives the steps died; the log may say why."
 
 
 class Watcher(Protocol):
@@ -40,11 +44,17 @@ def new_run(workspace: Path, name: str) -> str:
 
 
 def run_here(
-    preset: str, overrides: Sequence[str], workspace: Path, run: str, watch: Watcher
+    preset: str,
+    overrides: Sequence[str],
+    workspace: Path,
+    run: str,
+    watch: Watcher,
+    containers: Containers | None = None,
 ) -> dict[str, Any]:
     """Run a preset through the whole DAG and return its run.json.
 
-    The steps' output goes to `<run>/log.txt`. Ctrl-C and SIGTERM end the run and every process of it.
+    The steps are processes, or containers when `containers` says how. Their output goes to `<run>/log.txt`.
+    Ctrl-C and SIGTERM end the run and every process and container of it.
     """
     workspace = workspace.resolve()
     folder = workspace / run
@@ -52,8 +62,13 @@ def run_here(
     runrecord.begin_run(folder, run=run, preset=preset, pid=os.getpid())
     command = [sys.executable, "-m", "embedline.orchestration.line"]
     command += [preset, "\n".join(overrides), str(workspace), run]
+    if containers is not None:
+        command.append(json.dumps(containers.arguments(folder)))
+        hand_over(folder, containers.user)
     killed = False
-    with (folder / LOG).open("ab") as log, _terminable():
+    exits = ExitWatch(folder)
+    watched = exits.watching() if containers is not None else contextlib.nullcontext()
+    with (folder / LOG).open("ab") as log, _terminable(), watched:
         driver = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -70,9 +85,13 @@ def run_here(
             killed = True
         finally:
             _end(driver)
+            if containers is not None:
+                stop_containers(folder)
     record = runrecord.read_run(folder)
     if record.get("status") in {None, "running"}:  # the exit handler had no chance
         record = _close(workspace, run, preset, killed)
+    elif containers is not None and not record["error"] and (complaint := exits.complaint(len(STEPS) + 2)):
+        record = _close(workspace, run, preset, killed=False, message=complaint)
     watch(folder, read_records(folder))
     return record
 
@@ -90,10 +109,11 @@ def close_abandoned(workspace: Path) -> list[str]:
     return closed
 
 
-def _close(workspace: Path, run: str, preset: str, killed: bool, latest: bool = True) -> dict[str, Any]:
+def _close(
+    workspace: Path, run: str, preset: str, killed: bool, latest: bool = True, message: str = _DIED
+) -> dict[str, Any]:
     from embedline.steps.finish import finish
 
-    message = "The process that drives the steps died; the log may say why."
     return finish(workspace, run, preset=preset, failed=True, killed=killed, message=message, latest=latest)
 
 

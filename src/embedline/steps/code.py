@@ -1,15 +1,67 @@
-"""The code version of a step: a digest over every module of the package that it can reach."""
+"""The code version of a step and of the whole package, as digests over sources."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import os
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from embedline.errors import InputError
+
 # What every step stands on; a change here changes how steps are called, not what they compute.
 _HOUSE = ("config", "artifacts", "errors", "steps.base", "steps.catalogue", "steps.code", "steps.execute")
+# What stands at the top of a checkout and inside the package of a wheel.
+_PARTS = ("embedline", "embedline.components", "embedline.pipelines")
+_ELSEWHERE = ("components", "pipelines", "images")
+_SHIPPED = {".py", ".yaml", ".j2", ".html", ".css"}
+_COMPILED = "pipelines/retrain/pipeline.yaml"  # names the image: it follows from the code
+IMAGE = "EMBEDLINE_IMAGE"
+COMPILED_FOR = "EMBEDLINE_COMPILED_FOR"
+
+
+@cache
+def package_digest() -> str:
+    """SHA-256 over all that the package ships, the same in a checkout, in a wheel and in an image."""
+    digest = hashlib.sha256()
+    for name, path in sorted(_shipped().items()):
+        digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def check_image() -> None:
+    """In an image: its code must be the code that the pipeline was compiled from.
+
+    The image says that it is one (EMBEDLINE_IMAGE), the compiled pipeline what it expects
+    (EMBEDLINE_COMPILED_FOR). On a laptop, code and pipeline are one checkout and nothing is compared.
+
+    Raises:
+        InputError: they differ.
+    """
+    image, expected = os.environ.get(IMAGE), os.environ.get(COMPILED_FOR)
+    if image and expected and package_digest() != expected:
+        raise InputError(
+            f"the image carries code {package_digest()[:12]}, the pipeline was compiled for {expected[:12]}.",
+            where=f"image {image}",
+            fix="Build and push the image of that code, or compile the pipeline again from this one.",
+        )
+
+
+def _shipped() -> dict[str, Path]:
+    """Names as in a wheel → files; what is only read by people, or compiled from the rest, is left out."""
+    found: dict[str, Path] = {}
+    for part in _PARTS:
+        root = Path(str(resources.files(part)))
+        prefix = part.replace(".", "/").removeprefix("embedline").removeprefix("/")
+        for path in root.rglob("*"):
+            inside = path.relative_to(root)
+            if path.suffix not in _SHIPPED or (not prefix and inside.parts[0] in _ELSEWHERE):
+                continue
+            found[(Path(prefix) / inside).as_posix()] = path
+    found.pop(_COMPILED, None)
+    return found
 
 
 def code_version(step: str) -> str:

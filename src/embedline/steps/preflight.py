@@ -16,6 +16,7 @@ from embedline.steps.advice import advice
 from embedline.steps.base import Slice, Workspace
 from embedline.steps.catalogue import STEPS
 from embedline.steps.champion import find_champion, register_first
+from embedline.steps.code import check_image
 from embedline.steps.execute import recorded
 from embedline.steps.fingerprint import Fingerprint, fingerprint_of, write_fingerprint
 from embedline.steps.missing import missing
@@ -42,6 +43,7 @@ def preflight(preset: str, overrides: Sequence[str], workspace: Path, run: str) 
     _forget_records(place, run)
     record = StepRecord(step=STEP, status="running", started_at=time.time())
     with recorded(folder, record):
+        check_image()
         plan = make_plan(preset, overrides, workspace, run, act=True)
         plan.write(place.run_folder(run))
         found = _fingerprint(plan)

@@ -1,0 +1,1 @@
+"""How the images are built; images.lock.yaml names them, and travels with the package."""

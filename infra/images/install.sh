@@ -1,0 +1,14 @@
+#!/bin/sh
+# install.sh SITE_PACKAGES CODE: the package's wheel below /code, compiled, once its code is what the lock says.
+set -eu
+/opt/tools/bin/pip --python /opt/embedline/bin/python install --quiet --no-deps --no-index --no-compile \
+  --no-cache-dir --no-warn-script-location --root /code /wheel/*.whl
+cd "/code$1"
+python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash .
+found=$(PYTHONPATH=. /opt/embedline/bin/python -c \
+  'from embedline.steps.code import package_digest; print(package_digest())')
+if [ "$found" != "$2" ]; then
+  echo "the wheel carries code $found, images.lock.yaml says $2: run make lock, or list a new package in" \
+    "pyproject.toml" >&2
+  exit 1
+fi

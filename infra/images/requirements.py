@@ -1,0 +1,21 @@
+"""The requirements of some extras, from pyproject.toml: their layer of an image needs them without the code.
+
+`python requirements.py pyproject.toml EXTRA...` prints a requirements file.
+"""
+
+import sys
+import tomllib
+from pathlib import Path
+
+
+def main(file: str, *extras: str) -> None:
+    """Print the package's own requirements and those of `extras`, one a line, sorted."""
+    project = tomllib.loads(Path(file).read_text(encoding="utf-8"))["project"]
+    wanted = set(project["dependencies"])
+    for extra in extras:
+        wanted.update(project["optional-dependencies"][extra])
+    print("\n".join(sorted(wanted)))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

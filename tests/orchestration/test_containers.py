@@ -1,0 +1,182 @@
+"""Steps as containers, without an engine: what they may touch, and when a run does not count."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from embedline.cli.app import app
+from embedline.config.load import load_config
+from embedline.errors import InputError
+from embedline.orchestration import containers, local
+from embedline.orchestration.containers import EXITS, ExitWatch, plan_containers
+from embedline.steps import runrecord
+
+PRESET = "name: tiny\ndata: {sources: [{path: pairs.jsonl}]}\n"
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that has every image."""
+
+    @contextmanager
+    def answering() -> Any:
+        yield SimpleNamespace(images=SimpleNamespace(get=lambda name: name))
+
+    monkeypatch.setattr(containers, "engine", answering)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    if os.geteuid() == 0:
+        os.chown(folder, 10001, 10001)
+    return folder.resolve()
+
+
+def _plan(preset: Path | str, workspace: Path, *overrides: str, network: str = "none") -> dict[str, Any]:
+    config = load_config(str(preset), overrides)
+    planned = plan_containers(config, str(preset), workspace, network)
+    return json.loads(json.dumps(planned.arguments(workspace / "r")))  # type: ignore[no-any-return]
+
+
+def _mounts(arguments: dict[str, Any]) -> dict[str, bool]:
+    """Folder → whether it can be written."""
+    assert all(mount["Source"] == mount["Target"] for mount in arguments["mounts"])
+    return {mount["Source"]: not mount["ReadOnly"] for mount in arguments["mounts"]}
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_container_writes_to_the_workspace_only_and_has_no_privilege(workspace: Path) -> None:
+    arguments = _plan("demo-short", workspace)
+    assert _mounts(arguments) == {str(workspace): True}
+    assert arguments["read_only"] is True
+    assert list(arguments["tmpfs"]) == ["/tmp"]
+    assert arguments["network_mode"] == "none"
+    assert arguments["environment"]["HF_HUB_OFFLINE"] == "1"
+    assert arguments["cap_drop"] == ["ALL"]
+    assert arguments["security_opt"] == ["no-new-privileges"]
+    owner = workspace.stat()
+    assert arguments["user"] == f"{owner.st_uid}:{owner.st_gid}"
+    assert not arguments["user"].startswith("0:")
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_a_preset_reads_is_mounted_under_its_own_name_and_cannot_be_written(
+    workspace: Path, tmp_path: Path
+) -> None:
+    preset, data, model = tmp_path / "here" / "run.yaml", tmp_path / "data", tmp_path / "models" / "base"
+    for folder in (preset.parent, data, model):
+        folder.mkdir(parents=True)
+    preset.write_text(PRESET)
+    assert _mounts(_plan(preset, workspace)) == {str(workspace): True, str(preset.parent): False}
+    overrides = (f"data.root={data}", f"model.base={model}")
+    arguments = _plan(preset, workspace, *overrides)
+    assert _mounts(arguments) == {
+        str(workspace): True,
+        str(data): False,
+        str(preset.parent): False,
+        str(model): False,
+    }
+    assert arguments["working_dir"] == str(data)
+
+
+@pytest.mark.usefixtures("engine")
+def test_only_what_a_step_needs_of_the_environment_is_handed_in(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
+    monkeypatch.setenv("PRIVATE_NOTE", "canary")
+    arguments = _plan("demo-short", workspace, network="host")
+    assert arguments["environment"]["MLFLOW_TRACKING_URI"] == "http://tracker:5000"
+    assert "canary" not in json.dumps(arguments)
+    assert arguments["network_mode"] == "host"
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can own the folder")
+def test_a_workspace_of_root_is_refused_since_containers_never_run_as_root(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="chown"):
+        _plan("demo-short", tmp_path)
+
+
+def test_without_an_engine_the_command_says_so_and_leaves_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    said = CliRunner().invoke(app, ["run", "demo-short", "--runner", "docker", "--work", str(tmp_path / "w")])
+    assert said.exit_code == 2
+    assert "does not answer" in said.output
+    assert "Start Docker" in said.output
+    assert list((tmp_path / "w").iterdir()) == []
+
+
+def _event(name: str, number: int, code: int = 0) -> dict[str, Any]:
+    attributes = {"exitCode": str(code)} if name == "die" else {}
+    return {
+        "Action": name,
+        "id": f"{number:064x}",
+        "timeNano": 1_700_000_000_000_000_000 + number,
+        "Actor": {"Attributes": attributes},
+    }
+
+
+@given(st.lists(st.sampled_from([0, 0, 0, 1, 137]), max_size=20), st.integers(0, 20), st.integers(0, 2))
+def test_a_run_counts_when_as_many_containers_ended_well_as_it_has_steps_and_none_is_missing(
+    codes: list[int], tasks: int, lost: int
+) -> None:
+    watch = ExitWatch(Path("/work/r"))
+    started = [_event("start", number) for number in range(len(codes) + lost)]
+    watch._collect([*started, *(_event("die", number, code) for number, code in enumerate(codes))])
+    counts = codes.count(0) == tasks and lost == 0
+    assert (watch.complaint(tasks) == "") is counts
+
+
+def test_a_success_that_the_engine_does_not_bear_out_is_a_failed_run(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runner says success, the record too, and one container ended with 137."""
+    planned = containers.Containers(workspace, "10001:10001", "none", [], workspace, {})
+    folder = workspace / "r"
+    folder.mkdir()
+
+    class Driver:
+        """Writes what the exit handler writes after a run without a failure, and is gone."""
+
+        pid, returncode = 2**22 + 1, 0
+
+        def __init__(self, command: list[str], **_: Any) -> None:
+            assert json.loads(command[-1])["labels"] == {containers.LABEL: str(folder)}
+            runrecord.begin_run(folder, run="r", preset="p")
+            record = {**runrecord.read_run(folder), "status": "succeeded", "exit_code": 0, "error": None}
+            (folder / runrecord.RUN).write_text(json.dumps(record))
+
+        def poll(self) -> int:
+            return 0
+
+        def wait(self, timeout: float) -> int:
+            return 0
+
+    @contextmanager
+    def watching(self: ExitWatch) -> Any:
+        self._collect([_event("start", 1), _event("die", 1, 137)])
+        yield
+
+    monkeypatch.setattr(local.subprocess, "Popen", Driver)
+    monkeypatch.setattr(ExitWatch, "watching", watching)
+    monkeypatch.setattr(local, "stop_containers", lambda folder: None)
+    record = local.run_here("p", [], workspace, "r", lambda *_: None, planned)
+    assert (record["status"], record["exit_code"]) == ("failed", 1)
+    assert "exit codes in order: 137" in record["error"]["message"]
+    assert EXITS in record["error"]["message"]
+    assert runrecord.read_run(folder)["status"] == "failed"
