@@ -24,3 +24,4 @@ _LOCK = yaml.safe_load((resources.files("embedline.images") / "images.lock.yaml"
 IMAGE = os.environ.get("EMBEDLINE_STEP_IMAGE") or reference(_LOCK, "cpu")
 GPU_IMAGE = reference(_LOCK, "gpu")
 CODE: str = _LOCK["code"]
+RECIPE: str = _LOCK["recipe"]  # what the image is made of beside the code: the libraries

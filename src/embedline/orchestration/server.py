@@ -116,6 +116,7 @@ def _client(host: str, namespace: str | None, token: str | None) -> Any:
                 backoff_factor=PAUSES_S[0],
                 status_forcelist=_UNWELL,
                 allowed_methods=["GET"],
+                respect_retry_after_header=False,  # it may ask for hours
                 raise_on_status=False,
             )
             return config

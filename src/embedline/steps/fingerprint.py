@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from embedline.artifacts.record import write_json
-from embedline.components.image import IMAGE
+from embedline.components.image import IMAGE, RECIPE
 from embedline.config.load import load_config
 from embedline.config.schema import RunConfig
 from embedline.steps.base import Workspace
@@ -26,7 +26,6 @@ from embedline.steps.pins import Pinned, data_root, named_sources, pin_data, pin
 
 FINGERPRINT = "fingerprint.json"
 PARTS = ("data", "code", "image", "config", "base")
-RECIPE = IMAGE
 _LAST_STEP = "gate"  # what follows registers and reports
 _SILENT = ("checkpoint_every", "log_every")  # settings of a stage that leave its weights alone
 _PINNED = ("base", "revision", "model", "path", "mteb_root", "root")  # stand in `data` and `base`, by content

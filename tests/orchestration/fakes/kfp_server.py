@@ -17,7 +17,8 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import kfp_schema
-from kfp_store import RefusedError, Store
+from kfp_listing import RefusedError
+from kfp_store import Store
 
 _GRPC = {400: 3, 401: 16, 403: 7, 404: 5, 409: 6, 500: 13, 503: 14}
 _LISTED = ["page_token", "page_size", "sort_by", "filter"]

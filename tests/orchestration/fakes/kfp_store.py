@@ -2,40 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 import threading
 import uuid
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-import kfp_schema
 import yaml
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
+from kfp_listing import FIELDS, RefusedError, matching, number, read_token, sorting, write_token
 
 DNS = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-# What the server can filter and sort each kind by.
-_COMMON = {"display_name", "name", "created_at", "description", "namespace"}
-FIELDS = {
-    "experiments": _COMMON | {"experiment_id", "storage_state", "last_run_created_at"},
-    "pipelines": _COMMON | {"pipeline_id"},
-    "versions": _COMMON | {"pipeline_version_id", "pipeline_id"},
-    "runs": _COMMON | {"run_id", "experiment_id", "state", "storage_state", "finished_at", "scheduled_at"},
-    "recurring": _COMMON | {"recurring_run_id", "experiment_id", "status", "updated_at"},
-}
-OPERATIONS = ["", "EQUALS", "NOT_EQUALS", "GREATER_THAN", "", "GREATER_THAN_EQUALS", "LESS_THAN"]
-OPERATIONS += ["LESS_THAN_EQUALS", "IN", "IS_SUBSTRING"]
-
-
-class RefusedError(Exception):
-    """An answer other than 200, with the code that gRPC knows it by."""
-
-    def __init__(self, status: int, message: str) -> None:
-        self.status, self.message = status, message
-        super().__init__(message)
 
 
 class Store:
@@ -146,11 +124,11 @@ class Store:
 
     def list(self, collection: str, id_field: str, query: dict[str, str], **scope: str) -> dict[str, Any]:
         """A page of what the filter lets through, sorted, within `scope`."""
-        size = _number(query.get("page_size") or "10", "page_size")
+        size = number(query.get("page_size") or "10", "page_size")
         names = {"filter": query.get("filter", ""), "sort_by": query.get("sort_by", ""), **scope}
-        offset = _read_token(query.get("page_token", ""), names)
-        wanted = _filter(collection, query.get("filter", ""))
-        field, reverse = _sorting(collection, query.get("sort_by", ""))
+        offset = read_token(query.get("page_token", ""), names)
+        wanted = matching(collection, query.get("filter", ""))
+        field, reverse = sorting(collection, query.get("sort_by", ""))
         found = [
             value
             for value in self.kept[collection].values()
@@ -159,7 +137,7 @@ class Store:
         found.sort(key=lambda value: (str(value.get(field, "")), value[id_field]), reverse=reverse)
         page = found[offset : offset + size]
         more = offset + size < len(found)
-        token = _write_token(offset + size, names) if more else ""
+        token = write_token(offset + size, names) if more else ""
         return {"found": page, "total_size": len(found), "next_page_token": token}
 
     def _require_namespace(self, namespace: str | None) -> None:
@@ -217,82 +195,6 @@ def _require_cron(text: str) -> None:
     for part, (low, high) in zip(parts, limits, strict=True):
         if not re.fullmatch(r"[\d*?,/A-Z-]+", part):
             raise RefusedError(400, f"cron {text!r}: {part!r} cannot be read")
-        for number in re.findall(r"(?<![/\d])\d+", part):
-            if not low <= int(number) <= high:
-                raise RefusedError(400, f"cron {text!r}: {number} is not between {low} and {high}")
-
-
-def _number(text: str, name: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 200:
-        raise RefusedError(400, f"{name}: is not between 1 and 200")
-    return int(text)
-
-
-def _sorting(collection: str, text: str) -> tuple[str, bool]:
-    field, _, direction = text.partition(" ")
-    if (field and field not in FIELDS[collection]) or direction not in {"", "asc", "desc"}:
-        raise RefusedError(400, f"sort_by: {text!r} is not a field of {collection}, asc or desc")
-    return field or "created_at", direction == "desc"
-
-
-def _filter(collection: str, text: str) -> Callable[[dict[str, Any]], bool]:
-    try:
-        given = _snake(json.loads(text)) if text else {}
-    except ValueError as error:
-        raise RefusedError(400, "filter: is not JSON") from error
-    if wrong := list(kfp_schema.problems(given, "V2beta1Filter", "filter")):
-        raise RefusedError(400, "; ".join(wrong))
-    tests = [_predicate(collection, predicate) for predicate in given.get("predicates") or []]
-    return lambda value: all(test(value) for test in tests)
-
-
-def _predicate(collection: str, given: dict[str, Any]) -> Callable[[dict[str, Any]], bool]:
-    key, operation = given.get("key"), given.get("operation")
-    if key not in FIELDS[collection]:
-        raise RefusedError(400, f"filter: {collection} cannot be filtered by {key!r}")
-    values = [given[name] for name in given if name not in {"key", "operation"}]
-    if len(values) != 1:
-        raise RefusedError(400, "filter: a predicate has one value")
-    wanted: Any = values[0]["values"] if isinstance(values[0], dict) else values[0]
-    tests: dict[Any, Callable[[str], bool]] = {
-        "EQUALS": lambda held: held == wanted,
-        "NOT_EQUALS": lambda held: held != wanted,
-        "IN": lambda held: held in wanted,
-        "IS_SUBSTRING": lambda held: str(wanted) in held,
-        "GREATER_THAN": lambda held: held > wanted,
-        "GREATER_THAN_EQUALS": lambda held: held >= wanted,
-        "LESS_THAN": lambda held: held < wanted,
-        "LESS_THAN_EQUALS": lambda held: held <= wanted,
-    }
-    if operation not in tests:
-        raise RefusedError(400, f"filter: {operation!r} is no operation")
-    return lambda value: tests[operation](str(value.get(key, "")))
-
-
-def _snake(value: Any) -> Any:
-    """protobuf's JSON takes stringValue for string_value, and an enumeration's number for its name."""
-    if isinstance(value, list):
-        return [_snake(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    made = {re.sub(r"([A-Z])", r"_\1", key).lower(): _snake(item) for key, item in value.items()}
-    number = made.get("operation")
-    if isinstance(number, int) and not isinstance(number, bool) and 0 < number < len(OPERATIONS):
-        made["operation"] = OPERATIONS[number]
-    return made
-
-
-def _write_token(offset: int, names: dict[str, str]) -> str:
-    return base64.urlsafe_b64encode(json.dumps([offset, names]).encode()).decode()
-
-
-def _read_token(text: str, names: dict[str, str]) -> int:
-    if not text:
-        return 0
-    try:
-        offset, asked = json.loads(base64.urlsafe_b64decode(text))
-    except ValueError as error:
-        raise RefusedError(400, "page_token: cannot be read") from error
-    if asked != names:
-        raise RefusedError(400, "page_token: belongs to another question")
-    return int(offset)
+        for digits in re.findall(r"(?<![/\d])\d+", part):
+            if not low <= int(digits) <= high:
+                raise RefusedError(400, f"cron {text!r}: {digits} is not between {low} and {high}")
