@@ -18,10 +18,9 @@ from embedline.artifacts.record import RECORD, StepRecord
 from embedline.errors import EmbedlineError, InputError, StepError, Stopped
 from embedline.steps.base import Workspace
 from embedline.steps.execute import execute
-from embedline.steps.handover import Elsewhere
 from embedline.steps.plan import Plan
 from embedline.steps.preflight import preflight
-from embedline.steps.torchrun import processes_here
+from embedline.steps.torchrun import Where, processes_here
 
 
 def run_component(
@@ -35,7 +34,7 @@ def run_component(
     metrics: Any,
     summary: Any,
     page: Any = None,
-    elsewhere: Elsewhere | None = None,
+    where: Where = processes_here,
 ) -> StepRecord:
     """Run one step for a component.
 
@@ -44,7 +43,7 @@ def run_component(
             folder of the workspace's store lies at `path`.
         metrics: has `log_metric`.
         summary, page: files for the step's Markdown and (report) its HTML.
-        elsewhere: does the work in place of this process and of `runtime.processes`.
+        where: decides who does the work when it is not this process.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("embedline").setLevel(logging.INFO)
@@ -57,7 +56,7 @@ def run_component(
             run=run,
             inputs={key: Path(artifact.path) for key, artifact in inputs.items()},
             outputs={key: Path(artifact.path) for key, artifact in outputs.items()},
-            elsewhere=elsewhere or processes_here(name, slice_json),
+            elsewhere=where(name, slice_json, Path(workspace)),
         )
     for key, artifact in outputs.items():
         made = record.outputs[key]
