@@ -175,6 +175,18 @@ def test_sigterm_keeps_a_checkpoint_ends_with_143_and_the_next_try_resumes(
     assert_same_end(place, whole)
 
 
+def test_sigterm_to_one_process_alone_keeps_a_checkpoint_too(tmp_path: Path) -> None:
+    place = Place(_prepared(tmp_path / "one", 1))
+    code, output, seconds = place.interrupt(lambda process: process.terminate())
+    assert code == 143, output
+    assert seconds < 30
+    at = int(place.record["error"].partition("after step ")[2].split()[0])
+    assert f"resumed at step {at} of 40" in place.finish()
+    alone = Place(_prepared(tmp_path / "whole", 1))
+    alone.finish()
+    assert_same_end(place, alone)
+
+
 def test_processes_do_not_outlive_a_killed_step(place: Place) -> None:
     pids: list[int] = []
 

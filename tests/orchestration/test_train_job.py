@@ -20,7 +20,7 @@ from embedline.artifacts.record import StepRecord, write_record
 from embedline.config.train_job import TrainJobConfig
 from embedline.errors import EmbedlineError, InputError, StepError, Stopped
 from embedline.orchestration import trainer_api
-from embedline.orchestration.train_job import job_name, manifest, on_cluster, train_there
+from embedline.orchestration.train_job import job_name, manifest, nodes_or_processes, train_there
 from embedline.steps.handover import HandOver
 
 HERE = Path(__file__).parent
@@ -228,7 +228,8 @@ def test_a_deleted_job_is_said_to_be(server: Any, handover: HandOver) -> None:
 
 
 def slice_json(enabled: bool = True, **train_job: Any) -> str:
-    return json.dumps({"config": {"pretrain": {"enabled": enabled}}, "train_job": train_job})
+    config = {"pretrain": {"enabled": enabled}, "runtime": {"processes": 1}}
+    return json.dumps({"config": config, "train_job": train_job})
 
 
 def test_only_a_training_on_several_nodes_of_a_cluster_is_handed_over(
@@ -237,12 +238,19 @@ def test_only_a_training_on_several_nodes_of_a_cluster_is_handed_over(
     monkeypatch.setattr("kubernetes.config.load_incluster_config", lambda: None)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     asked = slice_json(nodes=2, namespace="n")
-    assert on_cluster("pretrain", asked, tmp_path) is None
+    assert nodes_or_processes("pretrain", asked, tmp_path) is None
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    assert on_cluster("pretrain", asked, tmp_path) is not None
-    assert on_cluster("pretrain", slice_json(), tmp_path) is None
-    assert on_cluster("pretrain", slice_json(enabled=False, nodes=2, namespace="n"), tmp_path) is None
-    assert on_cluster("prune_after", asked, tmp_path) is None
+    assert nodes_or_processes("pretrain", asked, tmp_path) is not None
+    assert nodes_or_processes("pretrain", slice_json(), tmp_path) is None
+    assert nodes_or_processes("pretrain", slice_json(enabled=False, nodes=2, namespace="n"), tmp_path) is None
+    assert nodes_or_processes("prune_after", asked, tmp_path) is None
+
+
+def test_a_task_without_a_token_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    with pytest.raises(InputError, match=r"train_job\.nodes: the task cannot ask.*token"):
+        nodes_or_processes("pretrain", slice_json(nodes=2), tmp_path)
 
 
 @pytest.mark.slow

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from embedline.artifacts.record import StepRecord
 from embedline.config.train_job import TrainJobConfig
-from embedline.errors import EmbedlineError, StepError
+from embedline.errors import EmbedlineError, InputError, StepError
 from embedline.orchestration.trainer_api import GROUP, VERSION, TrainJob
 from embedline.steps.base import Slice
 from embedline.steps.component import run_component
 from embedline.steps.handover import Elsewhere, HandOver
-from embedline.steps.torchrun import WORKER, trains
+from embedline.steps.torchrun import WORKER, processes_here, trains
 
 if TYPE_CHECKING:
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
@@ -33,20 +33,29 @@ _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 def run_training(name: str, slice_json: str, workspace: str, run: str, **parts: Any) -> StepRecord:
     """`run_component` of a training step, in a TrainJob where the run asks for one and this is a cluster."""
-    return run_component(
-        name, slice_json, workspace, run, elsewhere=on_cluster(name, slice_json, Path(workspace)), **parts
-    )
+    return run_component(name, slice_json, workspace, run, where=nodes_or_processes, **parts)
 
 
-def on_cluster(name: str, slice_json: str, workspace: Path) -> Elsewhere | None:
-    """What hands the step to a TrainJob; None outside of Kubernetes, and where one node is enough."""
+def nodes_or_processes(name: str, slice_json: str, workspace: Path) -> Elsewhere | None:
+    """What hands the step to a TrainJob; here, outside of Kubernetes or where one node is enough.
+
+    Raises:
+        InputError: the task's pod has no token for the Kubernetes API.
+    """
     config = TrainJobConfig.model_validate(Slice.model_validate_json(slice_json).train_job)
     if config.nodes == 1 or "KUBERNETES_SERVICE_HOST" not in os.environ or not trains(name, slice_json):
-        return None
+        return processes_here(name, slice_json, workspace)
     from kubernetes import client
-    from kubernetes.config import load_incluster_config
+    from kubernetes.config import ConfigException, load_incluster_config
 
-    load_incluster_config()
+    try:
+        load_incluster_config()
+    except ConfigException as error:
+        raise InputError(
+            f"the task cannot ask Kubernetes for a TrainJob ({error}).",
+            where="train_job.nodes",
+            fix="Give its service account a token, or train on one node.",
+        ) from error
     api = client.CustomObjectsApi()
     namespace = config.namespace or _NAMESPACE.read_text(encoding="utf-8").strip()
     return lambda handover: train_there(handover, config, workspace, namespace, api)

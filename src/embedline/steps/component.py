@@ -22,12 +22,11 @@ from embedline.evaluation.curves import curves_page
 from embedline.steps.base import Workspace
 from embedline.steps.curves import read_curves
 from embedline.steps.execute import execute
-from embedline.steps.handover import Elsewhere
 from embedline.steps.inputs import with_inputs
 from embedline.steps.plan import Plan
 from embedline.steps.preflight import preflight
 from embedline.steps.requirements import checked_run_name
-from embedline.steps.torchrun import processes_here
+from embedline.steps.torchrun import Where, processes_here
 
 # The UI cuts Markdown at 400,000 characters, a limit it calls 50 kB: what stays below that is shown whole.
 UI_BYTES = 50_000
@@ -46,7 +45,7 @@ def run_component(
     summary: Any,
     page: Any = None,
     curves: Any = None,
-    elsewhere: Elsewhere | None = None,
+    where: Where = processes_here,
 ) -> StepRecord:
     """Run one step for a component.
 
@@ -55,7 +54,7 @@ def run_component(
             folder of the workspace's store lies at `path`.
         metrics: has `log_metric`.
         summary, page, curves: files for the step's Markdown, the report's HTML, and the training's as HTML.
-        elsewhere: does the work in place of this process and of `runtime.processes`.
+        where: decides who does the work when it is not this process.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("embedline").setLevel(logging.INFO)
@@ -68,7 +67,7 @@ def run_component(
             run=run,
             inputs={key: Path(artifact.path) for key, artifact in inputs.items()},
             outputs={key: Path(artifact.path) for key, artifact in outputs.items()},
-            elsewhere=elsewhere or processes_here(name, slice_json),
+            elsewhere=where(name, slice_json, Path(workspace)),
         )
     for key, artifact in outputs.items():
         made = record.outputs[key]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.config.training import RuntimeConfig
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 WORKER = "embedline.steps.worker"
 # The steps that can be shared, and the section that switches each of them off.
 SHARED = {"pretrain": "pretrain", "train_unsupervised": "unsupervised", "train_supervised": "supervised"}
+# Who does a step, given its name, its slice and the workspace: others, or (None) the process that asks.
+Where = Callable[[str, str, Path], Elsewhere | None]
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -29,7 +32,7 @@ def trains(step: str, slice_json: str) -> bool:
     return section is not None and bool(Slice.model_validate_json(slice_json).config[section]["enabled"])
 
 
-def processes_here(step: str, slice_json: str) -> Elsewhere | None:
+def processes_here(step: str, slice_json: str, workspace: Path) -> Elsewhere | None:
     """What does the step in `runtime.processes` processes of this machine; None where one is enough."""
     if not trains(step, slice_json):
         return None
