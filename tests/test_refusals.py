@@ -69,6 +69,11 @@ EXAMPLES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "supervised.distillation",
         {"supervised": {"distillation": {}}, "teacher": {"model": "t"}},
     ),
+    "distillation from the rows' scores without the rows' negatives": (
+        {"supervised": {"distillation": {"of": "rows"}, "negatives": 3}},
+        "mine.enabled: false",
+        {"supervised": {"distillation": {"of": "rows"}, "negatives": 3}, "mine": {"enabled": False}},
+    ),
     "pruning before training from scratch": (
         {"prune": {"when": "before"}},
         "prune.when",

@@ -183,3 +183,26 @@ def test_rows_in_are_rows_out_and_rows_rejected(
         assert row["positives"]
         assert not set(row["positives"]) & set(row["negatives"])
         assert all(normalize(text) == text for text in [row["query"], *row["positives"], *row["negatives"]])
+
+
+def test_a_teachers_scores_stay_with_their_texts(tmp_path: Path) -> None:
+    """Of what is tidied, removed or repeated, too."""
+    rows = [
+        record(
+            "Как напечатать?",
+            "да",
+            LONG,
+            LONG.upper(),
+            negatives=["", "Нет бумаги.", LONG, "нет  бумаги.", "Нет тонера."],
+            positive_scores=[0.1, 0.9, 0.8],
+            negative_scores=[-1.0, 0.2, 0.3, 0.4, 0.5],
+        ),
+        record("Где бумага?", f"{LONG} Бумага лежит в шкафу.", negatives=["Нет."]),
+    ]
+    run(tmp_path, rows, near_duplicates=False)
+    one, other = read_rows(tmp_path / "out" / "records.parquet")
+    said = dict(zip(one["negatives"], one["negative_scores"], strict=True))
+    assert said == {"Нет бумаги.": 0.2, "Нет тонера.": 0.5}
+    assert dict(zip(one["positives"], one["positive_scores"], strict=True))[LONG.strip()] == 0.9
+    assert len(one["positives"]) == len(one["positive_scores"]) == 2
+    assert (other["positive_scores"], other["negative_scores"]) == (None, None)

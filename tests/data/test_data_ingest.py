@@ -31,6 +31,7 @@ def quarantine(out: Path) -> list[dict[str, Any]]:
 
 def test_bge_rows_become_records(tmp_path: Path) -> None:
     english = {"query": "how to save?", "pos": "Press save.", "neg": ["Press load.", " "], "score": 4}
+    english |= {"pos_scores": [0.5], "neg_scores": [-2, 7]}  # FlagEmbedding's, for knowledge_distillation
     rows = [{**GOOD, "lang": "ru", "task_type": "short-short"}, english]
     write(tmp_path / "faq.jsonl", rows)
     report = ingest([Source(path="faq.jsonl")], [], tmp_path, tmp_path / "out")  # type: ignore[call-arg]
@@ -44,8 +45,11 @@ def test_bge_rows_become_records(tmp_path: Path) -> None:
         "task_type": "short-short",
         "language": "ru",
         "score": None,
+        "positive_scores": None,
+        "negative_scores": None,
     }
     assert (second["positives"], second["negatives"]) == (["Press save."], ["Press load."])
+    assert (second["positive_scores"], second["negative_scores"]) == ([0.5], [-2.0])
     assert (second["language"], second["task_type"], second["score"]) == ("en", "short-short", 4.0)
     assert (report.total("read"), report.total("accepted")) == (2, 2)
 
@@ -78,6 +82,9 @@ def test_ids_depend_on_content_and_are_unique(tmp_path: Path) -> None:
         ({"query": "q", "pos": ["a"], "score": True}, "'score' is True"),
         ('{"query": "q", "pos": ["a"], "score": NaN}', "'score' is nan"),
         ({"query": "q", "pos": ["a"], "task_type": "short"}, "unknown task_type"),
+        ({"query": "q", "pos": ["a"], "pos_scores": [1, 2]}, "'pos_scores' is not a list of as many numbers"),
+        ({"query": "q", "pos": ["a"], "pos_scores": [None]}, "'pos_scores' lacks a number"),
+        ({"query": "q", "pos": ["a"], "pos_scores": ["much"]}, "'pos_scores' is 'much', not a number"),
         ('{"query": "q"', "invalid JSON"),
     ],
 )

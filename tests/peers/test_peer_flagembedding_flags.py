@@ -38,7 +38,8 @@ EVERYTHING = """
     --query_instruction_for_retrieval 'Find it' --query_instruction_format 'Instruct: {}\\nQuery: {}'
     --max_example_num_per_dataset 1000 --num_train_epochs 2 --max_steps 300 --weight_decay 0.01
     --per_device_train_batch_size 16 --gradient_accumulation_steps 2 --warmup_steps 30 --fp16 False
-    --lr_scheduler_type cosine --adam_beta1 0.8 --adam_beta2 0.98 --adam_epsilon 1e-6 --max_grad_norm 2 --logging_steps 5 --save_steps 0.5
+    --lr_scheduler_type cosine --adam_beta1 0.8 --adam_beta2 0.98 --adam_epsilon 1e-6
+    --max_grad_norm 2 --logging_steps 5 --save_steps 0.5
     --temperature 0.05 --sentence_pooling_method mean --sub_batch_size 8 --use_mrl --mrl_dims 256 64
     --unified_finetuning True --use_self_distill True --self_distill_start_step 50 --colbert_dim 128
     --trust_remote_code --seed 7 --use_lora --lora_rank 8 --lora_alpha 16 --lora_dropout 0.05

@@ -406,3 +406,38 @@ def test_adapters_are_trained_resumed_and_merged(
     assert resumed.backbone.state_dict().keys() == base.backbone.state_dict().keys()
     for (name, one), other in zip(resumed.named_parameters(), whole.parameters(), strict=True):
         assert torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("objective", ["infonce", "unified"])
+def test_what_the_rows_say_of_their_documents_is_learnt(
+    make_embedder, record, texts: list[str], tmp_path: Path, objective: str
+) -> None:
+    """A teacher that prefers the negatives: the labels alone never make the model do so."""
+    rows = [
+        replace(record(text, [f"{i} да"], [f"{i} нет"]), positive_scores=[0.0], negative_scores=[6.0])
+        for i, text in enumerate(texts)
+    ]
+    rows[0] = replace(rows[0], positive_scores=None)  # a row that brings no scores is trained as before
+    sources = {"faq": SourceRecords("faq", rows)}
+    preferred: dict[bool, float] = {}
+    for taught in (True, False):
+        embedder = make_embedder("modernbert", heads=ALL_HEADS if objective == "unified" else ("dense",))
+        values = {"distillation": {"of": "rows", "weight": 10.0}} if taught else {}
+        wanted = config(
+            objective=objective, steps=30, negatives=1, learning_rate=5e-3, checkpoint_every=100, **values
+        )
+        fit(embedder, sources, wanted, tmp_path / str(taught))
+        query, yes, no = (
+            embedder.encode([pick(row) for row in rows[1:]], max_length=24)
+            for pick in (lambda r: r.query, lambda r: r.positives[0], lambda r: r.negatives[0])
+        )
+        preferred[taught] = float((query * (no - yes)).sum(1).mean())
+    assert preferred[True] > 0 > preferred[False]
+
+
+def test_rows_without_a_teachers_scores_are_refused_where_they_are_to_be_learnt(
+    make_embedder, record, texts: list[str], tmp_path: Path
+) -> None:
+    wanted = config(steps=2, negatives=1, distillation={"of": "rows"})
+    with pytest.raises(InputError, match="pos_scores and neg_scores"):
+        fit(make_embedder("bert"), distinct(record, texts), wanted, tmp_path)

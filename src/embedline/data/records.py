@@ -103,8 +103,10 @@ def _scored(values: dict[str, Any], column: str, scores: str) -> tuple[list[str]
         return kept, None
     if not isinstance(told, list) or len(told) != len(texts):
         raise MalformedRowError(f"{scores!r} is not a list of as many numbers as {column!r} has texts")
-    numbers = [_number({scores: value}, scores) for value in told]
-    return kept, [number for number, text in zip(numbers, texts, strict=True) if text.strip()]  # type: ignore[misc]
+    numbers = [number for value in told if (number := _number({scores: value}, scores)) is not None]
+    if len(numbers) != len(told):
+        raise MalformedRowError(f"{scores!r} lacks a number")
+    return kept, [number for number, text in zip(numbers, texts, strict=True) if text.strip()]
 
 
 def _texts(values: dict[str, Any], column: str) -> list[str]:
