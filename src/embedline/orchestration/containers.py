@@ -217,7 +217,9 @@ def _folders(config: RunConfig, preset: str, workspace: Path) -> tuple[list[Path
         found.append(working_dir)
     named = [config.model.base, config.evaluate.mteb_root, config.promote.first_champion]
     named += [config.teacher.model if config.teacher else None]
-    named += [item.path for item in (*config.data.sources, *config.data.corpus, *config.data.evaluation)]
+    named += [item.path for item in config.data.sources]
+    named += [item.path for item in config.data.corpus]
+    named += [item.path for item in config.data.evaluation]
     for name in named:
         path = (working_dir / Path(name).expanduser()).resolve() if name else working_dir
         if path.exists():

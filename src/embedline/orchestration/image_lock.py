@@ -102,8 +102,8 @@ def publish(published: str) -> None:
 
 def _part(lock: dict[str, Any], name: str) -> str:
     if name == "tag":
-        return tagged(lock, "cpu")
-    return str(lock["code"]) if name == "code" else reference(lock, name)
+        return str(tagged(lock, "cpu"))
+    return str(lock["code"] if name == "code" else reference(lock, name))
 
 
 def _text(lock: dict[str, Any]) -> str:
