@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from embedline.components.image import IMAGE
+from embedline.steps.code import package_digest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -22,7 +25,8 @@ def test_a_wheel_plans_the_demo_away_from_the_checkout(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(site)}
     code = (
         "import embedline.components.ingest.component as c, embedline.pipelines.retrain.pipeline as p;"
-        "print(c.__file__, p.__file__)"
+        "from embedline.components.image import IMAGE; from embedline.steps.code import package_digest;"
+        "print(c.__file__, p.__file__, IMAGE, package_digest())"
     )
     found = subprocess.run(
         [sys.executable, "-c", code],
@@ -32,7 +36,9 @@ def test_a_wheel_plans_the_demo_away_from_the_checkout(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    assert all(path.startswith(str(site)) for path in found.stdout.split())
+    *paths, image, digest = found.stdout.split()
+    assert all(path.startswith(str(site)) for path in paths)
+    assert (image, digest) == (IMAGE, package_digest()), "the same names as in the checkout"
     planned = subprocess.run(
         [sys.executable, "-m", "embedline.cli", "plan", "demo", "--work", str(tmp_path / "work")],
         cwd=tmp_path,

@@ -63,9 +63,8 @@ unmount() {
 stand_in() {
   if docker image inspect "$runtime" "$build" >/dev/null 2>&1; then return; fi
   command -v debootstrap >/dev/null || { echo "the stand-in base needs debootstrap" >&2; exit 1; }
-  local folder
   folder=$(mktemp -d)
-  trap 'rm -rf "$folder"' RETURN
+  trap 'rm -rf "$folder"' EXIT
   echo "making the stand-in base (Debian bookworm with its Python 3.11)"
   debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates bookworm "$folder/root" \
     http://deb.debian.org/debian >"$folder/log" 2>&1 || { tail -n 20 "$folder/log" >&2; exit 1; }

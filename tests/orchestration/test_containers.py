@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from embedline.orchestration import containers, local
 from embedline.orchestration.containers import EXITS, ExitWatch, plan_containers
 from embedline.steps import runrecord
 
+ROOT = Path(__file__).parents[2]
 PRESET = "name: tiny\ndata: {sources: [{path: pairs.jsonl}]}\n"
 
 
@@ -119,6 +122,27 @@ def test_without_an_engine_the_command_says_so_and_leaves_no_run(
     assert "does not answer" in said.output
     assert "Start Docker" in said.output
     assert list((tmp_path / "w").iterdir()) == []
+
+
+@pytest.mark.parametrize(("required", "code"), [("", 0), ("1", 1)])
+def test_commands_that_need_an_engine_explain_and_skip_unless_it_is_required(
+    tmp_path: Path, required: str, code: int
+) -> None:
+    """A machine whose docker command finds no engine, and that has no dockerd to start one."""
+    for tool in ("id", "mkdir"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
+    (tmp_path / "docker").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "docker").chmod(0o755)
+    ended = subprocess.run(
+        ["/bin/bash", str(ROOT / "infra/images/engine.sh"), "with", "mkdir", str(tmp_path / "ran")],
+        env={"PATH": str(tmp_path), "EMBEDLINE_REQUIRE_DOCKER": required},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == code, ended.stderr
+    assert "no Docker engine: none answers" in ended.stderr
+    assert ("skipped: start Docker" in ended.stderr) is (code == 0)
+    assert not (tmp_path / "ran").exists()
 
 
 def _event(name: str, number: int, code: int = 0) -> dict[str, Any]:
