@@ -5,6 +5,7 @@ from collections.abc import Callable
 from kfp import dsl, kubernetes
 from kfp.dsl.pipeline_task import PipelineTask
 
+from embedline.components.image import GPU_IMAGE
 from embedline.config.cluster import ClusterConfig, KeyOf, TaskConfig
 from embedline.config.schema import RunConfig
 from embedline.config.secrets import MOUNTED_AT, mounted_secrets
@@ -73,6 +74,7 @@ def _sized(task: PipelineTask, wanted: TaskConfig) -> None:
         if size:
             ask(size)
     if wanted.accelerator and wanted.accelerators != 0:
+        task.set_container_image(GPU_IMAGE)
         task.set_accelerator_type(wanted.accelerator).set_accelerator_limit(wanted.accelerators or 1)
     if wanted.shared_memory:
         kubernetes.empty_dir_mount(

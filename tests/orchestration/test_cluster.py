@@ -10,6 +10,7 @@ import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 
+from embedline.components.image import GPU_IMAGE, IMAGE
 from embedline.config.cluster import GROUPS, NEVER_CACHED, PER_RUN, TASKS, ClusterConfig
 from embedline.config.load import load_config
 from embedline.errors import InputError
@@ -113,6 +114,8 @@ def test_accelerators_nodes_and_taints() -> None:
     assert asked["nodeSelector"]["labels"] == {"pool": "gpu"}
     assert asked["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert "accelerator" not in made.container("pretrain")["resources"]
+    assert made.container("train_supervised")["image"] == GPU_IMAGE
+    assert made.container("pretrain")["image"] == IMAGE
     assert made.kubernetes("pretrain")["nodeSelector"]["labels"] == {"pool": "gpu", "zone": "a"}
     assert "tolerations" not in made.kubernetes("pretrain")
     assert "nodeSelector" not in made.kubernetes("mine")
