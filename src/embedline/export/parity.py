@@ -54,7 +54,7 @@ class HeadLimits:
     lexical_difference: float
 
 
-LIMITS: dict[Variant, HeadLimits] = {"fp32": HeadLimits(0.9999, 0.001), "int8": HeadLimits(0.8, 0.2)}
+LIMITS: dict[Variant, HeadLimits] = {"fp32": HeadLimits(0.9999, 0.001), "int8": HeadLimits(0.9, 0.2)}
 
 
 @dataclass(frozen=True)
