@@ -22,14 +22,14 @@ def mean(states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
 def cls(states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """The state of the first real token (B × D); padding may stand on either side."""
     first = mask_BT.to(torch.int64).argmax(1)
-    return states_BTD[torch.arange(len(first), device=first.device), first].float()
+    return states_BTD[torch.arange(first.shape[0], device=first.device), first].float()
 
 
 def last(states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     """The state of the last real token (B × D); padding may stand on either side."""
     length = mask_BT.shape[1]
     final = length - 1 - mask_BT.to(torch.int64).flip(1).argmax(1)
-    return states_BTD[torch.arange(len(final), device=final.device), final].float()
+    return states_BTD[torch.arange(final.shape[0], device=final.device), final].float()
 
 
 class LatentAttention(nn.Module):
@@ -59,8 +59,8 @@ class LatentAttention(nn.Module):
             self._merge(
                 F.scaled_dot_product_attention(
                     self._split(self.ask(self.state_norm(states_BTD))),
-                    self._split(self.look(latents_RD).unsqueeze(0)).expand(len(states_BTD), -1, -1, -1),
-                    self._split(self.take(latents_RD).unsqueeze(0)).expand(len(states_BTD), -1, -1, -1),
+                    self._split(self.look(latents_RD).unsqueeze(0)).expand(states_BTD.shape[0], -1, -1, -1),
+                    self._split(self.take(latents_RD).unsqueeze(0)).expand(states_BTD.shape[0], -1, -1, -1),
                 )
             )
         )

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from embedline.config.model import HybridWeights
+from embedline.models.batching import token_batches
 
 
 def lexical_scores(q_ids_NT: Tensor, q_weights_NT: Tensor, d_ids_MT: Tensor, d_weights_MT: Tensor) -> Tensor:
@@ -35,23 +37,33 @@ def _by_term(ids_BT: Tensor, weights_BT: Tensor, terms_V: Tensor) -> Tensor:
     return zeros.scatter_reduce(1, column_BT, weights_BT, "amax")[:, :count]
 
 
-def multi_vector_scores(q_tokens_NTK: Tensor, d_tokens_MTK: Tensor, *, block: int = 2**25) -> Tensor:
+def multi_vector_scores(q_tokens_NTK: Tensor, d_tokens_MTK: Tensor, *, block: int = 2**23) -> Tensor:
     """s = mean over query tokens of the maximum over document tokens of their dot product (N × M).
 
     A zero vector is no token: not counted in the mean, never the maximum. A text without tokens scores 0.
+    Under autocast the dot products are computed in its precision, the rest in that of the vectors.
 
     Args:
-        block: token pairs compared at once. N × T × M × T of them never exist together: blocks of rows are
-            computed one after the other, and anew in the backward pass.
+        block: token pairs compared at once. N × T × M × T of them never exist together: blocks of texts of
+            like length are computed one after the other, and anew in the backward pass.
     """
-    pairs = max(1, q_tokens_NTK.shape[1] * d_tokens_MTK.shape[1])
-    documents = min(max(1, block // pairs), max(1, len(d_tokens_MTK)))
-    queries = max(1, block // (pairs * documents))
-    rows = [
-        torch.cat([_block(q, d) for d in torch.split(d_tokens_MTK, documents)], dim=1)
-        for q in torch.split(q_tokens_NTK, queries)
-    ]
-    return torch.cat(rows)
+    if not len(q_tokens_NTK) or not len(d_tokens_MTK):
+        return q_tokens_NTK.new_zeros(len(q_tokens_NTK), len(d_tokens_MTK))
+    documents, d_order = _by_length(d_tokens_MTK, min(4 * int(block**0.5), block // q_tokens_NTK.shape[1]))
+    widest = max(part.shape[:2].numel() for part in documents)
+    queries, q_order = _by_length(q_tokens_NTK, block // widest)
+    rows = [torch.cat([_block(q, d) for d in documents], dim=1) for q in queries]
+    return torch.cat(rows)[q_order.argsort()][:, d_order.argsort()]
+
+
+def _by_length(tokens_BTK: Tensor, tokens: int) -> tuple[list[Tensor], Tensor]:
+    """Blocks of texts of like length, each as wide as its longest, and the order they stand in."""
+    place_T = torch.arange(1, tokens_BTK.shape[1] + 1, device=tokens_BTK.device)
+    length_B = ((tokens_BTK != 0).any(-1) * place_T).amax(-1).clamp(min=1)
+    blocks = token_batches(length_B.tolist(), tokens)
+    order = torch.from_numpy(np.concatenate(blocks)).to(tokens_BTK.device)
+    parts = torch.split(tokens_BTK[order], [len(rows) for rows in blocks])
+    return [part[:, : int(length_B[rows[0]])] for part, rows in zip(parts, blocks, strict=True)], order
 
 
 def _block(q_nTK: Tensor, d_mTK: Tensor) -> Tensor:
@@ -63,8 +75,9 @@ def _block(q_nTK: Tensor, d_mTK: Tensor) -> Tensor:
 
 def _late(q_nTK: Tensor, d_mTK: Tensor) -> Tensor:
     q_real_nT, d_real_mT = (q_nTK != 0).any(-1), (d_mTK != 0).any(-1)
-    dots_nTmT = torch.einsum("itk,jsk->itjs", q_nTK, d_mTK)
-    best_nTm = dots_nTmT.masked_fill(~d_real_mT, -torch.inf).max(-1).values
+    never_mT = torch.zeros_like(d_real_mT, dtype=q_nTK.dtype).masked_fill(~d_real_mT, -torch.inf)
+    dots = torch.addmm(never_mT.flatten(), q_nTK.flatten(0, 1), d_mTK.flatten(0, 1).T)  # one product: fast
+    best_nTm = dots.view(*q_real_nT.shape, *d_real_mT.shape).max(-1).values.to(q_nTK.dtype)
     counted_nTm = q_real_nT.unsqueeze(-1) & d_real_mT.any(-1)
     best_nTm = torch.where(counted_nTm, best_nTm, 0.0)
     return best_nTm.sum(1) / q_real_nT.sum(1, keepdim=True).clamp(min=1)
