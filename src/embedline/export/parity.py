@@ -63,7 +63,8 @@ class VariantParity:
 
     Args:
         heads: one entry for every head of the model; `passed` covers them all.
-        worst_cosine_by_dim: the worst cosine after cutting to each Matryoshka dim; `threshold` is theirs, too.
+        worst_cosine_by_dim: the worst cosine after cutting to each Matryoshka dim, of which `threshold` is
+            asked, too.
         top1, top10: share of neighbours that a search among the texts has in common with torch.
         text_ms: median milliseconds for one text alone.
         tokens_per_s: tokens without padding, whole set in batches, best of two passes.
