@@ -37,6 +37,23 @@ def test_one_variant_below_its_threshold_fails_the_whole(exported, embedder, tex
     assert not parity.passed
 
 
+def test_a_matryoshka_dim_that_is_far_off_fails_though_the_whole_vector_is_near(
+    exported, embedder, texts, monkeypatch
+):
+    turns = iter(range(100))
+
+    def cut(vectors, dim):  # of torch's and of the export's in turn
+        short = vectors[:, :dim].copy()
+        short[0] *= -1 if next(turns) % 2 else 1
+        return short / np.linalg.norm(short, axis=1, keepdims=True)
+
+    monkeypatch.setattr("embedline.export.parity.truncate", cut)
+    parity = measure_parity(embedder, exported, texts, min_cosine={"fp32": 0.9999})
+    assert parity.variants["fp32"].heads["dense"].passed
+    assert parity.variants["fp32"].worst_cosine_by_dim["32"] < 0
+    assert not parity.passed
+
+
 def test_a_graph_of_another_model_fails(exported, make_embedder, texts):
     other = make_embedder(hidden_activation="relu", norm_eps=1e-1)
     parity = measure_parity(other, exported, texts, min_cosine={"fp32": 0.9999})

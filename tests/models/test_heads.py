@@ -18,13 +18,27 @@ def states() -> torch.Tensor:
 
 def test_a_tokens_weight_is_the_relu_of_its_projection(states: torch.Tensor) -> None:
     head = LexicalHead(8, SPECIAL)
+    torch.nn.init.normal_(head.weigh.weight)
     weights = head(states, IDS, MASK).detach()
+    assert (weights == 0).any()
     for row in range(2):
         for column in range(6):
             linear = head.weigh.weight[0] @ states[row, column] + head.weigh.bias[0]
             counts = int(IDS[row, column]) not in SPECIAL
             expected = max(0.0, linear.item()) if counts else 0.0
             assert float(weights[row, column]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_new_head_weighs_every_ordinary_token_nearly_alike() -> None:
+    """Below 0 a ReLU has no gradient: a head that starts there, or falls there at once, learns nothing."""
+    torch.manual_seed(0)
+    head = LexicalHead(256, SPECIAL)
+    ids = torch.randint(5, 99, (64, 32))
+    weights = head(
+        torch.nn.functional.layer_norm(torch.randn(64, 32, 256), (256,)), ids, torch.ones_like(ids)
+    )
+    assert (weights > 0).float().mean() > 0.99
+    assert weights.mean().item() == pytest.approx(0.1, abs=0.02)
 
 
 def test_special_tokens_and_padding_weigh_nothing(states: torch.Tensor) -> None:

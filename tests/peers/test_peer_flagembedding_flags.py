@@ -41,7 +41,8 @@ EVERYTHING = """
     --lr_scheduler_type cosine --adam_beta1 0.8 --adam_beta2 0.98 --adam_epsilon 1e-6
     --max_grad_norm 2 --logging_steps 5 --save_steps 0.5
     --temperature 0.05 --sentence_pooling_method mean --sub_batch_size 8 --use_mrl --mrl_dims 256 64
-    --unified_finetuning True --use_self_distill True --self_distill_start_step 50 --colbert_dim 128
+    --knowledge_distillation True --unified_finetuning True --use_self_distill True
+    --self_distill_start_step 50 --colbert_dim 128
     --trust_remote_code --seed 7 --use_lora --lora_rank 8 --lora_alpha 16 --lora_dropout 0.05
     --target_modules q_proj v_proj --use_flash_attn False --use_inbatch_neg True
 """

@@ -35,9 +35,10 @@ class Given(nn.Module):
 @pytest.fixture
 def heads() -> tuple[LexicalHead, MultiVectorHead]:
     torch.manual_seed(0)
-    return LexicalHead(WIDTH, [CLS, SEP, PAD, UNKNOWN]), MultiVectorHead(
-        WIDTH, TOKEN, [CLS, SEP, PAD, UNKNOWN]
-    )
+    special = [CLS, SEP, PAD, UNKNOWN]
+    lexical = LexicalHead(WIDTH, special)
+    torch.nn.init.normal_(lexical.weigh.weight, std=0.2)  # as after a training: some terms weigh nothing
+    return lexical, MultiVectorHead(WIDTH, TOKEN, special)
 
 
 def peer(heads: tuple[LexicalHead, MultiVectorHead], distill: bool) -> EncoderOnlyEmbedderM3Model:

@@ -21,10 +21,12 @@ class ExportConfig(Section):
     min_cosine_fp32: float = Field(0.9999, gt=0, le=1, description="worst cosine to torch that passes")
     min_cosine_int8: float = Field(0.95, gt=0, le=1)
     min_token_cosine_fp32: float = Field(0.9999, gt=0, le=1, description="of any token's vector")
-    min_token_cosine_int8: float = Field(0.8, gt=0, le=1)
+    # Measured: 0.9998 on bge-m3-tiny as trained, 0.953 on MiniLM-L6 under new heads (dense there: 0.949).
+    min_token_cosine_int8: float = Field(0.9, gt=0, le=1)
     max_lexical_difference_fp32: float = Field(
         0.001, ge=0, description="of any term's weight, as a share of the largest weight"
     )
+    # Measured: 0.010 on bge-m3-tiny, 0.17 on MiniLM-L6 under a new head of random weights.
     max_lexical_difference_int8: float = Field(0.2, ge=0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -25,11 +26,20 @@ class Encoded(NamedTuple):
 
 
 class LexicalHead(nn.Module):
-    """w_t = ReLU(W h_t), 0 for special tokens."""
+    """w_t = ReLU(W h_t), 0 for special tokens.
+
+    A new head weighs all terms nearly alike, a little: it counts the terms that two texts share. Random
+    weights are noise, whose loss falls fastest when all of them fall, and below 0 a ReLU has no gradient: in
+    bge-m3-tiny 2 % of the tokens still weighed anything after 30 steps, against 91 % from this start, which
+    are all but the special ones.
+    """
 
     def __init__(self, width: int, special_ids: list[int]) -> None:
         super().__init__()
         self.weigh = nn.Linear(width, 1)
+        # States have about the length √D. A shared term adds 0.01: half a logit at temperature 0.02.
+        nn.init.normal_(self.weigh.weight, std=0.03 / math.sqrt(width))
+        nn.init.constant_(self.weigh.bias, 0.1)
         self.register_buffer("special", torch.tensor(special_ids, dtype=torch.int64), persistent=False)
         self.special: Tensor
 
