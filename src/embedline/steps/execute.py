@@ -24,7 +24,7 @@ from embedline.steps.catalogue import STEPS, Step
 from embedline.steps.code import code_version
 
 RESULT = "result.json"
-MIRROR_EVERY_S = 20.0
+MIRROR_EVERY_S = float(os.environ.get("EMBEDLINE_MIRROR_EVERY_S", "20"))  # how live the curves are
 # Errors that come again however often a step is tried; a lost process or network is worth another try.
 _HOPELESS = (
     InputError,
