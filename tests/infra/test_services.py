@@ -30,13 +30,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 UP = Path(__file__).parents[2] / "infra" / "services" / "up.py"
 PATIENCE_S = 900
+GOES_ON = "The run goes on; its metrics stay in the spool until the server answers."
+FAST = {"OMP_NUM_THREADS": "2", "EMBEDLINE_MIRROR_EVERY_S": "1"}  # an outage of seconds is met, too
 SHORT = {
     **{f"data.sources.{n}.limit": 150 for n in range(8)},
     **{f"data.corpus.{n}.limit": 200 for n in range(2)},
     "model.settings.hidden_size": 64,
     "model.dims": "[32]",
-    "pretrain.steps": 24,
-    "pretrain.log_every": 2,
+    "pretrain.steps": 40,
+    "pretrain.log_every": 1,
     "unsupervised.steps": 6,
     "unsupervised.batch": 32,
     "supervised.steps": 6,
@@ -64,7 +66,7 @@ class Story:
     first: subprocess.CompletedProcess[str]
     second: subprocess.CompletedProcess[str]
     registry_between: dict[str, list[tuple[Any, ...]]]
-    trained_without_mlflow: bool
+    points_without_mlflow: int
 
     def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         return sql(self.stack, query, *values)
@@ -100,7 +102,7 @@ def sql(stack: Stack, query: str, *values: Any) -> list[tuple[Any, ...]]:
 def environment(stack: Stack) -> dict[str, str]:
     """As on a cluster: a pipeline knows MLflow's address and nothing of what lies behind it."""
     ours = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "AWS_", "PG"))}
-    return {**ours, "MLFLOW_TRACKING_URI": stack.environment["MLFLOW_TRACKING_URI"], "OMP_NUM_THREADS": "2"}
+    return {**ours, "MLFLOW_TRACKING_URI": stack.environment["MLFLOW_TRACKING_URI"], **FAST}
 
 
 def start(stack: Stack, work: Path, elsewhere: Path) -> subprocess.Popen[str]:
@@ -130,17 +132,13 @@ def wait_for(what: Any, process: subprocess.Popen[str], name: str) -> None:
         time.sleep(0.1)
 
 
-def points(work: Path, step: str) -> int:
-    return sum(
-        text.count('"loss"')
-        for path in work.glob(f"demo-*/steps/{step}/spool.jsonl")
-        for text in [path.read_text()]
-    )
+def points(work: Path) -> int:
+    """What training has said so far, sent or not."""
+    return sum(path.read_text().count('"loss"') for path in work.glob("demo-*/steps/*train*/spool.jsonl"))
 
 
-def ended(work: Path, step: str) -> bool:
-    found = [json.loads(path.read_text()) for path in work.glob(f"demo-*/steps/{step}/record.json")]
-    return bool(found) and found[0]["status"] == "done"
+def log(work: Path) -> str:
+    return "".join(path.read_text(errors="replace") for path in work.glob("demo-*/log.txt"))
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +148,12 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     with Stack() as stack:
         running = start(stack, work, elsewhere)
         try:
-            wait_for(lambda: points(work, "pretrain") >= 2, running, "pretraining begins")
+            wait_for(lambda: points(work) >= 3, running, "training begins")
             stack.mlflow.stop()
-            wait_for(lambda: ended(work, "pretrain"), running, "pretraining ends")
-            trained = points(work, "pretrain") >= 10
+            at_first = points(work)
+            wait_for(lambda: GOES_ON in log(work), running, "a step misses MLflow")
+            wait_for(lambda: points(work) > at_first + 3, running, "training goes on")
+            without = points(work) - at_first
             stack.s3.stop()
             stack.start_mlflow()
             first = finished(running)
@@ -166,7 +166,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         stack.start_s3()
         stack.prepare()
         second = finished(start(stack, work, elsewhere))
-        yield Story(stack, work, elsewhere, first, second, between, trained)
+        yield Story(stack, work, elsewhere, first, second, between, without)
 
 
 def need_postgres() -> None:
@@ -178,8 +178,7 @@ def need_postgres() -> None:
 
 
 def test_training_goes_on_without_mlflow_and_nothing_is_lost(story: Story) -> None:
-    assert story.trained_without_mlflow
-    assert "the tracking store failed" in story.first.stdout
+    assert story.points_without_mlflow > 3
     run = story.runs()[0]
     compared = 0
     for spool in run.glob("steps/*/spool.jsonl"):
@@ -194,8 +193,7 @@ def test_training_goes_on_without_mlflow_and_nothing_is_lost(story: Story) -> No
         params = {line["key"] for line in said if line["type"] == "param"}
         assert {key for (key,) in story.sql("SELECT key FROM params WHERE run_uuid = %s", nested)} == params
         compared += len(kept)
-    assert compared > 30
-    assert points(story.work, "pretrain") >= 10
+    assert compared > 60
 
 
 def test_without_the_object_store_the_run_fails_with_one_message(story: Story) -> None:

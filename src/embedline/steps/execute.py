@@ -28,7 +28,7 @@ from embedline.steps.curves import heard, write_curves
 from embedline.steps.handover import Elsewhere, HandOver
 
 RESULT = "result.json"
-MIRROR_EVERY_S = 20.0
+MIRROR_EVERY_S = float(os.environ.get("EMBEDLINE_MIRROR_EVERY_S", "20"))  # how live the curves are
 # Errors that come again however often a step is tried; a lost process or network is worth another try.
 _HOPELESS = (
     InputError,
