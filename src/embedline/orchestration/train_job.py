@@ -110,14 +110,15 @@ def manifest(
     """The job: torchrun inside, through the runtime; the workspace mounted; secrets by reference."""
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
-    from embedline.components.image import IMAGE
+    from embedline.components.image import GPU_IMAGE, IMAGE
 
     torchrun = ["python", "-m", "torch.distributed.run"]  # takes the runtime's PET_* variables as its own
-    if any(name.endswith("/gpu") for name in config.resources):
+    on_gpus = any(name.endswith("/gpu") for name in config.resources)
+    if on_gpus:
         torchrun.append("--virtual-local-rank")  # each process sees its own GPU alone
     folder = workspace / handover.folder.relative_to(handover.workspace)
     trainer: dict[str, Any] = {
-        "image": config.image or IMAGE,
+        "image": config.image or (GPU_IMAGE if on_gpus else IMAGE),
         "numNodes": config.nodes,
         "numProcPerNode": config.processes_per_node,
         "command": [*torchrun, "-m", WORKER, str(folder)],
