@@ -94,7 +94,7 @@ case ${1:-} in
     shift
     command -v docker >/dev/null || give_up "there is no docker command"
     answers || start
-    "$@"
+    "$@" 9>&- # what the command leaves running must not hold the lock
     ;;
   stand-in) stand_in ;;
   clean)

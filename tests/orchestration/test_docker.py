@@ -267,7 +267,7 @@ def _exists(client: Any, key: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_an_ended_run_leaves_no_container(client: Any, demo: Path, sent: signal.Signals) -> None:
     """After SIGKILL nobody is left to stop them but the process that drives the line."""
     work = demo.parent / f"ended-{sent}"
@@ -282,11 +282,14 @@ def test_an_ended_run_leaves_no_container(client: Any, demo: Path, sent: signal.
         text=True,
     )
     mine = {"label": f"{LABEL}={(work / 'r').resolve()}"}
-    assert _until(lambda: bool(client.containers.list(filters=mine))), "no step began"
-    process.send_signal(sent)
-    process.communicate(timeout=120)
-    assert _until(lambda: not client.containers.list(all=True, filters=mine)), "a container outlived its run"
-    if sent == signal.SIGINT:
+    try:
+        assert _until(lambda: bool(client.containers.list(filters=mine))), "no step began"
+        process.send_signal(sent)
+        process.communicate(timeout=120)
+        assert _until(lambda: not client.containers.list(all=True, filters=mine)), "a container is left"
+    finally:
+        process.kill()
+    if sent == signal.SIGTERM:
         assert process.returncode == 130
         assert json.loads((work / "r" / "run.json").read_text())["status"] == "killed"
 
