@@ -31,9 +31,9 @@ def train_supervised(
         metrics: Numbers of this step.
         summary: What the step did, for the pipelines UI.
     """
-    from embedline.steps.component import run_component
+    from embedline.orchestration.train_job import run_training
 
-    run_component(
+    run_training(
         "train_supervised",
         slice_json,
         workspace,

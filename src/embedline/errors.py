@@ -31,3 +31,13 @@ class InputError(EmbedlineError):
 
 class StepError(EmbedlineError):
     """A step of the line failed while working: exit code 1."""
+
+
+class Stopped(BaseException):
+    """SIGTERM came: the work is not wrong, it goes on where it stopped when it is tried again.
+
+    No `Exception`, so that nothing on the way out takes it for a failure. Exit code 143 (128 + SIGTERM): not
+    among the codes that say that trying again is no use.
+    """
+
+    exit_code = 143

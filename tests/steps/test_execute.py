@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +17,12 @@ import pytest
 
 from embedline.artifacts.record import StepRecord, read_records
 from embedline.artifacts.tracker import read_spool
-from embedline.errors import InputError, StepError
+from embedline.errors import EmbedlineError, InputError, StepError, Stopped
 from embedline.steps import execute as protocol
 from embedline.steps.base import Context, Slice, StepResult, Workspace
 from embedline.steps.catalogue import Step
 from embedline.steps.execute import execute, recall
+from embedline.steps.handover import HandOver, read_handover
 
 Work = Callable[[Context], StepResult]
 STEP = Step(
@@ -59,7 +63,15 @@ class Bench:
         (context.output("model") / "weights.txt").write_text(f"seed {context.slice.config['seed']}")
         return StepResult(metrics={"loss": 0.25}, summary="brewed", counts={"model": {"layers": 2}})
 
-    def run(self, run: str = "first", *, seed: int = 0, base: str = "abc", root: str = "/here") -> StepRecord:
+    def run(
+        self,
+        run: str = "first",
+        *,
+        seed: int = 0,
+        base: str = "abc",
+        root: str = "/here",
+        elsewhere: Any = None,
+    ) -> StepRecord:
         chosen = Slice(config={"seed": seed}, pins={"base": base}, locations={"root": root}).model_dump_json()
         return execute(
             "brew",
@@ -68,6 +80,7 @@ class Bench:
             run=run,
             inputs={"dataset": self.dataset},
             outputs={"model": self.model},
+            elsewhere=elsewhere,
         )
 
     def record(self, run: str = "first") -> StepRecord:
@@ -276,3 +289,98 @@ def test_a_step_that_acts_each_time_keeps_its_outputs_by_run(
     assert first.outputs["model"].path != second.outputs["model"].path
     bench.run("first")
     assert len(bench.stored()) == 2
+
+
+def test_sigterm_leaves_a_record_that_says_so_and_a_retry_works(bench: Bench) -> None:
+    def work(context: Context) -> StepResult:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+        raise AssertionError
+
+    bench.work = work
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped) as stopped:
+        bench.run()
+    assert stopped.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    record = bench.record()
+    assert (record.status, record.exit_code, record.final) == ("killed", 143, False)
+    assert "SIGTERM" in record.error
+    assert bench.stored() == []
+    bench.work = bench.write
+    assert bench.run().status == "done"
+
+
+class Elsewhere:
+    """Does the work of `brew` as others would: by the same protocol, from what was handed over."""
+
+    def __init__(self, bench: Bench, *, works: bool = True) -> None:
+        self.bench, self.works, self.calls = bench, works, 0
+
+    def __call__(self, handover: HandOver) -> None:
+        self.calls += 1
+        handover.write()
+        there = read_handover(handover.folder)
+        assert there.key == handover.key
+        assert there.workspace == self.bench.root.resolve()
+        if self.works:
+            execute(
+                there.step,
+                slice_json=there.slice_json,
+                workspace=there.workspace,
+                run=there.run,
+                inputs=there.inputs,
+                outputs={"model": there.output("model")},
+                record_in=there.folder,
+            )
+
+
+def test_work_done_elsewhere_is_taken_from_the_store(bench: Bench) -> None:
+    elsewhere = Elsewhere(bench)
+    record = bench.run(elsewhere=elsewhere)
+    assert (record.status, record.cache_hit, record.metrics) == ("done", False, {"loss": 0.25})
+    assert json.loads(bench.model.read_text())["digest"] == record.outputs["model"].digest
+    assert bench.record() == record
+    assert bench.run("second", elsewhere=elsewhere).cache_hit
+    assert (bench.calls, elsewhere.calls) == (1, 1)
+
+
+def test_others_that_leave_nothing_are_a_failure(bench: Bench) -> None:
+    with pytest.raises(StepError, match="left no result"):
+        bench.run(elsewhere=Elsewhere(bench, works=False))
+    assert bench.calls == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "final"),
+    [
+        (InputError("no rows."), StepError, True),
+        (ConnectionError("gone"), EmbedlineError, False),
+        (Stopped("stopped by SIGTERM."), Stopped, False),
+    ],
+)
+def test_the_failure_of_others_is_the_steps_own(
+    bench: Bench, error: BaseException, kind: type[BaseException], final: bool
+) -> None:
+    def fail(context: Context) -> StepResult:
+        raise error
+
+    class Failing(Elsewhere):
+        def __call__(self, handover: HandOver) -> None:
+            with pytest.raises(type(error)):
+                super().__call__(handover)
+            handover.raise_failure()
+
+    bench.work = fail
+    with pytest.raises(kind) as raised:
+        bench.run(elsewhere=Failing(bench))
+    assert type(raised.value) is kind
+    assert str(error) in str(raised.value)
+    assert bench.record().final is final
+    assert bench.record().exit_code == getattr(error, "exit_code", 1)
+
+
+def test_where_a_training_works_is_no_part_of_the_key(bench: Bench) -> None:
+    chosen = Slice(config={"seed": 0})
+    there = Slice(config={"seed": 0}, train_job={"nodes": 8})
+    assert protocol.step_key(STEP, chosen, {}) == protocol.step_key(STEP, there, {})

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import shutil
+import signal
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,8 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from embedline.config.training import Optimization
-from embedline.errors import StepError
+from embedline.errors import StepError, Stopped
+from embedline.training import stopping
 from embedline.training.engine import train
+from embedline.training.gradcache import TokenBudget
 
 STEPS = 12
 History = list[tuple[int, dict[str, float]]]
@@ -33,8 +40,10 @@ class Net(nn.Module):
 
 
 class Step:
-    def __init__(self, die_at: int | None = None, nan_at: int | None = None) -> None:
-        self.die_at, self.nan_at, self.seen = die_at, nan_at, []
+    """`bad_at`: step → "loss" or "gradient", which is then not finite."""
+
+    def __init__(self, die_at: int | None = None, bad_at: dict[int, str] | None = None) -> None:
+        self.die_at, self.bad_at, self.seen = die_at, bad_at or {}, []
 
     def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, Net)
@@ -42,16 +51,22 @@ class Step:
         self.seen.append(batch["number"])
         if batch["number"] == self.die_at:
             raise KilledError
-        loss = (module.layers(torch.tensor(batch["rows"])) - 1).square().mean()
-        if batch["number"] == self.nan_at:
+        loss = (module.layers(torch.tensor(batch["values"])) - 1).square().mean()
+        bad = self.bad_at.get(batch["number"])
+        if bad == "loss":
             loss = loss * float("nan")
         loss.backward()
+        if bad == "gradient":
+            module.layers[0].weight.grad[0, 0] = torch.inf
         return loss.detach(), {"noise": torch.rand(1).item(), "tokens": 4.0}
 
 
 def batches(steps: int = STEPS) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(0)
-    return [{"number": i, "rows": torch.randn(4, 8, generator=generator).tolist()} for i in range(steps)]
+    values = [torch.randn(4, 8, generator=generator).tolist() for _ in range(steps)]
+    return [
+        {"number": i, "source": "docs", "rows": [f"{i}a", f"{i}b"], "values": values[i]} for i in range(steps)
+    ]
 
 
 def settings(**values: Any) -> Optimization:
@@ -60,7 +75,12 @@ def settings(**values: Any) -> Optimization:
 
 
 def run(
-    folder: Path, step: Step, *, optimization: Optimization | None = None, steps: int = STEPS
+    folder: Path,
+    step: Step,
+    *,
+    optimization: Optimization | None = None,
+    steps: int = STEPS,
+    budget: TokenBudget | None = None,
 ) -> tuple[Net, History]:
     module, told = Net(), History()
     train(
@@ -71,6 +91,7 @@ def run(
         checkpoints=folder,
         seed=7,
         on_metrics=lambda values, at: told.append((at, values)),
+        budget=budget,
     )
     return module, told
 
@@ -151,20 +172,223 @@ def test_metrics_are_means_over_the_logged_steps(uninterrupted: tuple[Net, Histo
     assert told[-1][1]["loss"] < told[0][1]["loss"]
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_step_and_keeps_the_batch(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match="the loss became nan at step 4") as error:
-        run(tmp_path, Step(nan_at=4))
-    kept = tmp_path / "bad-batch-4.json"
+@pytest.mark.parametrize("bad", ["loss", "gradient"])
+def test_a_loss_or_gradient_that_is_not_finite_fails_beyond_the_limit_and_keeps_the_batch(
+    tmp_path: Path, bad: str
+) -> None:
+    with pytest.raises(StepError, match="step 4: the ") as error:
+        run(tmp_path, Step(bad_at={4: bad}), optimization=settings(max_bad_steps=0))
+    kept = tmp_path / "bad-step-4-docs.json"
     assert str(kept) in str(error.value)
-    assert json.loads(kept.read_text()) == batches()[4]
+    assert "docs (rows 4a, 4b)" in str(error.value)
+    evidence = json.loads(kept.read_text())
+    assert evidence["batch"] == batches()[4]
+    assert (evidence["source"], evidence["rows"]) == ("docs", ["4a", "4b"])
+    assert (evidence["loss"] == "nan") == (bad == "loss")
+    assert "layers.0.weight" in evidence["parameters"]
 
 
 def test_after_a_bad_loss_training_resumes_from_good_weights(
     uninterrupted: tuple[Net, History], tmp_path: Path
 ) -> None:
     with pytest.raises(StepError):
-        run(tmp_path, Step(nan_at=4))
+        run(tmp_path, Step(bad_at={4: "loss"}), optimization=settings(max_bad_steps=0))
     assert_bit_for_bit(run(tmp_path, Step())[0], uninterrupted[0])
+
+
+def test_a_bad_step_moves_nothing_and_counts_for_nothing(tmp_path: Path) -> None:
+    seen: list[list[Tensor]] = []
+
+    class Watching(Step):
+        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+            seen.append([parameter.detach().clone() for parameter in module.parameters()])
+            return super().__call__(module, batch)
+
+    _, told = run(tmp_path, Watching(bad_at={4: "gradient", 7: "loss"}))
+    for bad in (4, 7):
+        assert all(torch.equal(*pair) for pair in zip(seen[bad], seen[bad + 1], strict=True))
+        assert not all(torch.equal(*pair) for pair in zip(seen[bad - 1], seen[bad], strict=True))
+    assert len(list(tmp_path.glob("bad-step-*.json"))) == 2
+    assert all(math.isfinite(value) for _, values in told for value in values.values())
+
+
+def test_the_limit_of_bad_steps_holds_across_a_resume(tmp_path: Path) -> None:
+    optimization = settings(max_bad_steps=1)
+    with pytest.raises(KilledError):
+        run(tmp_path, Step(die_at=7, bad_at={4: "loss"}), optimization=optimization)
+    with pytest.raises(StepError, match=r"step 8: .* limit of 1 skipped"):
+        run(tmp_path, Step(bad_at={8: "loss"}), optimization=optimization)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "mark cut"])
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
+def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(
+    uninterrupted: tuple[Net, History],
+    tmp_path: Path,
+    damage: str,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(KilledError):
+        run(tmp_path, Step(die_at=7))
+    torn = tmp_path / "checkpoint-6" / (name if damage != "mark cut" else "complete")
+    content = torn.read_bytes()
+    if damage == "gone":
+        torn.unlink()
+    elif damage == "flipped":
+        torn.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+    else:
+        torn.write_bytes(content[: len(content) // 2])
+    step = Step()
+    module, told = run(tmp_path, step)
+    assert step.seen[0] == 3
+    assert "checkpoint-6 is damaged" in capsys.readouterr().out
+    assert_bit_for_bit(module, uninterrupted[0])
+    assert without_speed(told) == without_speed(uninterrupted[1])
+
+
+def test_a_resume_between_two_logged_lines_tells_the_same(tmp_path: Path) -> None:
+    optimization = settings(log_every=5)
+    whole = run(tmp_path / "whole", Step(), optimization=optimization)
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", Step(die_at=7), optimization=optimization)
+    resumed = run(tmp_path / "killed", Step(), optimization=optimization)
+    assert_bit_for_bit(resumed[0], whole[0])
+    assert without_speed(resumed[1]) == without_speed(whole[1])
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Filling(Step):
+        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+            if batch["number"] == 4:
+                full = shutil._ntuple_diskusage(10**9, 10**9 - 100, 100)  # type: ignore[attr-defined]
+                monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+            return super().__call__(module, batch)
+
+    with pytest.raises(StepError, match="a checkpoint needs") as error:
+        run(tmp_path, Filling())
+    assert str(tmp_path) in str(error.value)
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
+
+
+class Exhausted(Step):
+    """Runs out of memory at some steps while chunks are larger than what fits; draws before it does."""
+
+    def __init__(self, budget: TokenBudget, fits: dict[int, int]) -> None:
+        super().__init__()
+        self.budget, self.fits, self.chunks = budget, fits, []
+
+    def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        result = super().__call__(module, batch)
+        self.chunks.append(self.budget.chunk)
+        if self.budget.chunk > self.fits.get(batch["number"], 2**30):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return result
+
+
+def test_out_of_memory_halves_the_budget_and_redoes_the_step_from_its_start(
+    uninterrupted: tuple[Net, History], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budget = TokenBudget(256, 100)
+    step = Exhausted(budget, {2: 128, 5: 32})
+    module, told = run(tmp_path, step, budget=budget)
+    assert step.seen == [0, 1, 2, 2, 3, 4, 5, 5, 5, *range(6, STEPS)]
+    assert step.chunks == [256] * 3 + [128] * 4 + [64] + [32] * 7
+    assert (budget.chunk, budget.resident) == (32, 12)
+    assert "out of memory at step 2" in capsys.readouterr().out
+    assert_bit_for_bit(module, uninterrupted[0])  # no gradient twice, no other dropout
+    assert without_speed(told) == without_speed(uninterrupted[1])
+
+
+def test_a_halved_budget_is_remembered_by_a_resume(tmp_path: Path) -> None:
+    budget = TokenBudget(256)
+    step = Exhausted(budget, {2: 64})
+    step.die_at = 7
+    with pytest.raises(KilledError):
+        run(tmp_path, step, budget=budget)
+    again = TokenBudget(256)
+    resumed = Exhausted(again, {})
+    run(tmp_path, resumed, budget=again)
+    assert set(resumed.chunks) == {64}
+
+
+def test_a_step_that_never_fits_gives_up_with_advice(tmp_path: Path) -> None:
+    budget = TokenBudget(64)
+    with pytest.raises(StepError, match=r"step 1 does not fit into memory .*2\.00 GiB.*batch"):
+        run(tmp_path, Exhausted(budget, {1: 0}), budget=budget)
+
+
+def test_another_error_is_no_lack_of_memory(tmp_path: Path) -> None:
+    class Wrong(Step):
+        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        run(tmp_path, Wrong(), budget=TokenBudget(64))
+
+
+def test_another_machine_is_reported_at_a_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(KilledError):
+        run(tmp_path, Step(die_at=7))
+    kept = json.loads((tmp_path / "checkpoint-6" / "progress.json").read_text())["machine"]
+    assert kept["threads"] == torch.get_num_threads()
+    assert kept["processor"]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    run(tmp_path, Step())
+    assert f"(threads {kept['threads']} → 7)" in capsys.readouterr().out
+
+
+def test_the_same_machine_is_not_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KilledError):
+        run(tmp_path, Step(die_at=7))
+    run(tmp_path, Step())
+    assert "another machine" not in capsys.readouterr().out
+
+
+def test_sigterm_ends_the_step_keeps_a_checkpoint_and_the_next_try_resumes(
+    uninterrupted: tuple[Net, History], tmp_path: Path
+) -> None:
+    class Told(Step):
+        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+            if batch["number"] == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__call__(module, batch)
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)
+    step = Told()
+    with pytest.raises(Stopped, match="after step 5 of 12") as stopped:
+        run(tmp_path, step)
+    assert stopped.value.exit_code == 143
+    assert step.seen == [0, 1, 2, 3, 4]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)) == before
+    resumed = Step()
+    module, told = run(tmp_path, resumed)
+    assert resumed.seen[0] == 5
+    assert_bit_for_bit(module, uninterrupted[0])
+    assert without_speed(told) == without_speed(uninterrupted[1])
+
+
+def test_a_step_that_does_not_end_in_time_after_sigterm_is_left(
+    uninterrupted: tuple[Net, History], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "GRACE_S", 0.5)
+
+    class Endless(Step):
+        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+            if batch["number"] == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(300)
+            return super().__call__(module, batch)
+
+    with pytest.raises(Stopped, match="the last checkpoint stands"):
+        run(tmp_path, Endless())
+    step = Step()
+    assert_bit_for_bit(run(tmp_path, step)[0], uninterrupted[0])
+    assert step.seen[0] == 3
 
 
 SCHEDULES = {

@@ -17,8 +17,10 @@ from embedline.errors import InputError
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.heads import Encoded
-from embedline.training.engine import OnMetrics, train
+from embedline.training.engine import train
+from embedline.training.gradcache import TokenBudget
 from embedline.training.objectives.distillation import distillation_loss, heads_distance
+from embedline.training.progress import OnMetrics
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,16 @@ def heal(
         checkpoint_every=max(1, steps // 4),
         log_every=max(1, min(10, steps // 10)),
     )
+    budget = TokenBudget(batch_tokens)
     train(
         student,
         _Batches(texts, batch, steps, seed),
-        _HealStep(student, teacher, batch_tokens, bf16),
+        _HealStep(student, teacher, budget, bf16),
         optimization,
         checkpoints=checkpoints,
         seed=seed,
         on_metrics=on_metrics,
+        budget=budget,
     )
 
 
@@ -87,16 +91,16 @@ def fidelity(student: Embedder, teacher: Embedder, texts: Sequence[str], *, batc
 class _HealStep:
     """One optimizer step: the teacher's vectors of the whole batch, then the student chunk by chunk."""
 
-    def __init__(self, student: Embedder, teacher: Embedder, batch_tokens: int, bf16: bool) -> None:
+    def __init__(self, student: Embedder, teacher: Embedder, budget: TokenBudget, bf16: bool) -> None:
         self.student, self.teacher = student, teacher.eval()
-        self.batch_tokens, self.bf16 = batch_tokens, bf16
+        self.budget, self.bf16 = budget, bf16
 
     def __call__(self, module: nn.Module, texts: list[str]) -> tuple[Tensor, dict[str, float]]:
         self.student.eval()  # dropout would only blur what the teacher says; gradients flow all the same
         device = self.student.device
         self.teacher.to(device)
         ids = self.student.tokenize(texts, max_length=self.student.spec.document_length)
-        chunks = token_batches([len(row) for row in ids], self.batch_tokens)
+        chunks = token_batches([len(row) for row in ids], self.budget.chunk)
         inputs = [self.student.pad([ids[i] for i in rows]) for rows in chunks]
         with torch.no_grad():
             taught = [self._encoded(self.teacher, chunk) for chunk in inputs]

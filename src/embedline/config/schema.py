@@ -9,6 +9,7 @@ from embedline.config.data import SYMMETRIC, CleanConfig, DataConfig
 from embedline.config.model import ModelConfig, Prompt, PruneConfig, TeacherConfig
 from embedline.config.outcome import EvaluateConfig, ExportConfig, GateConfig, PromoteConfig, TrackingConfig
 from embedline.config.refusals import refused
+from embedline.config.train_job import TrainJobConfig
 from embedline.config.training import ContrastiveConfig, MineConfig, PretrainConfig, RuntimeConfig
 
 
@@ -38,6 +39,7 @@ class RunConfig(Section):
     promote: PromoteConfig = PromoteConfig()
     tracking: TrackingConfig = TrackingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+    train_job: TrainJobConfig = TrainJobConfig()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> RunConfig:

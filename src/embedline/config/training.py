@@ -25,6 +25,9 @@ class Optimization(Section):
     batch_tokens: int = Field(4096, ge=64, description="tokens of one chunk, padding included")
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1)
+    max_bad_steps: int = Field(
+        3, ge=0, description="steps skipped because loss or gradient is not finite, before the stage fails"
+    )
 
 
 class PretrainConfig(Optimization):
@@ -131,7 +134,14 @@ class RuntimeConfig(Section):
     """The machine."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    threads: int | None = Field(None, ge=1, description="CPU threads; all when empty")
+    threads: int | None = Field(
+        None, ge=1, description="CPU threads of a process; when empty, all, shared by the processes"
+    )
+    processes: int = Field(
+        1,
+        ge=1,
+        description="that train together on one machine, each on a GPU of its own where there are any",
+    )
     attention: Literal["auto", "sdpa", "flash_attention_2"] = Field(
         "auto", description="auto: flash attention 2 where it is installed and a GPU is used, else sdpa"
     )

@@ -21,12 +21,14 @@ class Slice(BaseModel):
     """What preflight hands to one step, as a JSON string parameter.
 
     `config` (the step's own sections) and `pins` (digests of outside things) are part of its key;
-    `locations` (where those things lie on this machine) are not.
+    `locations` (where those things lie on this machine) and `train_job` (the section of that name, for the
+    steps that can be shared by several nodes) are not.
     """
 
     config: dict[str, Any]
     pins: dict[str, Any] = {}
     locations: dict[str, Any] = {}
+    train_job: dict[str, Any] = {}
 
     def section(self, name: str, kind: type[T]) -> T:
         """A section of the config (or a part of one, `data.corpus`), typed as the schema types it."""
@@ -86,6 +88,11 @@ class Context:
     @property
     def checkpoints(self) -> Path:
         return self.workspace.checkpoints(self.step, self.key)
+
+    @property
+    def evidence(self) -> Path:
+        """Where batches are kept that gave no finite loss; they outlive the checkpoints."""
+        return self.workspace.step_folder(self.run, self.step) / "bad-steps"
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from typing import Any
 
 from embedline.artifacts.manifest import MANIFEST
 from embedline.artifacts.record import RECORD, StepRecord
-from embedline.errors import EmbedlineError, InputError, StepError
+from embedline.errors import EmbedlineError, InputError, StepError, Stopped
 from embedline.steps.base import Workspace
 from embedline.steps.execute import execute
 from embedline.steps.plan import Plan
 from embedline.steps.preflight import preflight
+from embedline.steps.torchrun import Where, processes_here
 
 
 def run_component(
@@ -33,6 +34,7 @@ def run_component(
     metrics: Any,
     summary: Any,
     page: Any = None,
+    where: Where = processes_here,
 ) -> StepRecord:
     """Run one step for a component.
 
@@ -41,6 +43,7 @@ def run_component(
             folder of the workspace's store lies at `path`.
         metrics: has `log_metric`.
         summary, page: files for the step's Markdown and (report) its HTML.
+        where: decides who does the work when it is not this process.
     """
     logging.basicConfig(format="%(message)s")
     logging.getLogger("embedline").setLevel(logging.INFO)
@@ -53,6 +56,7 @@ def run_component(
             run=run,
             inputs={key: Path(artifact.path) for key, artifact in inputs.items()},
             outputs={key: Path(artifact.path) for key, artifact in outputs.items()},
+            elsewhere=where(name, slice_json, Path(workspace)),
         )
     for key, artifact in outputs.items():
         made = record.outputs[key]
@@ -94,9 +98,15 @@ def read_overrides(text: str) -> list[str]:
 
 @contextmanager
 def plain_failure() -> Iterator[None]:
-    """What the user can act on ends the process with one message and its exit code, without a traceback."""
+    """What the user can act on ends the process with one message and its exit code, without a traceback.
+
+    SIGTERM ends it with 143, which no retry takes for a refusal.
+    """
     try:
         yield
+    except Stopped as stopped:
+        print(f"stopped: {stopped}", file=sys.stderr, flush=True)  # noqa: T201
+        sys.exit(stopped.exit_code)
     except EmbedlineError as error:
         if os.environ.get("EMBEDLINE_DEBUG"):
             raise

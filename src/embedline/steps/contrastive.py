@@ -50,6 +50,7 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
             seed=context.slice.config["seed"],
             bf16=bf16,
             checkpoints=context.checkpoints,
+            evidence=context.evidence,
             on_metrics=context.tracker.metrics,
             teaching=teaching(context, embedder, config, bf16=bf16),
         )

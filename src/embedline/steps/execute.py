@@ -7,10 +7,11 @@ import json
 import os
 import resource
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from embedline.artifacts.manifest import Artifact, read_artifact, write_manifest
 from embedline.artifacts.record import OutputRecord, StepRecord, write_json, write_record
 from embedline.artifacts.store import cache_key
 from embedline.artifacts.tracker import Tracker
-from embedline.errors import EmbedlineError, InputError, StepError
+from embedline.errors import EmbedlineError, InputError, StepError, Stopped
 from embedline.steps.base import Context, Slice, StepResult, Workspace
 from embedline.steps.catalogue import STEPS, Step
 from embedline.steps.code import code_version
+from embedline.steps.handover import Elsewhere, HandOver
 
 RESULT = "result.json"
 MIRROR_EVERY_S = 20.0
@@ -46,34 +48,55 @@ def execute(
     run: str,
     inputs: dict[str, Path],
     outputs: dict[str, Path],
+    elsewhere: Elsewhere | None = None,
+    record_in: Path | None = None,
+    starting: Callable[[], object] = lambda: None,
 ) -> StepRecord:
     """Run one step of the line, or find what it made before.
 
     Args:
         inputs, outputs: paths of references (small JSON files that name a folder of the store).
+        elsewhere: does the work in other processes, which leave the result in the store.
+        record_in: the folder of the record; the step's own when None.
+        starting: called when the work is about to begin, because nothing was found.
 
     Raises:
         EmbedlineError: whatever the step could not do; the step's record says so too.
+        Stopped: SIGTERM; the record says so, and that trying again is of use.
     """
     step, place = STEPS[name], Workspace(workspace)
     folder = place.step_folder(run, name)
     record = StepRecord(step=name, status="running", started_at=time.time())
-    with recorded(folder, record):
+    with recorded(record_in or folder, record):
         parsed = Slice.model_validate_json(slice_json)
         opened = {key: read_reference(place, path, step.inputs[key]) for key, path in inputs.items()}
         key = record.key = step_key(step, parsed, {k: a.digest if a else None for k, a in opened.items()})
+        handed_over = (
+            elsewhere is not None
+            and place.store.find(name, key, step.outputs) is None
+            and _handed_on_before(place, step, key, opened) is None
+        )
+        if elsewhere is not None and handed_over:
+            handover = HandOver(name, key, run, place.root, slice_json, inputs)
+            with _mirrored(place, run):
+                elsewhere(handover)
+            record.peak_memory_mb = handover.peak_memory_mb
         tracker = Tracker(folder)
         with place.store.lock(name, key):
             found = place.store.find(name, key, step.outputs) if step.cached else None
             off = _handed_on_before(place, step, key, opened)
             if found is not None:
                 result = _stored_result(place, name, key)
-                record.cache_hit = True
+                record.cache_hit = not handed_over
             elif off is not None:
                 result, found = off, {}
+            elif handed_over:
+                raise StepError("the processes that worked on it left no result.", where=f"step {name}")
             else:
+                starting()
                 work = _work(step, key, parsed, opened, place, run, tracker)
-                with _mirrored(place, run):
+                # Whoever handed the work over mirrors: pods of a TrainJob reach no tracking server.
+                with _mirrored(place, run) if record_in is None else nullcontext():
                     result, found = work()
                 record.cache_hit = result.reused
         record.handed_on = bool(result.handed_on)
@@ -218,23 +241,42 @@ def recorded(folder: Path, record: StepRecord) -> Iterator[None]:
     record.pid = os.getpid()
     write_record(folder, record)
     try:
-        yield
+        with _terminable():
+            yield
         record.status = "done"
     except BaseException as error:
         record.status = "failed" if isinstance(error, Exception) else "killed"
         record.error = _words(error)
-        record.exit_code = error.exit_code if isinstance(error, EmbedlineError) else 1
+        record.exit_code = error.exit_code if isinstance(error, EmbedlineError | Stopped) else 1
         record.final = isinstance(error, _HOPELESS)
         raise
     finally:
         record.seconds = round(time.monotonic() - started, 2)
-        record.peak_memory_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+        peak_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+        record.peak_memory_mb = max(record.peak_memory_mb, peak_mb)
         write_record(folder, record)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM leaves a record, too. A training has its own way to stop, with a checkpoint."""
+
+    def stop(*_: Any) -> None:
+        raise Stopped("stopped by SIGTERM.")
+
+    if threading.current_thread() is not threading.main_thread():  # the caller's own handling stands
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _words(error: BaseException) -> str:
     """One message; an error that nobody foresaw is named by its kind, too."""
-    if isinstance(error, EmbedlineError):
+    if isinstance(error, EmbedlineError | Stopped):
         return str(error)
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 

@@ -14,6 +14,8 @@ def prepare(runtime: RuntimeConfig) -> bool:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if runtime.threads is not None:
         torch.set_num_threads(runtime.threads)
+    elif runtime.processes > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // runtime.processes))
     return runtime.precision == "bf16"
 
 

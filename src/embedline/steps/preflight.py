@@ -22,6 +22,7 @@ from embedline.steps.pins import Pinned, data_root, pin_data, pin_models
 from embedline.steps.plan import Plan, foresee
 from embedline.steps.requirements import check_disk, check_memory, check_workspace
 from embedline.steps.room import require_room
+from embedline.steps.torchrun import SHARED
 from embedline.steps.tracking import complain_once, tracking_place, write_tracking
 
 STEP = "preflight"
@@ -134,6 +135,7 @@ def slice_config(config: RunConfig, pinned: Pinned) -> dict[str, str]:
             config={section: _part(values, section) for section in step.sections},
             pins={pin: pinned.pins[pin] for pin in step.pins},
             locations=dict(pinned.locations),
+            train_job=values["train_job"] if name in SHARED else {},
         ).model_dump_json()
         for name, step in STEPS.items()
     }

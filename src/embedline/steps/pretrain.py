@@ -56,6 +56,7 @@ def run(context: Context) -> StepResult:
                 seed=context.slice.config["seed"],
                 bf16=bf16,
                 checkpoints=context.checkpoints,
+                evidence=context.evidence,
                 on_metrics=context.tracker.metrics,
                 head=head,
             )

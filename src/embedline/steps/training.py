@@ -125,9 +125,15 @@ def stage_records(context: Context, stage: str, artifact: str) -> dict[str, Sour
 
 
 def keep_model(context: Context, embedder: Embedder, **lineage: Any) -> None:
-    """Write the step's output `model`; its lineage says what each step before did to it."""
-    from embedline.models.folder import read_lineage, save_embedder
+    """Write the step's output `model`; its lineage says what each step before did to it.
 
+    Of several processes, the first one does.
+    """
+    from embedline.models.folder import read_lineage, save_embedder
+    from embedline.training import processes
+
+    if not processes.is_first():
+        return
     before = context.inputs.get("model")
     history = read_lineage(before.path) if before else []
     save_embedder(embedder, context.output("model"), lineage=[*history, {"step": context.step, **lineage}])

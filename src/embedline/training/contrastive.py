@@ -16,9 +16,10 @@ from embedline.errors import InputError
 from embedline.models.embedder import Embedder
 from embedline.models.heads import Encoded
 from embedline.models.scoring import lexical_scores, multi_vector_scores
+from embedline.training import processes
 from embedline.training.batches import draw_batches
 from embedline.training.buckets import groups
-from embedline.training.engine import OnMetrics, train
+from embedline.training.engine import train
 from embedline.training.gradcache import GradCache, Loss
 from embedline.training.objectives.cosent import cosent
 from embedline.training.objectives.distillation import told_divergence
@@ -26,6 +27,7 @@ from embedline.training.objectives.infonce import contrastive_loss, info_nce, le
 from embedline.training.objectives.matryoshka import matryoshka
 from embedline.training.objectives.unified import unified_loss
 from embedline.training.pairs import Batches, longest_texts
+from embedline.training.progress import OnMetrics
 from embedline.training.records import SourceRecords, apart, only
 from embedline.training.teaching import Teaching
 
@@ -48,10 +50,12 @@ def train_contrastive(
     checkpoints: Path,
     on_metrics: OnMetrics,
     teaching: Teaching | None = None,
+    evidence: Path | None = None,
 ) -> dict[str, Drawn]:
     """Train `embedder` in place on pairs, triplets or scored pairs; returns what each group gave.
 
     Args:
+        evidence: as in `engine.train`.
         teaching: what a teacher says about a batch is learnt beside its labels.
 
     Raises:
@@ -104,6 +108,8 @@ def train_contrastive(
         checkpoints=checkpoints,
         seed=seed,
         on_metrics=on_metrics,
+        budget=cache.budget,
+        evidence=evidence,
     )
     return {
         name: Drawn(len(group.source.rows), sum(draw.source == name for draw in draws) / len(draws))
@@ -164,6 +170,9 @@ class ContrastiveStep:
         value, metrics = self.cache.step(batch["ids"], self._taught(loss, batch), dense_only=not all_heads)
         if self.learned is not None:
             metrics["temperature"] = float(self.learned().detach())
+            for parameter in self.learned.parameters():
+                if parameter.grad is not None:  # all of it in each process, and they will be summed
+                    parameter.grad /= processes.count()
         return value, {**metrics, "tokens": float(sum(len(row) for row in batch["ids"]))}
 
     def _taught(self, loss: Loss, batch: dict[str, Any]) -> Loss:

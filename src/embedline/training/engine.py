@@ -1,17 +1,17 @@
-"""The one engine: `transformers.Trainer` drives optimizer, schedule, clipping, checkpoints and resume."""
+"""The one engine: `transformers.Trainer` drives optimizer, schedule, clipping, checkpoints and resume.
+
+Several processes: each runs a trainer that knows of no other. What they share is in the step (its vectors),
+in the gradients (summed here) and in what they decide together: to skip a step, to redo it, to stop.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import shutil
-import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -26,16 +26,25 @@ from transformers import (
 from transformers.trainer_utils import SchedulerType
 
 from embedline.config.training import Optimization
-from embedline.errors import StepError
+from embedline.errors import StepError, Stopped
+from embedline.training import processes
+from embedline.training.checkpoints import (
+    KEPT,
+    mark_complete,
+    newest_whole,
+    read_progress,
+    require_room,
+    write_progress,
+)
+from embedline.training.evidence import keep_evidence
+from embedline.training.gradcache import TokenBudget
+from embedline.training.progress import OnMetrics, Progress
+from embedline.training.stopping import Stopping
 
-logger = logging.getLogger(__name__)
-
-# One optimizer step: leave the gradients of a whole batch in the module's parameters, return the loss and
-# metrics. The step runs its own backward, because GradCache needs two passes.
+# One optimizer step: leave the gradients of a whole batch (of this process's share of it) in the module's
+# parameters, return the loss and metrics. The step runs its own backward, because GradCache needs two passes.
 TrainStep = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
-OnMetrics = Callable[[dict[str, float], int], None]
 
-COMPLETE = "complete"
 _SCHEDULES = {
     "linear": SchedulerType.LINEAR,
     "cosine": SchedulerType.COSINE,
@@ -53,19 +62,29 @@ def train(
     checkpoints: Path,
     seed: int,
     on_metrics: OnMetrics,
+    budget: TokenBudget | None = None,
+    evidence: Path | None = None,
 ) -> None:
-    """Train `module` in place, one optimizer step a batch; resume from the newest complete checkpoint.
+    """Train `module` in place, one optimizer step a batch; resume from the newest whole checkpoint.
+
+    The randomness of step i follows from `seed` and i alone: a step done again, in the same process or after
+    a resume, draws the same.
 
     Args:
         batches: item i is the whole batch of step i, the same at every call; len(batches) steps are made.
         checkpoints: a folder of this training alone. The caller removes it when the result is safe.
         on_metrics: called with averages over `log_every` steps; after a resume, first with the history.
+        budget: what the step cuts its chunks by; halved when memory runs out.
+        evidence: where batches are saved whose loss or gradient is not finite; `checkpoints` when None.
 
     Raises:
-        StepError: the loss is not finite; the batch is saved in `checkpoints` for inspection.
+        StepError: more than `max_bad_steps` steps had no finite loss or gradient; a step does not fit into
+            memory however small its chunks; no room for a checkpoint.
+        Stopped: SIGTERM; a checkpoint was written.
     """
     set_seed(seed)
     checkpoints.mkdir(parents=True, exist_ok=True)
+    processes.same_weights(module)
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=len(batches),
@@ -82,30 +101,43 @@ def train(
         logging_steps=optimization.log_every,
         logging_nan_inf_filter=False,
         save_steps=optimization.checkpoint_every,
-        save_total_limit=2,
+        save_total_limit=KEPT,
         seed=seed,
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
     )
-    progress = _Progress(len(batches), on_metrics)
-    trainer = _StepTrainer(
-        model=module,
-        args=arguments,
-        train_dataset=_Steps(batches),
-        callbacks=[progress],
-    )
-    trainer.step, trainer.progress = step, progress
-    trainer.remove_callback(_printer())
-    trainer.train(resume_from_checkpoint=_newest_complete(checkpoints))
+    progress = Progress(len(batches), on_metrics, silent=not processes.is_first())
+    with Stopping() as stopping:
+        keeper = _Keeper(progress, stopping, budget)
+        trainer = _StepTrainer(
+            model=module,
+            args=arguments,
+            train_dataset=_Steps(batches),
+            callbacks=[progress, keeper],
+        )
+        trainer.step, trainer.keeper, trainer.limit = step, keeper, optimization.max_bad_steps
+        trainer.evidence = evidence or checkpoints
+        trainer.remove_callback(_printer())
+        whole = processes.told(newest_whole(checkpoints) if processes.is_first() else None)
+        if whole is not None:
+            keeper.restore(whole)
+        trainer.train(resume_from_checkpoint=str(whole) if whole else None)
+    if stopping.asked or keeper.stopped_at is not None:
+        raise Stopped(
+            f"stopped by SIGTERM after step {trainer.state.global_step} of {len(batches)}; "
+            "a checkpoint is kept, the next try goes on from it."
+        )
 
 
 class _StepTrainer(Trainer):
     """A Trainer whose step is ours, and whose batches come in the order given."""
 
     step: TrainStep
-    progress: _Progress
+    keeper: _Keeper
+    limit: int
+    evidence: Path
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         steps: Any = self.train_dataset
@@ -115,11 +147,54 @@ class _StepTrainer(Trainer):
         self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         model.train()
-        loss, metrics = self.step(model, inputs["batch"])
-        if not torch.isfinite(loss):
-            _refuse(loss, inputs["batch"], self.state.global_step, Path(str(self.args.output_dir)))
-        self.progress.add(metrics)
-        return loss.detach()
+        loss, metrics = self._fitting(model, inputs["batch"])
+        processes.sum_gradients(model)
+        norm = _gradient_norm(model)
+        value = float(loss)
+        if processes.any_of(not (math.isfinite(value) and math.isfinite(norm))):
+            self._skip(model, inputs["batch"], value, norm)
+        else:
+            self.keeper.progress.add({**metrics, "loss": value})
+        return torch.zeros((), device=loss.device)  # the mean loss is told by `Progress`
+
+    def _fitting(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, float]]:
+        """The step; where memory runs out, the same again from its start in chunks of half the size."""
+        while True:
+            _seed(int(self.args.seed), self.state.global_step)
+            words = ""
+            try:
+                return processes.agreed(lambda: self.step(model, batch))
+            except processes.OutOfMemory as error:
+                words = str(error)
+            model.zero_grad()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.keeper.shrink(self.state.global_step, words)
+
+    def _skip(self, model: nn.Module, batch: Any, loss: float, norm: float) -> None:
+        """Without gradients the optimizer leaves parameters and moments as they are."""
+        words, path = "", self.evidence
+        if processes.is_first():
+            path, words = keep_evidence(
+                self.evidence, batch, self.state.global_step, loss=loss, gradient_norm=norm, module=model
+            )
+        path, words = processes.told((path, words))
+        model.zero_grad(set_to_none=True)
+        self.keeper.bad_steps += 1
+        if self.keeper.bad_steps > self.limit:
+            raise StepError(
+                f"{words}; that is the limit of {self.limit} skipped steps." if self.limit else f"{words}.",
+                where="training",
+                fix=f"Lower the learning rate, or use precision fp32; the batch is in {path}.",
+            )
+        self.keeper.progress.say(
+            f"{words}; step skipped ({self.keeper.bad_steps} of at most {self.limit}), the batch is in {path}"
+        )
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if processes.is_first():
+            require_room(Path(str(self.args.output_dir)), model)
+            super()._save_checkpoint(model, trial)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Single numbers (a temperature) are gains, which weight decay is not for."""
@@ -139,94 +214,68 @@ class _Steps(Dataset[Any]):
         return {"batch": self.batches[index]}
 
 
-class _Progress(TrainerCallback):  # type: ignore[misc,unused-ignore]
-    """Tells metrics, marks complete checkpoints, prints a line now and then."""
+class _Keeper(TrainerCallback):  # type: ignore[misc,unused-ignore]
+    """Keeps with a checkpoint what the trainer does not, marks it complete; ends a training when asked."""
 
-    def __init__(self, steps: int, on_metrics: OnMetrics) -> None:
-        self.steps, self.on_metrics = steps, on_metrics
-        self.sums: dict[str, float] = defaultdict(float)
-        self.counts: dict[str, int] = defaultdict(int)  # not every step has every metric
-        self.count = 0
-        self.since = time.monotonic()
+    def __init__(self, progress: Progress, stopping: Stopping, budget: TokenBudget | None) -> None:
+        self.progress, self.stopping, self.budget = progress, stopping, budget
+        self.bad_steps = 0
+        self.stopped_at: int | None = None
 
-    def add(self, metrics: dict[str, float]) -> None:
-        for key, value in metrics.items():
-            self.sums[key] += value
-            self.counts[key] += 1
-        self.count += 1
+    def restore(self, checkpoint: Path) -> None:
+        kept = read_progress(checkpoint)
+        self.progress.restore(kept["metrics"])
+        self.bad_steps = kept["bad_steps"]
+        if self.budget is not None and kept["budget"]:
+            self.budget.chunk, self.budget.resident = kept["budget"]
 
-    def on_train_begin(
+    def shrink(self, step: int, words: str) -> None:
+        """Halve the token budget, or give up."""
+        if self.budget is None or not self.budget.halve():
+            raise StepError(
+                f"step {step} does not fit into memory ({words}).",
+                where="training",
+                fix="Lower the stage's batch or its lengths, or use a machine with more memory.",
+            )
+        self.progress.say(
+            f"out of memory at step {step} ({words}): done again with batch_tokens {self.budget.chunk}, "
+            "and so from here on"
+        )
+
+    def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self.since = time.monotonic()
-        for entry in state.log_history:  # what was said before a kill, for a tracker that never heard it
-            self._tell(dict(entry), int(entry.get("step", 0)))
-        if state.global_step:
-            print(f"resumed at step {state.global_step} of {self.steps}", flush=True)  # noqa: T201
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        if logs is None or "loss" not in logs or not self.count:
-            return
-        seconds = max(1e-9, time.monotonic() - self.since)
-        tokens = self.sums.pop("tokens", 0.0)
-        values = {key: total / self.counts[key] for key, total in self.sums.items()}
-        values |= {key: float(logs[key]) for key in ("loss", "grad_norm", "learning_rate") if key in logs}
-        values["tokens_per_second"] = tokens / seconds
-        state.log_history[-1].update(values)  # so that a checkpoint carries everything that was told
-        self._tell(values, state.global_step)
-        done = f"step {state.global_step}/{self.steps}"
-        print(  # noqa: T201
-            f"{done} loss {values['loss']:.4f} {values['tokens_per_second']:,.0f} tokens/s", flush=True
-        )
-        self.sums.clear()
-        self.counts.clear()
-        self.count, self.since = 0, time.monotonic()
+        if processes.any_of(self.stopping.asked):
+            control.should_save = control.should_training_stop = True
+            self.stopped_at = state.global_step
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        if not processes.is_first():
+            return
+        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        budget = [self.budget.chunk, self.budget.resident] if self.budget else None
+        write_progress(
+            checkpoint,
+            {"metrics": self.progress.state(), "bad_steps": self.bad_steps, "budget": budget},
+        )
+        mark_complete(checkpoint)
 
-    def _tell(self, values: dict[str, Any], step: int) -> None:
-        numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
-        for name in ("step", "epoch", "total_flos", "train_runtime", "train_loss"):
-            numbers.pop(name, None)
-        if numbers:
-            self.on_metrics(numbers, step)
+
+def _seed(seed: int, step: int) -> None:
+    torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]))
 
 
-def _newest_complete(checkpoints: Path) -> str | None:
-    """The last checkpoint that was written to its end; what a kill left half-written is removed."""
-    complete = []
-    for folder in checkpoints.glob("checkpoint-*"):
-        if (folder / COMPLETE).exists():
-            complete.append(folder)
-        else:
-            shutil.rmtree(folder)
-    return str(max(complete, key=lambda folder: int(folder.name.split("-")[1]))) if complete else None
+def _gradient_norm(module: nn.Module) -> float:
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
 
 def _schedule_arguments(optimization: Optimization, steps: int) -> dict[str, Any]:
     if optimization.schedule == "warmup_stable_decay":
         return {"num_decay_steps": max(1, steps // 5)}
     return {}
-
-
-def _refuse(loss: Tensor, batch: Any, step: int, folder: Path) -> None:
-    path = folder / f"bad-batch-{step}.json"
-    path.write_text(json.dumps(batch, default=str, ensure_ascii=False), encoding="utf-8")
-    raise StepError(
-        f"the loss became {loss.item()} at step {step}.",
-        where="training",
-        fix=f"Lower the learning rate, or use precision fp32; the batch is in {path}.",
-    )
 
 
 def _printer() -> type[TrainerCallback]:

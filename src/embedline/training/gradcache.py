@@ -4,6 +4,8 @@ The gradient of a contrastive loss with respect to the vectors needs no encoder 
 all chunks without a graph, take the loss and its gradient at the vectors, then encode each chunk again with
 a graph and push that gradient through it. The result is the gradient of the whole batch, in the memory of
 one chunk. Accumulating gradients over small batches is not: each would see only its own negatives.
+
+Several processes share a batch in the same way: each encodes its own texts, all get all vectors.
 """
 
 from __future__ import annotations
@@ -20,9 +22,28 @@ from torch import Tensor
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.heads import Encoded
+from embedline.training import processes
 
 # Vectors (N × D, not normalised), or `Encoded` where there are other heads, to a scalar and metrics.
 Loss = Callable[[Any], tuple[Tensor, dict[str, float]]]
+
+
+@dataclass
+class TokenBudget:
+    """Tokens of one chunk, padding included, and tokens whose graph may be kept until the loss is known."""
+
+    chunk: int
+    resident: int = 0
+
+    def halve(self) -> bool:
+        """Half of both; False when a chunk is so small already that its length is not what fills memory."""
+        if self.chunk <= SMALLEST_CHUNK:
+            return False
+        self.chunk, self.resident = max(SMALLEST_CHUNK, self.chunk // 2), self.resident // 2
+        return True
+
+
+SMALLEST_CHUNK = 16
 
 
 @dataclass
@@ -38,6 +59,9 @@ class _Chunk:
 class GradCache:
     """One step: `step(ids, loss)` leaves the gradient of `loss(model of ids)` in the model's parameters.
 
+    Where several processes train, each has the gradient of its own share of the texts: their sum is the
+    gradient of the loss. Parameters of the loss itself have all of theirs in every process.
+
     Args:
         batch_tokens: tokens of a chunk, padding included.
         resident_tokens: tokens whose graph may be kept, which saves their second encoding; the rest of the
@@ -48,8 +72,8 @@ class GradCache:
     def __init__(
         self, model: Embedder, *, batch_tokens: int, resident_tokens: int = 0, bf16: bool = False
     ) -> None:
-        self.model, self.batch_tokens, self.bf16 = model, batch_tokens, bf16
-        self.resident_tokens = resident_tokens
+        self.model, self.bf16 = model, bf16
+        self.budget = TokenBudget(batch_tokens, resident_tokens)
 
     def step(
         self, ids: Sequence[Sequence[int]], loss: Loss, *, dense_only: bool = False
@@ -63,8 +87,31 @@ class GradCache:
             dense_only: leave the other heads out, for a loss that does not use them.
         """
         heads = bool(len(self.model.heads)) and not dense_only
-        chunks = self._forward(ids, heads)
+        share = processes.share_of([len(row) for row in ids])
+        processes.require_shares(share, ids)
+        processes.own_randomness()
+        chunks = processes.agreed(lambda: self._forward(ids, share, heads))
         whole = _gathered(chunks, len(ids))
+        return processes.agreed(lambda: self._learn(chunks, whole, loss, heads))
+
+    def _forward(self, ids: Sequence[Sequence[int]], share: np.ndarray, heads: bool) -> list[_Chunk]:
+        chunks, resident_tokens = [], self.budget.resident
+        for places in token_batches([len(ids[i]) for i in share], self.budget.chunk):
+            rows = share[places]
+            inputs = self.model.pad([ids[i] for i in rows])
+            randomness = _Randomness(self.model.device)
+            resident = inputs["input_ids"].numel() <= resident_tokens
+            resident_tokens -= inputs["input_ids"].numel() if resident else 0
+            with torch.set_grad_enabled(resident):
+                encoded = self._encode(inputs, heads)
+            place = torch.from_numpy(np.ascontiguousarray(rows)).to(encoded.dense.device)
+            chunks.append(_Chunk(place, inputs, randomness, encoded))
+        return chunks
+
+    def _learn(
+        self, chunks: list[_Chunk], whole: Encoded, loss: Loss, heads: bool
+    ) -> tuple[Tensor, dict[str, float]]:
+        """The loss of all vectors, and its gradient through the chunks of this process."""
         with torch.enable_grad():
             value, metrics = loss(whole if heads else whole.dense)
         value.backward()  # type: ignore[no-untyped-call]
@@ -73,19 +120,6 @@ class GradCache:
         for chunk in chunks:
             self._backward(chunk, whole, heads)
         return value.detach(), metrics
-
-    def _forward(self, ids: Sequence[Sequence[int]], heads: bool) -> list[_Chunk]:
-        chunks, budget = [], self.resident_tokens
-        for rows in token_batches([len(row) for row in ids], self.batch_tokens):
-            inputs = self.model.pad([ids[i] for i in rows])
-            randomness = _Randomness(self.model.device)
-            resident = inputs["input_ids"].numel() <= budget
-            budget -= inputs["input_ids"].numel() if resident else 0
-            with torch.set_grad_enabled(resident):
-                encoded = self._encode(inputs, heads)
-            place = torch.from_numpy(np.ascontiguousarray(rows)).to(encoded.dense.device)
-            chunks.append(_Chunk(place, inputs, randomness, encoded))
-        return chunks
 
     def _backward(self, chunk: _Chunk, whole: Encoded, heads: bool) -> None:
         """Push the gradients at the chunk's outputs through the encoder."""
@@ -106,21 +140,29 @@ class GradCache:
 
 
 def _gathered(chunks: list[_Chunk], count: int) -> Encoded:
-    """The outputs of all chunks in the order of the texts, detached, as leaves of a new graph."""
-    parts: list[Tensor | None] = []
-    for name in Encoded._fields:
-        tensors: list[Tensor | None] = [getattr(chunk.encoded, name) for chunk in chunks]
-        first = tensors[0]
-        if first is None:
-            parts.append(None)
-            continue
-        longest = max(tensor.shape[1] for tensor in tensors if tensor is not None)
-        whole = first.new_zeros(count, longest, *first.shape[2:])
-        for chunk, tensor in zip(chunks, tensors, strict=True):
-            if tensor is not None:
-                whole[chunk.rows, : tensor.shape[1]] = tensor.detach()
-        parts.append(whole.requires_grad_())
-    return Encoded(*parts)  # type: ignore[arg-type]
+    """The outputs of all chunks of all processes in the order of the texts, as leaves of a new graph."""
+    return Encoded(*(_whole(chunks, name, count) for name in Encoded._fields))  # type: ignore[arg-type]
+
+
+def _whole(chunks: list[_Chunk], name: str, count: int) -> Tensor | None:
+    """One output: N rows, as wide as the widest chunk's. None where no process has it."""
+    parts = [(chunk.rows, tensor) for chunk in chunks if (tensor := getattr(chunk.encoded, name)) is not None]
+    shapes = [tensor.shape[1:] for _, tensor in parts]
+    # A process without a text (fewer texts than processes) learns the shape from the others.
+    extents = processes.largest(
+        [
+            len(parts) and len(shapes[0]),
+            *(max((s[i] for s in shapes if i < len(s)), default=0) for i in (0, 1)),
+        ]
+    )
+    if not extents[0]:
+        return None
+    like = chunks[0].encoded.dense if chunks else torch.zeros((), device=processes.device())
+    whole = torch.zeros(count, *extents[1 : 1 + extents[0]], dtype=like.dtype, device=like.device)
+    for rows, tensor in parts:
+        whole[rows, : tensor.shape[1]] = tensor.detach()
+    # The others' rows are zeros here: the sum is exact.
+    return processes.total(whole).requires_grad_()
 
 
 class _Randomness:

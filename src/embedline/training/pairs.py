@@ -15,11 +15,11 @@ from embedline.training.records import Record, SourceRecords
 class Batches(Sequence[Any]):
     """Batch i, tokenised when it is asked for.
 
-    A batch says: the `step` it is for, its `source`, `ids` of all texts (queries first), how many `queries`,
-    the `languages`, `task_types` and `row_sources` of the rows, the `owner` of each document, all `answers`
-    of each query, and the `texts` of documents and queries. Where the rows have `scores`, each query has one
-    document. `told` is what a teacher said of each query's own documents, its positive first; None where the
-    row does not bring it, or has no negatives.
+    A batch says: the `step` it is for, its `source`, the names of its `rows`, token `ids` of all texts
+    (queries first), how many `queries`, the `languages`, `task_types` and `row_sources` of the rows, the
+    `owner` of each document, all `answers` of each query, and the `texts` of documents and queries. Where the
+    rows have `scores`, each query has one document. `told` is what a teacher said of each query's own
+    documents, its positive first; None where the row does not bring it, or has no negatives.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Batches(Sequence[Any]):
         return {
             "step": index,
             "source": draw.source,
+            "rows": [row.id for row in rows],
             "ids": [
                 *token_ids(self.embedder, rows, [row.query for row in rows], "query", source, self.config),
                 *token_ids(

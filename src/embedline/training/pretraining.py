@@ -16,12 +16,17 @@ from embedline.errors import InputError
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.language_head import LanguageHead
+from embedline.training import processes
 from embedline.training.batches import draw_batches
-from embedline.training.engine import OnMetrics, train
+from embedline.training.engine import train
+from embedline.training.gradcache import TokenBudget
 from embedline.training.objectives.mlm import MaskedLanguageModel
 from embedline.training.objectives.mntp import MaskedNextTokenModel
 from embedline.training.objectives.prediction import corrupt_tokens, mask_tokens, vocabulary_size
 from embedline.training.objectives.retromae import RetroMAE
+from embedline.training.progress import OnMetrics
+
+Objective = RetroMAE | MaskedLanguageModel | MaskedNextTokenModel
 
 
 def pretrain(
@@ -34,10 +39,12 @@ def pretrain(
     checkpoints: Path,
     on_metrics: OnMetrics,
     head: LanguageHead | None = None,
+    evidence: Path | None = None,
 ) -> None:
     """Train `embedder` in place on `texts` with the configured objective, whose own layers are thrown away.
 
     Args:
+        evidence: as in `engine.train`.
         head: of the language model that the embedder's backbone comes from, where it has one; the
             objective's prediction of tokens starts from it.
 
@@ -56,20 +63,23 @@ def pretrain(
     torch.manual_seed(seed)
     module = objective_module(embedder, texts, config, head)
     module.to(embedder.device)
+    step = PretrainStep(config, mask_id=mask_token(embedder.tokenizer), bf16=bf16)
     train(
         module,
         _Passages(embedder, texts, [draw.rows for draw in draws], config.length),
-        PretrainStep(config, mask_id=mask_token(embedder.tokenizer), bf16=bf16),
+        step,
         config,
         checkpoints=checkpoints,
         seed=seed,
         on_metrics=on_metrics,
+        budget=step.budget,
+        evidence=evidence,
     )
 
 
 def objective_module(
     embedder: Embedder, texts: Sequence[str], config: PretrainConfig, head: LanguageHead | None = None
-) -> RetroMAE | MaskedLanguageModel | MaskedNextTokenModel:
+) -> Objective:
     """The embedder with what its objective puts on top of it."""
     counts_V = None if head else _token_counts(embedder, texts, config.length)
     if config.objective == "mntp":
@@ -109,13 +119,19 @@ class _Passages(Sequence[Any]):
         return len(self.rows)
 
     def __getitem__(self, index: Any) -> Any:
+        rows = self.rows[index].tolist()
         return {
-            "ids": self.embedder.tokenize([self.texts[i] for i in self.rows[index]], max_length=self.length)
+            "source": "corpus",
+            "rows": rows,
+            "ids": self.embedder.tokenize([self.texts[i] for i in rows], max_length=self.length),
         }
 
 
 class PretrainStep:
-    """One optimizer step over a batch of passages, chunk by chunk; each token weighs the same."""
+    """One optimizer step over a batch of passages, chunk by chunk; each hidden token weighs the same.
+
+    What is hidden is drawn for the whole batch, so that neither chunks nor processes change the loss.
+    """
 
     def __init__(self, config: PretrainConfig, *, mask_id: int | None, bf16: bool) -> None:
         if mask_id is None:
@@ -123,30 +139,47 @@ class PretrainStep:
                 f"its tokenizer has no mask token, which {config.objective} needs.", where="model.base"
             )
         self.config, self.mask_id, self.bf16 = config, mask_id, bf16
+        self.budget = TokenBudget(config.batch_tokens)
         # Each loss of the objective, and its weight.
         self.weights = {"token": 1.0}
         if config.objective == "retromae":
             self.weights = {"encoder": 1.0, "decoder": 1.0, "words": config.bag_of_words}
 
     def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        assert isinstance(module, RetroMAE | MaskedLanguageModel | MaskedNextTokenModel)
+        assert isinstance(module, Objective)
         ids = batch["ids"]
-        total = float(sum(len(row) for row in ids))
-        sums = torch.zeros(len(self.weights))
-        weights = torch.tensor(list(self.weights.values()))
-        for rows in token_batches([len(row) for row in ids], self.config.batch_tokens):
-            chunk = [ids[i] for i in rows]
-            losses = torch.stack([loss.float() for loss in self._losses(module, chunk)])
-            share = sum(len(row) for row in chunk) / total
-            (losses @ weights.to(losses.device) * share).backward()  # type: ignore[no-untyped-call]
-            sums += losses.detach().cpu() * share
+        share = processes.share_of([len(row) for row in ids])
+        processes.require_shares(share, ids)
+        sums = processes.total(processes.agreed(lambda: self._learn(module, ids, share))).cpu()
         metrics = {f"{name}_loss": value for name, value in zip(self.weights, sums.tolist(), strict=True)}
-        return sums @ weights, {**metrics, "tokens": total}
+        weights = torch.tensor(list(self.weights.values()))
+        return sums @ weights, {**metrics, "tokens": float(sum(len(row) for row in ids))}
 
-    def _losses(
-        self, module: RetroMAE | MaskedLanguageModel | MaskedNextTokenModel, chunk: list[list[int]]
-    ) -> Sequence[Tensor]:
-        inputs, tokenizer = module.embedder.pad(chunk), module.embedder.tokenizer
+    def _learn(self, module: Objective, ids: list[list[int]], share: np.ndarray) -> Tensor:
+        """This process's part of each loss, whose gradients are left in the parameters."""
+        hidden = self._hidden(module, ids)
+        processes.own_randomness()
+        counts_LB = module.counts(*hidden)
+        whole_L = counts_LB.sum(1).clamp(min=1)
+        weights_L = torch.tensor(list(self.weights.values()), device=whole_L.device)
+        sums_L = torch.zeros(len(weights_L), device=whole_L.device)
+        for places in token_batches([len(ids[i]) for i in share], self.budget.chunk):
+            rows = share[places]
+            longest = max(len(ids[i]) for i in rows)
+            chosen = torch.from_numpy(rows).to(whole_L.device)
+            part_L = counts_LB[:, chosen].sum(1) / whole_L
+            with torch.autocast(whole_L.device.type, torch.bfloat16, enabled=self.bf16):
+                losses = module(*(tensor[chosen, :longest] for tensor in hidden))
+            losses_L = torch.stack([losses] if isinstance(losses, Tensor) else list(losses)).float()
+            (losses_L @ (weights_L * part_L)).backward()  # type: ignore[no-untyped-call]
+            sums_L += losses_L.detach() * part_L
+        return sums_L
+
+    def _hidden(
+        self, module: Objective, ids: Sequence[Sequence[int]]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Ids, mask, ids with some hidden, and True where to predict, of the whole batch (B × T)."""
+        inputs, tokenizer = module.embedder.pad(ids), module.embedder.tokenizer
         input_ids, mask_BT = inputs["input_ids"], inputs["attention_mask"]
         special = torch.tensor(tokenizer.all_special_ids, device=input_ids.device)
         ordinary_BT = mask_BT.bool() & ~torch.isin(input_ids, special)
@@ -160,6 +193,4 @@ class PretrainStep:
             masked_ids, predicted_BT = corrupt_tokens(
                 input_ids, ordinary_BT, share, self.mask_id, vocabulary=len(tokenizer)
             )
-        with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=self.bf16):
-            losses: Tensor | tuple[Tensor, ...] = module(input_ids, mask_BT, masked_ids, predicted_BT)
-        return (losses,) if isinstance(losses, Tensor) else losses
+        return input_ids, mask_BT, masked_ids, predicted_BT

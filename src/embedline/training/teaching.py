@@ -14,6 +14,7 @@ from embedline.config.training import DistillationConfig
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
 from embedline.models.prompts import Side, is_long
+from embedline.training import processes
 from embedline.training.objectives.distillation import cosine_distance, score_divergence
 
 Lesson = Callable[[Tensor], Tensor]
@@ -99,14 +100,25 @@ class Teaching:
     ) -> Tensor:
         """The teacher's unit vectors of the texts that it knows, zeros for the others (K × D).
 
+        Each process encodes some of them.
+
         Args:
             rows: of the batch, that each text belongs to.
         """
+        mine = np.zeros_like(known)
+        mine[processes.share_of([len(text) for text in texts])] = True
+        return processes.total(
+            processes.agreed(lambda: self._encoded(texts, known & mine, side, batch, rows))
+        )
+
+    def _encoded(
+        self, texts: list[str], chosen: np.ndarray, side: Side, batch: dict[str, Any], rows: Sequence[int]
+    ) -> Tensor:
         spec = self.teacher.spec
         vectors = np.zeros((len(texts), self.teacher.width), dtype=np.float32)
         kinds = [(batch["row_sources"][i], batch["task_types"][i]) for i in rows]
         for source, kind in sorted(set(kinds)):
-            places = [i for i in np.flatnonzero(known) if kinds[i] == (source, kind)]
+            places = [i for i in np.flatnonzero(chosen) if kinds[i] == (source, kind)]
             vectors[places] = self.teacher.encode(
                 [texts[i] for i in places],
                 prompt=spec.prompts.prompt(side, name=source, task_type=kind),

@@ -42,3 +42,9 @@ class MaskedLanguageModel(nn.Module):
         """
         states_BTD, _ = self.embedder.states(masked_ids, attention_mask)
         return token_loss(self.head, states_BTD[targets_BT], input_ids[targets_BT])
+
+    def counts(
+        self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, targets_BT: Tensor
+    ) -> Tensor:
+        """How many tokens of each text the loss is the mean of (1 × B)."""
+        return targets_BT.sum(1).unsqueeze(0)

@@ -42,5 +42,16 @@ class MaskedNextTokenModel(nn.Module):
                 first token has no state before it, and is no target.
         """
         states_BTD, _ = self.embedder.states(masked_ids, attention_mask)
-        asked_BT = targets_BT[:, 1:] & attention_mask[:, :-1].bool()
+        asked_BT = _asked(targets_BT, attention_mask)
         return token_loss(self.head, states_BTD[:, :-1][asked_BT], input_ids[:, 1:][asked_BT])
+
+    def counts(
+        self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, targets_BT: Tensor
+    ) -> Tensor:
+        """How many tokens of each text the loss is the mean of (1 × B)."""
+        return _asked(targets_BT, attention_mask).sum(1).unsqueeze(0)
+
+
+def _asked(targets_BT: Tensor, attention_mask: Tensor) -> Tensor:
+    """True where a state is asked for the token after it (B × T-1)."""
+    return targets_BT[:, 1:] & attention_mask[:, :-1].bool()

@@ -104,6 +104,15 @@ class RetroMAE(nn.Module):
             words = self._words_of_tokens(states_BTD, input_ids, attention_mask)
         return Losses(encoder, decoder, words)
 
+    def counts(
+        self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, decoder_targets_BT: Tensor
+    ) -> Tensor:
+        """How much of each text the losses are means of (3 × B): tokens, or the text itself (DupMAE)."""
+        words_B = attention_mask.sum(1)
+        if self.words_from == "tokens":
+            words_B = torch.ones_like(words_B)
+        return torch.stack([(masked_ids != input_ids).sum(1), decoder_targets_BT.sum(1), words_B])
+
     def _words_of_vector(self, vector_BD: Tensor, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
         """-log softmax(E h + c)[x_i], the mean over all tokens: words weigh by how often they stand there."""
         told_BT: Tensor = self.output(vector_BD).log_softmax(-1).gather(1, input_ids)

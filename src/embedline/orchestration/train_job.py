@@ -1,0 +1,182 @@
+"""Training on several nodes: a step hands over to a Kubeflow Trainer TrainJob, and waits for it.
+
+The job's name follows from run, step and key, so that a retried task attaches to the job that it started
+before instead of starting another. A task that is stopped leaves its job alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedline.artifacts.record import StepRecord
+from embedline.config.train_job import TrainJobConfig
+from embedline.errors import EmbedlineError, InputError, StepError
+from embedline.orchestration.trainer_api import GROUP, VERSION, TrainJob
+from embedline.steps.base import Slice
+from embedline.steps.component import run_component
+from embedline.steps.handover import Elsewhere, HandOver
+from embedline.steps.torchrun import WORKER, processes_here, trains
+
+if TYPE_CHECKING:
+    from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+    from kubernetes.client import CustomObjectsApi
+
+# What the Trainer's runtimes call the group of training pods, and their container.
+NODE = "node"
+_NAME_CHARS = 40  # pods are named <job>-node-0-<index>-<random>, in at most 63
+_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def run_training(name: str, slice_json: str, workspace: str, run: str, **parts: Any) -> StepRecord:
+    """`run_component` of a training step, in a TrainJob where the run asks for one and this is a cluster."""
+    return run_component(name, slice_json, workspace, run, where=nodes_or_processes, **parts)
+
+
+def nodes_or_processes(name: str, slice_json: str, workspace: Path) -> Elsewhere | None:
+    """What hands the step to a TrainJob; here, outside of Kubernetes or where one node is enough.
+
+    Raises:
+        InputError: the task's pod has no token for the Kubernetes API.
+    """
+    config = TrainJobConfig.model_validate(Slice.model_validate_json(slice_json).train_job)
+    if config.nodes == 1 or "KUBERNETES_SERVICE_HOST" not in os.environ or not trains(name, slice_json):
+        return processes_here(name, slice_json, workspace)
+    from kubernetes import client
+    from kubernetes.config import ConfigException, load_incluster_config
+
+    try:
+        load_incluster_config()
+    except ConfigException as error:
+        raise InputError(
+            f"the task cannot ask Kubernetes for a TrainJob ({error}).",
+            where="train_job.nodes",
+            fix="Give its service account a token, or train on one node.",
+        ) from error
+    api = client.CustomObjectsApi()
+    namespace = config.namespace or _NAMESPACE.read_text(encoding="utf-8").strip()
+    return lambda handover: train_there(handover, config, workspace, namespace, api)
+
+
+def train_there(
+    handover: HandOver,
+    config: TrainJobConfig,
+    workspace: Path,
+    namespace: str,
+    api: CustomObjectsApi,
+) -> None:
+    """Start the step's job, or find it, and wait until it has ended.
+
+    Args:
+        workspace: where the volume is mounted, here as there.
+
+    Raises:
+        InputError: the cluster refuses the job, or has no Trainer.
+        EmbedlineError: the job failed, in its own words; final where the step's failure was.
+    """
+    job = TrainJob(api, namespace, job_name(handover.run, handover.step, handover.key))
+    if job.read() is None:
+        handover.write()
+        job.create(manifest(handover, config, workspace, namespace))
+        _say(f"started TrainJob {job}: {config.nodes} nodes of {config.processes_per_node} processes")
+    else:
+        _say(f"attached to TrainJob {job}, which an earlier try started")
+    failure = job.wait()
+    if failure is None:
+        return
+    record = handover.record()
+    if record is None or record.status != "failed":
+        raise EmbedlineError(failure, where=f"TrainJob {job}", fix=f"kubectl describe trainjob {job.name}")
+    error = (StepError if record.final else EmbedlineError)(
+        f"{failure} The first process said: {record.error}", where=f"TrainJob {job}"
+    )
+    error.exit_code = record.exit_code
+    raise error
+
+
+def job_name(run: str, step: str, key: str) -> str:
+    """A DNS label that begins with a letter, the same for the same run, step and key."""
+    digest = hashlib.sha256(f"{run}\n{step}\n{key}".encode()).hexdigest()[:10]
+    words = re.sub(r"[^a-z0-9]+", "-", f"{step}-{run}".lower()).strip("-")
+    return f"{words[: _NAME_CHARS - 11].strip('-')}-{digest}"
+
+
+def manifest(
+    handover: HandOver, config: TrainJobConfig, workspace: Path, namespace: str
+) -> TrainerV1alpha1TrainJob:
+    """The job: torchrun inside, through the runtime; the workspace mounted; secrets by reference."""
+    from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+
+    from embedline.components.image import IMAGE
+
+    torchrun = ["python", "-m", "torch.distributed.run"]  # takes the runtime's PET_* variables as its own
+    if any(name.endswith("/gpu") for name in config.resources):
+        torchrun.append("--virtual-local-rank")  # each process sees its own GPU alone
+    folder = workspace / handover.folder.relative_to(handover.workspace)
+    trainer: dict[str, Any] = {
+        "image": config.image or IMAGE,
+        "numNodes": config.nodes,
+        "numProcPerNode": config.processes_per_node,
+        "command": [*torchrun, "-m", WORKER, str(folder)],
+        "env": _environment(config),
+    }
+    if config.resources:
+        trainer["resourcesPerNode"] = {"limits": config.resources, "requests": config.resources}
+    spec: dict[str, Any] = {
+        "runtimeRef": {"apiGroup": GROUP, "kind": config.runtime_kind, "name": config.runtime},
+        "trainer": trainer,
+    }
+    if config.claim:
+        spec["runtimePatches"] = [_mounted(config.claim, workspace)]
+    if config.timeout_s:
+        spec["activeDeadlineSeconds"] = config.timeout_s
+    job = TrainerV1alpha1TrainJob.from_dict(
+        {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "TrainJob",
+            "metadata": {
+                "name": job_name(handover.run, handover.step, handover.key),
+                "namespace": namespace,
+                "labels": {"app.kubernetes.io/managed-by": "embedline"},
+                "annotations": {
+                    "embedline.dev/run": handover.run,
+                    "embedline.dev/step": handover.step,
+                    "embedline.dev/key": handover.key,
+                },
+            },
+            "spec": spec,
+        }
+    )
+    assert job is not None
+    return job
+
+
+def _environment(config: TrainJobConfig) -> list[dict[str, Any]]:
+    # The pods read the workspace and nothing else: no hub, no tracking server (the task mirrors the spool).
+    plain = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
+    secrets = [
+        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
+        for name, secret in config.secrets.items()
+    ]
+    return [*({"name": name, "value": value} for name, value in plain.items()), *secrets]
+
+
+def _mounted(claim: str, workspace: Path) -> dict[str, Any]:
+    pod = {
+        "volumes": [{"name": "workspace", "persistentVolumeClaim": {"claimName": claim}}],
+        "containers": [
+            {"name": NODE, "volumeMounts": [{"name": "workspace", "mountPath": str(workspace)}]},
+        ],
+    }
+    jobs = [{"name": NODE, "template": {"spec": {"template": {"spec": pod}}}}]
+    return {
+        "manager": "embedline.dev/pipeline",
+        "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": jobs}}},
+    }
+
+
+def _say(words: str) -> None:
+    print(words, flush=True)  # noqa: T201

@@ -1,0 +1,116 @@
+"""A TrainJob at the Kubernetes API server: create, read, wait."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from embedline.errors import EmbedlineError, InputError
+
+if TYPE_CHECKING:
+    from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+    from kubernetes.client import CustomObjectsApi
+
+GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+POLL_S = 2.0
+POLL_MAX_S = 30.0
+UNREACHABLE_S = 900.0  # an API server that is upgraded is away for minutes; a job goes on meanwhile
+
+_PASSING = frozenset({0, 408, 429, 500, 502, 503, 504})
+_FIXES = {
+    401: "Does the task's service account have a token?",
+    403: "The task's service account needs to create and get trainjobs (infra/kustomize/base/accounts.yaml).",
+    404: "Is Kubeflow Trainer installed, and does the namespace exist?",
+}
+
+
+class TrainJob:
+    """One job at the API server. What passes (a restart, a full queue) is waited out, refusals are not."""
+
+    def __init__(self, api: CustomObjectsApi, namespace: str, name: str) -> None:
+        self.api, self.namespace, self.name = api, namespace, name
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+    def read(self) -> TrainerV1alpha1TrainJob | None:
+        """The job as it is; None when there is none."""
+        from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+        from kubernetes.client import ApiException
+
+        try:
+            found = self._patiently(self.api.get_namespaced_custom_object, self.name)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise self._refused(error) from error
+        return TrainerV1alpha1TrainJob.from_dict(found)
+
+    def create(self, job: TrainerV1alpha1TrainJob) -> None:
+        """Start it; one that another try started at the same moment is as good.
+
+        Raises:
+            InputError: the server refuses it.
+        """
+        from kubernetes.client import ApiException
+
+        try:
+            self._patiently(self.api.create_namespaced_custom_object, job.to_dict())
+        except ApiException as error:
+            if error.status != 409:
+                raise self._refused(error) from error
+
+    def wait(self) -> str | None:
+        """Until the job has ended: None when it is complete, else why it failed.
+
+        Raises:
+            EmbedlineError: somebody deleted it.
+        """
+        pause = POLL_S
+        while True:
+            job = self.read()
+            if job is None:
+                raise EmbedlineError("was deleted while it worked.", where=f"TrainJob {self}")
+            for condition in (job.status.conditions or []) if job.status else []:
+                if condition.status == "True" and condition.type == "Complete":
+                    return None
+                if condition.status == "True" and condition.type == "Failed":
+                    return f"failed ({condition.reason}): {condition.message.rstrip('.')}."
+            time.sleep(pause)
+            pause = min(POLL_MAX_S, pause * 1.5)
+
+    def _patiently(self, call: Any, last: Any) -> Any:
+        from kubernetes.client import ApiException
+        from urllib3.exceptions import HTTPError
+
+        deadline, pause = time.monotonic() + UNREACHABLE_S, POLL_S
+        while True:
+            try:
+                return call(GROUP, VERSION, self.namespace, PLURAL, last, _request_timeout=30)
+            except (ApiException, HTTPError, OSError) as error:
+                if isinstance(error, ApiException) and error.status not in _PASSING:
+                    raise
+                if time.monotonic() > deadline:
+                    minutes = f"{UNREACHABLE_S / 60:.0f} minutes"
+                    raise EmbedlineError(
+                        f"the API server has not answered for {minutes} ({_short(error)}).",
+                        where=f"TrainJob {self}",
+                        fix="The job goes on without it; the next try attaches to it.",
+                    ) from error
+            time.sleep(pause)
+            pause = min(POLL_MAX_S, pause * 2)
+
+    def _refused(self, error: Any) -> InputError:
+        words = " ".join(str(error.body or error.reason).split())[:500]
+        return InputError(
+            f"the cluster refused it ({error.status}): {words}.",
+            where=f"TrainJob {self}",
+            fix=_FIXES.get(error.status, "See the settings in train_job."),
+        )
+
+
+def _short(error: Any) -> str:
+    status = getattr(error, "status", None)
+    return (
+        f"{status} {error.reason}" if status else (str(error).splitlines() or [type(error).__name__])[0][:200]
+    )

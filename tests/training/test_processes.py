@@ -1,0 +1,128 @@
+"""Two and four processes give the loss and the gradients of one, for every objective."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+SCRIPT = Path(__file__).with_name("shared_batches.py")
+
+
+class Outcome:
+    """What one launch left."""
+
+    def __init__(self, folder: Path, processes: int) -> None:
+        self.folder, self.processes = folder, processes
+        folder.mkdir()
+        command = [sys.executable, str(SCRIPT), str(folder)]
+        if processes > 1:
+            agent = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+            command = [*agent, str(processes), *command[1:]]
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=800, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.output = done.stdout + done.stderr
+
+    def told(self) -> dict[str, dict[str, float]]:
+        value: dict[str, dict[str, float]] = json.loads((self.folder / "told.json").read_text())
+        return value
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        return load_file(self.folder / f"{name}.safetensors")
+
+    def engines(self) -> list[dict[str, Any]]:
+        return [json.loads((self.folder / f"engine-{i}.json").read_text()) for i in range(self.processes)]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return Outcome(tmp_path_factory.mktemp("one") / "out", 1)
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return Outcome(tmp_path_factory.mktemp("several") / "out", request.param)
+
+
+def test_losses_and_metrics_are_those_of_one_process(one: Outcome, several: Outcome) -> None:
+    assert several.told().keys() == one.told().keys()
+    for case, expected in one.told().items():
+        found = several.told()[case]
+        assert found == pytest.approx(expected, abs=1e-5, rel=1e-5), case
+
+
+def test_gradients_are_those_of_one_process(one: Outcome, several: Outcome) -> None:
+    expected, found = one.tensors("gradients"), several.tensors("gradients")
+    assert found.keys() == expected.keys()  # what has no gradient in one process has none in several
+    for name, gradient in expected.items():
+        torch.testing.assert_close(
+            found[name], gradient, atol=1e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_every_case_has_gradients_that_are_not_zero(one: Outcome) -> None:
+    gradients = one.tensors("gradients")
+    for case in one.told():
+        mine = [gradient for name, gradient in gradients.items() if name.startswith(f"{case}/")]
+        assert max(float(gradient.abs().max()) for gradient in mine) > 1e-4, case
+    for case in ("learnt temperature", "unified, learnt temperature"):
+        assert abs(float(gradients[f"{case}/temperature.log_scale"])) > 1e-3
+    assert "cosent/temperature.log_scale" not in gradients
+    assert not any("heads.lexical" in name for name in gradients if name.startswith("unused heads/"))
+
+
+@pytest.mark.parametrize("weights", ["whole", "pretrained"])
+def test_a_whole_training_ends_with_the_weights_of_one_process(
+    one: Outcome, several: Outcome, weights: str
+) -> None:
+    expected, found = one.tensors(weights), several.tensors(weights)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=2e-4, rtol=1e-3, msg=name)
+
+
+def test_a_resumed_training_is_the_uninterrupted_one_in_every_process(several: Outcome) -> None:
+    assert all(engine["resumed is whole"] for engine in several.engines())
+
+
+def test_only_the_first_process_says_and_writes_anything(several: Outcome) -> None:
+    first, *others = several.engines()
+    assert first["whole told"] == [2, 4, 6]
+    assert first["killed told"] == [2, 4, 6]  # its history, and what came after
+    assert all(engine["whole told"] == engine["killed told"] == [] for engine in others)
+    assert several.output.count("resumed at step 4 of 6") == 1
+    assert sorted(path.name for path in (several.folder / "whole").glob("checkpoint-*")) == [
+        "checkpoint-4",
+        "checkpoint-6",
+    ]
+
+
+def test_when_one_process_runs_out_of_memory_all_halve_their_chunks(several: Outcome) -> None:
+    for engine in several.engines():
+        budget, *seen = engine["budget"]
+        assert budget == 64
+        assert max(seen) == 256
+        assert seen[-1] == 64
+    assert several.output.count("out of memory at step 0") == 2  # 256 → 128 → 64, said by the first process
+
+
+def test_one_process_with_a_broken_gradient_makes_all_skip_and_then_fail(several: Outcome) -> None:
+    errors, weights = zip(*(engine["bad"] for engine in several.engines()), strict=True)
+    assert all("step 2: " in error and "bad-step-2-faq.json" in error for error in errors)
+    assert len(set(weights)) == 1
+    kept = sorted(path.name for path in (several.folder / "bad").glob("*.json"))
+    assert kept == ["bad-step-1-faq.json", "bad-step-2-faq.json"]
+
+
+def test_processes_that_hold_different_batches_are_refused(one: Outcome, several: Outcome) -> None:
+    assert all("drew different batches" in engine["different"] for engine in several.engines())
+    assert one.engines()[0]["different"] == ""
