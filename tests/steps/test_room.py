@@ -34,7 +34,7 @@ def base(tmp_path: Path) -> Path:
         (
             M3 | {"pooling": "mcls"},
             {},
-            r"^model\.document_length: 8192 needs rows of 8223 .*31 of them'",
+            r"^model\.document_length: 8192 needs rows of 8223 .*31 of them",
         ),
         ({"base": "x", "document_length": 513}, {}, r"^model\.document_length: 513 .* positions for 512"),
         ({"base": "x", "query_length": 600}, {}, r"^model\.query_length"),

@@ -250,7 +250,7 @@ def test_a_record_alone_in_its_length_is_counted(tmp_path: Path, dataset: Path) 
     [
         ({"unsupervised": STAGE | {"batch": 500}}, r"^unsupervised\.batch: "),
         ({"unsupervised": STAGE | {"buckets": [{"tokens": 24, "batch": 500}]}}, r"^unsupervised\.buckets: "),
-        ({"unsupervised": STAGE | {"learning_rate": 1e30}}, r"^unsupervised: "),
+        ({"unsupervised": STAGE | {"learning_rate": 1e30, "max_bad_steps": 0}}, r"^unsupervised: "),
     ],
 )
 def test_what_a_stage_cannot_do_names_its_section(
