@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from embedline.config.model import DynamicNTK
 from embedline.config.training import ContrastiveConfig
 from embedline.evaluation.haystack import Haystack, haystacks
 from embedline.evaluation.local import Subject
@@ -13,6 +14,7 @@ from embedline.evaluation.needle import METRIC, REMOVED, needle_recall
 from embedline.evaluation.subjects import TorchEncoder
 from embedline.models.backbone import new_backbone
 from embedline.models.embedder import Embedder, EmbedderSpec
+from embedline.models.rope import apply_dynamic_ntk
 from embedline.models.tokenizer import train_tokenizer
 from embedline.training.contrastive import train_contrastive
 from embedline.training.records import Record, SourceRecords
@@ -87,9 +89,12 @@ LONGEST = 8192
 DEPTHS = {512: 24, 2048: 16, 6000: 16}  # and how many documents
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Two layers, 64 wide, trained from scratch on seeds of the generator that nothing is measured on."""
+@pytest.fixture(scope="module", params=["plain", "mcls", "ntk"])
+def trained(tmp_path_factory, request):
+    """Two layers, 64 wide, trained from scratch on seeds of the generator that nothing is measured on.
+
+    With mcls a CLS every 256 tokens; with ntk trained on 2,000 tokens at most, its positions stretched to 8,192.
+    """
     torch.set_num_threads(1)
     sample = haystacks(400, 60, words, seed=-1)
     tokenizer = train_tokenizer(
@@ -105,9 +110,14 @@ def trained(tmp_path_factory):
         "rope_parameters": {"full_attention": {"rope_theta": 1e6, "rope_type": "default"}},
     }
     settings["rope_parameters"]["sliding_attention"] = settings["rope_parameters"]["full_attention"]
-    spec = EmbedderSpec("mean", query_length=32, document_length=LONGEST)
+    pooling = "mcls" if request.param == "mcls" else "mean"
+    spec = EmbedderSpec(pooling, query_length=32, document_length=LONGEST, mcls_every=256)
     embedder = Embedder(new_backbone("modernbert", settings, tokenizer, 1), tokenizer, spec)
-    for length, batch, steps, rate in CURRICULUM:
+    curriculum = CURRICULUM
+    if request.param == "ntk":
+        apply_dynamic_ntk(embedder.backbone, DynamicNTK(factor=4.0, trained_length=2048))
+        curriculum = tuple(stage for stage in CURRICULUM if stage[0] <= 2048)
+    for length, batch, steps, rate in curriculum:
         config = ContrastiveConfig(
             steps=steps,
             batch=batch,

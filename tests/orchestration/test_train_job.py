@@ -93,9 +93,9 @@ def test_the_manifest_runs_torchrun_with_the_workspace_and_secrets_by_reference(
     assert trainer["command"][:4] == ["python", "-m", "torch.distributed.run", "--virtual-local-rank"]
     assert trainer["command"][-1] == "/workspace/demo-1/steps/pretrain/handover"
     assert trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == "4"
-    from embedline.components.image import IMAGE
+    from embedline.components.image import GPU_IMAGE
 
-    assert trainer["image"] == IMAGE
+    assert trainer["image"] == GPU_IMAGE
     secret = {"secretKeyRef": {"key": "token", "name": "hub"}}
     assert {"name": "HF_TOKEN", "valueFrom": secret} in trainer["env"]
     (patch,) = spec["runtimePatches"]
