@@ -93,7 +93,7 @@ DEPTHS = {512: 24, 2048: 16, 6000: 16}  # and how many documents
 def trained(tmp_path_factory, request):
     """Two layers, 64 wide, trained from scratch on seeds of the generator that nothing is measured on.
 
-    With mcls a CLS every 256 tokens; with ntk trained on 2,000 tokens at most, its positions stretched to 8,192.
+    With mcls a CLS every 256 tokens; with ntk trained on 2,000 tokens at most, stretched to 8,192.
     """
     torch.set_num_threads(1)
     sample = haystacks(400, 60, words, seed=-1)

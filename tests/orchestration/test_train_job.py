@@ -284,6 +284,7 @@ def test_the_component_trains_on_two_nodes_and_takes_the_result_from_the_store(
             trained=made,
             metrics=SimpleNamespace(log_metric=told.__setitem__),
             summary=SimpleNamespace(path=str(tmp_path / "summary.md")),
+            curves=SimpleNamespace(path=str(tmp_path / "curves.html")),
         )
     finally:
         client.Configuration.set_default(None)
@@ -297,3 +298,4 @@ def test_the_component_trains_on_two_nodes_and_takes_the_result_from_the_store(
     assert "6 steps of 16 pairs" in (tmp_path / "summary.md").read_text()
     spool = (tmp_path / "r" / "steps" / "train_supervised" / "spool.jsonl").read_text()
     assert "dense_loss" in spool
+    assert "dense" in (tmp_path / "curves.html").read_text()
