@@ -91,7 +91,7 @@ def pretraining(objective: str, **over: Any) -> Any:
     config = PretrainConfig(objective=objective, batch=13, length=24, batch_tokens=90, **over)
     model = embedder(architecture="llama" if objective == "mntp" else "bert")
     torch.manual_seed(3)
-    module = objective_module(model, TEXTS, config, True)
+    module = objective_module(model, TEXTS, config)
     if objective == "retromae":
         module.decoder_mask = 0.0  # its sample is drawn for a chunk, and would differ
     step = PretrainStep(config, mask_id=mask_token(TOKENIZER), bf16=False)
