@@ -154,7 +154,7 @@ def test_bge_m3_tiny(work: Path) -> None:
 def test_giga_embeddings_tiny(work: Path) -> None:
     run = finished(work / "giga", "giga-embeddings-tiny")
     assert run.trained == [
-        ("pretrain", "masked next tokens"),
+        ("pretrain", "masked next tokens, from the base's own head"),
         ("train_unsupervised", "InfoNCE"),
         ("train_supervised", "InfoNCE"),
     ]

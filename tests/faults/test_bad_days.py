@@ -49,7 +49,8 @@ def test_training_outlives_its_tracking_server_and_no_secret_is_written_down(
     line: Any, serve: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     server = serve(tmp_path_factory.mktemp("server"))
-    environment = {**line.environment(), **CANARIES, "MLFLOW_TRACKING_USERNAME": "me"}
+    often = {"EMBEDLINE_MIRROR_EVERY_S": "0.5"}  # the stage is short: the outage has to be noticed in it
+    environment = {**line.environment(), **often, **CANARIES, "MLFLOW_TRACKING_USERNAME": "me"}
     command = line.command(tracking__uri=server.uri, tracking__token="env:EMBEDLINE_TEST_TOKEN")
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
