@@ -218,7 +218,7 @@ def test_an_image_of_other_code_than_the_compiled_pipelines_is_refused(client: A
 
     code = (
         "from embedline.steps.component import run_preflight\n"
-        "run_preflight('demo', '', '/tmp/w', 'r', '', None)"
+        "run_preflight('demo', '', '/tmp/w', 'r', '', None, {})"
     )
     told = {"EMBEDLINE_COMPILED_FOR": "f" * 64}
     with pytest.raises(docker.errors.ContainerError) as refused:
