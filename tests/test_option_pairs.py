@@ -25,7 +25,7 @@ from embedline.models.folder import load_embedder, save_embedder, spec_from_conf
 from embedline.models.prompts import PromptTable
 from embedline.models.tokenizer import train_tokenizer
 from embedline.training.batches import Draw
-from embedline.training.contrastive import ContrastiveStep
+from embedline.training.contrastive_step import ContrastiveStep
 from embedline.training.gradcache import GradCache
 from embedline.training.pairs import Batches
 from embedline.training.pretraining import PretrainStep, objective_module

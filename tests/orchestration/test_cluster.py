@@ -147,11 +147,11 @@ def test_a_secret_that_the_config_refers_to_is_mounted_where_it_is_read() -> Non
         assert (volume["secretName"], volume["mountPath"]) == ("mlflow", "/run/secrets/embedline/mlflow")
 
 
-@pytest.mark.parametrize(("workspace", "place"), [(None, "/work"), ("/mnt/work", "/mnt/work")])
+@pytest.mark.parametrize(("workspace", "place"), [(None, "/volume"), ("/mnt/work", "/mnt/work")])
 def test_an_existing_claim_is_mounted_at_the_workspace_in_every_task(
     workspace: str | None, place: str
 ) -> None:
-    made = Compiled("cluster.workspace={claim: embedline, path: /work}", workspace=workspace)
+    made = Compiled("cluster.workspace={claim: embedline, path: /volume}", workspace=workspace)
     for name, asked in made.all():
         (mount,) = asked["pvcMount"]
         assert (mount["constant"], mount["mountPath"]) == ("embedline", place), name

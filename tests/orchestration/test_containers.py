@@ -159,7 +159,7 @@ def _event(name: str, number: int, code: int = 0) -> dict[str, Any]:
 def test_a_run_counts_when_as_many_containers_ended_well_as_it_has_steps_and_none_is_missing(
     codes: list[int], tasks: int, lost: int
 ) -> None:
-    watch = ExitWatch(Path("/work/r"))
+    watch = ExitWatch(Path("/runs/r"))
     started = [_event("start", number) for number in range(len(codes) + lost)]
     watch._collect([*started, *(_event("die", number, code) for number, code in enumerate(codes))])
     counts = codes.count(0) == tasks and lost == 0

@@ -22,6 +22,23 @@ from embedline.registry.versions import aliases, get_champion, register
 
 
 @pytest.fixture
+def while_verifying(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Somebody else acts between a promotion's checks and its claim, once."""
+
+    def arm(act: Callable[[], Any]) -> None:
+        verified = promotion.verify_files
+
+        def meanwhile(*args: Any) -> int:
+            monkeypatch.setattr(promotion, "verify_files", verified)
+            act()
+            return verified(*args)
+
+        monkeypatch.setattr(promotion, "verify_files", meanwhile)
+
+    return arm
+
+
+@pytest.fixture
 def add(uri: str, make_model: Callable[[str], Artifact]) -> Callable[..., int]:
     """Registers one more version of `demo` that passed its gate."""
 
@@ -212,33 +229,19 @@ def test_aliases_do_not_mix(uri: str, versions: Any, promote: Any, rollback: Any
 
 
 def test_a_move_of_another_alias_is_no_rival(
-    uri: str, versions: Any, promote: Any, monkeypatch: pytest.MonkeyPatch
+    uri: str, versions: Any, promote: Any, while_verifying: Any
 ) -> None:
     promote(1)
-    verified = promotion.verify_files
-
-    def meanwhile(*args: Any) -> int:
-        monkeypatch.setattr(promotion, "verify_files", verified)
-        promote(3, alias="staging")
-        return verified(*args)
-
-    monkeypatch.setattr(promotion, "verify_files", meanwhile)
+    while_verifying(lambda: promote(3, alias="staging"))
     promote(2)
     assert moves(uri) == [("promote", None, 1), ("promote", None, 3), ("promote", 1, 2)]
 
 
 def test_a_promotion_that_came_second_says_who_was_first(
-    uri: str, versions: Any, promote: Any, monkeypatch: pytest.MonkeyPatch
+    uri: str, versions: Any, promote: Any, while_verifying: Any
 ) -> None:
     promote(1)
-    verified = promotion.verify_files
-
-    def meanwhile(*args: Any) -> int:
-        monkeypatch.setattr(promotion, "verify_files", verified)
-        promote(3, by="bob", reason="urgent")
-        return verified(*args)
-
-    monkeypatch.setattr(promotion, "verify_files", meanwhile)
+    while_verifying(lambda: promote(3, by="bob", reason="urgent"))
     with pytest.raises(
         ConflictError, match=r"became version 3 by bob .*urgent.*version 2 came second"
     ) as lost:

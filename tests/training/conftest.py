@@ -88,11 +88,15 @@ def record() -> Callable[..., Record]:
 
 
 @pytest.fixture
-def dies_at_its_fourth_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], None]:
-    """A training whose steps are of the class is killed in its fourth; the steps after that work again."""
+def dies_at_its_fourth_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], list[int]]:
+    """A training whose steps are of the class is killed in its fourth; the steps after that work again.
 
-    def arm(step: Any) -> None:
-        real, calls = step.__call__, []
+    Returns a list that grows by one a call.
+    """
+
+    def arm(step: Any) -> list[int]:
+        real = step.__call__
+        calls: list[int] = []
 
         def dying(self: Any, module: Any, batch: Any) -> Any:
             calls.append(1)
@@ -101,6 +105,7 @@ def dies_at_its_fourth_call(monkeypatch: pytest.MonkeyPatch) -> Callable[[type],
             return real(self, module, batch)
 
         monkeypatch.setattr(step, "__call__", dying)
+        return calls
 
     return arm
 

@@ -26,7 +26,8 @@ from embedline.models.prompts import PromptTable
 from embedline.models.tokenizer import train_tokenizer
 from embedline.training import processes
 from embedline.training.batches import Draw
-from embedline.training.contrastive import ContrastiveStep, Temperature, train_contrastive
+from embedline.training.contrastive import train_contrastive
+from embedline.training.contrastive_step import ContrastiveStep, Temperature
 from embedline.training.engine import train
 from embedline.training.gradcache import GradCache
 from embedline.training.pairs import Batches

@@ -15,9 +15,10 @@ from embedline.config.model import LoraConfig
 from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
 from embedline.models.lora import merge_lora, with_lora
-from embedline.training import contrastive
+from embedline.training import contrastive_step
 from embedline.training.batches import Draw
-from embedline.training.contrastive import ContrastiveStep, known_answers, train_contrastive
+from embedline.training.contrastive import train_contrastive
+from embedline.training.contrastive_step import ContrastiveStep, known_answers
 from embedline.training.gradcache import GradCache
 from embedline.training.pairs import Batches
 from embedline.training.records import SourceRecords
@@ -153,7 +154,7 @@ def test_training_lowers_the_loss(
 
 
 def test_killed_and_resumed_equals_uninterrupted(
-    make_embedder, sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_embedder, sources, tmp_path: Path, dies_at_its_fourth_call
 ) -> None:
     """All of it: dropout replayed by GradCache, batches drawn again, optimizer and schedule restored."""
     dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
@@ -161,16 +162,7 @@ def test_killed_and_resumed_equals_uninterrupted(
     whole = make_embedder(**dropout)
     fit(whole, sources, wanted, tmp_path / "whole")
 
-    real = contrastive.ContrastiveStep.__call__
-    calls: list[int] = []
-
-    def dying(self: Any, module: Any, batch: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
-        return real(self, module, batch)
-
-    monkeypatch.setattr(contrastive.ContrastiveStep, "__call__", dying)
+    calls = dies_at_its_fourth_call(contrastive_step.ContrastiveStep)
     with pytest.raises(KeyboardInterrupt):
         fit(make_embedder(**dropout), sources, wanted, tmp_path / "killed")
     resumed = make_embedder(**dropout)
@@ -261,9 +253,9 @@ def test_scores_of_the_other_heads_are_computed_once_for_all_dims(
 ) -> None:
     calls: list[str] = []
     for name in ("lexical_scores", "multi_vector_scores"):
-        real = getattr(contrastive, name)
+        real = getattr(contrastive_step, name)
         monkeypatch.setattr(
-            contrastive, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1]
+            contrastive_step, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1]
         )
     embedder = make_embedder(heads=ALL_HEADS)
     wanted = config(objective="unified", matryoshka=True)
@@ -276,7 +268,7 @@ def test_self_distillation_starts_at_its_step_also_after_a_resume(
     make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distilled: list[bool] = []
-    real = contrastive.unified_loss
+    real = contrastive_step.unified_loss
 
     def spy(*args: Any, distill: bool, **kwargs: Any) -> Any:
         distilled.append(distill)
@@ -284,7 +276,7 @@ def test_self_distillation_starts_at_its_step_also_after_a_resume(
             raise KeyboardInterrupt
         return real(*args, distill=distill, **kwargs)
 
-    monkeypatch.setattr(contrastive, "unified_loss", spy)
+    monkeypatch.setattr(contrastive_step, "unified_loss", spy)
     wanted = config(objective="unified", self_distillation_after=3, steps=8)
     with pytest.raises(KeyboardInterrupt):
         fit(make_embedder(heads=ALL_HEADS), distinct(record, texts), wanted, tmp_path)
@@ -300,7 +292,7 @@ def test_scored_pairs_are_ranked_and_never_taken_for_positives(
         raise AssertionError("a scored pair was taken for a positive")
 
     for name in ("info_nce", "unified_loss", "contrastive_loss"):
-        monkeypatch.setattr(contrastive, name, refuse)
+        monkeypatch.setattr(contrastive_step, name, refuse)
     embedder = make_embedder("modernbert", heads=ALL_HEADS)
     wanted = config(objective=objective, steps=24, batch=8, learning_rate=3e-3, log_every=4, matryoshka=True)
     source = judged(record, texts)
@@ -338,7 +330,7 @@ def test_the_temperature_is_trained_and_survives_a_kill(
     assert min(found) >= 0.01
     assert "temperature" not in " ".join(whole.state_dict())
 
-    dies_at_its_fourth_call(contrastive.ContrastiveStep)
+    dies_at_its_fourth_call(contrastive_step.ContrastiveStep)
     with pytest.raises(KeyboardInterrupt):
         fit(make_embedder(), sources, wanted, tmp_path / "killed")
     resumed = make_embedder()
@@ -350,7 +342,7 @@ def test_the_temperature_is_trained_and_survives_a_kill(
 
 def test_the_temperature_stays_above_a_hundredth_or_its_start() -> None:
     for start, floor in ((0.05, 0.01), (0.005, 0.005)):
-        temperature = contrastive.Temperature(start)
+        temperature = contrastive_step.Temperature(start)
         assert temperature().item() == pytest.approx(start)
         temperature.log_scale.data.fill_(50.0)
         assert temperature().item() == pytest.approx(floor)
@@ -390,7 +382,7 @@ def test_adapters_are_trained_resumed_and_merged(
     sources = distinct(record, texts)
     whole = adapted()
     fit(whole, sources, wanted, tmp_path / "whole")
-    dies_at_its_fourth_call(contrastive.ContrastiveStep)
+    dies_at_its_fourth_call(contrastive_step.ContrastiveStep)
     with pytest.raises(KeyboardInterrupt):
         fit(adapted(), sources, wanted, tmp_path / "killed")
     resumed = adapted()
