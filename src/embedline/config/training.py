@@ -142,6 +142,8 @@ class RuntimeConfig(Section):
         ge=1,
         description="that train together on one machine, each on a GPU of its own where there are any",
     )
-    attention: Literal["auto", "sdpa", "flash_attention_2"] = Field(
-        "auto", description="auto: flash attention 2 where it is installed and a GPU is used, else sdpa"
+    attention: Literal["auto", "sdpa", "flash_attention_2", "plain"] = Field(
+        "auto",
+        description="auto: flash attention 2 where it is installed and a GPU is used, plain (matrix products "
+        "while training, sdpa else) on a CPU, else sdpa",
     )

@@ -26,7 +26,7 @@ from embedline.artifacts.record import write_json
 from embedline.config.model import HybridWeights, LatentConfig, ModelConfig
 from embedline.errors import InputError
 from embedline.models import modeling_embedline, pooling, rotary
-from embedline.models.attention import attention_for
+from embedline.models.attention import attention_for, use_attention
 from embedline.models.checks import (
     CARD,
     HEADS,
@@ -170,7 +170,7 @@ def load_embedder(
     Args:
         spec: replaces what the folder says; heads and latent attention must be in the folder
             (`Embedder.with_spec` adds new ones).
-        attention: auto, sdpa or flash_attention_2.
+        attention: auto, sdpa, flash_attention_2 or plain.
         trust_remote_code: run the model code that the folder carries. Ours never is: it is in this package.
 
     Raises:
@@ -191,7 +191,7 @@ def load_embedder(
             folder,
             local_files_only=True,
             use_safetensors=True,
-            attn_implementation=kernel,
+            attn_implementation="sdpa" if kernel == "plain" else kernel,
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
         )
@@ -202,6 +202,7 @@ def load_embedder(
     if missing:  # transformers would go on with random ones
         raise InputError(f"lacks {len(missing)} weights, {missing[0]} first.", where=str(folder))
     backbone = model.backbone if ours else _text_part(model, folder)
+    use_attention(backbone, kernel)
     if loading["missing_keys"]:
         backbone.pooler = None  # nobody uses it, and a random one would make the saved file random
     require_tokenizer(tokenizer, backbone, folder)
