@@ -19,6 +19,7 @@ from embedline.training import contrastive_step
 from embedline.training.batches import Draw
 from embedline.training.contrastive import train_contrastive
 from embedline.training.contrastive_step import ContrastiveStep, known_answers
+from embedline.training.contrastive_step import distinct as distinct_texts
 from embedline.training.gradcache import GradCache
 from embedline.training.pairs import Batches
 from embedline.training.records import SourceRecords
@@ -193,6 +194,51 @@ def test_a_batch_without_any_negative_is_an_error(make_embedder, record, tmp_pat
     same = {"faq": SourceRecords("faq", [record(f"вопрос {i}", ["да"]) for i in range(8)])}
     with pytest.raises(InputError, match="from faq holds no negative"):
         fit(make_embedder(), same, config(), tmp_path)
+
+
+ROWS_OF_IDS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=2), min_size=1, max_size=8)
+
+
+@given(ids=ROWS_OF_IDS, data=st.data())
+def test_distinct_texts_give_back_all_texts(ids: list[list[int]], data: st.DataObject) -> None:
+    queries = data.draw(st.integers(0, len(ids)))
+    found, place = distinct_texts(ids, queries)
+    assert [found[i] for i in place] == ids
+    assert len(found) == sum(len({tuple(row) for row in side}) for side in (ids[:queries], ids[queries:]))
+    assert list(dict.fromkeys(place.tolist())) == list(range(len(found)))
+
+
+@pytest.mark.parametrize(
+    "heads", [("dense",), ("dense", "lexical", "multi_vector")], ids=["dense", "all heads"]
+)
+def test_equal_texts_are_encoded_once_and_learn_the_same(
+    make_embedder, record, texts: list[str], monkeypatch: pytest.MonkeyPatch, heads: tuple[str, ...]
+) -> None:
+    rows = [record(texts[i], [texts[i + 4]], [texts[0]]) for i in range(1, 4)]
+    rows.append(record(texts[0], [texts[4]], [texts[0]]))  # a query that is a document too stays two texts
+    sources = {"faq": SourceRecords("faq", rows)}
+    embedder = make_embedder(heads=heads)
+    wanted = config(negatives=1, prompts=False, objective="unified" if len(heads) > 1 else "infonce")
+    batch = Batches(embedder, sources, [Draw("faq", np.arange(4), 0)], wanted)[0]
+    encoded: list[int] = []
+    embedder.backbone.register_forward_hook(lambda module, given, states: encoded.append(len(states[0])))
+
+    def learnt() -> tuple[float, list[torch.Tensor]]:
+        embedder.zero_grad()
+        step = ContrastiveStep(GradCache(embedder, batch_tokens=64, resident_tokens=10_000), wanted)
+        value, _ = step(embedder, {**batch, "step": 0})
+        return float(value), [p.grad.clone() for p in embedder.parameters() if p.grad is not None]
+
+    value, gradients = learnt()
+    assert sum(encoded) == len({*map(tuple, batch["ids"][:4])}) + len({*map(tuple, batch["ids"][4:])}) == 9
+    encoded.clear()
+    all_of_them = lambda ids, queries: (ids, torch.arange(len(ids)))  # noqa: E731
+    monkeypatch.setattr(contrastive_step, "distinct", all_of_them)
+    plain, expected = learnt()
+    assert sum(encoded) == 4 + 4 + 4
+    assert value == pytest.approx(plain, abs=1e-5)
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_empty_texts_do_no_harm(make_embedder, record, tmp_path: Path) -> None:

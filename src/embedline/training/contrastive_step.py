@@ -60,7 +60,8 @@ class ContrastiveStep:
             loss = self._cosent(batch)
         else:
             loss = self._unified(batch) if all_heads else self._info_nce(batch)
-        value, metrics = self.cache.step(batch["ids"], self._taught(loss, batch), dense_only=not all_heads)
+        ids, place = distinct(batch["ids"], batch["queries"])
+        value, metrics = self.cache.step(ids, _at(place, self._taught(loss, batch)), dense_only=not all_heads)
         if self.learned is not None:
             metrics["temperature"] = float(self.learned().detach())
             for parameter in self.learned.parameters():
@@ -109,7 +110,8 @@ class ContrastiveStep:
             if (weights := encoded.lexical) is not None:
                 scores["lexical"] = lexical_scores(ids[:count], weights[:count], ids[count:], weights[count:])
             if (tokens := encoded.tokens) is not None:
-                scores["multi_vector"] = multi_vector_scores(tokens[:count], tokens[count:])
+                with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.cache.bf16):
+                    scores["multi_vector"] = multi_vector_scores(tokens[:count], tokens[count:])
             value = self._nested(
                 lambda v: unified_loss(
                     _cosines(v, count),
@@ -193,6 +195,30 @@ class ContrastiveStep:
             "in_batch_negatives": self.config.in_batch_negatives,
             "false_negative_margin": self.config.false_negative_margin,
         }
+
+
+def distinct(ids: Sequence[list[int]], queries: int) -> tuple[list[list[int]], Tensor]:
+    """The texts that differ, in the order of their first places, and for each text its place among them (N).
+
+    A query and a document that are equal stay two: with dropout they are two views of one text (SimCSE, Gao
+    et al. 2021).
+    """
+    places: dict[tuple[bool, tuple[int, ...]], int] = {}
+    place = [places.setdefault((i < queries, tuple(row)), len(places)) for i, row in enumerate(ids)]
+    return [list(row) for _, row in places], torch.tensor(place)
+
+
+def _at(place_N: Tensor, loss: Loss) -> Loss:
+    """The loss of N texts, given what the model says of those that differ."""
+    if int(place_N.max()) + 1 == len(place_N):
+        return loss
+
+    def repeated(encoded: Any) -> tuple[Tensor, dict[str, float]]:
+        if isinstance(encoded, Encoded):
+            return loss(Encoded(*(None if each is None else each[place_N] for each in encoded)))
+        return loss(encoded[place_N])
+
+    return repeated
 
 
 def _losses(heads: Mapping[str, Tensor], rules: Mapping[str, Any]) -> dict[str, float]:
