@@ -127,8 +127,9 @@ def test_every_nomic_source_has_the_prefixes_of_contrastors() -> None:
         paq gooaq yahoo_title_answer amazonqa yahoo_qa yahoo_title_question eli5 squad msmarco nq hotpot fever
     """
     clustering = """
-        reddit_title_body s2orc_citation_titles s2orc_title_abstract s2orc_abstract_citation s2orc_abstract_body
-        codesearch stackexchange_duplicate_questions stackexchange_title_body stackexchange_body_body reddit
+        reddit_title_body s2orc_citation_titles s2orc_title_abstract s2orc_abstract_citation
+        s2orc_abstract_body codesearch stackexchange_duplicate_questions stackexchange_title_body
+        stackexchange_body_body reddit
     """
     classification = """
         amazon_reviews wikianswers wikipedia agnews ccnews npr cnn sentence_compression wikihow altlex quora
