@@ -16,12 +16,11 @@ from embedline.config.model import HybridWeights, LatentConfig, LoraConfig, Mode
 from embedline.errors import InputError
 from embedline.models.backbone import prepare_backbone
 from embedline.models.bidirectional import looks_ahead
-from embedline.models.embedder import Embedder
+from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder import (
     CARD,
     load_embedder,
     read_lineage,
-    read_spec,
     save_embedder,
     spec_from_config,
 )
@@ -39,6 +38,10 @@ def saved(make_embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     save_embedder(make_embedder(), folder, lineage=[{"step": "pretrain"}])
     return folder
+
+
+def spec_of(folder: Path) -> EmbedderSpec:
+    return load_embedder(folder).spec
 
 
 @pytest.fixture
@@ -119,7 +122,7 @@ def test_other_weights_are_another_index_version(make_embedder, saved: Path, tmp
 
 
 def test_a_spec_given_replaces_that_of_the_folder(saved: Path) -> None:
-    spec = replace(read_spec(saved), document_length=8, prompts=PromptTable())
+    spec = replace(spec_of(saved), document_length=8, prompts=PromptTable())
     assert load_embedder(saved, spec=spec).spec == spec
 
 
@@ -188,7 +191,7 @@ def test_a_damaged_folder_is_named(copy: Path, what: str, message: str) -> None:
 def test_folders_of_others_are_understood(copy: Path, pooling: dict[str, Any], expected: str) -> None:
     (copy / CARD).unlink()
     (copy / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    spec = read_spec(copy)
+    spec = spec_of(copy)
     assert (spec.pooling, spec.query_length, spec.document_length) == (expected, 40, 40)
 
 
@@ -370,7 +373,7 @@ def test_what_the_folder_has_not_is_refused_by_the_settings_name(
     saved: Path, change: dict[str, Any], setting: str
 ) -> None:
     with pytest.raises(InputError, match=setting):
-        load_embedder(saved, spec=replace(read_spec(saved), **change))
+        load_embedder(saved, spec=replace(spec_of(saved), **change))
 
 
 def test_a_tokenizer_without_pad_token_is_refused(copy: Path) -> None:
@@ -459,7 +462,7 @@ def test_of_a_model_that_sees_images_too_the_part_that_reads_is_taken(tmp_path: 
     theirs = whole.model.language_model.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in embedder.backbone.state_dict().items())
     assert looks_ahead(embedder.backbone)
-    assert read_spec(tmp_path).document_length == 512
+    assert spec_of(tmp_path).document_length == 512
     head = load_language_head(tmp_path, len(tokenizer))
     states = torch.randn(2, 3, 32)
     assert head is not None
@@ -482,7 +485,7 @@ def test_prompts_of_others_become_the_table(copy: Path) -> None:
         "nothing": "",
     }
     edit(copy / "config_sentence_transformers.json", prompts=prompts)
-    table = read_spec(copy).prompts
+    table = spec_of(copy).prompts
     assert (table.prompt("query"), table.prompt("document")) == ("Q: ", "P: ")
     assert {table.prompt(side, task_type="sts") for side in ("query", "document")} == {"S: "}
     assert (table.prompt("query", name="faq"), table.prompt("document", name="faq")) == ("F: ", "")
@@ -498,13 +501,13 @@ def test_prompts_of_others_become_the_table(copy: Path) -> None:
 def test_a_prompt_that_others_put_before_every_text_stands_before_both_sides(copy: Path) -> None:
     (copy / CARD).unlink()
     edit(copy / "config_sentence_transformers.json", prompts={"all": "A: "}, default_prompt_name="all")
-    table = read_spec(copy).prompts
+    table = spec_of(copy).prompts
     assert (table.prompt("query"), table.prompt("document")) == ("A: ", "A: ")
 
 
 def test_our_folder_without_its_card_has_the_same_search_prompts(saved: Path, copy: Path) -> None:
     (copy / CARD).unlink()
-    ours, theirs = read_spec(saved).prompts, read_spec(copy).prompts
+    ours, theirs = spec_of(saved).prompts, spec_of(copy).prompts
     for side in ("query", "document"):
         assert theirs.prompt(side) == ours.prompt(side)
     assert theirs.prompt("query", name="faq") == ours.prompt("query", name="faq")

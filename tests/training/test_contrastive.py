@@ -394,6 +394,18 @@ def test_the_temperature_stays_above_a_hundredth_or_its_start() -> None:
         assert temperature().item() == pytest.approx(floor)
 
 
+def test_the_temperature_comes_back_from_its_bound() -> None:
+    """Driven against it for many steps, it rises at once when the gradient turns."""
+    temperature = contrastive_step.Temperature(0.011)
+    optimizer = torch.optim.AdamW(temperature.parameters(), lr=0.05, weight_decay=0.0)
+    for sign, steps in ((1.0, 50), (-1.0, 20)):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (sign * temperature()).backward()
+            optimizer.step()
+    assert temperature().item() > 0.011
+
+
 def test_weight_decay_leaves_the_temperature_alone(make_embedder, record, texts: list[str], tmp_path) -> None:
     """With no gradient through it (one step at a learning rate near 0), decay alone would move it."""
     wanted = config(

@@ -67,6 +67,11 @@ class DistillationConfig(Section):
         description="how the run's teacher ranks a batch's documents; its vectors, when they are as wide; or "
         "the scores that the rows bring for their own documents (pos_scores, neg_scores)",
     )
+    loss: Literal["kl_div", "m3_kd_loss"] = Field(
+        "kl_div",
+        description="m3_kd_loss, of rows alone: in the objective's place, each of a query's own documents an "
+        "answer that weighs by its share of their scores (FlagEmbedding's)",
+    )
     weight: float = Field(1.0, gt=0, description="beside the objective's loss, which weighs 1")
     temperature: float = Field(
         0.05,

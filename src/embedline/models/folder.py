@@ -55,8 +55,6 @@ __all__ = [
     "HEADS",
     "load_embedder",
     "read_lineage",
-    "read_spec",
-    "require_lengths",
     "save_embedder",
     "spec_from_config",
 ]
@@ -248,13 +246,8 @@ def _load_heads(heads: nn.ModuleDict, weights: Mapping[str, torch.Tensor], folde
         raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(folder / HEADS)) from error
 
 
-def read_spec(folder: Path) -> EmbedderSpec:
-    """What a folder says: `embedline.json`, else the sentence-transformers files, else mean pooling."""
-    config = read_json(folder / "config.json")
-    return _spec(folder, int(config.get("text_config", config).get("hidden_size") or 0))
-
-
 def _spec(folder: Path, width: int) -> EmbedderSpec:
+    """What a folder says: `embedline.json`, else the sentence-transformers files, else mean pooling."""
     card = read_json(folder / CARD)
     if not card:
         return outside_spec(folder, width)

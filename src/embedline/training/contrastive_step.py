@@ -17,7 +17,7 @@ from embedline.models.scoring import lexical_scores, multi_vector_scores
 from embedline.training import processes
 from embedline.training.gradcache import GradCache, Loss
 from embedline.training.objectives.cosent import cosent
-from embedline.training.objectives.distillation import told_divergence
+from embedline.training.objectives.distillation import Told
 from embedline.training.objectives.infonce import contrastive_loss, info_nce, left_out
 from embedline.training.objectives.matryoshka import matryoshka
 from embedline.training.objectives.unified import unified_loss
@@ -27,7 +27,8 @@ from embedline.training.teaching import Teaching
 class Temperature(nn.Module):
     """A trained temperature: the logarithm of its inverse is the parameter, as in CLIP (Radford et al. 2021).
 
-    It starts at `start`, and does not fall below 0.01, or below `start` where that is smaller.
+    It starts at `start`, and does not fall below 0.01, or below `start` where that is smaller: the parameter
+    itself is held there, as CLIP does it. Beyond a bound on its value alone it would have no gradient back.
     """
 
     def __init__(self, start: float) -> None:
@@ -36,7 +37,9 @@ class Temperature(nn.Module):
         self.limit = max(math.log(100.0), -math.log(start))
 
     def forward(self) -> Tensor:
-        return (-self.log_scale.clamp(max=self.limit)).exp()
+        with torch.no_grad():
+            self.log_scale.clamp_(max=self.limit)
+        return (-self.log_scale).exp()
 
 
 class ContrastiveStep:
@@ -84,14 +87,10 @@ class ContrastiveStep:
         return both
 
     def _info_nce(self, batch: dict[str, Any]) -> Loss:
-        count, rules, told_NM = batch["queries"], self._rules(batch), self._told(batch)
+        count, rules = batch["queries"], self._rules(batch)
 
         def at_width(vectors: Tensor) -> Tensor:
-            found = info_nce(vectors[:count], vectors[count:], **rules)
-            if told_NM is None:
-                return found
-            learnt = told_divergence(_cosines(vectors, count), told_NM, temperature=rules["temperature"])
-            return found + self._told_weight * learnt
+            return info_nce(vectors[:count], vectors[count:], **rules)
 
         def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
             rules["temperature"] = self._temperature()
@@ -100,7 +99,7 @@ class ContrastiveStep:
         return loss
 
     def _unified(self, batch: dict[str, Any]) -> Loss:
-        count, rules, told_NM = batch["queries"], self._rules(batch), self._told(batch)
+        count, rules = batch["queries"], self._rules(batch)
         ids = self.cache.model.pad(batch["ids"])["input_ids"]
         distill = self.config.self_distillation and batch["step"] >= self.config.self_distillation_after
 
@@ -119,8 +118,6 @@ class ContrastiveStep:
                     scores["multi_vector"],
                     distill=distill,
                     hybrid=self.cache.model.spec.hybrid,
-                    told_NM=told_NM,
-                    told_weight=self._told_weight,
                     **rules,
                 ),
                 encoded.dense,
@@ -155,12 +152,8 @@ class ContrastiveStep:
             list(self.dims.values()),
         )
 
-    @property
-    def _told_weight(self) -> float:
-        return self.config.distillation.weight if self.config.distillation else 0.0
-
-    def _told(self, batch: dict[str, Any]) -> Tensor | None:
-        """What the rows' own teacher said, as `told_divergence` wants it; None where there is nothing."""
+    def _told(self, batch: dict[str, Any]) -> Told | None:
+        """What the rows' own teacher said; None where there is nothing."""
         config = self.config.distillation
         if config is None or config.of != "rows" or not any(batch["told"]):
             return None
@@ -169,13 +162,13 @@ class ContrastiveStep:
         for row, scores in enumerate(batch["told"]):
             if scores is not None:  # the query's documents stand in the order of their scores
                 told_NM[row, owner_M == row] = torch.tensor(scores, dtype=told_NM.dtype)
-        return told_NM.to(self.cache.model.device)
+        return Told(told_NM.to(self.cache.model.device), config.loss, config.weight)
 
     def _temperature(self) -> float | Tensor:
         return self.config.temperature if self.learned is None else self.learned()
 
     def _rules(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Which documents count for which query.
+        """Which documents count for which query, and what the rows say of them.
 
         Raises:
             InputError: none of them is a negative.
@@ -194,6 +187,7 @@ class ContrastiveStep:
             "symmetric": self.config.symmetric,
             "in_batch_negatives": self.config.in_batch_negatives,
             "false_negative_margin": self.config.false_negative_margin,
+            "told": self._told(batch),
         }
 
 

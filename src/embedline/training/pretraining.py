@@ -92,7 +92,7 @@ def objective_module(
         decoder_mask=config.decoder_mask,
         head=head,
         frequencies_V=counts_V,
-        words_from=config.bag_of_words_from,
+        words_from=config.bag_of_words_from if config.bag_of_words else None,
     )
 
 
@@ -143,7 +143,9 @@ class PretrainStep:
         # Each loss of the objective, and its weight.
         self.weights = {"token": 1.0}
         if config.objective == "retromae":
-            self.weights = {"encoder": 1.0, "decoder": 1.0, "words": config.bag_of_words}
+            self.weights = {"encoder": 1.0, "decoder": 1.0}
+            if config.bag_of_words:
+                self.weights["words"] = config.bag_of_words
 
     def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, Objective)
@@ -170,7 +172,8 @@ class PretrainStep:
             part_L = counts_LB[:, chosen].sum(1) / whole_L
             with torch.autocast(whole_L.device.type, torch.bfloat16, enabled=self.bf16):
                 losses = module(*(tensor[chosen, :longest] for tensor in hidden))
-            losses_L = torch.stack([losses] if isinstance(losses, Tensor) else list(losses)).float()
+            parts = [losses] if isinstance(losses, Tensor) else [loss for loss in losses if loss is not None]
+            losses_L = torch.stack(parts).float()
             (losses_L @ (weights_L * part_L)).backward()  # type: ignore[no-untyped-call]
             sums_L += losses_L.detach() * part_L
         return sums_L

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from embedline.training.objectives.distillation import Told, told_contrast, told_divergence
+
 
 def info_nce(
     queries_ND: Tensor,
@@ -22,6 +24,7 @@ def info_nce(
     symmetric: bool = False,
     in_batch_negatives: bool = True,
     false_negative_margin: float | None = None,
+    told: Told | None = None,
 ) -> Tensor:
     """`contrastive_loss` of the cosines.
 
@@ -36,6 +39,7 @@ def info_nce(
         symmetric=symmetric,
         in_batch_negatives=in_batch_negatives,
         false_negative_margin=false_negative_margin,
+        told=told,
     )
 
 
@@ -48,6 +52,7 @@ def contrastive_loss(
     symmetric: bool = False,
     in_batch_negatives: bool = True,
     false_negative_margin: float | None = None,
+    told: Told | None = None,
 ) -> Tensor:
     """The mean over queries of -log softmax of the positive's score / temperature.
 
@@ -57,6 +62,7 @@ def contrastive_loss(
         owner_M, same_NM, in_batch_negatives, false_negative_margin: as in `left_out`.
         temperature: a tensor where it is trained.
         symmetric: add the loss of finding the query from its positive, among all queries.
+        told: what a teacher said of each query's own documents, learnt beside this loss or in its place.
     """
     count = len(scores_NM)
     left_out_NM = left_out(
@@ -68,9 +74,14 @@ def contrastive_loss(
     )
     target_N = torch.arange(count, device=scores_NM.device)
     logits_NM = (scores_NM / temperature).masked_fill(left_out_NM, -torch.inf)
-    loss = F.cross_entropy(logits_NM, target_N)
+    if told is not None and told.loss == "m3_kd_loss":
+        loss = told_contrast(scores_NM, told.scores, left_out_NM, temperature=temperature)
+    else:
+        loss = F.cross_entropy(logits_NM, target_N)
     if symmetric:
         loss = (loss + F.cross_entropy(logits_NM[:, :count].T, target_N)) / 2
+    if told is not None and told.loss == "kl_div":
+        loss = loss + told.weight * told_divergence(scores_NM, told.scores, temperature=temperature)
     return loss
 
 
