@@ -389,6 +389,19 @@ def test_a_deleted_ledger_is_an_error_that_says_how_to_restore_it(
     assert promote(2).moved
 
 
+def test_a_long_name_leaves_room_for_the_number_of_a_generation(uri: str) -> None:
+    name = "m" * 256  # the longest that mlflow takes
+    ledger = Ledger.open(uri, name)
+    for number in range(3):
+        assert ledger.append(number, Entry("champion", number + 1, number or None, ""))
+        ledger.mark_done(number)
+    assert [(g.number, g.entry.version, g.done) for g in ledger.read()] == [
+        (0, 1, True),
+        (1, 2, True),
+        (2, 3, True),
+    ]
+
+
 def test_an_entry_never_outgrows_a_parameter() -> None:
     scores = {f"набор {n}": n / 7 for n in range(2000)}
     text = Entry("champion", 1, None, "потому что " * 1000, by="б" * 1000, scores=scores).as_text()
