@@ -22,8 +22,10 @@ class Curve(NamedTuple):
     of: tuple[str, ...] = _ALL
 
 
-# All are means over `log_every` steps and over the processes, where nothing else is said. °: of the logged step,
-# and of at most 1,024 of its queries (objective unified has its dense loss at every step).
+NOTE = (
+    "Means over `log_every` steps and over the processes, where nothing else is said. °: of the logged step, "
+    "and of at most 1,024 of its queries (objective unified has its dense loss of every step)."
+)
 CURVES: dict[str, Curve] = {
     "loss": Curve("what is minimised"),
     "loss.SOURCE": Curve("the same on the batches of one source (and bucket)", ("contrastive",)),
@@ -38,8 +40,8 @@ CURVES: dict[str, Curve] = {
     "words_loss": Curve("RetroMAE: which words the text holds, unweighted", ("pretrain",)),
     "cosine": Curve("to the unpruned model's vectors of the same texts", ("heal",)),
     "in_batch_accuracy": Curve(
-        "share of queries whose positive scores above everything in the batch that is not known to answer "
-        "them, by cosine °",
+        "share of queries whose positive's cosine is above that of every negative, those included that "
+        "false_negative_margin takes for answers °",
         ("contrastive",),
     ),
     "alignment": Curve(
