@@ -44,7 +44,7 @@ FULL = ReportData(
     ],
     funnel={EVIL: {EVIL: {"rows_in": 10, "rows_out": 7, "rejected": {EVIL: 3}}}},
     mining={"mined": 70, "mined_rank": 4, "mined_score": 0.25},
-    curves={EVIL: [(1, 2.0), (2, 1.5), (3, 1.4)]},
+    curves={EVIL: {"loss": [(1, 2.0), (2, 1.5), (3, 1.4)], EVIL: [(1, 2.0), (2, 1.5)]}},
     parity={"passed": False, "texts": 9, "variants": {EVIL: {"worst_cosine": 0.9, "passed": False}}},
     steps=[{"step": EVIL, "status": "done", "seconds": 1.5, "peak_memory_mb": 200.0, "cache_hit": True}],
 )

@@ -116,7 +116,7 @@ def summed(module: nn.Module, step: Callable[[], tuple[Tensor, dict[str, float]]
     loss, metrics = step()
     processes.sum_gradients(module)
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-    return float(loss), metrics, gradients
+    return float(loss), {name: float(value) for name, value in metrics.items()}, gradients
 
 
 UNIFIED = ("lexical", "multi_vector")

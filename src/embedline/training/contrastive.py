@@ -20,6 +20,7 @@ from embedline.training.pairs import Batches, longest_texts
 from embedline.training.progress import OnMetrics
 from embedline.training.records import SourceRecords, apart, only
 from embedline.training.teaching import Teaching
+from embedline.training.watch import Watch
 
 
 class Drawn(NamedTuple):
@@ -79,11 +80,13 @@ def train_contrastive(
         steps=config.steps,
         seed=seed,
     )
+    watch = Watch(embedder, bf16=bf16)
     cache = GradCache(
         embedder,
         batch_tokens=config.batch_tokens,
         resident_tokens=config.resident_tokens,
         bf16=bf16,
+        watch=watch,
     )
     temperature = (
         Temperature(config.temperature).to(embedder.device) if config.learnable_temperature else None
@@ -99,6 +102,7 @@ def train_contrastive(
         seed=seed,
         on_metrics=on_metrics,
         budget=cache.budget,
+        watch=watch,
         evidence=evidence,
     )
     return {

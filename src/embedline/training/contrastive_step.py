@@ -16,12 +16,14 @@ from embedline.models.heads import Encoded
 from embedline.models.scoring import lexical_scores, multi_vector_scores
 from embedline.training import processes
 from embedline.training.gradcache import GradCache, Loss
+from embedline.training.in_batch import in_batch
 from embedline.training.objectives.cosent import cosent
 from embedline.training.objectives.distillation import Told
 from embedline.training.objectives.infonce import contrastive_loss, info_nce, left_out
 from embedline.training.objectives.matryoshka import matryoshka
 from embedline.training.objectives.unified import unified_loss
 from embedline.training.teaching import Teaching
+from embedline.training.watch import Metrics
 
 
 class Temperature(nn.Module):
@@ -57,7 +59,7 @@ class ContrastiveStep:
         if config.matryoshka:
             self.dims = weighted_dims(cache.model.width, cache.model.spec.dims, config.matryoshka_weights)
 
-    def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Metrics]:
         all_heads = batch["scores"] is None and self.config.objective == "unified"
         if batch["scores"] is not None:
             loss = self._cosent(batch)
@@ -65,24 +67,28 @@ class ContrastiveStep:
             loss = self._unified(batch) if all_heads else self._info_nce(batch)
         ids, place = distinct(batch["ids"], batch["queries"])
         value, metrics = self.cache.step(ids, _at(place, self._taught(loss, batch)), dense_only=not all_heads)
+        if batch["scores"] is None:  # CoSENT has a scale of its own
+            with torch.no_grad():
+                metrics["temperature"] = self._temperature()
         if self.learned is not None:
-            metrics["temperature"] = float(self.learned().detach())
             for parameter in self.learned.parameters():
                 if parameter.grad is not None:  # all of it in each process, and they will be summed
                     parameter.grad /= processes.count()
+        metrics[f"loss.{batch['source']}"] = value
         return value, {**metrics, "tokens": float(sum(len(row) for row in batch["ids"]))}
 
     def _taught(self, loss: Loss, batch: dict[str, Any]) -> Loss:
         """The objective's loss and the teacher's, if there is one that has something to say."""
-        lesson = self.teaching.lesson(batch) if self.teaching else None
+        with self.cache.watch.phase("forward"):
+            lesson = self.teaching.lesson(batch) if self.teaching else None
         if self.teaching is None or lesson is None:
             return loss
         weight = self.teaching.config.weight
 
-        def both(encoded: Tensor | Encoded) -> tuple[Tensor, dict[str, float]]:
+        def both(encoded: Tensor | Encoded) -> tuple[Tensor, Metrics]:
             value, metrics = loss(encoded)
             learnt = lesson(encoded.dense if isinstance(encoded, Encoded) else encoded)
-            return value + weight * learnt, {**metrics, "distillation_loss": float(learnt.detach())}
+            return value + weight * learnt, {**metrics, "distillation_loss": learnt.detach()}
 
         return both
 
@@ -92,9 +98,9 @@ class ContrastiveStep:
         def at_width(vectors: Tensor) -> Tensor:
             return info_nce(vectors[:count], vectors[count:], **rules)
 
-        def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
+        def loss(vectors: Tensor) -> tuple[Tensor, Metrics]:
             rules["temperature"] = self._temperature()
-            return self._nested(at_width, vectors), {}
+            return self._nested(at_width, vectors), self._placed(vectors, count, rules)
 
         return loss
 
@@ -103,7 +109,7 @@ class ContrastiveStep:
         ids = self.cache.model.pad(batch["ids"])["input_ids"]
         distill = self.config.self_distillation and batch["step"] >= self.config.self_distillation_after
 
-        def loss(encoded: Encoded) -> tuple[Tensor, dict[str, float]]:
+        def loss(encoded: Encoded) -> tuple[Tensor, Metrics]:
             rules["temperature"] = self._temperature()
             scores: dict[str, Tensor | None] = {"lexical": None, "multi_vector": None}
             if (weights := encoded.lexical) is not None:
@@ -122,9 +128,10 @@ class ContrastiveStep:
                 ),
                 encoded.dense,
             )
-            with torch.no_grad():
+            metrics = self._placed(encoded.dense, count, rules)
+            with self.cache.watch.phase("logging"), torch.no_grad():
                 heads = {"dense": _cosines(encoded.dense, count), **scores}
-                metrics = _losses({name: each for name, each in heads.items() if each is not None}, rules)
+                metrics |= _losses({name: each for name, each in heads.items() if each is not None}, rules)
             return value, metrics
 
         return loss
@@ -136,11 +143,18 @@ class ContrastiveStep:
         def at_width(vectors: Tensor) -> Tensor:
             return cosent(vectors[:count], vectors[count:], scores_N, scale=self.config.cosent_scale)
 
-        def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
+        def loss(vectors: Tensor) -> tuple[Tensor, Metrics]:
             value = self._nested(at_width, vectors)
-            return value, {"cosent_loss": float(value.detach())}
+            return value, {"cosent_loss": value.detach()}
 
         return loss
+
+    def _placed(self, vectors: Tensor, count: int, rules: Mapping[str, Any]) -> Metrics:
+        """What a logged step also says of its vectors."""
+        if not self.cache.watch.due:
+            return {}
+        with self.cache.watch.phase("logging"):
+            return in_batch(vectors, count, rules)
 
     def _nested(self, at_width: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
         if not self.dims:
@@ -207,7 +221,7 @@ def _at(place_N: Tensor, loss: Loss) -> Loss:
     if int(place_N.max()) + 1 == len(place_N):
         return loss
 
-    def repeated(encoded: Any) -> tuple[Tensor, dict[str, float]]:
+    def repeated(encoded: Any) -> tuple[Tensor, Metrics]:
         if isinstance(encoded, Encoded):
             return loss(Encoded(*(None if each is None else each[place_N] for each in encoded)))
         return loss(encoded[place_N])
@@ -215,7 +229,7 @@ def _at(place_N: Tensor, loss: Loss) -> Loss:
     return repeated
 
 
-def _losses(heads: Mapping[str, Tensor], rules: Mapping[str, Any]) -> dict[str, float]:
+def _losses(heads: Mapping[str, Tensor], rules: Mapping[str, Any]) -> Metrics:
     """InfoNCE of each head's scores alone; what the dense scores leave out, the others do too."""
     counted = {"owner_M": rules["owner_M"], "in_batch_negatives": rules["in_batch_negatives"]}
     left_out_NM = left_out(
@@ -225,8 +239,8 @@ def _losses(heads: Mapping[str, Tensor], rules: Mapping[str, Any]) -> dict[str, 
         **counted,
     )
     return {
-        f"{name}_loss": float(
-            contrastive_loss(scores, same_NM=left_out_NM, temperature=rules["temperature"], **counted)
+        f"{name}_loss": contrastive_loss(
+            scores, same_NM=left_out_NM, temperature=rules["temperature"], **counted
         )
         for name, scores in heads.items()
     }
