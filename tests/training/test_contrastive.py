@@ -16,9 +16,10 @@ from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
 from embedline.models.lora import merge_lora, with_lora
 from embedline.training import contrastive_step
+from embedline.training.answers import KnownAnswers
 from embedline.training.batches import Draw
 from embedline.training.contrastive import train_contrastive
-from embedline.training.contrastive_step import ContrastiveStep, known_answers
+from embedline.training.contrastive_step import ContrastiveStep
 from embedline.training.gradcache import GradCache
 from embedline.training.pairs import Batches
 from embedline.training.records import SourceRecords
@@ -76,7 +77,11 @@ def test_known_answers_equal_brute_force(rows: list[tuple[str, list[str]]], data
         [any(text == d for q, texts in rows if q == query for text in texts) for d in documents]
         for query in queries
     ]
-    assert known_answers(queries, answers, documents).tolist() == expected
+    known = KnownAnswers(queries, answers, documents)
+    assert known[:].tolist() == expected
+    cut = data.draw(st.integers(0, len(rows)))
+    assert [*known[:cut].tolist(), *known[cut:].tolist()] == expected
+    assert known.everything == all(all(row) for row in expected)
 
 
 def test_prompts_stand_before_the_texts_as_the_table_says(make_embedder, sources) -> None:

@@ -15,11 +15,13 @@ from embedline.errors import InputError
 from embedline.models.heads import Encoded
 from embedline.models.scoring import lexical_scores, multi_vector_scores
 from embedline.training import processes
+from embedline.training.answers import KnownAnswers, ToldScores
 from embedline.training.gradcache import GradCache, Loss
 from embedline.training.objectives.cosent import cosent
 from embedline.training.objectives.distillation import told_divergence
 from embedline.training.objectives.infonce import contrastive_loss, info_nce, left_out
 from embedline.training.objectives.matryoshka import matryoshka
+from embedline.training.objectives.streaming import by_rows
 from embedline.training.objectives.unified import unified_loss
 from embedline.training.teaching import Teaching
 
@@ -83,14 +85,13 @@ class ContrastiveStep:
         return both
 
     def _info_nce(self, batch: dict[str, Any]) -> Loss:
-        count, rules, told_NM = batch["queries"], self._rules(batch), self._told(batch)
+        count, rules, told = batch["queries"], self._rules(batch), self._told(batch)
 
         def at_width(vectors: Tensor) -> Tensor:
             found = info_nce(vectors[:count], vectors[count:], **rules)
-            if told_NM is None:
+            if told is None:
                 return found
-            learnt = told_divergence(_cosines(vectors, count), told_NM, temperature=rules["temperature"])
-            return found + self._told_weight * learnt
+            return found + self._told_weight * _told_loss(vectors, count, told, rules["temperature"])
 
         def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
             rules["temperature"] = self._temperature()
@@ -99,7 +100,9 @@ class ContrastiveStep:
         return loss
 
     def _unified(self, batch: dict[str, Any]) -> Loss:
-        count, rules, told_NM = batch["queries"], self._rules(batch), self._told(batch)
+        count, rules, told = batch["queries"], self._rules(batch), self._told(batch)
+        rules["same_NM"] = rules["same_NM"][:]  # its other heads have all scores at once, too
+        told_NM = None if told is None else told[:]
         ids = self.cache.model.pad(batch["ids"])["input_ids"]
         distill = self.config.self_distillation and batch["step"] >= self.config.self_distillation_after
 
@@ -157,17 +160,12 @@ class ContrastiveStep:
     def _told_weight(self) -> float:
         return self.config.distillation.weight if self.config.distillation else 0.0
 
-    def _told(self, batch: dict[str, Any]) -> Tensor | None:
-        """What the rows' own teacher said, as `told_divergence` wants it; None where there is nothing."""
+    def _told(self, batch: dict[str, Any]) -> ToldScores | None:
+        """What the rows' own teacher said; None where there is nothing."""
         config = self.config.distillation
         if config is None or config.of != "rows" or not any(batch["told"]):
             return None
-        told_NM = torch.full((batch["queries"], len(batch["owner"])), -torch.inf)
-        owner_M = torch.tensor(batch["owner"])
-        for row, scores in enumerate(batch["told"]):
-            if scores is not None:  # the query's documents stand in the order of their scores
-                told_NM[row, owner_M == row] = torch.tensor(scores, dtype=told_NM.dtype)
-        return told_NM.to(self.cache.model.device)
+        return ToldScores(batch["told"], batch["owner"], self.cache.model.device)
 
     def _temperature(self) -> float | Tensor:
         return self.config.temperature if self.learned is None else self.learned()
@@ -179,8 +177,8 @@ class ContrastiveStep:
             InputError: none of them is a negative.
         """
         device = self.cache.model.device
-        same_NM = known_answers(batch["query_texts"], batch["answers"], batch["texts"])
-        if same_NM.all():
+        known = KnownAnswers(batch["query_texts"], batch["answers"], batch["texts"], device)
+        if known.everything:
             raise InputError(
                 f"a batch from {batch['source']} holds no negative: each document answers each query.",
                 where="data.sources",
@@ -188,7 +186,7 @@ class ContrastiveStep:
             )
         return {
             "owner_M": torch.tensor(batch["owner"], device=device),
-            "same_NM": same_NM.to(device),
+            "same_NM": known,
             "symmetric": self.config.symmetric,
             "in_batch_negatives": self.config.in_batch_negatives,
             "false_negative_margin": self.config.false_negative_margin,
@@ -212,6 +210,20 @@ def _losses(heads: Mapping[str, Tensor], rules: Mapping[str, Any]) -> dict[str, 
     }
 
 
+def _told_loss(vectors_ND: Tensor, count: int, told: ToldScores, temperature: float | Tensor) -> Tensor:
+    """`told_divergence` of the cosines, in blocks of queries."""
+    unit_ND = F.normalize(vectors_ND, dim=-1)
+    queries_ND, documents_MD = unit_ND[:count], unit_ND[count:]
+    blocks = by_rows(
+        lambda rows: told_divergence(
+            queries_ND[rows] @ documents_MD.T, told[rows], temperature=temperature, asked=told.asked
+        ),
+        len(queries_ND),
+        len(documents_MD),
+    )
+    return torch.stack(blocks).sum()
+
+
 def _cosines(vectors_ND: Tensor, count: int) -> Tensor:
     """Of the first `count` vectors and the others (N × M)."""
     unit_ND = F.normalize(vectors_ND, dim=-1)
@@ -230,18 +242,3 @@ def weighted_dims(width: int, dims: Sequence[int], weights: Sequence[float]) -> 
     if dims and max(dims) > width:
         raise InputError(f"{max(dims)} is larger than the model's width {width}.", where="model.dims")
     return {width: 1.0, **dict(zip(dims, weights or [1.0] * len(dims), strict=True))}
-
-
-def known_answers(queries: list[str], answers: list[list[str]], documents: list[str]) -> Tensor:
-    """N × M: True where a document is a positive of the query in its row, or in another row of the batch."""
-    by_query: dict[str, set[str]] = {}
-    for query, texts in zip(queries, answers, strict=True):
-        by_query.setdefault(query, set()).update(texts)
-    columns: dict[str, list[int]] = {}
-    for column, text in enumerate(documents):
-        columns.setdefault(text, []).append(column)
-    same = torch.zeros(len(queries), len(documents), dtype=torch.bool)
-    for row, query in enumerate(queries):
-        for text in by_query[query]:
-            same[row, columns.get(text, [])] = True
-    return same

@@ -31,7 +31,9 @@ def score_divergence(student_NM: Tensor, teacher_NM: Tensor, *, temperature: flo
     return F.kl_div(found, expected, reduction="none", log_target=True).sum(-1)
 
 
-def told_divergence(scores_NM: Tensor, told_NM: Tensor, *, temperature: float | Tensor) -> Tensor:
+def told_divergence(
+    scores_NM: Tensor, told_NM: Tensor, *, temperature: float | Tensor, asked: int | None = None
+) -> Tensor:
     """-mean over i of sum over j of p_ij log q_ij                                 (FlagEmbedding's kl_div)
 
     p_i is the softmax of what a teacher said of the documents that belong to query i, q_i that of the
@@ -39,13 +41,15 @@ def told_divergence(scores_NM: Tensor, told_NM: Tensor, *, temperature: float | 
 
     Args:
         told_NM: the teacher's scores; -inf where a document is another query's, and everywhere for a query
-            that the teacher said nothing about, which does not count. One at least counts.
+            that the teacher said nothing about, which does not count.
+        asked: how many queries count in the whole batch, where the rows are some of it; one at least.
     """
     asked_N = told_NM.isfinite().any(-1)
     told_NM, scores_NM = told_NM[asked_N], scores_NM[asked_N]
     foreign_NM = told_NM == -torch.inf
     found_NM = (scores_NM / temperature).masked_fill(foreign_NM, -torch.inf).log_softmax(-1)
-    return -(told_NM.softmax(-1) * found_NM.masked_fill(foreign_NM, 0.0)).sum(-1).mean()
+    total = -(told_NM.softmax(-1) * found_NM.masked_fill(foreign_NM, 0.0)).sum()
+    return total / (len(told_NM) if asked is None else asked)
 
 
 def heads_distance(student: Encoded, teacher: Encoded, mask_BT: Tensor) -> Tensor:
