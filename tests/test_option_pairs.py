@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from itertools import combinations, product
 from pathlib import Path
@@ -27,9 +28,10 @@ from embedline.models.tokenizer import train_tokenizer
 from embedline.training.batches import Draw
 from embedline.training.contrastive_step import ContrastiveStep
 from embedline.training.gradcache import GradCache
-from embedline.training.pairs import Batches
+from embedline.training.pairs import Batches, tokenised
 from embedline.training.pretraining import PretrainStep, objective_module
-from embedline.training.records import Record, SourceRecords
+from embedline.training.records import Record
+from embedline.training.rows import apart
 
 Row = tuple[str, ...]
 
@@ -171,11 +173,14 @@ def losses(
                 "short-long",
                 "ru",
                 float(i % 3) if objective == "cosent" else None,
+                source="faq",
             )
             for i, text in enumerate(TEXTS)
         ]
-        sources = {"faq": SourceRecords("faq", rows)}
-        batch = Batches(embedder, sources, [Draw("faq", np.arange(len(rows)), 0)], stage)[0]
+        with tempfile.TemporaryDirectory() as folder:
+            store = tokenised(embedder, rows, stage, Path(folder) / "tokens")
+            sources = apart(store.columns(), {})
+            batch = Batches(store, sources, [Draw("faq", np.arange(len(rows)), 0)])[0]
         step = ContrastiveStep(GradCache(embedder, batch_tokens=64, bf16=bf16), stage)
     optimizer = torch.optim.AdamW(module.parameters(), lr=2e-3)
     for _ in range(steps):

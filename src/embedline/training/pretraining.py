@@ -17,7 +17,7 @@ from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.language_head import LanguageHead
 from embedline.training import processes
-from embedline.training.batches import draw_batches
+from embedline.training.batches import Draw, draw_batches
 from embedline.training.engine import train
 from embedline.training.gradcache import TokenBudget
 from embedline.training.objectives.mlm import MaskedLanguageModel
@@ -66,7 +66,7 @@ def pretrain(
     step = PretrainStep(config, mask_id=mask_token(embedder.tokenizer), bf16=bf16)
     train(
         module,
-        _Passages(embedder, texts, [draw.rows for draw in draws], config.length),
+        _Passages(embedder, texts, draws, config.length),
         step,
         config,
         checkpoints=checkpoints,
@@ -112,14 +112,14 @@ def _token_counts(embedder: Embedder, texts: Sequence[str], length: int, sample:
 
 
 class _Passages(Sequence[Any]):
-    def __init__(self, embedder: Embedder, texts: Sequence[str], rows: list[np.ndarray], length: int) -> None:
-        self.embedder, self.texts, self.rows, self.length = embedder, texts, rows, length
+    def __init__(self, embedder: Embedder, texts: Sequence[str], draws: Sequence[Draw], length: int) -> None:
+        self.embedder, self.texts, self.draws, self.length = embedder, texts, draws, length
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.draws)
 
     def __getitem__(self, index: Any) -> Any:
-        rows = self.rows[index].tolist()
+        rows = self.draws[index].rows.tolist()
         return {
             "source": "corpus",
             "rows": rows,

@@ -40,7 +40,9 @@ def info_nce(
     }
     queries_ND, documents_MD = F.normalize(queries_ND, dim=-1), F.normalize(documents_MD, dim=-1)
     scale = torch.as_tensor(1 / temperature, dtype=queries_ND.dtype, device=queries_ND.device)
-    loss: Tensor = _InfoNCE.apply(queries_ND, documents_MD, scale, same_NM, rules, symmetric)  # type: ignore[no-untyped-call]
+    loss: Tensor = _InfoNCE.apply(  # type: ignore[no-untyped-call]
+        queries_ND, documents_MD, scale, same_NM, rules, symmetric
+    )
     return loss
 
 
@@ -100,7 +102,7 @@ class _InfoNCE(torch.autograd.Function):
         return loss * share
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> Any:
         return *(slope * gradient for gradient in ctx.saved_tensors), None, None, None
 
 
