@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,10 @@ from embedline.models.tokenizer import train_tokenizer
 from embedline.training.batches import Draw
 from embedline.training.contrastive_step import ContrastiveStep
 from embedline.training.gradcache import GradCache
-from embedline.training.pairs import Batches
+from embedline.training.pairs import Batches, tokenised
 from embedline.training.pretraining import PretrainStep, objective_module
-from embedline.training.records import Record, SourceRecords
+from embedline.training.records import Record
+from embedline.training.rows import apart
 from embedline.training.teaching import Teaching
 
 Row = tuple[str, ...]
@@ -183,8 +186,11 @@ def losses(
         batch: Any = {"ids": embedder.tokenize(TEXTS, max_length=24)}
     else:
         stage = config.unsupervised
-        sources = {"faq": SourceRecords("faq", [record(i, objective) for i in range(len(TEXTS))])}
-        batch = Batches(embedder, sources, [Draw("faq", np.arange(len(TEXTS)), 0)], stage)[0]
+        rows = [replace(record(i, objective), source="faq") for i in range(len(TEXTS))]
+        with tempfile.TemporaryDirectory() as folder:
+            store = tokenised(embedder, rows, stage, Path(folder) / "tokens")
+            sources = apart(store.columns(), {})
+            batch = Batches(store, sources, [Draw("faq", np.arange(len(rows)), 0)])[0]
         teaching = None
         if config.teacher and stage.distillation:
             other = make(config, embedder.tokenizer, seed=config.seed + 1).eval()

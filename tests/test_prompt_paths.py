@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -36,8 +37,9 @@ from embedline.models.prompts import PromptTable, Side, is_long
 from embedline.models.tokenizer import train_tokenizer
 from embedline.steps.mine import _encoder
 from embedline.training.batches import Draw
-from embedline.training.pairs import Batches
-from embedline.training.records import Record, SourceRecords, pool_small
+from embedline.training.pairs import Batches, tokenised
+from embedline.training.records import Record, SourceRecords
+from embedline.training.rows import apart, pool_small
 
 NOMIC = PromptTable(
     {
@@ -185,10 +187,19 @@ def records(source: str, task_type: str) -> SourceRecords:
     return SourceRecords(source, rows)
 
 
+def batch_of(saved: Saved, rows: list[Record]) -> dict[str, Any]:
+    """A training's batch of all rows, which are pooled when they are of several sources."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = tokenised(saved.embedder, rows, ContrastiveConfig(negatives=0), Path(folder) / "tokens")
+        sources = apart(store.columns(), {})
+        if len(sources) > 1:
+            sources = pool_small(sources, len(rows))
+        batch: dict[str, Any] = Batches(store, sources, [Draw(*sources, np.arange(len(rows)), 0)])[0]
+        return batch
+
+
 def training(saved: Saved, source: str, task_type: str) -> Ids:
-    of = records(source, task_type)
-    config = ContrastiveConfig(batch=4, negatives=0)
-    batch = Batches(saved.embedder, {source: of}, [Draw(source, np.arange(4), 0)], config)[0]
+    batch = batch_of(saved, records(source, task_type).rows)
     count, ids = batch["queries"], [tuple(row) for row in batch["ids"]]
     return {"query": set(ids[:count]), "document": set(ids[count:])}
 
@@ -359,10 +370,7 @@ def test_a_prompt_in_plain_words_cuts_as_documents_are_unless_the_call_says_that
 
 def test_sources_pooled_for_training_keep_their_own_prompts(saved: Saved) -> None:
     small = {name: records(name, "short-long") for name in ("SciFact", "docs")}
-    ((name, pool),) = pool_small(small, {}, 8)[0].items()
-    batch = Batches(saved.embedder, {name: pool}, [Draw(name, np.arange(8), 0)], ContrastiveConfig(batch=8))[
-        0
-    ]
+    batch = batch_of(saved, [row for source in small.values() for row in source.rows])
     ids = {tuple(row) for row in batch["ids"]}
     wanted = [expected(saved, each, "short-long") for each in small]
     assert ids == {row for of in wanted for rows in of.values() for row in rows}

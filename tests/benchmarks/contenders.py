@@ -36,13 +36,13 @@ def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> tuple[
     from embedline.models.folder import load_embedder
     from embedline.steps.machine import attention
     from embedline.training.contrastive import train_contrastive
-    from embedline.training.records import Record, SourceRecords
+    from embedline.training.records import Record
 
     heads = ("dense", "lexical", "multi_vector") if options.objective == "unified" else ("dense",)
     runtime = RuntimeConfig(precision=options.precision)
     spec = EmbedderSpec(pooling="mean", query_length=LENGTH, document_length=LENGTH, heads=heads)
     embedder = load_embedder(folder, attention=attention(runtime)).with_spec(spec)
-    rows = [Record(str(i), q, [d], [], "short-long", "ru") for i, (q, d) in enumerate(pairs)]
+    rows = [Record(str(i), q, [d], [], "short-long", "ru", source="pairs") for i, (q, d) in enumerate(pairs)]
     config = ContrastiveConfig(
         objective=options.objective,
         steps=options.steps,
@@ -68,7 +68,7 @@ def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> tuple[
 
         train_contrastive(
             embedder,
-            {"pairs": SourceRecords("pairs", rows)},
+            rows,
             config,
             weights={},
             seed=0,

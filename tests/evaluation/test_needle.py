@@ -17,7 +17,7 @@ from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.rope import apply_dynamic_ntk
 from embedline.models.tokenizer import train_tokenizer
 from embedline.training.contrastive import train_contrastive
-from embedline.training.records import Record, SourceRecords
+from embedline.training.records import Record
 
 
 def words(text):
@@ -133,7 +133,7 @@ def trained(tmp_path_factory, request):
         )
         train_contrastive(
             embedder,
-            {"haystack": _records(TorchEncoder(embedder), length, batch * steps)},
+            _records(TorchEncoder(embedder), length, batch * steps),
             config,
             weights={},
             seed=1,
@@ -152,10 +152,12 @@ def _records(encoder, length, count):
         seed, group = 1_000_000 + length + len(rows), min(16, count - len(rows))
         stacks = haystacks(group, depth, encoder.count_tokens, seed=seed, length=length)
         rows += [
-            Record(f"{length}-{len(rows) + i}", s.query, [s.document], [], "short-long", "ru")
+            Record(
+                f"{length}-{len(rows) + i}", s.query, [s.document], [], "short-long", "ru", source="haystack"
+            )
             for i, s in enumerate(stacks)
         ]
-    return SourceRecords("haystack", rows)
+    return rows
 
 
 @pytest.mark.slow

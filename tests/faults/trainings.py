@@ -34,7 +34,6 @@ from embedline.training.checkpoints import newest_whole
 from embedline.training.contrastive import train_contrastive
 from embedline.training.gradcache import GradCache
 from embedline.training.pretraining import pretrain
-from embedline.training.records import SourceRecords
 from embedline.training.teaching import Teaching
 
 STEPS, EVERY = 12, 3
@@ -48,15 +47,14 @@ WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 
 def contrastive(folder: Path, told: Told, *heads: str, taught: bool = False, **over: Any) -> Any:
     model = embedder(*heads, **DROPOUT)
-    rows = records(24)
-    scored = SourceRecords("sts", [*records(16, scored=True).rows])
+    rows = [*records(24), *records(16, scored=True, source="sts")]
     config = ContrastiveConfig(**(SHARED | TRIPLETS | over))
     teaching = None
     if taught:
         teaching = Teaching(embedder(seed=5).eval(), ["ru"], DistillationConfig(), width=model.width)
     train_contrastive(
         model,
-        {"faq": rows, "sts": scored},
+        rows,
         config,
         weights={},
         seed=3,

@@ -124,7 +124,7 @@ def serving_one_request() -> Iterator[tuple[str, list[Any]]]:
             self.end_headers()
             self.wfile.write(b"{}")
 
-        do_GET = do_POST
+        do_GET = do_POST  # noqa: N815
 
         def log_message(self, *_: Any) -> None: ...
 

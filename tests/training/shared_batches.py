@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
@@ -30,9 +32,10 @@ from embedline.training.contrastive import train_contrastive
 from embedline.training.contrastive_step import ContrastiveStep, Temperature
 from embedline.training.engine import train
 from embedline.training.gradcache import GradCache
-from embedline.training.pairs import Batches
+from embedline.training.pairs import Batches, tokenised
 from embedline.training.pretraining import PretrainStep, mask_token, objective_module, pretrain
-from embedline.training.records import Record, SourceRecords
+from embedline.training.records import Record
+from embedline.training.rows import apart
 from embedline.training.teaching import Teaching
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -58,13 +61,23 @@ def embedder(*heads: str, seed: int = 1, architecture: str = "bert", **settings:
     return Embedder(backbone, TOKENIZER, spec)
 
 
-def records(count: int, *, scored: bool = False) -> SourceRecords:
+def records(count: int, *, scored: bool = False, source: str = "faq") -> list[Record]:
     def row(i: int) -> Record:
         others = [] if scored else [TEXTS[i + 13], TEXTS[i + 17] + " или нет"]
         score = float(i % 4) if scored else None
-        return Record(str(i), TEXTS[i], [f"ответ {TEXTS[i + 7]}"], others, "short-long", "ru", score)
+        return Record(str(i), TEXTS[i], [f"ответ {TEXTS[i + 7]}"], others, "short-long", "ru", score, source)
 
-    return SourceRecords("faq", [row(i) for i in range(count)])
+    return [row(i) for i in range(count)]
+
+
+def first_rows(model: Embedder, rows: list[Record], config: ContrastiveConfig, *, steps: int = 1) -> Batches:
+    """So many batches of all the rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        name = processes.told(folder)
+        store = tokenised(model, rows, config, Path(name) / "tokens")
+        processes.any_of(False)  # all have opened it
+        draws = [Draw("faq", np.arange(len(rows)), 0)] * steps
+        return Batches(store, apart(store.columns(), {}), draws)
 
 
 def contrastive(
@@ -82,8 +95,7 @@ def contrastive(
     if taught:
         teaching = Teaching(embedder(seed=5), ["ru"], DistillationConfig(of=taught), width=model.width)
     step = ContrastiveStep(cache, config, temperature, teaching)
-    draws = [Draw("faq", torch.arange(rows).numpy(), 0)]
-    batch = Batches(model, {"faq": records(rows, scored=scored)}, draws, config)[0]
+    batch = first_rows(model, records(rows, scored=scored), config)[0]
     module = nn.ModuleDict({"embedder": model, **({"temperature": temperature} if temperature else {})})
     return summed(module, lambda: step(module, batch))
 
@@ -173,7 +185,7 @@ def engine(folder: Path) -> dict[str, Any]:
         try:
             train_contrastive(
                 model,
-                {"faq": records(20)},
+                records(20),
                 config,
                 weights={},
                 seed=7,
@@ -227,8 +239,7 @@ def short_of_memory(folder: Path, which: int) -> list[int]:
     cache._encode = encode  # type: ignore[method-assign]
     config = ContrastiveConfig(steps=3, batch=8)
     step = ContrastiveStep(cache, config)
-    draws = [Draw("faq", torch.arange(8).numpy(), 0)] * 3
-    batches = Batches(model, {"faq": records(8)}, draws, config)
+    batches = first_rows(model, records(8), config, steps=3)
     train(
         model,
         batches,

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedline.config.training import Bucket, ContrastiveConfig
 from embedline.errors import InputError
-from embedline.training.batches import draw_batches
+from embedline.training.batches import Draw, draw_batches
 from embedline.training.buckets import Group, bucket_of, groups
 from embedline.training.contrastive import train_contrastive
-from embedline.training.pairs import Batches, longest_texts
-from embedline.training.records import Record, SourceRecords
+from embedline.training.pairs import Batches, tokenised
+from embedline.training.rows import Columns, Kind, apart
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 BUCKETS = [Bucket(tokens=8, batch=6), Bucket(tokens=16, batch=4), Bucket(tokens=32, batch=2)]
@@ -28,20 +30,16 @@ def config(**values: Any) -> ContrastiveConfig:
     return ContrastiveConfig(**(base | values))
 
 
-def records(name: str, lengths: list[int], task_type: str = "short-long") -> SourceRecords:
-    """A record's length stands in its query."""
-    rows = [Record(f"{name}{i}", str(n), [f"{name} {i}"], [], task_type, "ru") for i, n in enumerate(lengths)]
-    return SourceRecords(name, rows)
-
-
-def told(source: SourceRecords) -> list[int]:
-    return [int(row.query) for row in source.rows]
+def columns(sources: dict[str, list[int]]) -> Columns:
+    """The lengths of each source's rows, one source after another."""
+    kind = np.repeat(np.arange(len(sources)), [len(lengths) for lengths in sources.values()])
+    longest = np.array([length for lengths in sources.values() for length in lengths])
+    return Columns([Kind(name, "short-long", "ru") for name in sources], kind, longest, longest, {})
 
 
 def made(sources: dict[str, list[int]], weights: dict[str, float], **values: Any) -> dict[str, Group]:
-    return groups(
-        {name: records(name, lengths) for name, lengths in sources.items()}, weights, config(**values), told
-    )
+    found = columns(sources)
+    return groups(apart(found, weights), config(**values), found.longest)
 
 
 @given(lengths=LENGTHS)
@@ -57,13 +55,11 @@ def test_a_record_goes_to_the_first_bucket_it_fits_in_or_to_the_last(lengths: li
     seed=st.integers(0, 9),
 )
 def test_batches_by_bucket_obey_their_laws(sources: dict[str, list[int]], weight: float, seed: int) -> None:
-    found = made(sources, {"a": weight})
-    rows = [row for group in found.values() for row in group.source.rows]
-    assert Counter(row.id for row in rows) == {  # every record is in one group
-        f"{name}{i}": 1 for name, lengths in sources.items() for i in range(len(lengths))
-    }
+    found, given = made(sources, {"a": weight}), columns(sources)
+    rows = [row for group in found.values() for row in group.source.numbers.tolist()]
+    assert sorted(rows) == list(range(len(given.kind)))  # every record is in one group
     assert sum(group.share for group in found.values()) == pytest.approx(1)
-    sizes = {name: len(group.source.rows) for name, group in found.items()}
+    sizes = {name: len(group.source) for name, group in found.items()}
     batches = {name: group.batch for name, group in found.items()}
     shares = {name: group.share for name, group in found.items()}
     if all(sizes[name] < batches[name] for name in found):
@@ -71,29 +67,29 @@ def test_batches_by_bucket_obey_their_laws(sources: dict[str, list[int]], weight
             draw_batches(sizes, shares, batch=batches, steps=30, seed=seed)
         return
     draws = draw_batches(sizes, shares, batch=batches, steps=30, seed=seed)
-    seen: Counter[tuple[str, int, str]] = Counter()
+    seen: Counter[tuple[str, int, int]] = Counter()
     for draw in draws:
         group = found[draw.source]
-        chosen = [group.source.rows[i] for i in draw.rows]
+        chosen = group.source.numbers[draw.rows].tolist()
         limit = LIMITS.index(group.limit or 0)
-        assert {int(bucket_of([int(row.query)], LIMITS)[0]) for row in chosen} == {limit}
-        assert len(chosen) == min(BUCKETS[limit].batch, len(group.source.rows)) >= 2
+        assert set(bucket_of(given.longest[chosen], LIMITS).tolist()) == {limit}
+        assert len(chosen) == min(BUCKETS[limit].batch, len(group.source)) >= 2
         if not group.source.name.startswith("small"):
-            assert {row.id[0] for row in chosen} == {group.source.name}
-        seen.update((draw.source, draw.epoch, row.id) for row in chosen)
+            assert {given.kinds[given.kind[row]].source for row in chosen} == {group.source.name}
+        seen.update((draw.source, draw.epoch, row) for row in chosen)
     assert set(seen.values()) == {1}  # no row twice in a pass
 
 
 def test_the_buckets_of_a_source_are_drawn_so_that_all_rows_are_seen_equally_often() -> None:
     found = made({"a": [5] * 60 + [30] * 20, "b": [10] * 80}, {})
     assert found["a, 8 tokens"].share + found["a, 32 tokens"].share == pytest.approx(0.5)
-    visits = {name: group.share * group.batch / len(group.source.rows) for name, group in found.items()}
+    visits = {name: group.share * group.batch / len(group.source) for name, group in found.items()}
     assert visits["a, 8 tokens"] == pytest.approx(visits["a, 32 tokens"])  # of a row, a step
 
 
 def test_sources_that_cannot_fill_a_bucket_are_pooled_there_alone() -> None:
     found = made({"a": [5] * 60 + [30], "b": [30], "c": [5, 5]}, {})
-    assert {name: len(group.source.rows) for name, group in found.items()} == {
+    assert {name: len(group.source) for name, group in found.items()} == {
         "a, 8 tokens": 60,
         "small short-long ru, 8 tokens": 2,
         "small short-long ru, 32 tokens": 2,
@@ -106,7 +102,7 @@ def test_no_bucket_with_enough_rows_is_an_error_that_names_the_fullest() -> None
         InputError, match=r"largest source \(small short-long ru, 8 tokens\) has 5 rows"
     ) as error:
         draw_batches(
-            {name: len(group.source.rows) for name, group in found.items()},
+            {name: len(group.source) for name, group in found.items()},
             {name: group.share for name, group in found.items()},
             batch={name: group.batch for name, group in found.items()},
             steps=3,
@@ -115,7 +111,9 @@ def test_no_bucket_with_enough_rows_is_an_error_that_names_the_fullest() -> None
     assert "buckets" in str(error.value)
 
 
-def test_a_length_is_that_of_the_longest_text_with_its_prompt_as_it_is_cut(make_embedder, record) -> None:
+def test_a_length_is_that_of_the_longest_text_with_its_prompt_as_it_is_cut(
+    make_embedder, record, tmp_path: Path
+) -> None:
     embedder = make_embedder()
     values = config(negatives=1, document_length=20)
     rows = [
@@ -123,22 +121,29 @@ def test_a_length_is_that_of_the_longest_text_with_its_prompt_as_it_is_cut(make_
         record("да", ["слово " * 50]),
         record("да", ["да", "нет"], ["слово " * 3, "слово " * 50]),  # the second negative is not used
     ]
-    source = SourceRecords("faq", rows)
+    store = tokenised(embedder, [replace(row, source="faq") for row in rows], values, tmp_path / "tokens")
+    found = store.columns()
+    assert found.longest[:2].tolist() == [16, 20]
     draw = draw_batches({"faq": 3}, {"faq": 1.0}, batch=3, steps=1, seed=0)
-    batch = Batches(embedder, {"faq": source}, draw, values)[0]
-    lengths = longest_texts(embedder, source, values)
-    assert lengths[:2] == [16, 20]
-    assert longest_texts(embedder, source, values, at_once=2) == lengths
+    batch = Batches(store, apart(found, {}), draw)[0]
     queries = dict(zip(draw[0].rows.tolist(), batch["ids"], strict=False))
-    assert lengths[2] >= len(queries[2]) > len(embedder.tokenize(["да"], max_length=16)[0])
+    assert found.longest[2] >= len(queries[2]) > len(embedder.tokenize(["да"], max_length=16)[0])
 
 
-def test_texts_beyond_the_last_bucket_are_cut_to_it(make_embedder, record) -> None:
-    embedder = make_embedder()
-    source = SourceRecords("faq", [record("слово " * 50, ["слово " * 50])] * 2)
+def test_a_rows_tokens_are_what_a_batch_takes_of_it(make_embedder, record, tmp_path: Path) -> None:
+    rows = [record("вопрос", ["да"], ["слово " * 9, "нет"]), record("да " * 9, ["нет", "слово " * 50])]
+    store = tokenised(make_embedder(), rows, config(negatives=1), tmp_path / "tokens")
+    batch = Batches(store, apart(store.columns(), {}), [Draw("", np.arange(2), 1)])[0]
+    lengths = [len(ids) for ids in batch["ids"]]
+    assert batch["owner"] == [0, 1, 0]
+    assert store.columns().tokens.tolist() == [lengths[0] + lengths[2] + lengths[4], lengths[1] + lengths[3]]
+
+
+def test_texts_beyond_the_last_bucket_are_cut_to_it(make_embedder, record, tmp_path: Path) -> None:
     values = config(buckets=[Bucket(tokens=12, batch=2)])
-    draw = draw_batches({"faq": 2}, {"faq": 1.0}, batch=2, steps=1, seed=0)
-    assert [len(row) for row in Batches(embedder, {"faq": source}, draw, values)[0]["ids"]] == [12] * 4
+    rows = [record("слово " * 50, ["слово " * 50])] * 2
+    [row, _] = tokenised(make_embedder(), rows, values, tmp_path / "tokens").rows(np.array([1, 0]))
+    assert [len(ids) for ids in (row["query_ids"], *row["positive_ids"])] == [12, 12]
 
 
 def test_a_training_by_buckets(make_embedder, record, texts: list[str], tmp_path: Path) -> None:
@@ -150,9 +155,9 @@ def test_a_training_by_buckets(make_embedder, record, texts: list[str], tmp_path
         prompts=False,
     )
     metrics: list[dict[str, float]] = []
-    drawn = train_contrastive(
+    mix = train_contrastive(
         make_embedder(),
-        {"faq": SourceRecords("faq", rows)},
+        [replace(row, source="faq") for row in rows],
         values,
         weights={},
         seed=0,
@@ -160,7 +165,7 @@ def test_a_training_by_buckets(make_embedder, record, texts: list[str], tmp_path
         checkpoints=tmp_path,
         on_metrics=lambda each, _: metrics.append(each),
     )
-    assert set(drawn) == {"faq, 14 tokens", "faq, 24 tokens"}
-    assert sum(part.records for part in drawn.values()) == len(rows)
-    assert all(part.share > 0 for part in drawn.values())
+    assert set(mix.groups) == {"faq, 14 tokens", "faq, 24 tokens"}
+    assert sum(count for count, _ in mix.groups.values()) == mix.records == len(rows)
+    assert all(share.drawn > 0 for _, share in mix.groups.values())
     assert metrics[-1]["loss"] > 0

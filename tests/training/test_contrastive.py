@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
 from embedline.models.lora import merge_lora, with_lora
 from embedline.training import contrastive_step
+from embedline.training.answers import KnownAnswers
 from embedline.training.batches import Draw
 from embedline.training.contrastive import train_contrastive
-from embedline.training.contrastive_step import ContrastiveStep, known_answers
+from embedline.training.contrastive_step import ContrastiveStep
 from embedline.training.contrastive_step import distinct as distinct_texts
 from embedline.training.gradcache import GradCache
-from embedline.training.pairs import Batches
-from embedline.training.records import SourceRecords
+from embedline.training.pairs import Batches, tokenised
+from embedline.training.records import Record, SourceRecords
+from embedline.training.rows import apart, pool_small
 
 
 def config(**values: Any) -> ContrastiveConfig:
@@ -41,13 +44,20 @@ def sources(record, texts: list[str]) -> dict[str, SourceRecords]:
     return {"faq": SourceRecords("faq", rows[:6]), "wiki": SourceRecords("wiki", rows[2:])}
 
 
+def named(sources: dict[str, SourceRecords]) -> list[Record]:
+    """The rows of all sources; each says which it is of."""
+    return [
+        replace(row, source=row.source or source.name) for source in sources.values() for row in source.rows
+    ]
+
+
 def fit(
     embedder: Any, sources: Any, values: ContrastiveConfig, folder: Path
 ) -> tuple[dict[str, float], list]:
     told: list[tuple[int, dict[str, float]]] = []
-    drawn = train_contrastive(
+    mix = train_contrastive(
         embedder,
-        sources,
+        named(sources),
         values,
         weights={},
         seed=3,
@@ -55,12 +65,15 @@ def fit(
         checkpoints=folder,
         on_metrics=lambda metrics, step: told.append((step, metrics)),
     )
-    return {name: part.share for name, part in drawn.items()}, told
+    return {name: share.drawn for name, (_, share) in mix.groups.items()}, told
 
 
 def a_batch(embedder: Any, sources: Any, rows: list[int], epoch: int = 0, **values: Any) -> dict[str, Any]:
-    draw = Draw("faq", np.array(rows), epoch)
-    return Batches(embedder, sources, [draw], config(**values))[0]
+    """Of the first source."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = tokenised(embedder, named(sources), config(**values), Path(folder) / "tokens")
+        parts = apart(store.columns(), {})
+        return Batches(store, parts, [Draw(next(iter(parts)), np.array(rows), epoch)])[0]
 
 
 TEXT = st.sampled_from(["a", "b", "c", "d"])
@@ -77,7 +90,11 @@ def test_known_answers_equal_brute_force(rows: list[tuple[str, list[str]]], data
         [any(text == d for q, texts in rows if q == query for text in texts) for d in documents]
         for query in queries
     ]
-    assert known_answers(queries, answers, documents).tolist() == expected
+    known = KnownAnswers(queries, answers, documents)
+    assert known[:].tolist() == expected
+    cut = data.draw(st.integers(0, len(rows)))
+    assert [*known[:cut].tolist(), *known[cut:].tolist()] == expected
+    assert known.everything == all(all(row) for row in expected)
 
 
 def test_prompts_stand_before_the_texts_as_the_table_says(make_embedder, sources) -> None:
@@ -184,7 +201,7 @@ def test_rows_without_a_negative_are_left_out_when_only_own_negatives_count(
     bare = {"faq": SourceRecords("faq", [record(f"q{i}", [f"p{i}"]) for i in range(8)])}
     only = config(negatives=1, in_batch_negatives=False)
     with pytest.raises(InputError, match="in_batch_negatives: false"):
-        fit(make_embedder(), bare, only, tmp_path)
+        fit(make_embedder(), bare, only, tmp_path / "bare")
     shares, told = fit(make_embedder(), {**bare, "wiki": sources["wiki"]}, only, tmp_path)
     assert shares == {"wiki": 1.0}
     assert all(metrics["loss"] > 0 for _, metrics in told)
@@ -219,7 +236,7 @@ def test_equal_texts_are_encoded_once_and_learn_the_same(
     sources = {"faq": SourceRecords("faq", rows)}
     embedder = make_embedder(heads=heads)
     wanted = config(negatives=1, prompts=False, objective="unified" if len(heads) > 1 else "infonce")
-    batch = Batches(embedder, sources, [Draw("faq", np.arange(4), 0)], wanted)[0]
+    batch = a_batch(embedder, sources, [0, 1, 2, 3], **wanted.model_dump())
     encoded: list[int] = []
     embedder.backbone.register_forward_hook(lambda module, given, states: encoded.append(len(states[0])))
 
@@ -305,7 +322,7 @@ def test_scores_of_the_other_heads_are_computed_once_for_all_dims(
         )
     embedder = make_embedder(heads=ALL_HEADS)
     wanted = config(objective="unified", matryoshka=True)
-    batch = Batches(embedder, distinct(record, texts), [Draw("faq", np.arange(4), 0)], wanted)[0]
+    batch = a_batch(embedder, distinct(record, texts), [0, 1, 2, 3], **wanted.model_dump())
     ContrastiveStep(GradCache(embedder, batch_tokens=64), wanted)(embedder, batch)
     assert calls == ["lexical_scores", "multi_vector_scores"]
 
@@ -415,12 +432,13 @@ def test_weight_decay_leaves_the_temperature_alone(make_embedder, record, texts:
     assert told[-1][1]["temperature"] == pytest.approx(0.02, rel=1e-5)
 
 
-def test_rows_of_a_pool_keep_the_prompts_of_their_sources(make_embedder, record) -> None:
+def test_rows_of_a_pool_keep_the_prompts_of_their_sources(make_embedder, record, tmp_path: Path) -> None:
     embedder = make_embedder()
     rows = [record("вопрос", ["ответ"]), record("вопрос", ["ответ"])]
     rows = [replace(row, source=name) for row, name in zip(rows, ("faq", "wiki"), strict=True)]
-    pool = {"small": SourceRecords("small", rows)}
-    batch = Batches(embedder, pool, [Draw("small", np.arange(2), 0)], config())[0]
+    store = tokenised(embedder, rows, config(), tmp_path / "tokens")
+    pools = pool_small(apart(store.columns(), {}), 4)
+    batch = Batches(store, pools, [Draw(*pools, np.arange(2), 0)])[0]
     faq, wiki = batch["ids"][:2]
     assert faq == embedder.tokenize(["вопрос"], prompt="Instruct: answer\nQuery: ", max_length=16)[0]
     assert wiki == embedder.tokenize(["вопрос"], prompt="search_query: ", max_length=16)[0]

@@ -1,4 +1,4 @@
-"""Records with and without scores."""
+"""Records as they are read from a dataset."""
 
 from __future__ import annotations
 
@@ -6,46 +6,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from embedline.errors import InputError
-from embedline.training.records import Record, SourceRecords, apart, pool_small, read_records
-
-
-def row(number: int, score: float | None, task_type: str = "sts") -> Record:
-    return Record(str(number), f"q{number}", [f"p{number}"], [], task_type, "ru", score)
-
-
-@given(scores=st.lists(st.one_of(st.none(), st.integers(0, 5).map(float)), min_size=1, max_size=12))
-def test_scored_and_unscored_rows_part(scores: list[float | None]) -> None:
-    source = SourceRecords("a", [row(i, score) for i, score in enumerate(scores)])
-    given_scores = {score for score in scores if score is not None}
-    if len(given_scores) == 1:
-        with pytest.raises(InputError, match=r"scores of a are .*: nothing is ranked"):
-            apart({"a": source})
-        return
-    parts, origin = apart({"a": source})
-    assert sorted(r.id for part in parts.values() for r in part.rows) == sorted(r.id for r in source.rows)
-    assert set(origin.values()) == {"a"}
-    for name, part in parts.items():
-        assert {r.score is not None for r in part.rows} == {part.scored}
-        assert name == ("a (scored)" if part.scored and None in scores else "a")
-
-
-def test_small_scored_sources_are_pooled_with_scored_ones_only() -> None:
-    sources = {
-        "a": SourceRecords("a", [row(1, 1.0), row(2, 2.0)]),
-        "b": SourceRecords("b", [row(3, None)]),
-        "c": SourceRecords("c", [row(4, 3.0), row(5, 0.0)]),
-    }
-    pooled, weights = pool_small(sources, {"a": 3.0}, 4)
-    assert {name: [r.id for r in source.rows] for name, source in pooled.items()} == {
-        "small sts ru scored": ["1", "2", "4", "5"],
-        "small sts ru": ["3"],
-    }
-    assert weights["small sts ru scored"] == 2.0
+from embedline.training.records import read_records, stream_records
 
 
 def test_scores_and_sources_are_read(tmp_path: Path) -> None:
@@ -64,3 +26,4 @@ def test_scores_and_sources_are_read(tmp_path: Path) -> None:
     assert [r.score for r in found["a"].rows] == [4.5, None]
     assert {r.source for r in found["b"].rows} == {"b"}
     assert list(read_records(tmp_path / "records.parquet", ["b"])) == ["b"]
+    assert [row.id for row in stream_records(tmp_path / "records.parquet")] == ["b0", "b1", "a0", "a1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from embedline.config.training import ContrastiveConfig, DistillationConfig
 from embedline.errors import InputError
 from embedline.training.batches import Draw
 from embedline.training.contrastive import train_contrastive
-from embedline.training.pairs import Batches
-from embedline.training.records import SourceRecords
+from embedline.training.pairs import Batches, tokenised
+from embedline.training.records import Record
+from embedline.training.rows import apart
 from embedline.training.teaching import Teaching
 
 
@@ -31,14 +33,16 @@ def config(of: str, **values: Any) -> ContrastiveConfig:
     return ContrastiveConfig(**(base | values), distillation=DistillationConfig(of=of, weight=100.0))  # type: ignore[arg-type]
 
 
-def rows_of(record, texts: list[str], language: str, task_type: str = "short-long") -> SourceRecords:
+def rows_of(record, texts: list[str], language: str, task_type: str = "short-long") -> list[Record]:
     rows = [record(texts[i], [texts[(i + 1) % 8]], [texts[(i + 3) % 8]], task_type) for i in range(6)]
-    return SourceRecords("faq", [replace(row, language=language) for row in rows])
+    return [replace(row, language=language, source="faq") for row in rows]
 
 
-def batch_of(embedder: Any, source: SourceRecords, values: ContrastiveConfig) -> dict[str, Any]:
-    batch: dict[str, Any] = Batches(embedder, {"faq": source}, [Draw("faq", np.arange(4), 0)], values)[0]
-    return batch
+def batch_of(embedder: Any, rows: list[Record], values: ContrastiveConfig) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = tokenised(embedder, rows, values, Path(folder) / "tokens")
+        batch: dict[str, Any] = Batches(store, apart(store.columns(), {}), [Draw("faq", np.arange(4), 0)])[0]
+        return batch
 
 
 def test_scores_are_compared_as_rankings_of_the_batch(make_embedder, record, texts: list[str]) -> None:
@@ -113,7 +117,7 @@ def test_a_taught_student_comes_nearer_to_its_teacher(
     told: list[dict[str, float]] = []
     train_contrastive(
         student,
-        {"faq": rows_of(record, texts, "en")},
+        rows_of(record, texts, "en"),
         values,
         weights={},
         seed=3,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embedline.artifacts.markdown import cell
+from embedline.artifacts.markdown import table
 from embedline.config.model import TeacherConfig
 from embedline.config.training import ContrastiveConfig, RuntimeConfig
 from embedline.steps.base import Context, StepResult
@@ -15,12 +15,13 @@ from embedline.steps.training import (
     load_model,
     load_teacher,
     naming,
-    stage_records,
     stage_sources,
+    streamed_records,
 )
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
+    from embedline.training.mix import Mix
     from embedline.training.teaching import Teaching
 
 _OBJECTIVES = {"infonce": "InfoNCE", "unified": "dense, lexical and multi-vector InfoNCE"}
@@ -34,18 +35,18 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
 
     from embedline.models.checks import require_tokens
     from embedline.steps.machine import prepare
+    from embedline.training import processes
     from embedline.training.contrastive import train_contrastive
 
     bf16 = prepare(context.slice.section("runtime", RuntimeConfig), training=True)
     embedder = load_model(context)
     require_tokens(embedder, config.document_length, f"{stage}.document_length")
-    sources = stage_records(context, stage, records)
     weights = {name: source.weight for name, source in stage_sources(context, stage).items()}
     context.tracker.params(config.model_dump())
     with naming(stage), adapters(context, embedder):
-        drawn = train_contrastive(
+        mix = train_contrastive(
             embedder,
-            sources,
+            streamed_records(context, stage, records),
             config,
             weights=weights,
             seed=context.slice.config["seed"],
@@ -55,22 +56,36 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
             on_metrics=context.tracker.metrics,
             teaching=teaching(context, embedder, config, bf16=bf16),
         )
-    shares = {name: group.share for name, group in drawn.items()}
+    shares = {name: share.drawn for name, (_, share) in mix.groups.items()}
     context.tracker.params({f"share.{name}": f"{share:.3f}" for name, share in shares.items()})
+    context.tracker.metrics(mix.metrics(), config.steps)
+    if processes.is_first():
+        print(mix.words(), flush=True)  # noqa: T201
     keep_model(context, embedder, steps=config.steps, objective=_OBJECTIVES[config.objective], shares=shares)
-    rows = "\n".join(
-        f"| {cell(name)} | {group.records:,} | {group.share:.1%} |" for name, group in drawn.items()
-    )
-    alone = sum(group.records == 1 for group in drawn.values())
+    alone = sum(count == 1 for count, _ in mix.groups.values())
     left = f"\n\n{alone} records, each alone in its task type, language and length, were not drawn."
     pairs = "pairs by length" if config.buckets else f"{config.batch} pairs"
     return StepResult(
         metrics={
-            "records": float(sum(len(source.rows) for source in sources.values())),
+            "records": float(mix.records),
             "records_alone": float(alone),
+            "share_error": mix.error,
         },
-        summary=f"{config.steps} steps of {pairs}.\n\n"
-        f"| source | records | share of batches |\n|---|---|---|\n{rows}{left if alone else ''}",
+        summary=f"{config.steps} steps of {pairs}.\n\n{_shares_table(mix)}{left if alone else ''}",
+    )
+
+
+def _shares_table(mix: Mix) -> str:
+    """Shares of the batches, as drawn and as asked for: of what they are drawn from, and by task type."""
+    drawn = [
+        [name, f"{count:,}", f"{share.drawn:.1%}", f"{share.asked:.1%}"]
+        for name, (count, share) in mix.groups.items()
+    ]
+    kinds = [[name, f"{share.drawn:.1%}", f"{share.asked:.1%}"] for name, share in mix.task_types.items()]
+    return (
+        table(["source", "records", "share of batches", "asked for"], drawn)
+        + "\n\n"
+        + table(["task type", "share of batches", "asked for"], kinds)
     )
 
 

@@ -17,7 +17,7 @@ from embedline.steps.base import Context, StepResult
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder, EmbedderSpec
-    from embedline.training.records import SourceRecords
+    from embedline.training.records import Record, SourceRecords
 
 _SETTINGS = {"training", "batch", "buckets"}  # what the training room names: it does not know the stage
 
@@ -120,8 +120,18 @@ def stage_sources(context: Context, stage: str) -> dict[str, Source]:
 def stage_records(context: Context, stage: str, artifact: str) -> dict[str, SourceRecords]:
     from embedline.training.records import read_records
 
-    path = context.artifact(artifact).path / "records.parquet"
-    return read_records(path, stage_sources(context, stage))
+    return read_records(_records_file(context, artifact), stage_sources(context, stage))
+
+
+def streamed_records(context: Context, stage: str, artifact: str) -> Iterator[Record]:
+    """The same, one by one from the disk."""
+    from embedline.training.records import stream_records
+
+    return stream_records(_records_file(context, artifact), stage_sources(context, stage))
+
+
+def _records_file(context: Context, artifact: str) -> Path:
+    return context.artifact(artifact).path / "records.parquet"
 
 
 def keep_model(context: Context, embedder: Embedder, **lineage: Any) -> None:

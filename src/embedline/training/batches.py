@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from embedline.errors import InputError
+from embedline.training.rows import compact
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ def draw_batches(
     batch: int | Mapping[str, int],
     steps: int,
     seed: int,
-) -> list[Draw]:
+) -> Draws:
     """`steps` batches of up to `batch` rows, each from one source, no row twice in a pass over its source.
 
-    A source smaller than the batch gives smaller batches: its negatives are then all it has.
+    A source gets its share of the steps, rounded up or down. One smaller than the batch gives smaller
+    batches: its negatives are then all it has.
 
     Args:
         batch: of every source, or by source.
@@ -64,34 +67,75 @@ def draw_batches(
             where="batch" if isinstance(batch, int) else "buckets",
             fix="Lower the stage's batch, or bring more data.",
         )
-    generator = np.random.default_rng(seed)
     names = sorted(name for name in sizes if sizes[name] >= min(2, batches[name]))
-    picks = generator.choice(len(names), size=steps, p=_normalised([shares[name] for name in names]))
-    cursors = {name: _Cursor(sizes[name], np.random.default_rng([seed, i])) for i, name in enumerate(names)}
-    return [_draw(names[pick], cursors[names[pick]], batches[names[pick]]) for pick in picks]
+    counts = apportioned([shares[name] for name in names], steps)
+    picks = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(names)), counts))
+    passes = [_Passes(name, sizes[name], batches[name], [seed, i]) for i, name in enumerate(names)]
+    return Draws(passes, picks)
 
 
-class _Cursor:
-    """Walks through a source in a new order every epoch."""
-
-    def __init__(self, size: int, generator: np.random.Generator) -> None:
-        self.size, self.generator = size, generator
-        self.order, self.at, self.epoch = generator.permutation(size), 0, 0
-
-    def take(self, count: int) -> tuple[np.ndarray, int]:
-        if self.at + count > self.size:  # a tail shorter than a batch waits for no one: it starts anew
-            self.order, self.at, self.epoch = self.generator.permutation(self.size), 0, self.epoch + 1
-        rows = self.order[self.at : self.at + count]
-        self.at += count
-        return rows, self.epoch
+def apportioned(shares: Sequence[float], seats: int) -> np.ndarray:
+    """Whole numbers that add up to `seats`, each its share of them rounded up or down (Hamilton's method)."""
+    wanted = np.asarray(shares, dtype=np.float64) / sum(shares) * seats
+    counts = np.floor(wanted).astype(np.int64)
+    left = seats - int(counts.sum())
+    counts[np.argsort(counts - wanted, kind="stable")[:left]] += 1
+    return counts
 
 
-def _draw(name: str, cursor: _Cursor, batch: int) -> Draw:
-    rows, epoch = cursor.take(min(batch, cursor.size))
-    return Draw(name, rows, epoch)
+class Draws(Sequence[Draw]):
+    """The batches of a training, drawn when they are asked for: held is one order of each source's rows.
+
+    Args:
+        picks: the source of each batch.
+        order: which batch each step gets; as they are drawn when None.
+    """
+
+    def __init__(self, passes: list[_Passes], picks: np.ndarray, order: np.ndarray | None = None) -> None:
+        self.passes, self.picks = passes, picks
+        self.order = np.arange(len(picks)) if order is None else order
+        self.turns = np.zeros_like(picks)  # how many batches of the same source were drawn before
+        for source in range(len(passes)):
+            own = np.flatnonzero(picks == source)
+            self.turns[own] = np.arange(len(own))
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: Any) -> Any:
+        batch = self.order[index]
+        return self.passes[self.picks[batch]].draw(int(self.turns[batch]))
+
+    @property
+    def names(self) -> list[str]:
+        """The sources that batches can be drawn from."""
+        return [passes.name for passes in self.passes]
+
+    def led_by(self, first: Sequence[int]) -> Draws:
+        """The same batches, those of the steps `first` before all others."""
+        leading = list(dict.fromkeys(first))
+        return Draws(
+            self.passes, self.picks, np.concatenate([self.order[leading], np.delete(self.order, leading)])
+        )
 
 
-def _normalised(values: Sequence[float]) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float64)
-    normalised: np.ndarray = array / array.sum()
-    return normalised
+class _Passes:
+    """Passes over a source's rows, each in an order of its own; the last one asked for is remembered."""
+
+    def __init__(self, name: str, size: int, batch: int, seed: Sequence[int]) -> None:
+        self.name, self.size, self.batch, self.seed = name, size, min(batch, size), seed
+        self.epoch = -1
+
+    def draw(self, turn: int) -> Draw:
+        """The source's batch number `turn`; a tail shorter than a batch waits for no one: it starts anew."""
+        epoch, place = divmod(turn, self.size // self.batch)
+        rows = self._order(epoch)[place * self.batch : (place + 1) * self.batch]
+        return Draw(self.name, rows, epoch)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch < self.epoch or self.epoch < 0:
+            self.generator, self.epoch = np.random.default_rng(self.seed), -1
+        while self.epoch < epoch:
+            self.order = compact(self.generator.permutation(self.size), self.size)
+            self.epoch += 1
+        return self.order

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from embedline.config.training import Bucket, ContrastiveConfig
 from embedline.training.batches import source_shares
-from embedline.training.records import Record, SourceRecords, pool_small
-
-# The tokens of each record's longest text.
-Lengths = Callable[[SourceRecords], Sequence[int]]
+from embedline.training.rows import SourceRows, pool_small
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Group:
         limit: tokens of the bucket; None without buckets.
     """
 
-    source: SourceRecords
+    source: SourceRows
     batch: int
     share: float
     limit: int | None = None
@@ -38,42 +35,46 @@ class Group:
 
 
 def groups(
-    sources: Mapping[str, SourceRecords],
-    weights: Mapping[str, float],
-    config: ContrastiveConfig,
-    lengths: Lengths,
+    sources: Mapping[str, SourceRows], config: ContrastiveConfig, longest_N: np.ndarray
 ) -> dict[str, Group]:
     """The groups of a stage by name; in each bucket, sources that cannot fill a batch are pooled.
 
     Sources share the batches by `source_shares`; the buckets of a source share its batches by how many
     batches their rows fill, so that all its rows are seen equally often.
+
+    Args:
+        longest_N: tokens of each row's longest text.
     """
     if not config.buckets:
-        pooled, weights = pool_small(sources, weights, config.batch)
-        shares = _shares({name: len(source.rows) for name, source in pooled.items()}, weights, config)
+        pooled = pool_small(sources, config.batch)
+        shares = _shares(
+            {name: len(source) for name, source in pooled.items()},
+            {name: source.weight for name, source in pooled.items()},
+            config,
+        )
         return {name: Group(source, config.batch, shares[name]) for name, source in pooled.items()}
-    bucketed = _bucketed(sources, weights, config.buckets, lengths)
+    bucketed = _bucketed(sources, config.buckets, longest_N)
     rows: dict[str, int] = {}
     mass: dict[str, float] = {}
     fills: dict[str, float] = {}
-    for source, weight, bucket in bucketed:
-        rows[source.name] = rows.get(source.name, 0) + len(source.rows)
-        mass[source.name] = mass.get(source.name, 0.0) + weight * len(source.rows)
-        fills[source.name] = fills.get(source.name, 0.0) + len(source.rows) / bucket.batch
+    for source, bucket in bucketed:
+        rows[source.name] = rows.get(source.name, 0) + len(source)
+        mass[source.name] = mass.get(source.name, 0.0) + source.weight * len(source)
+        fills[source.name] = fills.get(source.name, 0.0) + len(source) / bucket.batch
     shares = _shares(rows, {name: mass[name] / rows[name] for name in rows}, config)
     found = [
         Group(
             source,
             bucket.batch,
-            shares[source.name] * len(source.rows) / bucket.batch / fills[source.name],
+            shares[source.name] * len(source) / bucket.batch / fills[source.name],
             bucket.tokens,
         )
-        for source, _, bucket in bucketed
+        for source, bucket in bucketed
     ]
     return {group.name: group for group in found}
 
 
-def bucket_of(lengths: Sequence[int], limits: Sequence[int]) -> np.ndarray:
+def bucket_of(lengths: Sequence[int] | np.ndarray, limits: Sequence[int]) -> np.ndarray:
     """The first bucket that each length fits in; the last one for lengths beyond them all.
 
     Args:
@@ -83,27 +84,19 @@ def bucket_of(lengths: Sequence[int], limits: Sequence[int]) -> np.ndarray:
 
 
 def _bucketed(
-    sources: Mapping[str, SourceRecords],
-    weights: Mapping[str, float],
-    buckets: Sequence[Bucket],
-    lengths: Lengths,
-) -> list[tuple[SourceRecords, float, Bucket]]:
-    """Rows, weight and bucket of each group; a row that is alone in its group is never drawn."""
-    places = {
-        name: bucket_of(lengths(source), [bucket.tokens for bucket in buckets])
-        for name, source in sources.items()
-    }
+    sources: Mapping[str, SourceRows], buckets: Sequence[Bucket], longest_N: np.ndarray
+) -> list[tuple[SourceRows, Bucket]]:
+    """Rows and bucket of each group; a row that is alone in its group is never drawn."""
+    bucket_N = bucket_of(longest_N, [bucket.tokens for bucket in buckets])
     result = []
     for number, bucket in enumerate(buckets):
-        within = {name: _rows(source, places[name] == number) for name, source in sources.items()}
-        filled = {name: SourceRecords(name, rows) for name, rows in within.items() if rows}
-        pooled, means = pool_small(filled, weights, bucket.batch)
-        result += [(source, means[name], bucket) for name, source in pooled.items()]
+        within = {
+            name: replace(source, numbers=source.numbers[bucket_N[source.numbers] == number])
+            for name, source in sources.items()
+        }
+        filled = {name: source for name, source in within.items() if len(source)}
+        result += [(source, bucket) for source in pool_small(filled, bucket.batch).values()]
     return result
-
-
-def _rows(source: SourceRecords, chosen: np.ndarray) -> list[Record]:
-    return [row for row, within in zip(source.rows, chosen, strict=True) if within]
 
 
 def _shares(

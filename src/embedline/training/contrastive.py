@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import nn
 
@@ -16,23 +15,18 @@ from embedline.training.buckets import groups
 from embedline.training.contrastive_step import ContrastiveStep, Temperature
 from embedline.training.engine import train
 from embedline.training.gradcache import GradCache
-from embedline.training.pairs import Batches, longest_texts
+from embedline.training.mix import Mix, mix_of
+from embedline.training.pairs import Batches, tokenised
 from embedline.training.progress import OnMetrics
-from embedline.training.records import SourceRecords, apart, only
+from embedline.training.records import Record
+from embedline.training.rows import Columns, apart
 from embedline.training.teaching import Teaching
 from embedline.training.watch import Watch
 
 
-class Drawn(NamedTuple):
-    """What a group of records gave to a training: its rows, and its share of the batches."""
-
-    records: int
-    share: float
-
-
 def train_contrastive(
     embedder: Embedder,
-    sources: Mapping[str, SourceRecords],
+    records: Iterable[Record],
     config: ContrastiveConfig,
     *,
     weights: Mapping[str, float],
@@ -42,23 +36,29 @@ def train_contrastive(
     on_metrics: OnMetrics,
     teaching: Teaching | None = None,
     evidence: Path | None = None,
-) -> dict[str, Drawn]:
-    """Train `embedder` in place on pairs, triplets or scored pairs; returns what each group gave.
+) -> Mix:
+    """Train `embedder` in place on pairs, triplets or scored pairs; returns what the batches were made of.
+
+    The batch with the most tokens and the one with the longest text come first, so that a machine that is
+    too small for them is found out at once.
 
     Args:
+        records: read once, from beginning to end, into `checkpoints`, unless they are there already.
+        weights: multiply the shares of sources; 1 where a source is not named.
         evidence: as in `engine.train`.
         teaching: what a teacher says about a batch is learnt beside its labels.
 
     Raises:
         InputError: no records, no group as large as its batch, or a batch that would hold no negative.
     """
-    parts, origin = apart(sources)
-    if not config.in_batch_negatives:  # a row without a negative of its own teaches nothing
-        parts = {
-            name: only(part, lambda row: bool(row.negatives) or row.score is not None)
-            for name, part in parts.items()
-        }
-        parts = {name: part for name, part in parts.items() if part.rows}
+    store = tokenised(embedder, records, config, checkpoints / "tokens")
+    columns = store.columns()
+    parts = apart(
+        columns,
+        weights,
+        # A row without a negative of its own teaches nothing where others' documents do not count.
+        lambda kind: config.in_batch_negatives or kind.negatives or kind.scored,
+    )
     if not parts:
         raise InputError(
             "no records are left for this stage.",
@@ -66,21 +66,18 @@ def train_contrastive(
             fix="Check its stages; with in_batch_negatives: false, check that records have negatives.",
         )
     if config.distillation and config.distillation.of == "rows":
-        require_told(parts.values())
-    drawn_from = groups(
-        parts,
-        {name: weights.get(origin[name], 1.0) for name in parts},
-        config,
-        lambda source: longest_texts(embedder, source, config),
-    )
+        require_told(columns)
+    drawn_from = groups(parts, config, columns.longest)
     draws = draw_batches(
-        {name: len(group.source.rows) for name, group in drawn_from.items()},
+        {name: len(group.source) for name, group in drawn_from.items()},
         {name: group.share for name, group in drawn_from.items()},
         batch={name: group.batch for name, group in drawn_from.items()} if config.buckets else config.batch,
         steps=config.steps,
         seed=seed,
     )
     watch = Watch(embedder, bf16=bf16)
+    mix = mix_of(draws, drawn_from, columns)
+    del columns
     cache = GradCache(
         embedder,
         batch_tokens=config.batch_tokens,
@@ -95,7 +92,11 @@ def train_contrastive(
         embedder
         if temperature is None
         else nn.ModuleDict({"embedder": embedder, "temperature": temperature}),
-        Batches(embedder, {name: group.source for name, group in drawn_from.items()}, draws, config),
+        Batches(
+            store,
+            {name: group.source for name, group in drawn_from.items()},
+            draws.led_by(mix.heaviest),
+        ),
         ContrastiveStep(cache, config, temperature, teaching),
         config,
         checkpoints=checkpoints,
@@ -105,19 +106,16 @@ def train_contrastive(
         watch=watch,
         evidence=evidence,
     )
-    return {
-        name: Drawn(len(group.source.rows), sum(draw.source == name for draw in draws) / len(draws))
-        for name, group in drawn_from.items()
-    }
+    return mix
 
 
-def require_told(sources: Iterable[SourceRecords]) -> None:
+def require_told(columns: Columns) -> None:
     """Refuse records none of which brings a teacher's scores.
 
     Raises:
         InputError: there is nothing to learn.
     """
-    if not any(row.positive_scores and row.negative_scores for source in sources for row in source.rows):
+    if not any(kind.told for kind in columns.kinds):
         raise InputError(
             "no record has both pos_scores and neg_scores, which distillation of rows learns.",
             where="data.sources",

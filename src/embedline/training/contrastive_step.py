@@ -15,6 +15,7 @@ from embedline.errors import InputError
 from embedline.models.heads import Encoded
 from embedline.models.scoring import lexical_scores, multi_vector_scores
 from embedline.training import processes
+from embedline.training.answers import KnownAnswers
 from embedline.training.gradcache import GradCache, Loss
 from embedline.training.in_batch import in_batch
 from embedline.training.objectives.cosent import cosent
@@ -106,6 +107,7 @@ class ContrastiveStep:
 
     def _unified(self, batch: dict[str, Any]) -> Loss:
         count, rules = batch["queries"], self._rules(batch)
+        rules["same_NM"] = rules["same_NM"][:]  # its other heads have all scores at once, too
         ids = self.cache.model.pad(batch["ids"])["input_ids"]
         distill = self.config.self_distillation and batch["step"] >= self.config.self_distillation_after
 
@@ -188,8 +190,8 @@ class ContrastiveStep:
             InputError: none of them is a negative.
         """
         device = self.cache.model.device
-        same_NM = known_answers(batch["query_texts"], batch["answers"], batch["texts"])
-        if same_NM.all():
+        known = KnownAnswers(batch["query_texts"], batch["answers"], batch["texts"], device)
+        if known.everything:
             raise InputError(
                 f"a batch from {batch['source']} holds no negative: each document answers each query.",
                 where="data.sources",
@@ -197,7 +199,7 @@ class ContrastiveStep:
             )
         return {
             "owner_M": torch.tensor(batch["owner"], device=device),
-            "same_NM": same_NM.to(device),
+            "same_NM": known,
             "symmetric": self.config.symmetric,
             "in_batch_negatives": self.config.in_batch_negatives,
             "false_negative_margin": self.config.false_negative_margin,
@@ -264,18 +266,3 @@ def weighted_dims(width: int, dims: Sequence[int], weights: Sequence[float]) -> 
     if dims and max(dims) > width:
         raise InputError(f"{max(dims)} is larger than the model's width {width}.", where="model.dims")
     return {width: 1.0, **dict(zip(dims, weights or [1.0] * len(dims), strict=True))}
-
-
-def known_answers(queries: list[str], answers: list[list[str]], documents: list[str]) -> Tensor:
-    """N × M: True where a document is a positive of the query in its row, or in another row of the batch."""
-    by_query: dict[str, set[str]] = {}
-    for query, texts in zip(queries, answers, strict=True):
-        by_query.setdefault(query, set()).update(texts)
-    columns: dict[str, list[int]] = {}
-    for column, text in enumerate(documents):
-        columns.setdefault(text, []).append(column)
-    same = torch.zeros(len(queries), len(documents), dtype=torch.bool)
-    for row, query in enumerate(queries):
-        for text in by_query[query]:
-            same[row, columns.get(text, [])] = True
-    return same

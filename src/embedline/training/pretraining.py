@@ -17,7 +17,7 @@ from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.language_head import LanguageHead
 from embedline.training import processes
-from embedline.training.batches import draw_batches
+from embedline.training.batches import Draw, draw_batches
 from embedline.training.engine import train
 from embedline.training.gradcache import TokenBudget
 from embedline.training.objectives.mlm import MaskedLanguageModel
@@ -68,7 +68,7 @@ def pretrain(
     step = PretrainStep(config, mask_id=mask_token(embedder.tokenizer), bf16=bf16, watch=watch)
     train(
         module,
-        _Passages(embedder, texts, [draw.rows for draw in draws], config.length),
+        _Passages(embedder, texts, draws, config.length),
         step,
         config,
         checkpoints=checkpoints,
@@ -115,14 +115,14 @@ def _token_counts(embedder: Embedder, texts: Sequence[str], length: int, sample:
 
 
 class _Passages(Sequence[Any]):
-    def __init__(self, embedder: Embedder, texts: Sequence[str], rows: list[np.ndarray], length: int) -> None:
-        self.embedder, self.texts, self.rows, self.length = embedder, texts, rows, length
+    def __init__(self, embedder: Embedder, texts: Sequence[str], draws: Sequence[Draw], length: int) -> None:
+        self.embedder, self.texts, self.draws, self.length = embedder, texts, draws, length
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.draws)
 
     def __getitem__(self, index: Any) -> Any:
-        rows = self.rows[index].tolist()
+        rows = self.draws[index].rows.tolist()
         return {
             "source": "corpus",
             "rows": rows,
@@ -179,7 +179,9 @@ class PretrainStep:
             autocast = torch.autocast(whole_L.device.type, torch.bfloat16, enabled=self.bf16)
             with self.watch.phase("forward"), autocast:
                 losses = module(*(tensor[chosen, :longest] for tensor in hidden))
-                parts = [losses] if isinstance(losses, Tensor) else [loss for loss in losses if loss is not None]
+                parts = (
+                    [losses] if isinstance(losses, Tensor) else [loss for loss in losses if loss is not None]
+                )
                 losses_L = torch.stack(parts).float()
             with self.watch.phase("backward"):
                 (losses_L @ (weights_L * part_L)).backward()  # type: ignore[no-untyped-call]

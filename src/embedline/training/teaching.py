@@ -16,6 +16,7 @@ from embedline.models.embedder import Embedder
 from embedline.models.prompts import Side, is_long
 from embedline.training import processes
 from embedline.training.objectives.distillation import cosine_distance, score_divergence
+from embedline.training.objectives.streaming import by_rows
 
 Lesson = Callable[[Tensor], Tensor]
 
@@ -86,12 +87,18 @@ class Teaching:
         count = len(asked_N)
         rows = torch.from_numpy(np.flatnonzero(asked_N)).to(queries_ND.device)
         columns = torch.from_numpy(np.flatnonzero(told_M)).to(queries_ND.device)
-        expected = queries_ND[rows] @ documents_MD[columns].T
+        asked_nD, about_mD = queries_ND[rows], documents_MD[columns]
 
         def loss(vectors: Tensor) -> Tensor:
             unit = F.normalize(vectors, dim=-1)
-            found = unit[:count][rows] @ unit[count:][columns].T
-            return score_divergence(found, expected, temperature=self.config.temperature).mean()
+            found_nD, found_mD = unit[:count][rows], unit[count:][columns]
+
+            def divergence(block: slice) -> Tensor:
+                expected, found = asked_nD[block] @ about_mD.T, found_nD[block] @ found_mD.T
+                return score_divergence(found, expected, temperature=self.config.temperature).sum()
+
+            blocks = by_rows(divergence, len(found_nD), len(found_mD))
+            return torch.stack(blocks).sum() / len(found_nD)
 
         return loss
 

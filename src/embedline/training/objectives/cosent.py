@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from embedline.training.objectives.streaming import by_rows
+
 
 def cosent(first_ND: Tensor, second_ND: Tensor, labels_N: Tensor, *, scale: float | Tensor = 20.0) -> Tensor:
     """`ranking_loss` of the cosines of N pairs.
@@ -29,7 +31,11 @@ def ranking_loss(scores_N: Tensor, labels_N: Tensor, *, scale: float | Tensor = 
     Args:
         scale: the inverse of a temperature; meant for scores between -1 and 1.
     """
-    excess_NN = scale * (scores_N.unsqueeze(0) - scores_N.unsqueeze(1))  # [i, j]: λ (c_j - c_i)
-    ordered_NN = labels_N.unsqueeze(1) > labels_N.unsqueeze(0)
-    terms = excess_NN.masked_fill(~ordered_NN, -torch.inf).flatten()
-    return torch.cat([terms.new_zeros(1), terms]).logsumexp(0)  # exp(0) is the 1
+
+    def log_sum(rows: slice) -> Tensor:
+        excess_nN = scale * (scores_N.unsqueeze(0) - scores_N[rows].unsqueeze(1))  # [i, j]: λ (c_j - c_i)
+        ordered_nN = labels_N[rows].unsqueeze(1) > labels_N.unsqueeze(0)
+        return excess_nN.masked_fill(~ordered_nN, -torch.inf).flatten().logsumexp(0)
+
+    blocks = by_rows(log_sum, len(scores_N), len(scores_N))
+    return torch.stack([scores_N.new_zeros(()), *blocks]).logsumexp(0)  # exp(0) is the 1

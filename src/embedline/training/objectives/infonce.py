@@ -7,11 +7,14 @@ s_ij is the score of query i and document j, t the temperature; document i answe
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from embedline.training.objectives.distillation import Told, told_contrast, told_divergence
+from embedline.training.objectives.streaming import Rows, row_blocks
 
 
 def info_nce(
@@ -19,28 +22,99 @@ def info_nce(
     documents_MD: Tensor,
     *,
     owner_M: Tensor,
-    same_NM: Tensor,
+    same_NM: Rows,
     temperature: float | Tensor,
     symmetric: bool = False,
     in_batch_negatives: bool = True,
     false_negative_margin: float | None = None,
     told: Told | None = None,
 ) -> Tensor:
-    """`contrastive_loss` of the cosines.
+    """`contrastive_loss` of the cosines, in blocks of queries: memory grows with N + M, not with N × M.
 
     Args:
         queries_ND, documents_MD: vectors, normalised here.
+        same_NM: as in `left_out`; asked for some rows at a time.
     """
-    return contrastive_loss(
-        F.normalize(queries_ND, dim=-1) @ F.normalize(documents_MD, dim=-1).T,
-        owner_M=owner_M,
-        same_NM=same_NM,
-        temperature=temperature,
-        symmetric=symmetric,
-        in_batch_negatives=in_batch_negatives,
-        false_negative_margin=false_negative_margin,
-        told=told,
+    rules = {
+        "owner_M": owner_M,
+        "in_batch_negatives": in_batch_negatives,
+        "false_negative_margin": false_negative_margin,
+    }
+    queries_ND, documents_MD = F.normalize(queries_ND, dim=-1), F.normalize(documents_MD, dim=-1)
+    if told is not None:  # it speaks of a few documents of each query, in batches that are small
+        return contrastive_loss(
+            queries_ND @ documents_MD.T,
+            same_NM=same_NM[:],
+            temperature=temperature,
+            symmetric=symmetric,
+            told=told,
+            **rules,
+        )
+    scale = torch.as_tensor(1 / temperature, dtype=queries_ND.dtype, device=queries_ND.device)
+    loss: Tensor = _InfoNCE.apply(  # type: ignore[no-untyped-call]
+        queries_ND, documents_MD, scale, same_NM, rules, symmetric
     )
+    return loss
+
+
+class _InfoNCE(torch.autograd.Function):
+    """The loss of unit vectors, and its gradient by the formula, while a block of scores is at hand:
+
+        dL / d logit_ij = (p_ij - [i = j]) / N           p_ij: the softmax over the documents j
+                        + (r_ij - [i = j]) / N           r_ij: the softmax over the queries i, if symmetric
+
+    (the mean of the two, if symmetric); logit_ij = scale · s_ij. Nothing of a block is kept.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries_ND: Tensor,
+        documents_MD: Tensor,
+        scale: Tensor,
+        same_NM: Rows,
+        rules: dict[str, Any],
+        symmetric: bool,
+    ) -> Tensor:
+        count = len(queries_ND)
+        blocks = row_blocks(count, len(documents_MD))
+
+        def block(rows: slice) -> tuple[Tensor, Tensor]:
+            """Scores of some queries, and their logits: -inf where a document is left out."""
+            scores_nM = queries_ND[rows] @ documents_MD.T
+            out_nM = left_out(scores_nM, same_NM=same_NM[rows], first=rows.start, **rules)
+            return scores_nM, (scores_nM * scale).masked_fill_(out_nM, -torch.inf)
+
+        column_sums_N = queries_ND.new_full((count,), -torch.inf)  # logarithms of them
+        for rows in blocks if symmetric else ():
+            column_sums_N = torch.logaddexp(column_sums_N, block(rows)[1][:, :count].logsumexp(0))
+
+        directions = 2 if symmetric else 1
+        loss, by_scale = torch.zeros_like(scale), torch.zeros_like(scale)
+        by_queries_ND, by_documents_MD = torch.empty_like(queries_ND), torch.zeros_like(documents_MD)
+        for rows in blocks:
+            scores_nM, logits_nM = block(rows)
+            sums_n = logits_nM.logsumexp(1)
+            loss += sums_n.sum() - directions * logits_nM.diagonal(rows.start).sum()
+            columns_nN = (logits_nM[:, :count] - column_sums_N).exp_() if symmetric else None
+            gradient_nM = logits_nM.sub_(sums_n.unsqueeze(1)).exp_()
+            if columns_nN is not None:
+                gradient_nM[:, :count] += columns_nN
+            gradient_nM.diagonal(rows.start).sub_(directions)
+            torch.mm(gradient_nM, documents_MD, out=by_queries_ND[rows])
+            by_documents_MD.addmm_(gradient_nM.T, queries_ND[rows])
+            by_scale += torch.dot(gradient_nM.flatten(), scores_nM.flatten())
+        if symmetric:
+            loss += column_sums_N.sum()
+        share = 1 / (directions * count)
+        ctx.save_for_backward(
+            by_queries_ND.mul_(scale * share), by_documents_MD.mul_(scale * share), by_scale * share
+        )
+        return loss * share
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        return *(slope * gradient for gradient in ctx.saved_tensors), None, None, None
 
 
 def contrastive_loss(
@@ -92,6 +166,7 @@ def left_out(
     same_NM: Tensor,
     in_batch_negatives: bool = True,
     false_negative_margin: float | None = None,
+    first: int = 0,
 ) -> Tensor:
     """N × M: True where a document is no negative of a query, so that its score does not count.
 
@@ -103,12 +178,13 @@ def left_out(
             unlabelled positive (the rule of GISTEmbed, with the model itself as the guide). It is in the
             units of the scores, and the one that people set is meant for cosines: scores that have no upper
             bound, such as lexical ones, take what the cosines of the same batch leave out, as `same_NM`.
+        first: the number of the first query, where the rows are some of a batch's.
     """
-    count = len(scores_NM)
+    last = first + len(scores_NM)
     left_out_NM = same_NM.clone()
     if not in_batch_negatives:
-        left_out_NM |= owner_M.unsqueeze(0) != torch.arange(count, device=owner_M.device).unsqueeze(1)
+        left_out_NM |= owner_M.unsqueeze(0) != torch.arange(first, last, device=owner_M.device).unsqueeze(1)
     if false_negative_margin is not None:
-        left_out_NM |= scores_NM > scores_NM.diagonal().unsqueeze(1) + false_negative_margin
-    left_out_NM[:, :count].fill_diagonal_(False)  # a query's own positive always counts
+        left_out_NM |= scores_NM > scores_NM.diagonal(first).unsqueeze(1) + false_negative_margin
+    left_out_NM[:, first:last].fill_diagonal_(False)  # a query's own positive always counts
     return left_out_NM

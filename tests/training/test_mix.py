@@ -1,0 +1,123 @@
+"""What a training's batches are made of, against counting them one by one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedline.config.training import ContrastiveConfig
+from embedline.training.batches import Draws, draw_batches
+from embedline.training.buckets import Group, groups
+from embedline.training.contrastive import train_contrastive
+from embedline.training.contrastive_step import ContrastiveStep
+from embedline.training.mix import Mix, mix_of
+from embedline.training.rows import Columns, Kind, apart
+
+# GigaEmbeddings' shares of task types, as the preset asks for them.
+GIGA = {"short-long": 33, "long-short": 24, "sts": 19, "bitext": 18, "short-short": 3, "long-long": 3}
+
+
+def columns(sizes: dict[str, int], tasks: dict[str, str], seed: int = 0) -> Columns:
+    kinds = [Kind(name, tasks[name], "ru") for name in sizes]
+    kind = np.repeat(np.arange(len(kinds)), list(sizes.values()))
+    longest = np.random.default_rng(seed).integers(3, 60, len(kind))
+    return Columns(kinds, kind, longest, longest + 3, {})
+
+
+def drawn(
+    found: Columns, weights: dict[str, float], steps: int, **values: Any
+) -> tuple[Draws, dict[str, Group], Mix]:
+    config = ContrastiveConfig(**({"batch": 8, "size_exponent": 0.0} | values))
+    of = groups(apart(found, weights), config, found.longest)
+    sizes = {name: len(group.source) for name, group in of.items()}
+    shares = {name: group.share for name, group in of.items()}
+    draws = draw_batches(
+        sizes, shares, batch={n: group.batch for n, group in of.items()}, steps=steps, seed=1
+    )
+    return draws, of, mix_of(draws, of, found)
+
+
+def test_gigas_mix_of_task_types_is_drawn_within_one_percent() -> None:
+    """Two sources a task type share its weight."""
+    tasks = {f"{task} {i}": task for task in GIGA for i in range(2)}
+    found = columns(dict.fromkeys(tasks, 40), tasks)
+    _, _, mix = drawn(found, {name: GIGA[task] / 2 for name, task in tasks.items()}, 200)
+    for task, percent in GIGA.items():
+        assert mix.task_types[task].asked == pytest.approx(percent / 100)
+        assert mix.task_types[task].drawn == pytest.approx(percent / 100, abs=0.01)
+    for name, task in tasks.items():
+        assert mix.sources[name].drawn == pytest.approx(GIGA[task] / 200, abs=0.01)
+    assert mix.error <= 0.01
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.dictionaries(st.sampled_from("abcd"), st.integers(8, 60), min_size=1),
+    weight=st.floats(0.2, 5),
+    limit=st.floats(0.4, 1),
+    data=st.data(),
+)
+def test_shares_are_those_of_the_batches_and_near_those_that_were_asked_for(
+    sizes: dict[str, int], weight: float, limit: float, data: st.DataObject
+) -> None:
+    tasks = {name: data.draw(st.sampled_from(["sts", "short-long"])) for name in sizes}
+    found = columns(sizes, tasks)
+    draws, _, mix = drawn(found, {"a": weight}, 200, max_share=limit, size_exponent=0.7)
+    steps = Counter(draw.source for draw in draws)
+    assert {name: share.drawn for name, share in mix.sources.items()} == pytest.approx(
+        {name: steps[name] / 200 for name in sizes}
+    )
+    for task, share in mix.task_types.items():
+        assert share.drawn == pytest.approx(sum(steps[n] for n in sizes if tasks[n] == task) / 200)
+    assert sum(share.asked for share in mix.sources.values()) == pytest.approx(1)
+    assert all(abs(share.asked - share.drawn) <= 0.01 for share in mix.sources.values())
+
+
+def test_a_batch_of_several_sources_counts_for_each_by_its_rows() -> None:
+    found = columns({"a": 100, "b": 6, "c": 2}, dict.fromkeys("abc", "sts"))
+    _, _, mix = drawn(found, {}, 200)
+    assert mix.groups.keys() == {"a", "small sts ru"}
+    for name, part in (("b", 6 / 8), ("c", 2 / 8)):
+        assert mix.sources[name].asked == pytest.approx(part * mix.groups["small sts ru"][1].asked)
+        assert mix.sources[name].drawn == pytest.approx(part * mix.groups["small sts ru"][1].drawn)
+
+
+def test_the_heaviest_batches_are_those_that_brute_force_finds() -> None:
+    draws, of, mix = drawn(columns({"a": 90, "b": 70}, dict.fromkeys("ab", "sts")), {}, 60)
+    found = columns({"a": 90, "b": 70}, dict.fromkeys("ab", "sts"))
+    rows = [of[draw.source].source.numbers[draw.rows] for draw in draws]
+    tokens = [int(found.tokens[chosen].sum()) for chosen in rows]
+    longest = [int(found.longest[chosen].max()) for chosen in rows]
+    assert mix.heaviest == (tokens.index(max(tokens)), longest.index(max(longest)))
+
+
+def test_the_longest_batches_are_the_first_that_train(
+    make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [record(f"{text} {i}", [f"{i} {text}" + " слово" * (i % 7)]) for i, text in enumerate(texts * 5)]
+    seen: list[list[int]] = []
+    real = ContrastiveStep.__call__
+
+    def watched(self: Any, module: Any, batch: dict[str, Any]) -> Any:
+        seen.append([len(ids) for ids in batch["ids"]])
+        return real(self, module, batch)
+
+    monkeypatch.setattr(ContrastiveStep, "__call__", watched)
+    train_contrastive(
+        make_embedder(),
+        rows,
+        ContrastiveConfig(batch=4, steps=9, batch_tokens=64, prompts=False),
+        weights={},
+        seed=0,
+        bf16=False,
+        checkpoints=tmp_path,
+        on_metrics=lambda *_: None,
+    )
+    assert sum(seen[0]) == max(map(sum, seen)) > min(map(sum, seen))
+    assert max(max(seen[0]), max(seen[1])) == max(map(max, seen))

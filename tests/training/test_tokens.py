@@ -1,0 +1,112 @@
+"""Tokenised records on disk."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from embedline.config.training import ContrastiveConfig
+from embedline.training import tokens
+from embedline.training.pairs import tokenised
+from embedline.training.records import Record
+from embedline.training.rows import Kind
+from embedline.training.tokens import TokenStore, write_tokens
+
+TEXT = st.text(max_size=6)
+SCORES = st.one_of(st.none(), st.lists(st.floats(0, 1), min_size=1, max_size=2))
+RECORDS = st.builds(
+    Record,
+    TEXT,
+    TEXT,
+    st.lists(TEXT, min_size=1, max_size=3),
+    st.lists(TEXT, max_size=3),
+    st.sampled_from(["sts", "short-long"]),
+    st.sampled_from(["ru", "en-ru"]),
+    st.one_of(st.none(), st.floats(0, 5)),
+    st.sampled_from(["faq", "wiki"]),
+    SCORES,
+    SCORES,
+)
+
+
+def by_letter(rows: Sequence[Record]) -> Any:
+    """A token a letter, and one at the end."""
+
+    def ids(text: str) -> list[int]:
+        return [*map(ord, text), 0]
+
+    return (
+        [ids(row.query) for row in rows],
+        [[ids(text) for text in row.positives] for row in rows],
+        [[ids(text) for text in row.negatives[:2]] for row in rows],
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(records=st.lists(RECORDS, max_size=12), block=st.integers(1, 5), data=st.data())
+def test_rows_come_back_as_they_were_written_in_any_order(
+    records: list[Record], block: int, data: st.DataObject
+) -> None:
+    numbers = data.draw(st.lists(st.integers(0, len(records) - 1), max_size=20)) if records else []
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "_BLOCK", block)
+        write_tokens(Path(folder) / "tokens", iter(records), by_letter)
+        store = TokenStore(Path(folder) / "tokens")
+        rows, columns = store.rows(np.array(numbers)) if numbers else [], store.columns()
+    queries, positives, negatives = by_letter(records)
+    for number, row in zip(numbers, rows, strict=True):
+        record = records[number]
+        kept = replace(record, negatives=record.negatives[:2])
+        assert {name: row[name] for name in ("id", "query", "positives", "negatives", "score")} == {
+            name: getattr(kept, name) for name in ("id", "query", "positives", "negatives", "score")
+        }
+        assert (row["positive_scores"], row["negative_scores"]) == (
+            record.positive_scores,
+            record.negative_scores,
+        )
+        assert row["query_ids"] == queries[number]
+        assert (row["positive_ids"], row["negative_ids"]) == (positives[number], negatives[number])
+        assert row["kind"] == Kind(
+            record.source,
+            record.task_type,
+            record.language,
+            record.score is not None,
+            bool(record.negatives),
+            bool(record.positive_scores and record.negative_scores),
+        )
+    assert [columns.kinds[kind].source for kind in columns.kind] == [record.source for record in records]
+    assert columns.longest.tolist() == [
+        max(map(len, [queries[i], *positives[i], *negatives[i]])) for i in range(len(records))
+    ]
+    for source, (low, high) in columns.score_ranges.items():
+        scores = [r.score for r in records if r.source == source and r.score is not None]
+        assert (low, high) == (min(scores), max(scores))
+
+
+def test_a_folder_whose_writing_was_cut_off_is_not_there(tmp_path: Path) -> None:
+    def broken() -> Any:
+        yield Record("1", "q", ["p"], [], "sts", "ru")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_tokens(tmp_path / "tokens", broken(), by_letter)
+    assert not (tmp_path / "tokens").exists()
+    write_tokens(tmp_path / "tokens", [Record("2", "q", ["p"], [], "sts", "ru")], by_letter)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
+    assert TokenStore(tmp_path / "tokens").rows(np.array([0]))[0]["id"] == "2"
+
+
+def test_a_resumed_training_does_not_tokenise_again(make_embedder, record, tmp_path: Path) -> None:
+    rows = [record(f"вопрос {i}", [f"ответ {i}"]) for i in range(3)]
+    embedder, config = make_embedder(), ContrastiveConfig()
+    first = tokenised(embedder, rows, config, tmp_path / "tokens").rows(np.arange(3))
+    embedder.tokenize = None
+    assert tokenised(embedder, iter(()), config, tmp_path / "tokens").rows(np.arange(3)) == first
