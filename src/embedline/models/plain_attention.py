@@ -100,7 +100,7 @@ def _kept(shape: torch.Size, dropout: float) -> Tensor:
     It cuts 64 random bits of PyTorch's generator into four.
     """
     count = shape.numel()
-    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)  # type: ignore[call-overload]
+    bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)
     return bits.view(torch.int16)[:count].view(shape) >= round(dropout * 65536) - 32768
 
 

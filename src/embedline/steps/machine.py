@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+from typing import TYPE_CHECKING
 
 from embedline.config.training import RuntimeConfig
+
+if TYPE_CHECKING:
+    from embedline.models.attention import Attention
 
 # Parameters of glibc's mallopt (malloc.h).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -39,7 +43,7 @@ def _keep_freed_memory() -> None:
         mallopt(_M_TOP_PAD, 64 * 2**20)
 
 
-def attention(runtime: RuntimeConfig) -> str:
+def attention(runtime: RuntimeConfig) -> Attention:
     """The attention kernel that models are loaded with on this machine."""
     from embedline.models.attention import attention_for
     from embedline.models.device import best_device

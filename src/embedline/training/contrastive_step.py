@@ -225,7 +225,7 @@ def _at(place_N: Tensor, loss: Loss) -> Loss:
 
     def repeated(encoded: Any) -> tuple[Tensor, Metrics]:
         if isinstance(encoded, Encoded):
-            return loss(Encoded(*(None if each is None else each[place_N] for each in encoded)))
+            return loss(Encoded(*(None if each is None else each[place_N] for each in encoded)))  # type: ignore[arg-type]
         return loss(encoded[place_N])
 
     return repeated

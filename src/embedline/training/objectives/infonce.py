@@ -35,7 +35,7 @@ def info_nce(
         queries_ND, documents_MD: vectors, normalised here.
         same_NM: as in `left_out`; asked for some rows at a time.
     """
-    rules = {
+    rules: dict[str, Any] = {
         "owner_M": owner_M,
         "in_batch_negatives": in_batch_negatives,
         "false_negative_margin": false_negative_margin,
