@@ -89,8 +89,8 @@ def train_there(
         return
     record = handover.record()
     fix = (
-        f"kubectl -n {namespace} describe trainjob {job.name} has more. This run's next try meets the same job: "
-        "delete it to have another started."
+        f"kubectl -n {namespace} describe trainjob {job.name} has more. The run's next try meets the same "
+        "job: delete it to have another started."
     )
     if record is None or record.status != "failed":
         raise EmbedlineError(failure, where=f"TrainJob {job}", fix=fix)
