@@ -1,9 +1,9 @@
 """The process that drives the line here.
 
-`python -m embedline.orchestration.line PRESET OVERRIDES WORKSPACE RUN`, started by `local.run_here`. It imports
-kfp, is noisy, and leads a process group of its own. With EMBEDLINE_CONTAINERS in the environment, the arguments
-of kfp's DockerRunner as JSON, the steps are containers, else processes: those arguments hold passwords, and
-everybody on the machine can read an argument list.
+`python -m embedline.orchestration.line PRESET OVERRIDES WORKSPACE RUN`, started by `local.run_here`. It
+imports kfp, is noisy, and leads a process group of its own. With EMBEDLINE_CONTAINERS in the environment, the
+arguments of kfp's DockerRunner as JSON, the steps are containers, else processes: those arguments hold
+passwords, and everybody on the machine can read an argument list.
 """
 
 from __future__ import annotations
