@@ -1,9 +1,9 @@
 """Run as a process of its own: forks actors that all begin at once, or that die before their n-th call.
 
-One JSON list of jobs a line on standard input, one JSON list of results a line on standard output. A job
-has `calls`, each with `do` (module:function below embedline.registry), `args` and `kwargs`; `kill_before`,
-the number of the HTTP request before which the actor kills itself with SIGKILL; and `wait_s`, by how many
-seconds it begins later than the others.
+One JSON list of jobs a line on standard input, one JSON list of results a line on standard output. A job has
+`calls`, each with `do` (module:function below embedline.registry), `args` and `kwargs`; `kill_before`, the
+number of the HTTP request before which the actor kills itself with SIGKILL; and `wait_s`, by how many seconds
+it begins later than the others.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ RACES = 5 * ROUNDS
 RACERS = 16
 NAME = "support"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 @dataclass
@@ -71,7 +71,17 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(server: Any, stored: Any, actors: Any, tmp_path_factory: pytest.TempPathFactory) -> World:
+def patience() -> Iterator[None]:
+    """A server that a busy machine holds up for a minute is no part of the story."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
+        yield
+
+
+@pytest.fixture(scope="module")
+def world(
+    patience: None, server: Any, stored: Any, actors: Any, tmp_path_factory: pytest.TempPathFactory
+) -> World:
     models = []
     for number in range(RACERS + 1):
         folder = tmp_path_factory.mktemp("model")
