@@ -10,8 +10,10 @@ import pytest
 
 from embedline.config.load import load_config, validate_config
 from embedline.config.schema import RunConfig
+from embedline.steps import memory as steps_memory
 from embedline.steps.advice import advice
-from embedline.steps.estimate import GPUS, Stage, estimate_run, table
+from embedline.steps.estimate import GPUS, SCORES_AT_ONCE, Stage, estimate_run, table
+from embedline.steps.memory import memory_notes
 from embedline.steps.sizes import _DEFAULTS, backbone_sizes, sizes_from
 
 RATE = 989e12 * 0.4 * 3600  # an H100's operations an hour at 40 %
@@ -69,9 +71,51 @@ def test_a_contrastive_stage_by_hand() -> None:
     assert stage.gpu_hours == pytest.approx(3 * once * 4 / 3 / RATE)
     weights = 16 * WHOLE
     states = 64 * 2 * (16 * 8 + 6 * 16) * 2  # a chunk of 64 tokens in fp32
-    vectors = 8 * 4 * 3 * 8
+    vectors = 4 * 4 * 3 * (2 * 8 + 3 * 8)  # 12 texts: vector and gradient; unit vector and two gradients
     scores = 4 * 4 * (4 * 4 * 2)
     assert stage.memory_gb == pytest.approx((weights + states + vectors + scores) / 1e9)
+
+
+def test_the_scores_of_a_large_batch_are_a_block_at_a_time() -> None:
+    from embedline.training.objectives import streaming
+
+    assert streaming.SCORES_AT_ONCE == SCORES_AT_ONCE
+    one, two = (memory(only(estimate_run(config(supervised={"batch": n})))) for n in (8192, 16384))
+    assert (two - one) * 1e9 == pytest.approx(8192 * 4 * 3 * (2 * 8 + 3 * 8))  # vectors alone
+    nested = config(model={"dims": [4, 2]}, supervised={"matryoshka": True})
+    assert (memory(only(estimate_run(nested))) - memory(only(estimate_run(config())))) * 1e9 == pytest.approx(
+        4 * 4 * 3 * 3 * (4 + 2)
+    )
+
+
+def test_processes_share_the_tokens_of_a_step_and_nothing_else() -> None:
+    alone = only(estimate_run(config()))
+    found = estimate_run(config(runtime={"processes": 4}))
+    shared = only(found)  # of 112 tokens, a chunk of 64 is kept alone and 28 in each of four
+    assert (memory(alone) - memory(shared)) * 1e9 == pytest.approx((64 - 28) * 2 * (16 * 8 + 6 * 16) * 2)
+    assert hours(shared) == hours(alone)
+    assert "memory: of each of 4 processes" in table(found)
+
+
+def test_a_machine_that_is_too_small_is_told_so_with_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr(steps_memory, "_GPU", Path("/no/such/file"))
+    large = {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    }
+    values = config(model={"settings": large}, runtime={"processes": 2})
+    each = memory(only(estimate_run(values))) + 0.6
+    [note] = memory_notes(values, None, 10.0)
+    assert note.startswith(
+        f"train_supervised may need {2 * each:.1f} GB of memory (2 processes of {each:.1f} GB"
+    )
+    assert "10.0 GB are available: lower its batch_tokens" in note
+    assert memory_notes(values, None, 2 * each + 0.1) == []
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert memory_notes(values, None, 10.0) == []
 
 
 def test_what_gradcache_keeps_is_encoded_once() -> None:
@@ -250,7 +294,7 @@ def test_the_presets_models_have_the_published_sizes(preset: str, published: flo
 
 def test_a_batch_that_no_gpu_holds_is_said() -> None:
     said = table(estimate_run(load_config("bge-m3")))
-    assert "note: train_unsupervised needs" in said
+    assert "note: train_supervised needs" in said
     assert f"has {GPUS['h100'].memory / 1e9:.0f} GB" in said
 
 

@@ -60,6 +60,7 @@ def test_two_sources_of_one_size_are_shuffled_differently() -> None:
     assert first["a"] != first["b"]
 
 
+@settings(deadline=None)
 @given(
     shares=st.dictionaries(st.sampled_from("abcdef"), st.floats(0.01, 1), min_size=1),
     steps=st.integers(1, 400),
@@ -83,6 +84,7 @@ def test_the_sources_take_turns_at_random() -> None:
     assert 60 < names[:200].count("a") < 140
 
 
+@settings(deadline=None)
 @given(data=st.data(), seed=st.integers(0, 9))
 def test_batches_come_in_any_order_and_some_can_be_put_first(data: st.DataObject, seed: int) -> None:
     sizes = data.draw(st.dictionaries(st.sampled_from("abc"), st.integers(4, 30), min_size=1))
@@ -111,6 +113,7 @@ def test_a_batch_of_one_passage_is_possible() -> None:
     ]
 
 
+@settings(deadline=None)
 @given(
     sizes=st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10**6), min_size=1),
     exponent=st.floats(0, 1),

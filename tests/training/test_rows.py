@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedline.errors import InputError
@@ -27,6 +27,7 @@ def columns(rows: list[tuple[str, str, float | None]]) -> Columns:
     return Columns(list(kinds), np.array(numbers, dtype=np.int32), lengths, lengths, ranges)
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(
         st.tuples(st.sampled_from("ab"), st.just("sts"), st.one_of(st.none(), st.integers(0, 5).map(float))),

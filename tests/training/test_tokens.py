@@ -57,7 +57,7 @@ def test_rows_come_back_as_they_were_written_in_any_order(
 ) -> None:
     numbers = data.draw(st.lists(st.integers(0, len(records) - 1), max_size=20)) if records else []
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokens, "_BLOCK", block)
+        patch.setattr(tokens, "BLOCK", block)
         write_tokens(Path(folder) / "tokens", iter(records), by_letter)
         store = TokenStore(Path(folder) / "tokens")
         rows, columns = store.rows(np.array(numbers)) if numbers else [], store.columns()

@@ -10,7 +10,8 @@ width D, and texts of T tokens:
 - memory = 16 bytes a weight (fp32 weights, gradients and Adam's two moments; 4 a frozen one), 2 more for the
   bf16 copies; the states that one chunk keeps for its backward pass (Korthikanti et al. 2022, "Reducing
   Activation Recomputation", eq. 1, without dropout and attention scores, which fused attention does not
-  keep); the vectors of the whole batch with their gradients; the score matrices of the loss.
+  keep); the vectors of the whole batch, unit ones beside them, with their gradients; the scores of the loss,
+  which of dense vectors are a block at a time. Several processes share the states; each holds all else.
 
 Every text counts at its full length, so real runs, whose texts are shorter, cost less. Buckets share the
 steps evenly: how the records fall into them is known only from the data.
@@ -27,6 +28,7 @@ from embedline.steps.sizes import Sizes, backbone_sizes
 
 UTILISATION = 0.4  # of the peak: what well-kept training of encoders reaches
 _SCORE_COPIES = 4  # scores, logits, probabilities, gradient
+SCORES_AT_ONCE = 2**21  # of dense vectors; as training.objectives.streaming, which would load torch
 _HEAL_BATCH_TOKENS = 4096
 
 
@@ -59,7 +61,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage; hours and memory (of the largest batch, on one GPU) are None when the sizes are unknown."""
+    """One stage; hours and memory (of the largest batch, a process) are None where sizes are unknown."""
 
     name: str
     steps: int
@@ -79,6 +81,7 @@ class Estimate:
     layers: int | None
     stages: list[Stage]
     unknown: str = ""
+    processes: int = 1
 
 
 def estimate_run(
@@ -112,6 +115,7 @@ def estimate_run(
         sizes.layers if sizes else None,
         stages,
         unknown,
+        config.runtime.processes,
     )
 
 
@@ -156,10 +160,13 @@ def _contrastive(
             cost *= 1 + again / 3
             cost += _late_interaction(config, stage, sizes, batch * query, batch * documents * document)
             hours += steps * cost / rate
-            kept = min(tokens, max(stage.batch_tokens, document) + stage.resident_tokens)
+            kept = min(
+                -(-tokens // config.runtime.processes),
+                max(stage.batch_tokens, document) + stage.resident_tokens,
+            )
             needs = _weights(config, sizes) + _activations(config, sizes, kept)
             needs += _vectors(config, stage, sizes, batch * (1 + documents), document)
-            needs += _SCORE_COPIES * 4 * batch * batch * documents * _score_matrices(config, stage)
+            needs += _SCORE_COPIES * 4 * _scores(config, stage, batch * batch * documents)
             memory = max(memory, needs)
     if sizes is None:
         return _stage(name, stage.steps, batches)
@@ -219,17 +226,18 @@ def _activations(config: RunConfig, sizes: Sizes, tokens: int) -> float:
 
 
 def _vectors(config: RunConfig, stage: ContrastiveConfig, sizes: Sizes, texts: int, length: int) -> float:
-    """What a batch's texts become, and the gradients at it."""
-    width = float(sizes.width)
+    """What a batch's texts become: vectors, unit ones for each Matryoshka dim, and the gradients at them."""
+    dims = config.model.dims if stage.matryoshka else []
+    values = 2 * sizes.width + 3 * sum({sizes.width, *dims})
     if _trains_heads(stage, config):
-        width += length * (config.model.multi_vector_width or sizes.width)
-    return 8 * texts * width
+        values += 2 * length * (config.model.multi_vector_width or sizes.width)
+    return 4.0 * texts * values
 
 
-def _score_matrices(config: RunConfig, stage: ContrastiveConfig) -> int:
+def _scores(config: RunConfig, stage: ContrastiveConfig, matrix: int) -> int:
     if stage.objective == "unified":
-        return 1 + len(config.model.heads)  # and their sum, which teaches
-    return 1 + len(config.model.dims) if stage.matryoshka else 1
+        return matrix * (1 + len(config.model.heads))  # and their sum, which teaches
+    return min(matrix, SCORES_AT_ONCE)
 
 
 def table(estimate: Estimate) -> str:
@@ -250,6 +258,8 @@ def table(estimate: Estimate) -> str:
                 f"{_short(stage.tokens) if first else '':>9}{_hours(stage.gpu_hours) if first else '':>11}"
                 f"{_gigabytes(stage.memory_gb) if first else '':>10}".rstrip()
             )
+    if estimate.processes > 1:
+        lines.append(f"memory: of each of {estimate.processes} processes, which share the tokens of a step")
     hours = [stage.gpu_hours for stage in estimate.stages if stage.gpu_hours is not None]
     if estimate.unknown:
         lines.append(f"no hours and no memory: {estimate.unknown}; model.settings may say them")

@@ -22,13 +22,13 @@ from embedline.training.rows import Columns, Kind
 Ids = tuple[list[list[int]], list[list[list[int]]], list[list[list[int]]]]
 Tokenise = Callable[[Sequence[Record]], Ids]
 
-_ROWS, _KINDS = "rows.arrow", "kinds.json"
+ROWS, KINDS = "rows.arrow", "kinds.json"
 # Rows written at a time, which bounds the memory of writing; and of a block of the file.
-_BLOCK = 8192
+BLOCK = 8192
 
 _TEXTS, _SCORES = pa.list_(pa.string()), pa.list_(pa.float64())
 _IDS = pa.list_(pa.int32())
-_SCHEMA = pa.schema(
+SCHEMA = pa.schema(
     {
         "id": pa.string(),
         "query": pa.string(),
@@ -59,14 +59,14 @@ def write_tokens(folder: Path, records: Iterable[Record], tokenise: Tokenise) ->
     kinds: dict[Kind, int] = {}
     ranges: dict[str, tuple[float, float]] = {}
     given = iter(records)
-    with pa.OSFile(str(draft / _ROWS), "wb") as file, pa.ipc.new_file(file, _SCHEMA) as writer:
-        while rows := list(islice(given, _BLOCK)):
+    with pa.OSFile(str(draft / ROWS), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
+        while rows := list(islice(given, BLOCK)):
             writer.write_batch(_block(rows, tokenise(rows), kinds))
             for row in rows:
                 if row.score is not None:
                     lowest, highest = ranges.get(row.source, (row.score, row.score))
                     ranges[row.source] = (min(lowest, row.score), max(highest, row.score))
-    write_json(draft / _KINDS, {"kinds": [asdict(kind) for kind in kinds], "score_ranges": ranges})
+    write_json(draft / KINDS, {"kinds": [asdict(kind) for kind in kinds], "score_ranges": ranges})
     draft.rename(folder)
 
 
@@ -91,7 +91,7 @@ def _block(rows: list[Record], ids: Ids, kinds: dict[Kind, int]) -> pa.RecordBat
         "longest": [max(query, *answers, *others) for query, answers, others in lengths],
         "tokens": [query + max(answers) + sum(others) for query, answers, others in lengths],
     }
-    return pa.RecordBatch.from_pydict(values, schema=_SCHEMA)
+    return pa.RecordBatch.from_pydict(values, schema=SCHEMA)
 
 
 def _kind(row: Record) -> Kind:
@@ -109,8 +109,8 @@ class TokenStore:
     """What `write_tokens` left in a folder; rows are read from the disk when they are asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = pa.ipc.open_file(pa.memory_map(str(folder / _ROWS)))
-        self._about = json.loads((folder / _KINDS).read_text(encoding="utf-8"))
+        self._file = pa.ipc.open_file(pa.memory_map(str(folder / ROWS)))
+        self._about = json.loads((folder / KINDS).read_text(encoding="utf-8"))
         self.kinds = [Kind(**values) for values in self._about["kinds"]]
 
     def columns(self) -> Columns:
@@ -121,7 +121,7 @@ class TokenStore:
 
     def rows(self, numbers: np.ndarray) -> list[dict[str, Any]]:
         """The rows of these numbers, in their order: a record's fields and its ids, and its `kind`."""
-        blocks, places = np.divmod(np.asarray(numbers, dtype=np.int64), _BLOCK)
+        blocks, places = np.divmod(np.asarray(numbers, dtype=np.int64), BLOCK)
         order = np.argsort(blocks, kind="stable")
         found: list[dict[str, Any]] = [{}] * len(order)
         for chosen in np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1):
