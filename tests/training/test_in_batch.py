@@ -87,10 +87,13 @@ def test_the_dense_loss_is_the_objectives() -> None:
     assert float(in_batch(vectors, 6, given)["dense_loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_of_a_large_batch_some_queries_are_asked_about_all_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "most"), [("MOST_QUERIES", 3), ("MOST_SCORES", 3 * 16)])
+def test_of_a_large_batch_some_queries_are_asked_about_all_documents(
+    monkeypatch: pytest.MonkeyPatch, limit: str, most: int
+) -> None:
     vectors, given = a_batch(1, 8, 1)
     whole = in_batch(vectors, 8, given)
-    monkeypatch.setattr(module, "MOST_QUERIES", 3)
+    monkeypatch.setattr(module, limit, most)
     some = in_batch(vectors, 8, given)
     unit = F.normalize(vectors, dim=-1)
     assert float(some["alignment"]) == pytest.approx(float(alignment(unit[:3], unit[8:11])))

@@ -24,7 +24,9 @@ class Optimization(Section):
     clip: float = Field(1.0, gt=0)
     batch_tokens: int = Field(4096, ge=64, description="tokens of one chunk, padding included")
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
-    log_every: int = Field(10, ge=1)
+    log_every: int = Field(
+        10, ge=1, description="steps between two points of the curves; each component's README.md names them"
+    )
     max_bad_steps: int = Field(
         3, ge=0, description="steps skipped because loss or gradient is not finite, before the stage fails"
     )

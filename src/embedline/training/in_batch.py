@@ -12,8 +12,9 @@ from torch import Tensor
 from embedline.training.objectives.infonce import left_out
 from embedline.training.watch import Metrics
 
-# Rows of a larger batch stand in no order: so many of them tell enough, and N × M scores need not exist.
+# Rows of a larger batch stand in no order: some of them tell enough, and N × M scores need not exist.
 MOST_QUERIES = 1024
+MOST_SCORES = 2**22
 
 
 @torch.no_grad()
@@ -26,8 +27,9 @@ def in_batch(vectors: Tensor, count: int, rules: Mapping[str, Any]) -> Metrics:
         rules: what `contrastive_loss` takes beside the scores.
     """
     unit = F.normalize(vectors.float(), dim=-1)
-    queries_nD, documents_MD = unit[:count][:MOST_QUERIES], unit[count:]
-    asked = len(queries_nD)
+    documents_MD = unit[count:]
+    asked = min(count, MOST_QUERIES, max(2, MOST_SCORES // len(documents_MD)))
+    queries_nD = unit[:asked]
     scores_nM = queries_nD @ documents_MD.T
     own_n = torch.arange(asked, device=unit.device)
     counted = {
