@@ -18,7 +18,7 @@ from embedline.training.objectives import streaming
 from embedline.training.objectives.cosent import ranking_loss
 from embedline.training.objectives.infonce import info_nce
 from embedline.training.objectives.matryoshka import matryoshka
-from embedline.training.objectives.streaming import by_rows, row_blocks
+from embedline.training.objectives.streaming import row_blocks
 
 WIDTH, TEXTS = 8, "abcdefgh"
 
