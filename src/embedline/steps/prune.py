@@ -60,7 +60,8 @@ def prune(
     from embedline.compress.layers import choose_layers, layer_list, layers_to_drop, without_layers
 
     seed = context.slice.section("seed", int)
-    teacher.backbone.set_attn_implementation("sdpa")  # what is measured is measured in fp32
+    if teacher.backbone.config._attn_implementation.startswith("flash"):
+        teacher.backbone.set_attn_implementation("sdpa")  # what is measured is measured in fp32
     texts = sample_texts(
         context.artifact("dataset").path,
         teacher.spec.prompts,
