@@ -180,9 +180,8 @@ def load_embedder(
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
         ours = read_json(folder / "config.json").get("model_type") == EmbedlineConfig.model_type
-        config = (
-            EmbedlineConfig.from_pretrained(folder) if ours else AutoConfig.from_pretrained(folder, **local)
-        )
+        kind: Any = EmbedlineConfig if ours else AutoConfig
+        config = kind.from_pretrained(folder, **local)
         tokenizer = AutoTokenizer.from_pretrained(folder, config=config, **local)
         load: Any = EmbedlineModel if ours else auto_class(config)
         model, loading = load.from_pretrained(

@@ -138,7 +138,8 @@ def auto_class(config: PretrainedConfig) -> Any:
 
 def _new_backbone(config: EmbedlineConfig) -> PreTrainedModel:
     """The backbone's own class; one that transformers does not have is in the same folder as this file."""
-    inner, make = config.backbone, auto_class(config.backbone).from_config
+    inner: Any = config.backbone
+    make = auto_class(inner).from_config
     if type(inner) is PretrainedConfig:
         kind: Any = get_class_from_dynamic_module(inner.auto_map["AutoConfig"], str(config.name_or_path))
         inner = config.backbone = kind.from_dict(inner.to_dict())
