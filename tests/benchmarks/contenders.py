@@ -34,12 +34,13 @@ def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> tuple[
     from embedline.config.training import ContrastiveConfig, RuntimeConfig
     from embedline.models.embedder import EmbedderSpec
     from embedline.models.folder import load_embedder
-    from embedline.steps.machine import attention
+    from embedline.steps.machine import attention, prepare
     from embedline.training.contrastive import train_contrastive
     from embedline.training.records import Record
 
     heads = ("dense", "lexical", "multi_vector") if options.objective == "unified" else ("dense",)
     runtime = RuntimeConfig(precision=options.precision)
+    prepare(runtime, training=True)
     spec = EmbedderSpec(pooling="mean", query_length=LENGTH, document_length=LENGTH, heads=heads)
     embedder = load_embedder(folder, attention=attention(runtime)).with_spec(spec)
     rows = [Record(str(i), q, [d], [], "short-long", "ru", source="pairs") for i, (q, d) in enumerate(pairs)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
+from transformers import AutoConfig, AutoModel, AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
 from embedline.config.model import HybridWeights, LatentConfig, LoraConfig, ModelConfig, Prompt
 from embedline.errors import InputError
@@ -471,6 +471,64 @@ def test_of_a_model_that_sees_images_too_the_part_that_reads_is_taken(tmp_path: 
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "gemma3_text"
     again = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     np.testing.assert_allclose(again.encode(["почта"]), embedder.encode(["почта"]), atol=1e-5)
+
+
+OTHERS: dict[str, dict[str, Any]] = {  # two have no sdpa, of the third only the encoder is wanted
+    "mpnet": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "deberta-v2": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    },
+    "t5": {"d_model": 32, "d_ff": 64, "num_layers": 2, "num_heads": 2, "d_kv": 16},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("pooling", ["mean", "latent"])
+def test_any_encoder_of_transformers_is_loaded_and_saved(
+    tokenizer, texts: list[str], tmp_path: Path, kind: str, pooling: str
+) -> None:
+    config = AutoConfig.for_model(kind, vocab_size=512, pad_token_id=tokenizer.pad_token_id, **OTHERS[kind])
+    theirs = AutoModel.from_config(config).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    tokenizer.save_pretrained(tmp_path / "theirs")
+    loaded = load_embedder(tmp_path / "theirs")
+    embedder = loaded.with_spec(
+        replace(loaded.spec, pooling=pooling, latent=LatentConfig(latents=5, heads=2))
+    )
+    batch = embedder.pad(embedder.tokenize(texts, max_length=40))
+    encoder = theirs.encoder if kind == "t5" else theirs
+    with torch.no_grad():
+        states, _ = embedder.eval().states(**batch)
+        torch.testing.assert_close(states, encoder(**batch).last_hidden_state, atol=1e-6, rtol=0)
+    save_embedder(embedder, tmp_path / "ours")
+    np.testing.assert_array_equal(load_embedder(tmp_path / "ours").encode(texts), embedder.encode(texts))
+    peer = SentenceTransformer(str(tmp_path / "ours"), device="cpu", trust_remote_code=True)
+    np.testing.assert_allclose(peer.encode(texts), embedder.encode(texts), atol=1e-5)
+
+
+def test_an_architecture_without_flash_attention_is_loaded_without_it(
+    tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU with the package, auto says flash attention 2 whatever the model."""
+    monkeypatch.setattr("embedline.models.folder.attention_for", lambda *_: "flash_attention_2")
+    config = AutoConfig.for_model("mpnet", vocab_size=512, **OTHERS["mpnet"])
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert load_embedder(tmp_path).backbone.config._attn_implementation == "eager"
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_embedder(tmp_path, attention="flash_attention_2")
+
+
+def test_an_encoder_decoder_without_an_encoder_alone_is_refused(tokenizer, tmp_path: Path) -> None:
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32}
+    sizes |= {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    AutoModel.from_config(AutoConfig.for_model("bart", vocab_size=512, **sizes)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="of the encoder-decoder bart transformers has no encoder alone"):
+        load_embedder(tmp_path)
 
 
 def test_prompts_of_others_become_the_table(copy: Path) -> None:

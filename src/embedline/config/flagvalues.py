@@ -160,8 +160,8 @@ def if_unified(value: Any, given: Given) -> Any:
 
 def distilled_from(start: int, given: Given) -> int | None:
     """The first optimizer step that self-distils; theirs counts forward passes and starts after `start`."""
-    first: int | None = if_unified(max(0, start + 1) // (given["gradient_accumulation_steps"] or 1), given)
-    return first
+    first = max(0, start + 1) // (given["gradient_accumulation_steps"] or 1)
+    return first if given["unified_finetuning"] else None
 
 
 def kd_loss(value: str, given: Given) -> str | None:

@@ -13,6 +13,11 @@ from embedline.errors import InputError
 from embedline.models.plain_attention import PLAIN
 
 Attention = Literal["sdpa", "flash_attention_2", "plain"]
+_KNOWN_BY: dict[Attention, str] = {  # what a class of transformers says of its code
+    "sdpa": "_supports_sdpa",
+    "flash_attention_2": "_supports_flash_attn",
+    "plain": "_supports_attention_backend",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -48,10 +53,8 @@ def attention_for(choice: str, device_type: str, *, bf16: bool | None = None) ->
 
 
 def use_attention(backbone: PreTrainedModel, kernel: Attention) -> None:
-    """Switch a loaded backbone to the kernel; one whose code knows its own alone keeps what it has."""
-    if kernel != backbone.config._attn_implementation and (
-        kernel != PLAIN or backbone._supports_attention_backend
-    ):
+    """Switch a loaded backbone to the kernel; one whose code does not know it (MPNet) keeps what it has."""
+    if getattr(backbone, _KNOWN_BY[kernel], False):
         backbone.set_attn_implementation(kernel)
 
 
