@@ -84,6 +84,21 @@ def test_killed_and_resumed_equals_uninterrupted(
         assert torch.equal(one, other), name
 
 
+def test_the_longest_passages_come_first(
+    make_embedder, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    real = PretrainStep.__call__
+
+    def watched(self: Any, module: Any, batch: dict[str, Any]) -> Any:
+        seen.append(sum(len(texts[row]) for row in batch["rows"]))
+        return real(self, module, batch)
+
+    monkeypatch.setattr(PretrainStep, "__call__", watched)
+    fit(make_embedder(), texts, config(objective="mlm", steps=6, batch=2), tmp_path)
+    assert seen[0] == max(seen) > min(seen)
+
+
 def test_only_ordinary_tokens_are_hidden_and_predicted(make_embedder, texts: list[str]) -> None:
     module = MaskedLanguageModel(make_embedder("bert"))
     asked: list[tuple[Tensor, ...]] = []

@@ -29,6 +29,8 @@ from embedline.training.watch import Metrics, Watch
 
 Objective = RetroMAE | MaskedLanguageModel | MaskedNextTokenModel
 
+_LONGEST_TOKEN = 8  # characters; few are longer
+
 
 def pretrain(
     embedder: Embedder,
@@ -61,6 +63,7 @@ def pretrain(
     draws = draw_batches(
         {"corpus": len(texts)}, {"corpus": 1.0}, batch=config.batch, steps=config.steps, seed=seed
     )
+    draws = draws.led_by([_longest(draws, texts, config.length)])
     torch.manual_seed(seed)
     module = objective_module(embedder, texts, config, head)
     module.to(embedder.device)
@@ -112,6 +115,13 @@ def _token_counts(embedder: Embedder, texts: Sequence[str], length: int, sample:
     chosen = texts[:: max(1, len(texts) // sample)]
     ids = np.concatenate([np.asarray(row) for row in embedder.tokenize(chosen, max_length=length)])
     return torch.from_numpy(np.bincount(ids, minlength=vocabulary_size(embedder)))
+
+
+def _longest(draws: Sequence[Draw], texts: Sequence[str], length: int) -> int:
+    """The batch whose passages are the longest, by characters: were it too large for the memory, it should
+    be the first. A passage counts up to where it is sure to be cut."""
+    sizes = np.array([min(len(text), _LONGEST_TOKEN * length) for text in texts])
+    return int(np.argmax([sizes[draw.rows].sum() for draw in draws]))
 
 
 class _Passages(Sequence[Any]):

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from embedline.artifacts.record import write_json
+from embedline.errors import StepError
 from embedline.training.records import Record
 from embedline.training.rows import Columns, Kind
 
@@ -52,6 +53,9 @@ def write_tokens(folder: Path, records: Iterable[Record], tokenise: Tokenise) ->
 
     Args:
         tokenise: is asked for some records at a time.
+
+    Raises:
+        StepError: the disk does not take them.
     """
     draft = folder.with_name(f"{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)
@@ -61,7 +65,15 @@ def write_tokens(folder: Path, records: Iterable[Record], tokenise: Tokenise) ->
     given = iter(records)
     with pa.OSFile(str(draft / ROWS), "wb") as file, pa.ipc.new_file(file, SCHEMA) as writer:
         while rows := list(islice(given, BLOCK)):
-            writer.write_batch(_block(rows, tokenise(rows), kinds))
+            block = _block(rows, tokenise(rows), kinds)
+            try:
+                writer.write_batch(block)
+            except OSError as error:
+                raise StepError(
+                    f"the tokenised records could not be written ({error}).",
+                    where=str(folder),
+                    fix="Free some space (embedline clean-up), and start the run again.",
+                ) from error
             for row in rows:
                 if row.score is not None:
                     lowest, highest = ranges.get(row.source, (row.score, row.score))

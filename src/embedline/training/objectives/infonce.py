@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from embedline.training.objectives.distillation import Told, told_contrast, told_divergence
 from embedline.training.objectives.streaming import Rows, row_blocks
@@ -113,6 +114,7 @@ class _InfoNCE(torch.autograd.Function):
         return loss * share
 
     @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, slope: Tensor) -> Any:
         return *(slope * gradient for gradient in ctx.saved_tensors), None, None, None
 
