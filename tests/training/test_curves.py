@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from embedline.training import contrastive_step
 from embedline.training.contrastive import train_contrastive
 from embedline.training.curves import CURVES, of_training
 from embedline.training.pretraining import pretrain
-from embedline.training.records import Record, SourceRecords
+from embedline.training.records import Record
 from embedline.training.teaching import Teaching
 
 Told = list[tuple[int, dict[str, float]]]
@@ -23,23 +24,22 @@ HEADS = ("dense", "lexical", "multi_vector")
 
 
 @pytest.fixture
-def sources(record: Callable[..., Record], texts: list[str]) -> dict[str, SourceRecords]:
+def sources(record: Callable[..., Record], texts: list[str]) -> dict[str, list[Record]]:
     """Two of pairs and one of scored pairs."""
-    named = {
-        name: SourceRecords(name, [record(f"{text} {name}", [f"{name} {text}"]) for text in texts])
-        for name in ("faq", "docs")
+    rows = {
+        name: [record(f"{text} {name}", [f"{name} {text}"]) for text in texts] for name in ("faq", "docs")
     }
-    scored = [record(text, [f"{text} да"], [], "sts", i / 10) for i, text in enumerate(texts)]
-    return {**named, "sts": SourceRecords("sts", scored)}
+    rows["sts"] = [record(text, [f"{text} да"], [], "sts", i / 10) for i, text in enumerate(texts)]
+    return {name: [replace(row, source=name) for row in given] for name, given in rows.items()}
 
 
 def contrastive(
-    folder: Path, embedder: Any, sources: Any, teaching: Teaching | None = None, **values: Any
+    folder: Path, embedder: Any, records: list[Record], teaching: Teaching | None = None, **values: Any
 ) -> Told:
     told: Told = []
     train_contrastive(
         embedder,
-        sources,
+        records,
         ContrastiveConfig(**(SHARED | values)),
         weights={},
         seed=3,
@@ -81,8 +81,9 @@ def test_contrastive_training_tells_what_is_documented(
 ) -> None:
     teacher = make_embedder(seed=5).eval()
     teaching = Teaching(teacher, ["ru"], DistillationConfig(), width=teacher.width)
-    taught = contrastive(tmp_path / "taught", make_embedder(), sources, teaching, steps=12)
-    told = contrastive(tmp_path / "unified", make_embedder(heads=HEADS), sources, objective="unified")
+    rows = [row for given in sources.values() for row in given]
+    taught = contrastive(tmp_path / "taught", make_embedder(), rows, teaching, steps=12)
+    told = contrastive(tmp_path / "unified", make_embedder(heads=HEADS), rows, objective="unified")
     assert names(taught) | names(told) == of_training("contrastive").keys()
     assert {"lexical_loss", "multi_vector_loss"} <= names(told) - names(taught)
     drawn = {name for _, values in taught for name in values if name.startswith("loss.")}
@@ -119,31 +120,32 @@ def test_what_is_expensive_is_computed_for_logged_steps_only(
 ) -> None:
     real, calls = contrastive_step.in_batch, []
     monkeypatch.setattr(contrastive_step, "in_batch", lambda *given: calls.append(1) or real(*given))
-    told = contrastive(tmp_path, make_embedder(), {"faq": sources["faq"]}, steps=6, log_every=3)
+    told = contrastive(tmp_path, make_embedder(), sources["faq"], steps=6, log_every=3)
     assert len(calls) == len(told) == 2
 
 
-def test_padding_is_counted_once_however_often_a_text_is_encoded(
+def test_tokens_are_those_of_the_texts_that_are_encoded_each_once(
     make_embedder: Any, sources: Any, tmp_path: Path
 ) -> None:
-    """All texts of a batch in one chunk: as many padded tokens as the longest has, for each of them."""
-    docs = {"docs": sources["docs"]}  # the default prompts
-    whole = {"batch": len(docs["docs"].rows), "batch_tokens": 4096, "steps": 1}
-    shares = [
-        contrastive(tmp_path / str(kept), make_embedder(), docs, resident_tokens=kept, **whole)[0][1][
-            "padding_share"
-        ]
-        for kept in (0, 4096)
-    ]
-    embedder, rows = make_embedder(), docs["docs"].rows
+    """All texts of a batch in one chunk, one query twice; with GradCache's second pass and without."""
+    rows = sources["docs"]  # the default prompts
+    rows = [*rows, replace(rows[0], positives=["docs VPN VPN"])]
+    whole = {"batch": len(rows), "batch_tokens": 4096, "steps": 1}
+    shares = []
+    for kept in (0, 4096):
+        told = contrastive(tmp_path / str(kept), make_embedder(), rows, resident_tokens=kept, **whole)
+        shares.append(told[0][1]["padding_share"])
+    embedder = make_embedder()
     table = embedder.spec.prompts
-    queries = embedder.tokenize([table.prompt("query") + row.query for row in rows], max_length=16)
-    documents = embedder.tokenize(
-        [table.prompt("document") + row.positives[0] for row in rows], max_length=24
-    )
-    lengths = [len(ids) for ids in (*queries, *documents)]
-    expected = 1 - sum(lengths) / (len(lengths) * max(lengths))
-    assert shares == pytest.approx([expected] * 2)
+    queries = dict.fromkeys(table.prompt("query") + row.query for row in rows)
+    documents = dict.fromkeys(table.prompt("document") + row.positives[0] for row in rows)
+    lengths = [
+        len(ids)
+        for texts, limit in ((queries, 16), (documents, 24))
+        for ids in embedder.tokenize(list(texts), max_length=limit)
+    ]
+    assert len(lengths) < 2 * len(rows)
+    assert shares == pytest.approx([1 - sum(lengths) / (len(lengths) * max(lengths))] * 2)
 
 
 def test_no_curve_is_documented_for_a_training_that_there_is_not() -> None:

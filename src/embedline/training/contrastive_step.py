@@ -76,7 +76,7 @@ class ContrastiveStep:
                 if parameter.grad is not None:  # all of it in each process, and they will be summed
                     parameter.grad /= processes.count()
         metrics[f"loss.{batch['source']}"] = value
-        return value, {**metrics, "tokens": float(sum(len(row) for row in batch["ids"]))}
+        return value, {**metrics, "tokens": float(sum(len(row) for row in ids))}
 
     def _taught(self, loss: Loss, batch: dict[str, Any]) -> Loss:
         """The objective's loss and the teacher's, if there is one that has something to say."""

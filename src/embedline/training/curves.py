@@ -57,7 +57,7 @@ CURVES: dict[str, Curve] = {
     "temperature": Curve("of InfoNCE, learnt or set", ("contrastive",)),
     "grad_norm": Curve("before clipping, of the logged step"),
     "learning_rate": Curve("of the logged step"),
-    "tokens_per_second": Curve("tokens of all processes, without padding"),
+    "tokens_per_second": Curve("tokens that all processes encode, without padding"),
     "padded_tokens_per_second": Curve("the same with padding: what the model went through"),
     "padding_share": Curve("of the tokens that the model went through"),
     "share_of_peak": Curve(
