@@ -114,7 +114,7 @@ class _InfoNCE(torch.autograd.Function):
         return loss * share
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> Any:
         return *(slope * gradient for gradient in ctx.saved_tensors), None, None, None
 
