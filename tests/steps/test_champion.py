@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,5 +55,26 @@ def test_a_champion_is_fetched_once_and_not_taken_for_another_registrys(
         return (champion.path / "model.safetensors").read_text()
 
     assert [fetched(uri) for uri in registries] == ["staging", "production"]
-    monkeypatch.setattr(versions, "download", None)
+    monkeypatch.setattr(versions, "download", None)  # it is there
     assert [fetched(uri) for uri in registries] == ["staging", "production"]
+
+
+def test_two_runs_that_fetch_it_at_once_share_one_copy(
+    registries: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, place = load_config("demo"), Workspace(tmp_path / "work")
+    here = TrackingPlace(registries[0], "embedline")
+    check, first = versions._check_arrived, []
+
+    def meanwhile(*args: Any) -> None:
+        """The other run is faster, once."""
+        monkeypatch.setattr(versions, "_check_arrived", check)
+        first.append(find_champion(config, here, place, tmp_path))
+        check(*args)
+
+    monkeypatch.setattr(versions, "_check_arrived", meanwhile)
+    second = find_champion(config, here, place, tmp_path)
+    assert first == [second]
+    assert second.path is not None
+    assert [path.name for path in second.path.parent.iterdir()] == [second.path.name]
+    assert not [path for path in second.path.iterdir() if path.is_dir()]

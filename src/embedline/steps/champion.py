@@ -81,5 +81,9 @@ def _downloaded(champion: ChampionRef, uri: str, place: Workspace) -> Path:
     identity = hashlib.sha256((champion.digest or uri).encode()).hexdigest()[:12]
     folder = place.internal / "champions" / f"{champion.name}-{champion.version}-{identity}"
     if not folder.is_dir():
-        download(champion.name, champion.version, folder, uri=uri)
+        try:
+            download(champion.name, champion.version, folder, uri=uri)
+        except InputError:
+            if not folder.is_dir():  # else another run has fetched it in the meantime
+                raise
     return folder
