@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -160,7 +159,12 @@ def download(name: str, version: int, dst: Path, *, uri: str) -> Path:
         with tempfile.TemporaryDirectory(dir=dst.parent, prefix=f".{dst.name}.") as draft:
             arrived = download_artifacts(location_of(opened, found), dst_path=draft, tracking_uri=uri)
             _check_arrived(Path(arrived), found.tags)
-            shutil.move(arrived, dst)
+            try:
+                Path(arrived).rename(dst)
+            except OSError as error:
+                if dst.exists():  # somebody else was faster
+                    raise InputError("exists already.", where=str(dst)) from error
+                raise
     return dst
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
 from embedline.steps.base import Workspace
 from embedline.steps.tracking import TrackingPlace
+
+if TYPE_CHECKING:
+    from embedline.registry.versions import ChampionRef
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ def find_champion(config: RunConfig, found: TrackingPlace, place: Workspace, roo
     name, alias = config.promote.model or config.name, config.promote.alias
     current = get_champion(name, alias, uri=found.uri)
     if current is not None:
-        path = current.path or _downloaded(name, current.version, found.uri, place)
+        path = current.path or _downloaded(current, found.uri, place)
         return Champion({"version": current.version, "digest": current.digest}, path)
     if config.promote.first_champion is None:
         return Champion(None, None)
@@ -71,12 +74,16 @@ def register_first(config: RunConfig, found: TrackingPlace, champion: Champion, 
     return Champion({"version": version, "digest": champion.pin["digest"]}, champion.path)
 
 
-def _downloaded(name: str, version: int, uri: str, place: Workspace) -> Path:
-    """A copy of a champion whose files lie on another machine."""
+def _downloaded(champion: ChampionRef, uri: str, place: Workspace) -> Path:
+    """A copy of a champion whose files lie on another machine. Another registry has another version 3."""
     from embedline.registry.versions import download
 
-    folder = place.internal / "champions" / f"{name}-{version}"
+    identity = hashlib.sha256((champion.digest or uri).encode()).hexdigest()[:12]
+    folder = place.internal / "champions" / f"{champion.name}-{champion.version}-{identity}"
     if not folder.is_dir():
-        shutil.rmtree(folder, ignore_errors=True)
-        download(name, version, folder, uri=uri)
+        try:
+            download(champion.name, champion.version, folder, uri=uri)
+        except InputError:
+            if not folder.is_dir():  # else another run has fetched it in the meantime
+                raise
     return folder
