@@ -13,7 +13,7 @@ from embedline.config.training import ContrastiveConfig, MineConfig
 from embedline.errors import InputError
 
 # Their first position is the row after padding's: two rows of the table are no text's.
-_OFFSET = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert"}
+_OFFSET = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
 
 
 def require_room(config: RunConfig, base: Path | None) -> None:
