@@ -88,7 +88,7 @@ class ContrastiveStep:
         count, rules, told = batch["queries"], self._rules(batch), self._told(batch)
 
         def at_width(vectors: Tensor) -> Tensor:
-            found = info_nce(vectors[:count], vectors[count:], **rules)
+            found = info_nce(*vectors.tensor_split([count]), **rules)
             if told is None:
                 return found
             return found + self._told_weight * _told_loss(vectors, count, told, rules["temperature"])
