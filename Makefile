@@ -65,7 +65,7 @@ ablation: $(VENV)/.dev
 # The same tests again and again, in another order of processes each time.
 soak: $(VENV)/.dev
 	for i in 1 2 3 4 5; do $(BIN)/pytest -m "not slow" -p no:cacheprovider || exit 1; done
-	EMBEDLINE_SOAK=50 $(BIN)/pytest tests/registry/test_boundaries.py  # kill -9 everywhere, 250 races
+	EMBEDLINE_SOAK=50 $(BIN)/pytest -n $(JOBS) tests/registry/test_boundaries.py  # kill -9 everywhere, 250 races
 	EMBEDLINE_SOAK=10 $(BIN)/pytest tests/faults/test_killed_trainings.py  # random moments of each stage
 
 # Training speed beside sentence-transformers and FlagEmbedding, in one run.

@@ -40,7 +40,8 @@ class Server:
             self.port = free.getsockname()[1]
         self.folder, self.uri = folder, f"http://127.0.0.1:{self.port}"
         self.database = folder / "mlflow.db"
-        self._environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **environment}
+        quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self._environment = {**os.environ, **quiet, **environment}  # jobs: seven idle processes
         self._command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port)]
         self._command += ["--workers", str(workers), "--backend-store-uri", f"sqlite:///{self.database}"]
         self._command += ["--artifacts-destination", artifacts or str(folder / "artifacts")]

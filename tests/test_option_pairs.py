@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from embedline.config.schema import RunConfig
 from embedline.errors import InputError
 from embedline.export.onnx import export_onnx
 from embedline.models.backbone import new_backbone, prepare_backbone
-from embedline.models.embedder import Embedder
+from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder import load_embedder, save_embedder, spec_from_config
 from embedline.models.prompts import PromptTable
 from embedline.models.tokenizer import train_tokenizer
@@ -32,11 +33,15 @@ from embedline.training.pairs import Batches, tokenised
 from embedline.training.pretraining import PretrainStep, objective_module
 from embedline.training.records import Record
 from embedline.training.rows import apart
+from embedline.training.teaching import Teaching
 
 Row = tuple[str, ...]
 
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "objective": ("retromae", "mlm", "mntp", "infonce", "cosent", "unified"),
+    "objective": (
+        *("retromae", "mlm", "mntp", "infonce", "cosent", "unified"),
+        *("infonce+scores", "infonce+vectors", "infonce+kl_div", "infonce+m3_kd_loss"),  # and a teacher
+    ),
     "pooling": ("mean", "cls", "last", "latent", "mcls"),
     "heads": ("dense", "dense+lexical", "dense+multi_vector", "dense+lexical+multi_vector"),
     "backbone": ("encoder", "decoder"),
@@ -62,10 +67,14 @@ TEXTS = [
 def values_of(row: Row) -> dict[str, Any]:
     """A run's settings in which the row's options stand."""
     chosen = dict(zip(OPTIONS, row, strict=True))
-    heads, objective = chosen["heads"].split("+"), chosen["objective"]
+    heads, (objective, _, taught) = chosen["heads"].split("+"), chosen["objective"].partition("+")
     nested = chosen["matryoshka"] == "matryoshka"
     stage = {"batch": 8, "batch_tokens": 64, "matryoshka": nested}
     mine = stage | {"objective": "unified" if objective == "unified" else "infonce"}
+    if taught in ("kl_div", "m3_kd_loss"):  # by the scores that the rows bring for their own documents
+        mine |= {"distillation": {"of": "rows", "loss": taught}, "negatives": 1}
+    elif taught:
+        mine |= {"distillation": {"of": taught, "weight": 10.0}}
     # Whatever this stage does, another one trains the heads.
     later = stage | {"objective": "unified" if len(heads) > 1 else "infonce"}
     return {
@@ -88,6 +97,7 @@ def values_of(row: Row) -> dict[str, Any]:
         "prompts": {"faq": {"instruct": "answer"}} if chosen["instructions"] == "instructed" else {},
         "pretrain": {"objective": objective if objective in PRETRAINING else "retromae", "batch_tokens": 64}
         | {"length": 24},
+        "teacher": {"model": "another"} if taught in ("scores", "vectors") else None,
         "unsupervised": mine,
         "supervised": later,
         "runtime": {"precision": chosen["precision"]},
@@ -107,14 +117,14 @@ def pairs_of(row: Row) -> set[tuple[int, str, int, str]]:
     return {(i, row[i], j, row[j]) for i, j in combinations(range(len(row)), 2)}
 
 
-def all_pairs(allowed: list[Row]) -> list[Row]:
+def all_pairs(allowed: list[Row], columns: slice = slice(None)) -> list[Row]:
     """Few rows in which every pair of the allowed ones stands: each time the one with most new pairs."""
-    missing = set().union(*map(pairs_of, allowed))
+    missing = set().union(*(pairs_of(row[columns]) for row in allowed))
     found: list[Row] = []
     while missing:
-        best = max(allowed, key=lambda row: len(pairs_of(row) & missing))
+        best = max(allowed, key=lambda row: len(pairs_of(row[columns]) & missing))
         found.append(best)
-        missing -= pairs_of(best)
+        missing -= pairs_of(best[columns])
     return found
 
 
@@ -143,11 +153,23 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer(TEXTS * 3, 384)
 
 
-def make(config: RunConfig, tokenizer: PreTrainedTokenizerFast) -> Embedder:
+def make(config: RunConfig, tokenizer: Any, seed: int | None = None) -> Embedder:
     model = config.model
-    backbone = new_backbone(model.architecture, model.settings, tokenizer, config.seed)
+    backbone = new_backbone(
+        model.architecture, model.settings, tokenizer, config.seed if seed is None else seed
+    )
     prepare_backbone(backbone, tokenizer, model)
     return Embedder(backbone, tokenizer, spec_from_config(model, PromptTable(config.prompts)))
+
+
+def record(i: int, objective: str) -> Record:
+    """A query whose answer is its mirror image, with what its objective learns from."""
+    score = float(i % 3) if objective == "cosent" else None
+    told = ([2.0], [float(i % 3)]) if objective.endswith(("kl_div", "m3_kd_loss")) else (None, None)
+    negatives = [f"{i} {TEXTS[i - 1]}"] if told[0] else []
+    return Record(
+        str(i), TEXTS[i], [f"{i} {TEXTS[i][::-1]}"], negatives, "short-long", "ru", score, "", *told
+    )
 
 
 def losses(
@@ -164,24 +186,17 @@ def losses(
         batch: Any = {"ids": embedder.tokenize(TEXTS, max_length=24)}
     else:
         stage = config.unsupervised
-        rows = [
-            Record(
-                str(i),
-                text,
-                [f"{i} {text[::-1]}"],
-                [],
-                "short-long",
-                "ru",
-                float(i % 3) if objective == "cosent" else None,
-                source="faq",
-            )
-            for i, text in enumerate(TEXTS)
-        ]
+        rows = [replace(record(i, objective), source="faq") for i in range(len(TEXTS))]
         with tempfile.TemporaryDirectory() as folder:
             store = tokenised(embedder, rows, stage, Path(folder) / "tokens")
             sources = apart(store.columns(), {})
             batch = Batches(store, sources, [Draw("faq", np.arange(len(rows)), 0)])[0]
-        step = ContrastiveStep(GradCache(embedder, batch_tokens=64, bf16=bf16), stage)
+        teaching = None
+        if config.teacher and stage.distillation:
+            other = make(config, embedder.tokenizer, seed=config.seed + 1).eval()
+            other = other.with_spec(EmbedderSpec("mean"))  # untrained, it tells texts apart by their words
+            teaching = Teaching(other, ["ru"], stage.distillation, width=embedder.width)
+        step = ContrastiveStep(GradCache(embedder, batch_tokens=64, bf16=bf16), stage, teaching=teaching)
     optimizer = torch.optim.AdamW(module.parameters(), lr=2e-3)
     for _ in range(steps):
         torch.manual_seed(1)
@@ -232,6 +247,8 @@ def test_a_chosen_row_trains_and_comes_back_from_its_folder(
     found, told = zip(*losses(embedder, config, row[0]), strict=True)
     assert all(np.isfinite(found))
     assert found[-1] < found[0]
+    if row[0] in ("infonce+scores", "infonce+vectors"):
+        assert told[-1]["distillation_loss"] < told[0]["distillation_loss"]
     require_what_is_trained(embedder, before, config, row[0], told)
     save_embedder(embedder, tmp_path)
     loaded = load_embedder(tmp_path)
@@ -243,8 +260,8 @@ def test_a_chosen_row_trains_and_comes_back_from_its_folder(
         assert np.array_equal(one, other)  # bit for bit
 
 
-# What else a row says changes the weights, not the graph; an export takes seconds.
-GRAPHS = list({(row[1], row[2], row[3]): row for row in CHOSEN}.values())
+# Pooling, heads and backbone make the graph, the rest only its weights; an export takes seconds.
+GRAPHS = all_pairs(CHOSEN, slice(1, 4))
 
 
 @pytest.mark.slow

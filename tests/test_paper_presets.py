@@ -11,6 +11,7 @@ import yaml
 from embedline.config.load import PRESETS, load_config, preset_names
 from embedline.config.optionpage import markdown
 from embedline.config.schema import RunConfig
+from embedline.models.prompts import PromptTable
 
 FULL = ["nomic-embed", "bge-m3", "giga-embeddings"]
 
@@ -60,18 +61,30 @@ def test_the_tiny_form_differs_in_sizes_and_not_in_kind(preset: str) -> None:
     assert tiny.runtime == full.runtime
 
 
+SOURCE = re.compile(r"\[(P|C|card|NV|LLM2Vec|2|ours)\b")
+# Not numbers: texts in quotation marks, addresses, and names that hold a digit.
+NAMES = re.compile(r'"[^"]*"|hub:\S+|[A-Za-z_-]+\d\w*')
+
+
 @pytest.mark.parametrize("preset", FULL)
-def test_every_number_of_a_training_stage_says_where_it_comes_from(preset: str) -> None:
-    section, unsaid = "", []
-    source = re.compile(r"#.*\[(P|C|P/C|C/P|card|NV|LLM2Vec|2|ours)\b")
+def test_every_number_says_where_it_comes_from(preset: str) -> None:
+    """In its line's comment, or in the comment above or beside the key that it stands under."""
+    unsaid: list[str] = []
+    above, covered = False, 99  # a source in the comment lines above; the indentation that one speaks for
     for line in text(f"{preset}.yaml").splitlines():
-        if re.match(r"\w", line):
-            section = line.split(":")[0]
-        stage = section in {"pretrain", "unsupervised", "supervised", "mine", "model", "prune"}
-        setting = re.match(r"  (\w+): .*\d", line)
-        if stage and setting and not source.search(line) and "checkpoint_every" not in line:
-            unsaid.append(f"{section}: {line.strip()}")
-    assert [line for line in unsaid if not line.startswith("model: settings: {")] == []
+        setting, _, comment = line.partition("#")
+        indent = len(line) - len(line.lstrip())
+        if not setting.strip():
+            above = bool(line) and (above or bool(SOURCE.search(comment)))
+            continue
+        covered = covered if indent > covered else 99
+        if above or (setting.rstrip().endswith(":") and SOURCE.search(comment)):
+            covered = min(covered, indent)
+        value = NAMES.sub("", setting.partition(":")[2] or setting)
+        if re.search(r"\d", value) and covered == 99 and not SOURCE.search(comment):
+            unsaid.append(line.strip())
+        above = False
+    assert [line for line in unsaid if not line.startswith("description:")] == []
 
 
 def test_nomic_embed_as_published() -> None:
@@ -101,6 +114,32 @@ def test_nomic_embed_as_published() -> None:
         "search_query: ",
         "search_document: ",
     )
+
+
+def test_every_nomic_source_has_the_prefixes_of_contrastors() -> None:
+    """Its loader puts a prefix that the YAML names for queries alone before documents, too (NLI, MEDI)."""
+    config = load_config("nomic-embed")
+    table, found = PromptTable(config.prompts), {}
+    for source in config.data.sources:
+        kind = {"name": source.name, "task_type": source.task_type or ""}
+        found[source.name] = table.prompt("query", **kind), table.prompt("document", **kind)
+    search = """
+        paq gooaq yahoo_title_answer amazonqa yahoo_qa yahoo_title_question eli5 squad msmarco nq hotpot fever
+    """
+    clustering = """
+        reddit_title_body s2orc_citation_titles s2orc_title_abstract s2orc_abstract_citation
+        s2orc_abstract_body codesearch stackexchange_duplicate_questions stackexchange_title_body
+        stackexchange_body_body reddit
+    """
+    classification = """
+        amazon_reviews wikianswers wikipedia agnews ccnews npr cnn sentence_compression wikihow altlex quora
+        simplewiki nli medi_wiki medi_stackexchange medi_flickr medi_supernli
+    """
+    assert found == {
+        **dict.fromkeys(search.split(), ("search_query: ", "search_document: ")),
+        **dict.fromkeys(clustering.split(), ("clustering: ", "clustering: ")),
+        **dict.fromkeys(classification.split(), ("classification: ", "classification: ")),
+    }
 
 
 def test_bge_m3_as_published() -> None:
@@ -162,6 +201,10 @@ def test_giga_embeddings_as_published() -> None:
         assert prompt.words(of_query=True).endswith("\nQuery: ")
         assert prompt.words(of_query=False) == ""
     assert len(config.evaluate.mteb_tasks) == 23
+    assert config.teacher is not None
+    e5 = PromptTable(config.teacher.prompts)
+    assert (e5.prompt("query"), e5.prompt("document")) == ("query: ", "passage: ")
+    assert e5.prompt("document", task_type="bitext") == "query: "
 
 
 def test_the_page_of_refused_options_is_fresh() -> None:

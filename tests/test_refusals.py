@@ -74,6 +74,14 @@ EXAMPLES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "mine.enabled: false",
         {"supervised": {"distillation": {"of": "rows"}, "negatives": 3}, "mine": {"enabled": False}},
     ),
+    "m3_kd_loss of anything but the rows' scores, or with a weight": (
+        {"supervised": {"distillation": {"loss": "m3_kd_loss"}}, "teacher": {"model": "t"}},
+        "supervised.distillation: loss m3_kd_loss needs of: rows",
+        {
+            "supervised": {"distillation": {"of": "rows", "loss": "m3_kd_loss"}, "negatives": 3},
+            "mine": {"enabled": False},
+        },
+    ),
     "pruning before training from scratch": (
         {"prune": {"when": "before"}},
         "prune.when",

@@ -50,7 +50,7 @@ SETTINGS: dict[str, list[list[str]]] = {
 
 @dataclass
 class Result:
-    """One contender at its best setting."""
+    """One contender at its best setting; `split` is each phase's share of its step, where it tells that."""
 
     contender: str
     size: str
@@ -62,6 +62,7 @@ class Result:
     tokens_per_second: float
     share_of_peak: float
     peak_mb: float
+    split: dict[str, float]
 
 
 def main() -> None:
@@ -109,14 +110,15 @@ def _compare(
             if name == "embedline":
                 given += ["--resident-tokens", str(options.resident_tokens)]
             if (found := _run(name, model, pairs, precision, given, options)) is not None:
-                tried.append((statistics.median(found["seconds"]), " ".join(setting), found["peak_mb"]))
+                seconds = statistics.median(found["seconds"])
+                tried.append((seconds, " ".join(setting), found["peak_mb"], found["split"]))
         if not tried:
             continue
-        seconds, setting, peak_mb = min(tried)
+        seconds, setting, peak_mb, split = min(tried, key=lambda one: one[0])
         speed = tokens / seconds
         work = 6 * parameters * speed / peak
         results.append(
-            Result(name, size, batch, precision, objective, setting, seconds, speed, work, peak_mb)
+            Result(name, size, batch, precision, objective, setting, seconds, speed, work, peak_mb, split)
         )
     again = _peak(precision)
     _table(results, tokens, peak, again)
@@ -210,6 +212,10 @@ def _table(results: list[Result], tokens: int, peak: float, again: float) -> Non
             f"| {name} {_versions().get(r.contender, '')} | `{r.setting}` | {r.seconds:.1f} "
             f"| {r.tokens_per_second:,.0f} | {r.share_of_peak:.1%} | {ratio} | {r.peak_mb:,.0f} |"
         )
+    for r in results:
+        if r.split:
+            shares = ", ".join(f"{phase} {share:.2%}" for phase, share in r.split.items())
+            print(f"\nA step of {r.contender} ({r.objective}), its curves written at each: {shares}.")
     print(flush=True)
 
 

@@ -22,17 +22,25 @@ TEMPERATURE = 0.02
 Pairs = list[tuple[str, str]]
 
 
-def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> list[float]:
-    """The stage as a run trains it: GradCache, batches by length, the engine with its optimizer."""
+Split = dict[str, float]
+
+
+def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> tuple[list[float], Split]:
+    """The stage as a run trains it: GradCache, batches by length, the engine with its optimizer.
+
+    Its curves are computed and written to a tracker at every step.
+    """
+    from embedline.artifacts.tracker import Tracker
     from embedline.config.training import ContrastiveConfig, RuntimeConfig
     from embedline.models.embedder import EmbedderSpec
     from embedline.models.folder import load_embedder
-    from embedline.steps.machine import attention
+    from embedline.steps.machine import attention, prepare
     from embedline.training.contrastive import train_contrastive
     from embedline.training.records import Record
 
     heads = ("dense", "lexical", "multi_vector") if options.objective == "unified" else ("dense",)
     runtime = RuntimeConfig(precision=options.precision)
+    prepare(runtime, training=True)
     spec = EmbedderSpec(pooling="mean", query_length=LENGTH, document_length=LENGTH, heads=heads)
     embedder = load_embedder(folder, attention=attention(runtime)).with_spec(spec)
     rows = [Record(str(i), q, [d], [], "short-long", "ru", source="pairs") for i, (q, d) in enumerate(pairs)]
@@ -50,7 +58,15 @@ def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> list[f
         prompts=False,
     )
     ends: list[float] = []
+    told: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as checkpoints:
+        tracker = Tracker(Path(checkpoints) / "tracked")
+
+        def on_metrics(values: dict[str, float], step: int) -> None:
+            tracker.metrics(values, step)
+            ends.append(time.perf_counter())
+            told.append(values)
+
         train_contrastive(
             embedder,
             rows,
@@ -59,9 +75,16 @@ def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> list[f
             seed=0,
             bf16=options.precision == "bf16",
             checkpoints=Path(checkpoints),
-            on_metrics=lambda values, step: ends.append(time.perf_counter()),
+            on_metrics=on_metrics,
         )
-    return _differences(ends)
+    return _differences(ends), _split(told[1:])
+
+
+def _split(told: list[dict[str, float]]) -> Split:
+    """Share of a step's seconds by phase, of the steps that are timed."""
+    whole = sum(values["step_seconds"] for values in told)
+    phases = ("data", "forward", "backward", "optimizer", "logging")
+    return {phase: sum(values[f"{phase}_seconds"] for values in told) / whole for phase in phases}
 
 
 def sentence_transformers(folder: Path, pairs: Pairs, options: argparse.Namespace) -> list[float]:
@@ -162,7 +185,9 @@ def _differences(ends: list[float]) -> list[float]:
     return [after - before for before, after in itertools.pairwise(ends)]
 
 
-CONTENDERS: dict[str, Callable[[Path, Pairs, argparse.Namespace], list[float]]] = {
+CONTENDERS: dict[
+    str, Callable[[Path, Pairs, argparse.Namespace], list[float] | tuple[list[float], Split]]
+] = {
     "embedline": embedline,
     "sentence-transformers": sentence_transformers,
     "FlagEmbedding": flagembedding,
@@ -187,9 +212,10 @@ def main() -> None:
     pairs = [tuple(pair) for pair in json.loads(options.pairs.read_text(encoding="utf-8"))]
     import resource
 
-    seconds = CONTENDERS[options.contender](options.model, pairs, options)
+    found = CONTENDERS[options.contender](options.model, pairs, options)
+    seconds, split = found if isinstance(found, tuple) else (found, {})
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    json.dump({"seconds": seconds, "peak_mb": peak_mb}, sys.stdout)
+    json.dump({"seconds": seconds, "peak_mb": peak_mb, "split": split}, sys.stdout)
 
 
 if __name__ == "__main__":

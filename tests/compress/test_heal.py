@@ -13,6 +13,7 @@ from embedline.errors import InputError
 from embedline.models.embedder import Embedder
 from embedline.training.gradcache import TokenBudget
 from embedline.training.objectives.distillation import distillation_loss, heads_distance
+from embedline.training.watch import Watch
 
 
 def _heal(
@@ -59,7 +60,7 @@ def test_the_teacher_is_not_touched(make_embedder, make_texts, tmp_path):
 def test_chunks_leave_the_gradient_of_the_whole_batch(make_embedder, make_texts):
     teacher, texts = make_embedder(layers=3), make_texts(32, 0)
     student = without_layers(teacher, [0, 2])
-    _HealStep(student, teacher, TokenBudget(24), bf16=False)(student, texts)
+    _HealStep(student, teacher, TokenBudget(24), Watch())(student, texts)
     found = {name: p.grad.clone() for name, p in student.named_parameters()}
     student.zero_grad()
     inputs = student.pad(student.tokenize(texts, max_length=32))

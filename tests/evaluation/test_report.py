@@ -44,7 +44,7 @@ FULL = ReportData(
     ],
     funnel={EVIL: {EVIL: {"rows_in": 10, "rows_out": 7, "rejected": {EVIL: 3}}}},
     mining={"mined": 70, "mined_rank": 4, "mined_score": 0.25},
-    curves={EVIL: [(1, 2.0), (2, 1.5), (3, 1.4)]},
+    curves={EVIL: {"loss": [(1, 2.0), (2, 1.5), (3, 1.4)], EVIL: [(1, 2.0), (2, 1.5)]}},
     parity={"passed": False, "texts": 9, "variants": {EVIL: {"worst_cosine": 0.9, "passed": False}}},
     steps=[{"step": EVIL, "status": "done", "seconds": 1.5, "peak_memory_mb": 200.0, "cache_hit": True}],
 )
@@ -176,3 +176,28 @@ def test_heads_are_shown_beside_the_dense_vector_and_in_parity_only_when_there_a
     assert "0.625" in shown
     assert shown.index("0.1250") < shown.index("≤ 0.1000")
     assert shown.count(label("broken")) == 1
+
+
+def test_a_training_shows_its_curves_and_where_its_time_went():
+    told = {
+        "loss": [(1, 3.0), (2, 2.0)],
+        "in_batch_accuracy": [(1, 0.25), (2, 0.5)],
+        "lexical_loss": [(1, 3.0), (2, 2.0)],
+        "tokens_per_second": [(1, 1000.0), (2, 3000.0)],
+        "share_of_peak": [(1, 0.2), (2, 0.25)],
+        "step_seconds": [(1, 2.0), (2, 4.0)],
+        "forward_seconds": [(1, 0.5), (2, 1.0)],
+        "logging_seconds": [(1, 0.0), (2, 0.03)],
+    }
+    page = render_report(ReportData("r", "r", "now", curves={"train_supervised": told}))
+    assert page.count("<polyline") == 3  # loss, accuracy, speed
+    for expected in (
+        "accuracy in the batch",
+        "точность внутри батча",
+        "2\u202f000",
+        "22.5%",
+        "25.0%",
+        "0.5%",
+    ):
+        assert expected in page, expected
+    assert "lexical_loss" not in page

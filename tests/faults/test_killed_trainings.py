@@ -22,6 +22,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from embedline.training.curves import TIMED
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SCRIPT = Path(__file__).with_name("trainings.py")
 STAGES = ["retromae", "mlm", "mntp", "infonce", "unified", "distilled", "healing"]
@@ -67,7 +69,7 @@ class Trainings:
     def end(self, folder: Path) -> End:
         kept = json.loads((folder / "told.json").read_text())
         told = [
-            [step, {key: value for key, value in values.items() if key != "tokens_per_second"}]
+            [step, {key: value for key, value in values.items() if key not in TIMED}]
             for step, values in kept["told"]
         ]
         return End(load_file(folder / "weights.safetensors"), told, kept["from"])

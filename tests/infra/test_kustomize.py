@@ -141,6 +141,13 @@ def test_the_workspace_is_shared_and_what_always_runs_fits_the_quota(cluster: An
     assert nodes * _cores(training["resources"]["limits"]["cpu"]) < _cores(quota["limits.cpu"]) / 2
 
 
+def test_no_quota_counts_what_nobody_removes(cluster: Any) -> None:
+    """A quota of objects counts those that have ended, too: the next training would be refused for good."""
+    (quota,) = (doc["spec"]["hard"] for doc in cluster.of("ResourceQuota"))
+    assert {"limits.cpu", "pods", "requests.nvidia.com/gpu"} <= set(quota), "what runs is limited"
+    assert [key for key in quota if "trainjob" in key] == []
+
+
 def _cores(text: str) -> float:
     return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
 

@@ -30,7 +30,9 @@ def test_without_the_package_it_is_sdpa() -> None:
         ("auto", "cuda", True, "flash_attention_2"),
         ("auto", "cuda", False, "sdpa"),
         ("auto", "cuda", None, "sdpa"),
-        ("auto", "cpu", True, "sdpa"),
+        ("auto", "cpu", True, "plain"),
+        ("plain", "cuda", True, "plain"),
+        ("sdpa", "cpu", True, "sdpa"),
         ("sdpa", "cuda", True, "sdpa"),
         ("flash_attention_2", "cuda", True, "flash_attention_2"),
         ("flash_attention_2", "cuda", None, "flash_attention_2"),
@@ -45,9 +47,9 @@ def test_flash_attention_is_used_where_it_can_run(
 def test_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         for _ in range(3):
-            attention_for("auto", "cpu")
+            attention_for("auto", "cuda")
     assert [record.message for record in caplog.records] == [
-        "Attention: sdpa (flash attention needs a GPU, and this runs on cpu)."
+        "Attention: sdpa (the package flash-attn is not installed)."
     ]
 
 

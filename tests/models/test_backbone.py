@@ -66,7 +66,8 @@ def test_it_fits_its_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
         ("bert", {"hidden_size": "big"}, "model.settings", "expected int, got str"),
         ("modernbert", {"num_hidden_layers": "two"}, "model.settings", "modernbert refuses them"),
         ("bert", {**SIZES, "vocab_size": 64}, "model.settings", "vocab_size 64 is less than the tokenizer's"),
-        ("mamba", {"hidden_size": 32, "num_hidden_layers": 1}, "model.architecture", "mamba cannot be made"),
+        ("mamba", {"hidden_size": 32, "num_hidden_layers": 1}, "model.architecture", "mamba stays causal"),
+        ("bart", {}, "model.architecture", "bart cannot be made: of the encoder-decoder bart"),
     ],
 )
 def test_what_transformers_does_not_know_is_named(

@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
+from transformers import AutoConfig, AutoModel, AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
 from embedline.config.model import HybridWeights, LatentConfig, LoraConfig, ModelConfig, Prompt
 from embedline.errors import InputError
 from embedline.models.backbone import prepare_backbone
 from embedline.models.bidirectional import looks_ahead
-from embedline.models.embedder import Embedder
+from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder import (
     CARD,
     load_embedder,
     read_lineage,
-    read_spec,
     save_embedder,
     spec_from_config,
 )
@@ -39,6 +38,10 @@ def saved(make_embedder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     save_embedder(make_embedder(), folder, lineage=[{"step": "pretrain"}])
     return folder
+
+
+def spec_of(folder: Path) -> EmbedderSpec:
+    return load_embedder(folder).spec
 
 
 @pytest.fixture
@@ -119,7 +122,7 @@ def test_other_weights_are_another_index_version(make_embedder, saved: Path, tmp
 
 
 def test_a_spec_given_replaces_that_of_the_folder(saved: Path) -> None:
-    spec = replace(read_spec(saved), document_length=8, prompts=PromptTable())
+    spec = replace(spec_of(saved), document_length=8, prompts=PromptTable())
     assert load_embedder(saved, spec=spec).spec == spec
 
 
@@ -188,7 +191,7 @@ def test_a_damaged_folder_is_named(copy: Path, what: str, message: str) -> None:
 def test_folders_of_others_are_understood(copy: Path, pooling: dict[str, Any], expected: str) -> None:
     (copy / CARD).unlink()
     (copy / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    spec = read_spec(copy)
+    spec = spec_of(copy)
     assert (spec.pooling, spec.query_length, spec.document_length) == (expected, 40, 40)
 
 
@@ -370,7 +373,7 @@ def test_what_the_folder_has_not_is_refused_by_the_settings_name(
     saved: Path, change: dict[str, Any], setting: str
 ) -> None:
     with pytest.raises(InputError, match=setting):
-        load_embedder(saved, spec=replace(read_spec(saved), **change))
+        load_embedder(saved, spec=replace(spec_of(saved), **change))
 
 
 def test_a_tokenizer_without_pad_token_is_refused(copy: Path) -> None:
@@ -459,7 +462,7 @@ def test_of_a_model_that_sees_images_too_the_part_that_reads_is_taken(tmp_path: 
     theirs = whole.model.language_model.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in embedder.backbone.state_dict().items())
     assert looks_ahead(embedder.backbone)
-    assert read_spec(tmp_path).document_length == 512
+    assert spec_of(tmp_path).document_length == 512
     head = load_language_head(tmp_path, len(tokenizer))
     states = torch.randn(2, 3, 32)
     assert head is not None
@@ -468,6 +471,64 @@ def test_of_a_model_that_sees_images_too_the_part_that_reads_is_taken(tmp_path: 
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "gemma3_text"
     again = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     np.testing.assert_allclose(again.encode(["почта"]), embedder.encode(["почта"]), atol=1e-5)
+
+
+OTHERS: dict[str, dict[str, Any]] = {  # two have no sdpa, of the third only the encoder is wanted
+    "mpnet": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
+    "deberta-v2": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    },
+    "t5": {"d_model": 32, "d_ff": 64, "num_layers": 2, "num_heads": 2, "d_kv": 16},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("pooling", ["mean", "latent"])
+def test_any_encoder_of_transformers_is_loaded_and_saved(
+    tokenizer, texts: list[str], tmp_path: Path, kind: str, pooling: str
+) -> None:
+    config = AutoConfig.for_model(kind, vocab_size=512, pad_token_id=tokenizer.pad_token_id, **OTHERS[kind])
+    theirs = AutoModel.from_config(config).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    tokenizer.save_pretrained(tmp_path / "theirs")
+    loaded = load_embedder(tmp_path / "theirs")
+    embedder = loaded.with_spec(
+        replace(loaded.spec, pooling=pooling, latent=LatentConfig(latents=5, heads=2))
+    )
+    batch = embedder.pad(embedder.tokenize(texts, max_length=40))
+    encoder = theirs.encoder if kind == "t5" else theirs
+    with torch.no_grad():
+        states, _ = embedder.eval().states(**batch)
+        torch.testing.assert_close(states, encoder(**batch).last_hidden_state, atol=1e-6, rtol=0)
+    save_embedder(embedder, tmp_path / "ours")
+    np.testing.assert_array_equal(load_embedder(tmp_path / "ours").encode(texts), embedder.encode(texts))
+    peer = SentenceTransformer(str(tmp_path / "ours"), device="cpu", trust_remote_code=True)
+    np.testing.assert_allclose(peer.encode(texts), embedder.encode(texts), atol=1e-5)
+
+
+def test_an_architecture_without_flash_attention_is_loaded_without_it(
+    tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU with the package, auto says flash attention 2 whatever the model."""
+    monkeypatch.setattr("embedline.models.folder.attention_for", lambda *_: "flash_attention_2")
+    config = AutoConfig.for_model("mpnet", vocab_size=512, **OTHERS["mpnet"])
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert load_embedder(tmp_path).backbone.config._attn_implementation == "eager"
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_embedder(tmp_path, attention="flash_attention_2")
+
+
+def test_an_encoder_decoder_without_an_encoder_alone_is_refused(tokenizer, tmp_path: Path) -> None:
+    sizes = {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 32}
+    sizes |= {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    AutoModel.from_config(AutoConfig.for_model("bart", vocab_size=512, **sizes)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="of the encoder-decoder bart transformers has no encoder alone"):
+        load_embedder(tmp_path)
 
 
 def test_prompts_of_others_become_the_table(copy: Path) -> None:
@@ -482,7 +543,7 @@ def test_prompts_of_others_become_the_table(copy: Path) -> None:
         "nothing": "",
     }
     edit(copy / "config_sentence_transformers.json", prompts=prompts)
-    table = read_spec(copy).prompts
+    table = spec_of(copy).prompts
     assert (table.prompt("query"), table.prompt("document")) == ("Q: ", "P: ")
     assert {table.prompt(side, task_type="sts") for side in ("query", "document")} == {"S: "}
     assert (table.prompt("query", name="faq"), table.prompt("document", name="faq")) == ("F: ", "")
@@ -498,13 +559,13 @@ def test_prompts_of_others_become_the_table(copy: Path) -> None:
 def test_a_prompt_that_others_put_before_every_text_stands_before_both_sides(copy: Path) -> None:
     (copy / CARD).unlink()
     edit(copy / "config_sentence_transformers.json", prompts={"all": "A: "}, default_prompt_name="all")
-    table = read_spec(copy).prompts
+    table = spec_of(copy).prompts
     assert (table.prompt("query"), table.prompt("document")) == ("A: ", "A: ")
 
 
 def test_our_folder_without_its_card_has_the_same_search_prompts(saved: Path, copy: Path) -> None:
     (copy / CARD).unlink()
-    ours, theirs = read_spec(saved).prompts, read_spec(copy).prompts
+    ours, theirs = spec_of(saved).prompts, spec_of(copy).prompts
     for side in ("query", "document"):
         assert theirs.prompt(side) == ours.prompt(side)
     assert theirs.prompt("query", name="faq") == ours.prompt("query", name="faq")

@@ -107,6 +107,21 @@ def test_only_what_a_step_needs_of_the_environment_is_handed_in(
 
 
 @pytest.mark.usefixtures("engine")
+def test_a_secret_that_the_preset_refers_to_reaches_the_containers(
+    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_TOKEN", "canary")
+    arguments = _plan("demo-short", workspace, "tracking.token=env:MY_TOKEN")
+    assert arguments["environment"]["MY_TOKEN"] == "canary"
+    (tmp_path / "mlflow").mkdir()
+    monkeypatch.setenv("EMBEDLINE_SECRETS", str(tmp_path))
+    arguments = _plan("demo-short", workspace, "tracking.token=secret:mlflow/token")
+    assert arguments["environment"]["EMBEDLINE_SECRETS"] == str(tmp_path)
+    assert "MY_TOKEN" not in arguments["environment"]
+    assert _mounts(arguments) == {str(workspace): True, str(tmp_path / "mlflow"): False}
+
+
+@pytest.mark.usefixtures("engine")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can own the folder")
 def test_a_workspace_of_root_is_refused_since_containers_never_run_as_root(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="chown"):
@@ -170,7 +185,8 @@ def test_a_success_that_the_engine_does_not_bear_out_is_a_failed_run(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The runner says success, the record too, and one container ended with 137."""
-    planned = containers.Containers(workspace, "10001:10001", "none", [], workspace, {})
+    secret = {"MLFLOW_TRACKING_PASSWORD": "canary"}
+    planned = containers.Containers(workspace, "10001:10001", "none", [], workspace, secret)
     folder = workspace / "r"
     folder.mkdir()
 
@@ -179,8 +195,11 @@ def test_a_success_that_the_engine_does_not_bear_out_is_a_failed_run(
 
         pid, returncode = 2**22 + 1, 0
 
-        def __init__(self, command: list[str], **_: Any) -> None:
-            assert json.loads(command[-1])["labels"] == {containers.LABEL: str(folder)}
+        def __init__(self, command: list[str], env: dict[str, str], **_: Any) -> None:
+            given = json.loads(env["EMBEDLINE_CONTAINERS"])
+            assert given["labels"] == {containers.LABEL: str(folder)}
+            assert given["environment"] == secret
+            assert "canary" not in " ".join(command), "everybody can read a process's arguments"
             runrecord.begin_run(folder, run="r", preset="p")
             record = {**runrecord.read_run(folder), "status": "succeeded", "exit_code": 0, "error": None}
             (folder / runrecord.RUN).write_text(json.dumps(record))

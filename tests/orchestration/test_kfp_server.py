@@ -12,11 +12,11 @@ import kfp_schema
 import pytest
 from kfp_server_api import ApiException
 
-from embedline.orchestration.compile import golden_path
 from embedline.orchestration.server import connect
 
 pytestmark = pytest.mark.timeout(120)
 API = "/apis/v2beta1"
+GOLDEN = Path(__file__).parents[2] / "pipelines" / "retrain" / "pipeline.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_uploads_are_read_as_pipelines(kfp_server: Any, ids: Any, package: Path,
                 upload(str(package), **more)
             assert refused.value.status == status, more
         # the whole line, with what it asks of kubernetes, is a pipeline to this server
-        upload(str(golden_path()), name="whole", pipelineid=ids["pipeline"])
+        upload(str(GOLDEN), name="whole", pipelineid=ids["pipeline"])
     assert _ask(kfp_server, "POST", f"/pipelines/upload_version?pipelineid={ids['pipeline']}", {})[0] == 400
 
 

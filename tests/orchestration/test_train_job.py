@@ -215,7 +215,9 @@ def test_what_the_first_process_said_is_told_too(
         server.end("Failed", "JobsFailed", "one or more jobs failed")
 
     server.after = {3: fail}
-    with pytest.raises(EmbedlineError, match=r"JobsFailed.*no negative\.") as error:
+    with pytest.raises(
+        EmbedlineError, match=r"JobsFailed.*no negative\..*delete it to have another"
+    ) as error:
         train(server, handover)
     assert type(error.value) is kind
     assert error.value.exit_code == 2

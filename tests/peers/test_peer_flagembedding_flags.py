@@ -41,7 +41,7 @@ EVERYTHING = """
     --lr_scheduler_type cosine --adam_beta1 0.8 --adam_beta2 0.98 --adam_epsilon 1e-6
     --max_grad_norm 2 --logging_steps 5 --save_steps 0.5
     --temperature 0.05 --sentence_pooling_method mean --sub_batch_size 8 --use_mrl --mrl_dims 256 64
-    --knowledge_distillation True --unified_finetuning True --use_self_distill True
+    --knowledge_distillation True --kd_loss_type m3_kd_loss --unified_finetuning True --use_self_distill True
     --self_distill_start_step 50 --colbert_dim 128
     --trust_remote_code --seed 7 --use_lora --lora_rank 8 --lora_alpha 16 --lora_dropout 0.05
     --target_modules q_proj v_proj --use_flash_attn False --use_inbatch_neg True
@@ -147,7 +147,9 @@ def test_values_come_out_as_they_went_in(here: Path) -> None:
     assert (step.learning_rate, step.schedule, step.weight_decay, step.beta2) == (1e-5, "cosine", 0.01, 0.98)
     assert (step.clip, step.log_every, step.checkpoint_every, step.temperature) == (2.0, 5, 150, 0.05)
     assert (step.matryoshka, model.dims, model.pooling, step.batch_tokens) == (True, [256, 64], "mean", 800)
-    assert (step.objective, step.self_distillation, step.self_distillation_after) == ("unified", True, 50)
+    assert step.distillation is not None
+    assert (step.distillation.of, step.distillation.loss) == ("rows", "m3_kd_loss")
+    assert (step.objective, step.self_distillation, step.self_distillation_after) == ("unified", True, 25)
     assert set(model.heads) == {"dense", "lexical", "multi_vector"}
     assert (model.multi_vector_width, model.query_length, model.document_length) == (128, 40, 100)
     assert model.lora is not None
@@ -201,6 +203,23 @@ def test_a_decoder_trains_with_lora_unless_it_is_switched_off(here: Path) -> Non
     assert (lora.rank, lora.alpha, lora.dropout, len(lora.targets)) == (64, 16, 0.1, 7)
     assert config(preset_from(f"{said} --use_lora False --lora_rank 32", "m"), here).model.lora is None
     assert config(preset_from(said.replace("decoder", "encoder"), "m"), here).model.lora is None
+
+
+@pytest.mark.parametrize(("passes", "accumulated", "steps"), [(-1, 1, 0), (0, 1, 1), (6, 1, 7), (7, 4, 2)])
+def test_self_distillation_starts_with_the_step_that_first_has_it_in_flagembedding(
+    here: Path, passes: int, accumulated: int, steps: int
+) -> None:
+    said = f"{LEAST} --unified_finetuning --use_self_distill --self_distill_start_step {passes}"
+    said += f" --gradient_accumulation_steps {accumulated}"
+    assert config(preset_from(said, "m"), here).supervised.self_distillation_after == steps
+
+
+def test_the_kind_of_distillation_is_written_where_there_is_one(here: Path) -> None:
+    said = f"{LEAST} --kd_loss_type m3_kd_loss"
+    assert config(preset_from(said, "m"), here).supervised.distillation is None
+    step = config(preset_from(f"{said} --knowledge_distillation True", "m"), here).supervised
+    assert step.distillation is not None
+    assert step.distillation.loss == "m3_kd_loss"
 
 
 SCRIPT = """\

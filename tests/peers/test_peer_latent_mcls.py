@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from embedline.models.embedder import EmbedderSpec
+from embedline.models.folder import load_embedder, save_embedder
 from embedline.models.pooling import LatentAttention
 
 Array = np.ndarray
@@ -110,6 +113,23 @@ def test_mcls_is_the_papers(make_embedder, texts: list[str], architecture: str, 
         pooled = embedder(**embedder.pad(ids)).numpy()
     for row, vector in zip(ids, pooled, strict=True):
         np.testing.assert_allclose(vector, m3_mcls(embedder.backbone, row, every), rtol=1e-5, atol=2e-6)
+
+
+def test_mcls_on_a_model_made_for_its_first_cls_alone(
+    make_embedder, texts: list[str], tmp_path: Path
+) -> None:
+    """As M3 uses it "without training": another pooling of the same weights, saved as a model of its own."""
+    made = make_embedder("xlm-roberta", spec=EmbedderSpec("cls", document_length=60))
+    save_embedder(made, tmp_path / "cls")
+    plain = load_embedder(tmp_path / "cls")
+    mcls = load_embedder(tmp_path / "cls", spec=replace(plain.spec, pooling="mcls", mcls_every=4))
+    save_embedder(mcls, tmp_path / "mcls")
+    again = load_embedder(tmp_path / "mcls").eval()
+    ids = plain.tokenize([*texts, " ".join(texts)], max_length=60)
+    with torch.no_grad():
+        pooled = again(**again.pad(ids)).numpy()
+    for row, vector in zip(ids, pooled, strict=True):
+        np.testing.assert_allclose(vector, m3_mcls(made.backbone, row, 4), rtol=1e-5, atol=2e-6)
 
 
 def test_mcls_of_a_text_shorter_than_a_block_is_its_cls(make_embedder, texts: list[str]) -> None:

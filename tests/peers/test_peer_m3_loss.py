@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from embedline.models.heads import Encoded, LexicalHead, MultiVectorHead
 from embedline.models.pooling import cls
 from embedline.models.scoring import lexical_scores, multi_vector_scores
-from embedline.training.objectives.distillation import told_divergence
+from embedline.training.objectives.distillation import Told
 from embedline.training.objectives.infonce import contrastive_loss
 from embedline.training.objectives.unified import unified_loss
 
@@ -120,30 +120,37 @@ def test_a_step_from_the_same_hidden_states(heads, distill: bool, group: int) ->
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def told_of(said: Tensor, order: Tensor) -> Tensor:
+    """Scores of each query's group, where its documents stand."""
+    count, group = said.shape
+    told = torch.full((count, count * group), -torch.inf)
+    for row in range(count):
+        told[row, row * group : (row + 1) * group] = said[row]
+    return told[:, order]
+
+
+@pytest.mark.parametrize("loss", ["kl_div", "m3_kd_loss"])
 @pytest.mark.parametrize("distill", [False, True], ids=["joint", "self-distillation"])
-def test_the_rows_scores_are_learnt_as_theirs_are(heads, distill: bool) -> None:
-    """`knowledge_distillation` with kd_loss_type kl_div: pos_scores and neg_scores of each query's group."""
+def test_the_rows_scores_are_learnt_as_theirs_are(heads, distill: bool, loss: Any) -> None:
+    """`knowledge_distillation` of either `kd_loss_type`: pos_scores and neg_scores of each query's group."""
     count, group = 4, 3
     queries, passages = texts(count, 9, 1), texts(count * group, 11, 2)
     said = torch.randn(count, group, generator=torch.Generator().manual_seed(5)) * 3
     leaves = [queries["states"], passages["states"], *heads[0].parameters(), *heads[1].parameters()]
     model = peer(heads, distill)
-    model.kd_loss_type = "kl_div"
+    model.kd_loss_type = loss
     theirs = model(queries, passages, teacher_scores=said.flatten().tolist()).loss
     wanted = torch.autograd.grad(theirs, leaves)
 
     order = positives_first(count, group)
     q = represent(heads, queries)
     d = represent(heads, {name: tensor[order] for name, tensor in passages.items()})
-    told = torch.full((count, count * group), -torch.inf)
-    for row in range(count):
-        told[row, row * group : (row + 1) * group] = said[row]
     ours = unified_loss(
         q.dense @ d.dense.T,
         lexical_scores(queries["input_ids"], q.lexical, passages["input_ids"][order], d.lexical),
         multi_vector_scores(q.tokens, d.tokens),
         distill=distill,
-        told_NM=told[:, order],
+        told=Told(told_of(said, order), loss),
         **rules(count, group),
     )
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
@@ -151,27 +158,28 @@ def test_the_rows_scores_are_learnt_as_theirs_are(heads, distill: bool) -> None:
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("in_batch", [False, True], ids=["own negatives", "in batch"])
-def test_the_rows_scores_beside_infonce(in_batch: bool) -> None:
-    """FlagEmbedding's model of dense vectors, whose loss is then the sum of the two."""
+@pytest.mark.parametrize(
+    ("loss", "in_batch"), [("kl_div", False), ("kl_div", True), ("m3_kd_loss", True)], ids=str
+)
+def test_the_rows_scores_and_infonce(loss: Any, in_batch: bool) -> None:
+    """FlagEmbedding's model of dense vectors, whose loss is then the sum of the two, or one for the other."""
     count, group = 5, 4
     generator = torch.Generator().manual_seed(1)
     q = F.normalize(torch.randn(count, WIDTH, generator=generator), dim=-1).requires_grad_()
     p = F.normalize(torch.randn(count * group, WIDTH, generator=generator), dim=-1).requires_grad_()
     said = torch.randn(count, group, generator=generator) * 3
     model = BiEncoderOnlyEmbedderModel(
-        Given(), temperature=TEMPERATURE, normalize_embeddings=True, kd_loss_type="kl_div"
+        Given(), temperature=TEMPERATURE, normalize_embeddings=True, kd_loss_type=loss
     )
     compute = model._compute_in_batch_neg_loss if in_batch else model._compute_no_in_batch_neg_loss
     _, theirs = compute(q, p, teacher_targets=said.softmax(-1))
 
     order = positives_first(count, group)
-    told = torch.full((count, count * group), -torch.inf)
-    for row in range(count):
-        told[row, row * group : (row + 1) * group] = said[row]
-    scores = q @ p[order].T
-    ours = contrastive_loss(scores, in_batch_negatives=in_batch, **rules(count, group)) + told_divergence(
-        scores, told[:, order], temperature=TEMPERATURE
+    ours = contrastive_loss(
+        q @ p[order].T,
+        in_batch_negatives=in_batch,
+        told=Told(told_of(said, order), loss),
+        **rules(count, group),
     )
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     for found, expected in zip(

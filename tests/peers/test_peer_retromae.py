@@ -170,6 +170,7 @@ def test_dupmaes_bag_of_words(module: RetroMAE, batch) -> None:
 
 def test_the_bag_of_words_of_the_vector(module: RetroMAE, batch) -> None:
     """The vector's own form of it: every token, as often as it stands there."""
+    module.words_from = "vector"
     words = module(**batch, decoder_targets_BT=batch["attention_mask"].bool()).words
     h = states(module, batch)
     expected: list[float] = []

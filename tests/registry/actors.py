@@ -1,8 +1,9 @@
 """Run as a process of its own: forks actors that all begin at once, or that die before their n-th call.
 
 One JSON list of jobs a line on standard input, one JSON list of results a line on standard output. A job has
-`calls`, each with `do` (module:function below embedline.registry), `args` and `kwargs`; and `kill_before`,
-the number of the HTTP request before which the actor kills itself with SIGKILL.
+`calls`, each with `do` (module:function below embedline.registry), `args` and `kwargs`; `kill_before`, the
+number of the HTTP request before which the actor kills itself with SIGKILL; and `wait_s`, by how many seconds
+it begins later than the others.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ def act(job: dict[str, Any], begin: int, told: int) -> None:
 
     requests.adapters.HTTPAdapter.send = counted  # type: ignore[method-assign]
     os.read(begin, 1)
+    time.sleep(job.get("wait_s", 0))
     try:
         result: dict[str, Any] = {}
         for call in job["calls"]:

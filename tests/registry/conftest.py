@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,39 @@ def server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory, serve
     return serve(folder)
 
 
+class Stored:
+    """What a server keeps in its database and its files; it can be set back while the server runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._database, self._files = folder / DATABASE, folder / "artifacts"
+
+    def save(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        _copy_database(self._database, folder / DATABASE)
+        if self._files.exists():
+            shutil.copytree(self._files, folder / self._files.name)
+
+    def restore(self, folder: Path) -> None:
+        shutil.rmtree(self._files, ignore_errors=True)
+        if (kept := folder / self._files.name).exists():
+            shutil.copytree(kept, self._files)
+        _copy_database(folder / DATABASE, self._database)
+
+    def content(self) -> str:
+        """Every row, and every file with its size; new ids and moments are all called `*`."""
+        with closing(sqlite3.connect(self._database)) as database:
+            rows = list(database.iterdump())
+        files = sorted(path for path in self._files.rglob("*") if path.is_file())
+        sizes = [f"{path.relative_to(self._files)} {path.stat().st_size}" for path in files]
+        return re.sub(r"[0-9a-f]{32}|\b\d{13}\b", "*", "\n".join([*rows, *sizes]))
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target, timeout=60)) as new:
+        old.backup(new)
+
+
 class Actors:
     """Processes of their own that act on a tracking server; see actors.py."""
 
@@ -88,6 +124,11 @@ class Actors:
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def stored(server: Any) -> Stored:
+    return Stored(server.folder)
 
 
 @pytest.fixture(scope="module")

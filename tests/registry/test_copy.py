@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +90,48 @@ def test_what_may_not_be_promoted_is_not_even_copied(uri: str, production: Any, 
 
 
 def test_another_servers_token_is_used_for_that_server_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "ours")
+    """What mlflow really sends: a name and password would go before the token."""
+    ours = {"TOKEN": "ours", "USERNAME": "me", "PASSWORD": "secret"}
+    for name, value in ours.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+
+    def sent() -> str:
+        with serving_one_request() as (address, heard):
+            MlflowClient(address, address).search_experiments()
+        return str(heard[0].get("Authorization"))
+
     with signed_in("theirs"):
-        assert os.environ["MLFLOW_TRACKING_TOKEN"] == "theirs"
-    assert os.environ["MLFLOW_TRACKING_TOKEN"] == "ours"
+        assert sent() == "Bearer theirs"
+    assert sent() == f"Basic {base64.b64encode(b'me:secret').decode()}"
+    assert {name: os.environ[f"MLFLOW_TRACKING_{name}"] for name in ours} == ours
+    for name in ours:
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}")
+    with signed_in("theirs"):
+        assert sent() == "Bearer theirs"
+    assert "MLFLOW_TRACKING_TOKEN" not in os.environ
+
+
+@contextmanager
+def serving_one_request() -> Iterator[tuple[str, list[Any]]]:
+    """A server that finds no experiments, and the headers it got."""
+    heard: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            heard.append(self.headers)
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", heard
+    finally:
+        server.shutdown()
+        server.server_close()

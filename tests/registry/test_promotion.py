@@ -18,7 +18,7 @@ from embedline.registry.overview import overview
 from embedline.registry.promotion import Promotion
 from embedline.registry.reconcile import reconcile
 from embedline.registry.spool import MAX_PARAM_VALUE
-from embedline.registry.versions import aliases, get_champion, register
+from embedline.registry.versions import MODEL_TAG, aliases, get_champion, register
 
 
 @pytest.fixture
@@ -341,6 +341,32 @@ def test_a_move_whose_version_was_deleted_is_undone(
     assert promote(4).previous == 2
 
 
+def test_files_that_a_version_of_another_name_uses_are_kept(
+    uri: str, versions: MlflowClient, promote: Any
+) -> None:
+    promote(1)
+    versions.rename_registered_model("demo", "support")
+    made = reconcile("demo", uri=uri, by="ann", grace_s=0)
+    assert [line for line in made.done if "upload" in line] == []
+    for version in versions.search_model_versions("name = 'support'"):
+        assert versions.get_logged_model(version.source.removeprefix("models:/")).status == "READY"
+
+
+def test_uploads_beyond_the_first_page_are_found(
+    uri: str, versions: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        versions.create_logged_model("0", name=f"cut-off-{number}", tags={MODEL_TAG: "demo"})
+    search = MlflowClient.search_logged_models
+
+    def in_pages_of_two(*args: Any, **kwargs: Any) -> Any:
+        return search(*args, max_results=2, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "search_logged_models", in_pages_of_two)
+    made = reconcile("demo", uri=uri, by="ann", grace_s=0)
+    assert len([line for line in made.done if "cut-off" in line]) == 3
+
+
 def test_the_challenger_is_the_last_that_passed(uri: str, versions: MlflowClient, add: Any) -> None:
     add("e", **{"embedline.judged_at": "20"})
     add("f", verdict="refused", **{"embedline.judged_at": "30"})
@@ -387,6 +413,19 @@ def test_a_deleted_ledger_is_an_error_that_says_how_to_restore_it(
         promote(2)
     versions.restore_run(run.info.run_id)
     assert promote(2).moved
+
+
+def test_a_long_name_leaves_room_for_the_number_of_a_generation(uri: str) -> None:
+    name = "m" * 256  # the longest that mlflow takes
+    ledger = Ledger.open(uri, name)
+    for number in range(3):
+        assert ledger.append(number, Entry("champion", number + 1, number or None, ""))
+        ledger.mark_done(number)
+    assert [(g.number, g.entry.version, g.done) for g in ledger.read()] == [
+        (0, 1, True),
+        (1, 2, True),
+        (2, 3, True),
+    ]
 
 
 def test_an_entry_never_outgrows_a_parameter() -> None:

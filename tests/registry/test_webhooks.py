@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import queue
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import HTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography.fernet import Fernet
@@ -130,6 +133,40 @@ def test_any_change_on_the_way_is_noticed(part: str, text: str) -> None:
         return
     with pytest.raises(SignatureError):
         verify(headers, body, SECRET, now=1000)
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("X-MLflow-Signature", "v1,é"),
+        ("X-MLflow-Signature", "v1,no base64"),
+        ("X-MLflow-Delivery-Id", "\ud800"),
+        ("X-MLflow-Timestamp", "²"),
+    ],
+)
+def test_a_header_that_nobody_would_send_is_refused_like_any_other(header: str, value: str) -> None:
+    with pytest.raises(SignatureError):
+        verify({**signed(b"{}", 1000), header: value}, b"{}", SECRET, now=1000)
+
+
+def test_an_empty_secret_would_let_everybody_in() -> None:
+    with pytest.raises(InputError, match="empty"):
+        verify(signed(b"{}", 1000, ""), b"{}", "", now=1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [None, "-1"])
+def test_the_receiver_does_not_wait_for_a_body_of_no_length(receiver: Any, length: str | None) -> None:
+    url, deployed = receiver
+    caller = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    caller.putrequest("POST", "/hook")
+    for key, value in signed(b"", int(time.time()), "a guess").items():
+        caller.putheader(key, value)
+    if length:
+        caller.putheader("Content-Length", length)
+    caller.endheaders()
+    assert caller.getresponse().status == 401
+    assert deployed.empty()
 
 
 def test_a_truncated_signature_is_refused() -> None:

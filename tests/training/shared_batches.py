@@ -128,7 +128,7 @@ def summed(module: nn.Module, step: Callable[[], tuple[Tensor, dict[str, float]]
     loss, metrics = step()
     processes.sum_gradients(module)
     gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
-    return float(loss), metrics, gradients
+    return float(loss), {name: float(value) for name, value in metrics.items()}, gradients
 
 
 UNIFIED = ("lexical", "multi_vector")
@@ -164,7 +164,7 @@ def engine(folder: Path) -> dict[str, Any]:
     done: dict[str, Any] = {}
 
     def contrastively(name: str, *, die_at: int | None = None) -> Embedder:
-        model, told = embedder(seed=10 + processes.number()), []  # the first one's weights must count
+        model, told = embedder(seed=10 + processes.number()), {}  # the first one's weights must count
         config = ContrastiveConfig(
             steps=6,
             batch=8,
@@ -191,13 +191,13 @@ def engine(folder: Path) -> dict[str, Any]:
                 seed=7,
                 bf16=False,
                 checkpoints=folder / name,
-                on_metrics=lambda values, at: told.append(at),
+                on_metrics=lambda values, at: told.update({at: values}),
             )
         except KilledError:
             pass
         finally:
             ContrastiveStep.__call__ = real  # type: ignore[method-assign]
-        done[f"{name} told"] = told
+        done[f"{name} told"], done[f"{name} curves"] = list(told), list(told.values())
         return model
 
     whole = contrastively("whole")

@@ -21,6 +21,7 @@ from embedline.training.answers import KnownAnswers
 from embedline.training.batches import Draw
 from embedline.training.contrastive import train_contrastive
 from embedline.training.contrastive_step import ContrastiveStep
+from embedline.training.contrastive_step import distinct as distinct_texts
 from embedline.training.gradcache import GradCache
 from embedline.training.pairs import Batches, tokenised
 from embedline.training.records import Record, SourceRecords
@@ -212,6 +213,51 @@ def test_a_batch_without_any_negative_is_an_error(make_embedder, record, tmp_pat
         fit(make_embedder(), same, config(), tmp_path)
 
 
+ROWS_OF_IDS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=2), min_size=1, max_size=8)
+
+
+@given(ids=ROWS_OF_IDS, data=st.data())
+def test_distinct_texts_give_back_all_texts(ids: list[list[int]], data: st.DataObject) -> None:
+    queries = data.draw(st.integers(0, len(ids)))
+    found, place = distinct_texts(ids, queries)
+    assert [found[i] for i in place] == ids
+    assert len(found) == sum(len({tuple(row) for row in side}) for side in (ids[:queries], ids[queries:]))
+    assert list(dict.fromkeys(place.tolist())) == list(range(len(found)))
+
+
+@pytest.mark.parametrize(
+    "heads", [("dense",), ("dense", "lexical", "multi_vector")], ids=["dense", "all heads"]
+)
+def test_equal_texts_are_encoded_once_and_learn_the_same(
+    make_embedder, record, texts: list[str], monkeypatch: pytest.MonkeyPatch, heads: tuple[str, ...]
+) -> None:
+    rows = [record(texts[i], [texts[i + 4]], [texts[0]]) for i in range(1, 4)]
+    rows.append(record(texts[0], [texts[4]], [texts[0]]))  # a query that is a document too stays two texts
+    sources = {"faq": SourceRecords("faq", rows)}
+    embedder = make_embedder(heads=heads)
+    wanted = config(negatives=1, prompts=False, objective="unified" if len(heads) > 1 else "infonce")
+    batch = a_batch(embedder, sources, [0, 1, 2, 3], **wanted.model_dump())
+    encoded: list[int] = []
+    embedder.backbone.register_forward_hook(lambda module, given, states: encoded.append(len(states[0])))
+
+    def learnt() -> tuple[float, list[torch.Tensor]]:
+        embedder.zero_grad()
+        step = ContrastiveStep(GradCache(embedder, batch_tokens=64, resident_tokens=10_000), wanted)
+        value, _ = step(embedder, {**batch, "step": 0})
+        return float(value), [p.grad.clone() for p in embedder.parameters() if p.grad is not None]
+
+    value, gradients = learnt()
+    assert sum(encoded) == len({*map(tuple, batch["ids"][:4])}) + len({*map(tuple, batch["ids"][4:])}) == 9
+    encoded.clear()
+    all_of_them = lambda ids, queries: (ids, torch.arange(len(ids)))  # noqa: E731
+    monkeypatch.setattr(contrastive_step, "distinct", all_of_them)
+    plain, expected = learnt()
+    assert sum(encoded) == 4 + 4 + 4
+    assert value == pytest.approx(plain, abs=1e-5)
+    for one, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
 def test_empty_texts_do_no_harm(make_embedder, record, tmp_path: Path) -> None:
     rows = [record("" if i == 0 else f"q{i}", ["" if i == 1 else f"ответ {i}"]) for i in range(6)]
     _, told = fit(make_embedder(), {"faq": SourceRecords("faq", rows)}, config(prompts=False), tmp_path)
@@ -363,6 +409,18 @@ def test_the_temperature_stays_above_a_hundredth_or_its_start() -> None:
         assert temperature().item() == pytest.approx(start)
         temperature.log_scale.data.fill_(50.0)
         assert temperature().item() == pytest.approx(floor)
+
+
+def test_the_temperature_comes_back_from_its_bound() -> None:
+    """Driven against it for many steps, it rises at once when the gradient turns."""
+    temperature = contrastive_step.Temperature(0.011)
+    optimizer = torch.optim.AdamW(temperature.parameters(), lr=0.05, weight_decay=0.0)
+    for sign, steps in ((1.0, 50), (-1.0, 20)):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            (sign * temperature()).backward()
+            optimizer.step()
+    assert temperature().item() > 0.011
 
 
 def test_weight_decay_leaves_the_temperature_alone(make_embedder, record, texts: list[str], tmp_path) -> None:

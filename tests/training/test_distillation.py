@@ -12,11 +12,13 @@ from torch import nn
 from embedline.models.heads import Encoded
 from embedline.training.objectives.distillation import (
     TEMPERATURE,
+    Told,
     cosine_distance,
     distillation_loss,
     heads_distance,
     score_divergence,
 )
+from embedline.training.objectives.infonce import contrastive_loss
 
 
 @pytest.fixture
@@ -89,3 +91,36 @@ def test_heads_are_compared_token_by_token() -> None:
         apart = [1 - float(student.tokens[row, t] @ teacher.tokens[row, t]) for t in range(1, length)]
         assert float(found[row]) == pytest.approx(np.mean(squares) + np.mean(apart), rel=1e-5)
     assert heads_distance(Encoded(student.dense), teacher, mask).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("in_batch", [False, True], ids=["own negatives", "in batch"])
+def test_graded_answers_are_the_slow_formula_and_infonce_where_nothing_was_said(in_batch: bool) -> None:
+    """By loops, in float64: queries with three documents, with two, and with none that was spoken of."""
+    torch.manual_seed(0)
+    owner = [0, 1, 2, 0, 0, 1, 2]
+    said: dict[int, list[float]] = {0: [2.0, -1.0, 0.5], 1: [0.0, 3.0]}
+    scores, told = torch.rand(3, 7, dtype=torch.float64).requires_grad_(), torch.full((3, 7), -torch.inf)
+    for row, values in said.items():
+        told[row, torch.tensor(owner) == row] = torch.tensor(values)
+    same = torch.zeros(3, 7, dtype=torch.bool)
+    same[0, 1] = True  # another query's document that answers this one too
+    same[1, 5] = True  # its own: what the teacher says of it counts
+    loss = contrastive_loss(
+        scores,
+        owner_M=torch.tensor(owner),
+        same_NM=same,
+        temperature=0.5,
+        in_batch_negatives=in_batch,
+        told=Told(told.double(), "m3_kd_loss"),
+    )
+    expected, values_of = 0.0, scores.detach().numpy()
+    for row in range(3):
+        own = [column for column in range(7) if owner[column] == row]
+        shares = np.exp(said.get(row, [0.0]))
+        counted = [c for c in range(7) if (in_batch or c in own) and not (same[row, c] and c not in own)]
+        for k, share in enumerate(shares / shares.sum()):
+            among = [values_of[row, c] / 0.5 for c in counted if c not in own[:k]]
+            expected -= share * (values_of[row, own[k]] / 0.5 - np.log(np.sum(np.exp(among)))) / 3
+    assert loss.item() == pytest.approx(expected, rel=1e-9)
+    (gradient,) = torch.autograd.grad(loss, scores)
+    assert gradient.isfinite().all()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from embedline.config.training import Optimization
 from embedline.errors import StepError, Stopped
 from embedline.training import stopping
+from embedline.training.curves import PHASES, TIMED
 from embedline.training.engine import train
 from embedline.training.gradcache import TokenBudget
 
@@ -97,7 +98,7 @@ def run(
 
 
 def without_speed(told: History) -> History:
-    return [(step, {k: v for k, v in values.items() if k != "tokens_per_second"}) for step, values in told]
+    return [(step, {k: v for k, v in values.items() if k not in TIMED}) for step, values in told]
 
 
 def assert_bit_for_bit(one: nn.Module, other: nn.Module) -> None:
@@ -167,7 +168,11 @@ def test_metrics_are_means_over_the_logged_steps(uninterrupted: tuple[Net, Histo
     told = uninterrupted[1]
     assert [step for step, _ in told] == [3, 6, 9, 12]
     for _, values in told:
-        assert values.keys() == {"noise", "loss", "grad_norm", "learning_rate", "tokens_per_second"}
+        untimed = {"noise", "loss", "grad_norm", "learning_rate"}
+        timed = {"tokens_per_second", "eta_seconds", "step_seconds", *(f"{name}_seconds" for name in PHASES)}
+        assert (
+            values.keys() == untimed | timed
+        )  # what a step does not tell, and of what model, is not made up
         assert 0 < values["noise"] < 1
     assert told[-1][1]["loss"] < told[0][1]["loss"]
 

@@ -14,6 +14,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from embedline.training.curves import TIMED
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SCRIPT = Path(__file__).with_name("shared_batches.py")
 
@@ -104,6 +106,22 @@ def test_only_the_first_process_says_and_writes_anything(several: Outcome) -> No
         "checkpoint-4",
         "checkpoint-6",
     ]
+
+
+def test_the_curves_are_those_of_one_process(one: Outcome, several: Outcome) -> None:
+    """Speeds apart, of which only the first process's would be a part of the truth."""
+    expected, found = (outcome.engines()[0]["whole curves"] for outcome in (one, several))
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.keys() == theirs.keys()
+        assert {"in_batch_accuracy", "alignment", "uniformity", "loss.faq"} <= mine.keys()
+        untimed = {name: value for name, value in theirs.items() if name not in TIMED}
+        assert {name: mine[name] for name in untimed} == pytest.approx(untimed, abs=2e-4, rel=1e-3)
+        assert (
+            0 <= mine["padding_share"] < 1
+        )  # of all processes: what one went through is less than the batch
+        speed = mine["padded_tokens_per_second"] * (1 - mine["padding_share"])
+        assert mine["tokens_per_second"] == pytest.approx(speed)
+        assert 0 < mine["forward_seconds"] < mine["step_seconds"]
 
 
 def test_when_one_process_runs_out_of_memory_all_halve_their_chunks(several: Outcome) -> None:

@@ -15,7 +15,7 @@ from embedline.models.embedder import Embedder
 from embedline.models.folder import save_embedder
 from embedline.training.objectives.prediction import mask_tokens
 from embedline.training.objectives.retromae import RetroMAE
-from embedline.training.pretraining import PretrainStep, pretrain
+from embedline.training.pretraining import PretrainStep, objective_module, pretrain
 
 LENGTH = 12
 
@@ -89,7 +89,7 @@ def test_any_width_divides_into_heads(make_embedder, width: int) -> None:
     losses = module(
         inputs["input_ids"], inputs["attention_mask"], inputs["input_ids"], inputs["attention_mask"] > 0
     )
-    assert torch.isfinite(torch.stack(losses)).all()
+    assert torch.isfinite(torch.stack(losses[:2])).all()
 
 
 def test_only_maskable_tokens_are_masked_in_their_share() -> None:
@@ -141,6 +141,30 @@ def test_special_tokens_are_neither_masked_nor_predicted(make_embedder, texts: l
         ordinary = mask.bool() & ~torch.isin(input_ids, special)
         assert not (targets & ~ordinary).any()
         assert not ((masked_ids != input_ids) & ~ordinary).any()
+
+
+def test_words_are_asked_for_only_where_they_weigh_something(
+    make_embedder, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their scores are B × T × V from tokens: nothing to compute in vain."""
+    asked: list[str] = []
+    for name in ("_words_of_vector", "_words_of_tokens"):
+        honest = getattr(RetroMAE, name)
+        monkeypatch.setattr(RetroMAE, name, lambda *given, of=name, do=honest: asked.append(of) or do(*given))
+    embedder = make_embedder("bert")
+    batch = {"ids": embedder.tokenize(texts, max_length=16)}
+    for weight, source, found in (
+        (0.0, "tokens", None),
+        (0.5, "vector", "vector"),
+        (0.5, "tokens", "tokens"),
+    ):
+        values = config(bag_of_words=weight, bag_of_words_from=source)
+        asked.clear()
+        _, metrics = PretrainStep(values, mask_id=4, bf16=False)(
+            objective_module(embedder, texts, values), batch
+        )
+        assert ("words_loss" in metrics) == bool(found)
+        assert set(asked) == ({f"_words_of_{found}"} if found else set())
 
 
 def test_chunks_of_a_batch_weigh_by_their_tokens(make_embedder, texts: list[str]) -> None:

@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from embedline.training.answers import KnownAnswers, ToldScores
+from embedline.training.answers import KnownAnswers
 from embedline.training.objectives import streaming
 from embedline.training.objectives.cosent import ranking_loss
-from embedline.training.objectives.distillation import told_divergence
 from embedline.training.objectives.infonce import info_nce
 from embedline.training.objectives.matryoshka import matryoshka
-from embedline.training.objectives.streaming import by_rows, row_blocks
+from embedline.training.objectives.streaming import row_blocks
 
 WIDTH, TEXTS = 8, "abcdefgh"
 
@@ -126,31 +125,15 @@ def test_in_single_precision_they_are_within_a_hundred_thousandth_of_the_exact_o
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_other_losses_of_a_matrix_do_not_depend_on_their_blocks(data: st.DataObject) -> None:
-    """CoSENT's order of all pairs, and what rows' own teachers said."""
+def test_cosents_order_of_all_pairs_does_not_depend_on_its_blocks(data: st.DataObject) -> None:
     count = data.draw(st.integers(2, 9))
     labels = torch.tensor(data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))).float()
-    score = st.lists(st.floats(-3, 3), min_size=2, max_size=2)
-    told = data.draw(st.lists(st.one_of(st.none(), score), min_size=count, max_size=count))
-    told[0] = told[0] or [1.0, 0.0]
-    rows = ToldScores(told, [*range(count), *range(count)])
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
-    scores = torch.randn(count, 2 * count, generator=generator).requires_grad_()
-
-    def both() -> Tensor:
-        parts = by_rows(
-            lambda block: told_divergence(scores[block], rows[block], temperature=0.5, asked=rows.asked),
-            count,
-            2 * count,
-        )
-        return torch.stack(parts).sum() + ranking_loss(scores[:, 0], labels)
-
-    expected = learnt(
-        told_divergence(scores, rows[:], temperature=0.5) + ranking_loss(scores[:, 0], labels), scores
-    )
+    scores = torch.randn(count, generator=generator).requires_grad_()
+    expected = learnt(ranking_loss(scores, labels), scores)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "SCORES_AT_ONCE", data.draw(st.integers(1, 40)))
-        ours = learnt(both(), scores)
+        ours = learnt(ranking_loss(scores, labels), scores)
     for one, other in zip(ours, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 

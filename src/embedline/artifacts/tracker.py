@@ -38,30 +38,32 @@ class Tracker:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Parameters: the first value of a key stands."""
-        for key, value in values.items():
-            self._append({"type": "param", "key": key, "value": str(value)})
+        self._append([{"type": "param", "key": key, "value": str(value)} for key, value in values.items()])
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Tags; also the place for references to artefacts and for fingerprints of datasets."""
-        for key, value in values.items():
-            self._append({"type": "tag", "key": key, "value": str(value)})
+        self._append([{"type": "tag", "key": key, "value": str(value)} for key, value in values.items()])
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Metrics at a step; what is not finite is left out (the log says NaN, the tracker keeps numbers)."""
         at = int(time.time() * 1000)
-        for key, value in values.items():
-            if math.isfinite(value):
-                self._append(
-                    {"type": "metric", "key": key, "value": float(value), "step": int(step), "at": at}
-                )
+        self._append(
+            [
+                {"type": "metric", "key": key, "value": float(value), "step": int(step), "at": at}
+                for key, value in values.items()
+                if math.isfinite(value)
+            ]
+        )
 
-    def _append(self, line: dict[str, Any]) -> None:
-        identity = _identity(line)
-        if identity in self._seen:
+    def _append(self, lines: list[dict[str, Any]]) -> None:
+        """What has not been said, with one write: a training tells some twenty metrics at once."""
+        new = {identity: line for line in lines if (identity := _identity(line)) not in self._seen}
+        if not new:
             return
-        self._seen.add(identity)
+        self._seen.update(new)
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in new.values())
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(text)
 
 
 def read_spool(path: Path) -> list[dict[str, Any]]:

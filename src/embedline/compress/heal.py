@@ -21,6 +21,7 @@ from embedline.training.engine import train
 from embedline.training.gradcache import TokenBudget
 from embedline.training.objectives.distillation import distillation_loss, heads_distance
 from embedline.training.progress import OnMetrics
+from embedline.training.watch import Metrics, Watch
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,17 @@ def heal(
         log_every=max(1, min(10, steps // 10)),
     )
     budget = TokenBudget(batch_tokens)
+    watch = Watch(student, bf16=bf16)
     train(
         student,
         _Batches(texts, batch, steps, seed),
-        _HealStep(student, teacher, budget, bf16),
+        _HealStep(student, teacher, budget, watch),
         optimization,
         checkpoints=checkpoints,
         seed=seed,
         on_metrics=on_metrics,
         budget=budget,
+        watch=watch,
     )
 
 
@@ -91,11 +94,11 @@ def fidelity(student: Embedder, teacher: Embedder, texts: Sequence[str], *, batc
 class _HealStep:
     """One optimizer step: the teacher's vectors of the whole batch, then the student chunk by chunk."""
 
-    def __init__(self, student: Embedder, teacher: Embedder, budget: TokenBudget, bf16: bool) -> None:
+    def __init__(self, student: Embedder, teacher: Embedder, budget: TokenBudget, watch: Watch) -> None:
         self.student, self.teacher = student, teacher.eval()
-        self.budget, self.bf16 = budget, bf16
+        self.budget, self.watch = budget, watch
 
-    def __call__(self, module: nn.Module, texts: list[str]) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, module: nn.Module, texts: list[str]) -> tuple[Tensor, Metrics]:
         self.student.eval()  # dropout would only blur what the teacher says; gradients flow all the same
         device = self.student.device
         self.teacher.to(device)
@@ -107,21 +110,24 @@ class _HealStep:
         teacher_ND = torch.zeros(len(ids), self.teacher.width, device=device)
         for rows, expected in zip(chunks, taught, strict=True):
             teacher_ND[_index(rows, device)] = expected.dense
-        total = torch.zeros((), device=device)
-        cosine = 0.0
+        total, cosine = torch.zeros((), device=device), torch.zeros((), device=device)
         for chunk, expected in zip(inputs, taught, strict=True):
+            self.watch.padded += chunk["input_ids"].numel()
             found = self._encoded(self.student, chunk)
-            losses = distillation_loss(found.dense, expected.dense, teacher_ND)
-            losses = losses + heads_distance(found, expected, chunk["attention_mask"])
-            loss = losses.sum() / len(ids)
-            loss.backward()  # type: ignore[no-untyped-call]
+            with self.watch.phase("forward"):
+                losses = distillation_loss(found.dense, expected.dense, teacher_ND)
+                losses = losses + heads_distance(found, expected, chunk["attention_mask"])
+                loss = losses.sum() / len(ids)
+            with self.watch.phase("backward"):
+                loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
-            cosine += float((found.dense.detach() * expected.dense).sum()) / len(ids)
+            cosine += (found.dense.detach() * expected.dense).sum() / len(ids)
         return total, {"cosine": cosine, "tokens": float(sum(map(len, ids)))}
 
     def _encoded(self, model: Embedder, inputs: dict[str, Tensor]) -> Encoded:
         """What all heads give, the dense vectors of length 1."""
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=self.bf16):
+        autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=self.watch.bf16)
+        with self.watch.phase("forward"), autocast:
             found = model.represent(**inputs)
         return found._replace(dense=F.normalize(found.dense, dim=-1))
 

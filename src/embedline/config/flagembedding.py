@@ -144,10 +144,10 @@ DATA = [
     ),
     flag(
         "knowledge_distillation",
-        "supervised.distillation",
-        "from the rows' pos_scores and neg_scores",
+        "supervised.distillation.of",
+        "rows: their pos_scores and neg_scores",
         yes,
-        write=lambda on, given: {"of": "rows"} if on else None,
+        write=lambda on, given: "rows" if on else None,
     ),
     flag("passage_instruction_for_retrieval", "prompts.default.document", write=values.prompt("passage")),
     flag(
@@ -183,7 +183,12 @@ TRAINING = [
         whole,
         write=values.sub_batch,
     ),
-    flag("kd_loss_type", note="always kl_div, beside the labels' own loss"),
+    flag(
+        "kd_loss_type",
+        "supervised.distillation.loss",
+        "with knowledge_distillation",
+        write=values.kd_loss,
+    ),
     flag("use_mrl", "supervised.matryoshka", "the losses of the dims are summed, not averaged", yes),
     flag("mrl_dims", "model.dims", "the full width is always one", wholes),
     flag(
@@ -197,8 +202,9 @@ TRAINING = [
     flag(
         "self_distill_start_step",
         "supervised.self_distillation_after",
+        "one more, in steps of the optimizer: theirs counts passes from 0, and starts after the one named",
         read=whole,
-        write=lambda step, given: values.if_unified(max(0, step), given),
+        write=values.distilled_from,
     ),
     flag("fix_encoder", note="no weights are frozen; model.lora trains few of them"),
 ]
@@ -259,8 +265,8 @@ TRAINER = [
     ),
     flag("bf16", "runtime.precision", "", yes, write=lambda on, given: "bf16" if on else None),
     flag("gradient_checkpointing", note=_CHUNKS),
-    flag("deepspeed", note=f"one process trains; {_CHUNKS}"),
-    flag("fsdp", note=f"one process trains; {_CHUNKS}"),
+    flag("deepspeed", note=f"each of runtime.processes holds the whole model; {_CHUNKS}"),
+    flag("fsdp", note=f"each of runtime.processes holds the whole model; {_CHUNKS}"),
     flag("logging_steps", "supervised.log_every", "", number, write=values.steps_between),
     flag("save_steps", "supervised.checkpoint_every", "", number, write=values.steps_between),
     flag("save_total_limit", note="checkpoints serve to go on with; the model itself is kept by its content"),

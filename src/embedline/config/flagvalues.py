@@ -158,6 +158,18 @@ def if_unified(value: Any, given: Given) -> Any:
     return value if given["unified_finetuning"] else None
 
 
+def distilled_from(start: int, given: Given) -> int | None:
+    """The first optimizer step that self-distils; theirs counts forward passes and starts after `start`."""
+    first = max(0, start + 1) // (given["gradient_accumulation_steps"] or 1)
+    return first if given["unified_finetuning"] else None
+
+
+def kd_loss(value: str, given: Given) -> str | None:
+    known = {"kl_div": "kl_div", "m3_kd_loss": "m3_kd_loss"}
+    found: str = one_of("kd_loss_type", known)(value, given)
+    return found if given["knowledge_distillation"] else None
+
+
 def elsewhere(value: Any, given: Given) -> None:
     """The flag acts through the row that its note names."""
 

@@ -119,6 +119,15 @@ def _unscored_rows(config: RunConfig) -> Iterator[str]:
                 yield "supervised.distillation: of rows needs mine.enabled: false"
 
 
+def _graded_by_others(config: RunConfig) -> Iterator[str]:
+    for stage, each in _stages(config):
+        if each.distillation and each.distillation.loss == "m3_kd_loss":
+            if each.distillation.of != "rows":
+                yield f"{stage}.distillation: loss m3_kd_loss needs of: rows"
+            if each.distillation.weight != 1.0:
+                yield f"{stage}.distillation: loss m3_kd_loss has no weight"
+
+
 def _prune_nothing(config: RunConfig) -> Iterator[str]:
     if config.model.base is None and config.prune.when == "before":
         yield "prune.when: before needs model.base; a model from scratch has no layers to drop"
@@ -209,6 +218,11 @@ REFUSALS = (
         "distillation from the rows' scores without the rows' negatives",
         "The scores are those of the negatives in the data: mined ones, or none, have no score.",
         _unscored_rows,
+    ),
+    Refusal(
+        "m3_kd_loss of anything but the rows' scores, or with a weight",
+        "It grades a query's own documents, and stands in the place of the objective's loss, not beside it.",
+        _graded_by_others,
     ),
     Refusal(
         "pruning before training from scratch",

@@ -14,6 +14,7 @@ from embedline.errors import InputError, without_passwords
 
 # Where a cluster mounts the secrets that `secret:NAME/KEY` names, one folder a secret and one file a key.
 MOUNTED_AT = Path("/run/secrets/embedline")
+FOLDER = "EMBEDLINE_SECRETS"
 FORMS = "env:NAME or secret:NAME/KEY"
 _ENV = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)")
 _MOUNTED = re.compile(r"secret:([a-z0-9][a-z0-9.-]*)/([A-Za-z0-9_-][A-Za-z0-9._-]*)")
@@ -43,7 +44,7 @@ def resolve_secret(reference: str, *, where: str) -> str:
         secret = os.environ.get(found[1], "")
         missing = f"the environment has no {found[1]}."
     elif found := _MOUNTED.fullmatch(reference):
-        file = Path(os.environ.get("EMBEDLINE_SECRETS") or MOUNTED_AT) / found[1] / found[2]
+        file = secrets_folder() / found[1] / found[2]
         secret = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
         missing = f"there is no {file}."
     else:
@@ -71,6 +72,16 @@ def refuse_password(uri: str, *, where: str) -> None:
 def mounted_secrets(config: BaseModel) -> list[str]:
     """Names of the secrets that a config's `secret:NAME/KEY` references need mounted."""
     return sorted({found[1] for text in _texts(config.model_dump()) if (found := _MOUNTED.fullmatch(text))})
+
+
+def secret_variables(config: BaseModel) -> list[str]:
+    """Names of the environment's variables that a config's `env:NAME` references need."""
+    return sorted({found[1] for text in _texts(config.model_dump()) if (found := _ENV.fullmatch(text))})
+
+
+def secrets_folder() -> Path:
+    """Where mounted secrets lie: EMBEDLINE_SECRETS, else where a cluster mounts them."""
+    return Path(os.environ.get(FOLDER) or MOUNTED_AT)
 
 
 def _texts(value: object) -> Iterator[str]:

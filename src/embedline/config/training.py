@@ -24,7 +24,9 @@ class Optimization(Section):
     clip: float = Field(1.0, gt=0)
     batch_tokens: int = Field(4096, ge=64, description="tokens of one chunk, padding included")
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
-    log_every: int = Field(10, ge=1)
+    log_every: int = Field(
+        10, ge=1, description="steps between two points of the curves; each component's README.md names them"
+    )
     max_bad_steps: int = Field(
         3, ge=0, description="steps skipped because loss or gradient is not finite, before the stage fails"
     )
@@ -66,6 +68,11 @@ class DistillationConfig(Section):
         "scores",
         description="how the run's teacher ranks a batch's documents; its vectors, when they are as wide; or "
         "the scores that the rows bring for their own documents (pos_scores, neg_scores)",
+    )
+    loss: Literal["kl_div", "m3_kd_loss"] = Field(
+        "kl_div",
+        description="m3_kd_loss, of rows alone: in the objective's place, each of a query's own documents an "
+        "answer that weighs by its share of their scores (FlagEmbedding's)",
     )
     weight: float = Field(1.0, gt=0, description="beside the objective's loss, which weighs 1")
     temperature: float = Field(
@@ -142,6 +149,8 @@ class RuntimeConfig(Section):
         ge=1,
         description="that train together on one machine, each on a GPU of its own where there are any",
     )
-    attention: Literal["auto", "sdpa", "flash_attention_2"] = Field(
-        "auto", description="auto: flash attention 2 where it is installed and a GPU is used, else sdpa"
+    attention: Literal["auto", "sdpa", "flash_attention_2", "plain"] = Field(
+        "auto",
+        description="auto: flash attention 2 where it is installed and a GPU is used, plain (matrix products "
+        "while training, sdpa else) on a CPU, else sdpa",
     )

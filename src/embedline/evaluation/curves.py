@@ -7,8 +7,13 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup, escape
 
 from embedline.evaluation.charts import Point, line_chart
+from embedline.training.curves import PHASES, place
 
-MOST_CHARTS = 9
+MOST_CHARTS = 18
+# What the report draws of a training, beside the table of its speed.
+SHOWN = ("loss", "in_batch_accuracy", "alignment", "uniformity", "grad_norm", "tokens_per_second")
+SPEED = ("tokens_per_second", "share_of_peak", "padding_share", "step_seconds")
+Curves = Mapping[str, Sequence[Point]]
 _HEAD = Markup("""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
@@ -23,8 +28,26 @@ figure {{ margin: 0; max-width: 520px; }} figcaption {{ font-weight: bold; }} sv
 """)
 
 
-def curves_page(title: str, curves: Mapping[str, Sequence[Point]]) -> str:
-    """One chart a series over optimizer steps, the losses first; a sentence when there is none.
+def shown(curves: Curves) -> list[tuple[str, Markup]]:
+    """The names and charts of the curves that the report draws."""
+    return [(name, line_chart(curves[name], most=150)) for name in SHOWN if curves.get(name)]
+
+
+def speed(curves: Curves) -> dict[str, float]:
+    """How fast a training was: means over its lines, and each phase's share of a step."""
+    means = {name: _mean(curves[name]) for name in SPEED if curves.get(name)}
+    if step_s := means.get("step_seconds"):
+        phases = {phase: curves.get(f"{phase}_seconds", ()) for phase in PHASES}
+        means |= {f"{phase}_share": _mean(points) / step_s for phase, points in phases.items() if points}
+    return means
+
+
+def _mean(points: Sequence[Point]) -> float:
+    return sum(value for _, value in points) / len(points)
+
+
+def curves_page(title: str, curves: Curves) -> str:
+    """One chart a series over optimizer steps, in the order of `CURVES`; a sentence when there is none.
 
     Args:
         curves: series → (step, value), in order.
@@ -32,10 +55,12 @@ def curves_page(title: str, curves: Mapping[str, Sequence[Point]]) -> str:
     page = _HEAD.format(title=title)
     if not curves:
         return page + Markup("<p>Nothing to draw: no series has two points. Is the step switched off?</p>")
-    names = sorted(curves, key=lambda name: (name != "loss", "loss" not in name, name))[:MOST_CHARTS]
+    names = sorted(curves, key=place)[:MOST_CHARTS]
     page += Markup("<main>")
     for name in names:
         page += Markup("<figure><figcaption>{}</figcaption>{}</figure>").format(
             escape(name), line_chart(curves[name])
         )
-    return page + Markup("</main><p>Over optimizer steps.</p></body></html>\n")
+    left = len(curves) - len(names)
+    more = f" {left} more are in the tracker." if left else ""
+    return page + Markup("</main><p>Over optimizer steps.{}</p></body></html>\n").format(more)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,16 +15,6 @@ from embedline.models.scoring import hybrid_scores, lexical_scores, multi_vector
 HYBRID = "hybrid"
 TOKENS = 65_536  # of documents whose token vectors exist at a time: 268 MB of them at 1,024 values
 _QUERIES = 256  # scored at a time
-
-
-class HeadEncoder(Protocol):
-    """Whatever gives all heads' vectors: a torch model, an ONNX runtime."""
-
-    def encode_heads(
-        self, texts: Sequence[str], *, prompt: str, max_length: int, batch_tokens: int
-    ) -> HeadVectors: ...
-
-    def tokenize(self, texts: Sequence[str], *, prompt: str, max_length: int) -> list[list[int]]: ...
 
 
 def blocks(lengths: Sequence[int], most: int = TOKENS) -> Iterator[slice]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from embedline.evaluation.charts import bar_chart, line_chart
+from embedline.evaluation.charts import bar_chart
 from embedline.evaluation.compare import (
     HEADS,
     columns_of,
@@ -18,7 +18,9 @@ from embedline.evaluation.compare import (
     main_table,
     stage_comparison,
 )
+from embedline.evaluation.curves import Curves, shown, speed
 from embedline.evaluation.labels import LABELS, label
+from embedline.training.curves import PHASES
 
 Json = Mapping[str, Any]
 
@@ -31,7 +33,7 @@ class ReportData:
         scores: score rows.
         funnel: table (records, corpus) → source → rows_in, rows_out, rejected (rule → rows).
         mining: figures about hard negatives; empty when mining was off.
-        curves: training step → (step, loss).
+        curves: training step → series → (step, value).
         steps: step, status, seconds, peak_memory_mb, cache_hit, handed_on.
     """
 
@@ -44,7 +46,7 @@ class ReportData:
     scores: Sequence[Json] = ()
     funnel: Json = field(default_factory=dict)
     mining: Json = field(default_factory=dict)
-    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    curves: Mapping[str, Curves] = field(default_factory=dict)
     parity: Json = field(default_factory=dict)
     steps: Sequence[Json] = ()
 
@@ -58,7 +60,7 @@ def render_report(data: ReportData) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     environment.globals["t"] = label
-    environment.filters |= {"n": _whole, "score": _score, "real": _real}
+    environment.filters |= {"n": _whole, "score": _score, "real": _real, "share": _share}
     return environment.get_template("report.html.j2").render(
         data=data,
         outcome=_outcome(data.verdict),
@@ -71,7 +73,9 @@ def render_report(data: ReportData) -> str:
         by_head=by_head,
         heads=[head for head in HEADS if any(head in cells for cells in by_head.values())],
         funnel=[_funnel(name, sources) for name, sources in data.funnel.items() if sources],
-        curves=[(name, line_chart(points)) for name, points in data.curves.items() if points],
+        curves={step: shown(curves) for step, curves in data.curves.items()},
+        speeds={step: speed(curves) for step, curves in data.curves.items()},
+        phases=[f"{phase}_share" for phase in PHASES],
     )
 
 
@@ -124,6 +128,10 @@ def _whole(value: float | None) -> str:
 
 def _score(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
 
 
 def _real(value: float | None, digits: int = 1) -> str:

@@ -9,7 +9,6 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import (
     AutoConfig,
-    AutoModel,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -19,6 +18,7 @@ from transformers import (
 from embedline.config.model import ModelConfig
 from embedline.errors import InputError
 from embedline.models.bidirectional import is_decoder_family, make_bidirectional, require_bidirectional
+from embedline.models.modeling_embedline import auto_class
 from embedline.models.positions import extend_positions
 from embedline.models.rope import apply_dynamic_ntk
 from embedline.models.tokenizer import padded_vocabulary
@@ -72,9 +72,8 @@ def new_backbone(
             where="model.settings",
         )
     torch.manual_seed(seed)
-    make: Any = AutoModel.from_config
     try:
-        model: PreTrainedModel = make(config, attn_implementation="sdpa").float()
+        model: PreTrainedModel = auto_class(config).from_config(config).float()
     except ValueError as error:
         raise InputError(
             f"{architecture} cannot be made: {' '.join(str(error).split())[:150]}",

@@ -19,14 +19,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from embedline.artifacts.manifest import file_sha256
 from embedline.artifacts.record import write_json
 from embedline.config.model import HybridWeights, LatentConfig, ModelConfig
 from embedline.errors import InputError
 from embedline.models import modeling_embedline, pooling, rotary
-from embedline.models.attention import attention_for
+from embedline.models.attention import Attention, attention_for, use_attention
 from embedline.models.checks import (
     CARD,
     HEADS,
@@ -42,7 +42,7 @@ from embedline.models.checks import (
 )
 from embedline.models.device import best_device
 from embedline.models.embedder import Embedder, EmbedderSpec
-from embedline.models.modeling_embedline import EmbedlineConfig, EmbedlineModel
+from embedline.models.modeling_embedline import EmbedlineConfig, EmbedlineModel, auto_class
 from embedline.models.outside import outside_heads, outside_spec, read_json
 from embedline.models.peer_files import write_peer_files
 from embedline.models.positions import max_tokens
@@ -55,8 +55,6 @@ __all__ = [
     "HEADS",
     "load_embedder",
     "read_lineage",
-    "read_spec",
-    "require_lengths",
     "save_embedder",
     "spec_from_config",
 ]
@@ -170,7 +168,7 @@ def load_embedder(
     Args:
         spec: replaces what the folder says; heads and latent attention must be in the folder
             (`Embedder.with_spec` adds new ones).
-        attention: auto, sdpa or flash_attention_2.
+        attention: auto, sdpa, flash_attention_2 or plain.
         trust_remote_code: run the model code that the folder carries. Ours never is: it is in this package.
 
     Raises:
@@ -180,20 +178,19 @@ def load_embedder(
     """
     require_files(folder, trust_remote_code)
     kernel = attention_for(attention, best_device().type)
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
         ours = read_json(folder / "config.json").get("model_type") == EmbedlineConfig.model_type
-        config = EmbedlineConfig.from_pretrained(folder) if ours else None
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, config=config, local_files_only=True, trust_remote_code=trust_remote_code
-        )
-        load: Any = EmbedlineModel.from_pretrained if ours else AutoModel.from_pretrained
-        model, loading = load(
+        kind: Any = EmbedlineConfig if ours else AutoConfig
+        config = kind.from_pretrained(folder, **local)
+        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, **local)
+        load: Any = EmbedlineModel if ours else auto_class(config)
+        model, loading = load.from_pretrained(
             folder,
-            local_files_only=True,
             use_safetensors=True,
-            attn_implementation=kernel,
+            attn_implementation=_flash(attention, kernel, config.backbone if ours else config),
             output_loading_info=True,
-            trust_remote_code=trust_remote_code,
+            **local,
         )
         heads = load_file(folder / HEADS) if (folder / HEADS).is_file() else outside_heads(folder)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
@@ -202,6 +199,7 @@ def load_embedder(
     if missing:  # transformers would go on with random ones
         raise InputError(f"lacks {len(missing)} weights, {missing[0]} first.", where=str(folder))
     backbone = model.backbone if ours else _text_part(model, folder)
+    use_attention(backbone, kernel)
     if loading["missing_keys"]:
         backbone.pooler = None  # nobody uses it, and a random one would make the saved file random
     require_tokenizer(tokenizer, backbone, folder)
@@ -227,6 +225,13 @@ def load_embedder(
     return embedder
 
 
+def _flash(attention: str, kernel: Attention, config: PretrainedConfig) -> str | None:
+    """The kernel to load with, where it is flash attention; to others a model is switched."""
+    kind = auto_class(config)._model_mapping.get(type(config), None)
+    lacks_it = attention == "auto" and not getattr(kind, "_supports_flash_attn", True)
+    return None if kernel != "flash_attention_2" or lacks_it else kernel
+
+
 def _text_part(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """The model; of one that sees images too (Gemma 3), the part that reads."""
     if model.config.get_text_config() is model.config:
@@ -247,13 +252,8 @@ def _load_heads(heads: nn.ModuleDict, weights: Mapping[str, torch.Tensor], folde
         raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(folder / HEADS)) from error
 
 
-def read_spec(folder: Path) -> EmbedderSpec:
-    """What a folder says: `embedline.json`, else the sentence-transformers files, else mean pooling."""
-    config = read_json(folder / "config.json")
-    return _spec(folder, int(config.get("text_config", config).get("hidden_size") or 0))
-
-
 def _spec(folder: Path, width: int) -> EmbedderSpec:
+    """What a folder says: `embedline.json`, else the sentence-transformers files, else mean pooling."""
     card = read_json(folder / CARD)
     if not card:
         return outside_spec(folder, width)

@@ -43,10 +43,6 @@ def with_lora(backbone: PreTrainedModel, config: LoraConfig) -> None:
         parameter.requires_grad = "lora_" in name
 
 
-def has_lora(backbone: PreTrainedModel) -> bool:
-    return any(isinstance(module, LoraLayer) for module in backbone.modules())
-
-
 def merge_lora(backbone: PreTrainedModel) -> None:
     """Adapters added into the weights and taken out: an ordinary model again, every weight trainable.
 

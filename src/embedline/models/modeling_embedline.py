@@ -8,14 +8,15 @@ Embedline itself runs its own copy.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 from transformers.utils.generic import ModelOutput
 
 from .pooling import LatentAttention, Pooler
@@ -122,9 +123,23 @@ class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return states
 
 
+def auto_class(config: PretrainedConfig) -> Any:
+    """What makes a backbone: AutoModel, or of an encoder-decoder (T5) what takes its encoder alone.
+
+    Raises:
+        ValueError: an encoder-decoder of which transformers has no encoder alone.
+    """
+    if MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(config.model_type, "").endswith("EncoderModel"):
+        return AutoModelForTextEncoding
+    if config.is_encoder_decoder:
+        raise ValueError(f"of the encoder-decoder {config.model_type} transformers has no encoder alone")
+    return AutoModel
+
+
 def _new_backbone(config: EmbedlineConfig) -> PreTrainedModel:
     """The backbone's own class; one that transformers does not have is in the same folder as this file."""
-    inner, make = config.backbone, cast(Any, AutoModel.from_config)
+    inner: Any = config.backbone
+    make = auto_class(inner).from_config
     if type(inner) is PretrainedConfig:
         kind: Any = get_class_from_dynamic_module(inner.auto_map["AutoConfig"], str(config.name_or_path))
         inner = config.backbone = kind.from_dict(inner.to_dict())

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from embedline.config.cluster import PER_RUN
 from embedline.config.load import load_config, preset_text
 from embedline.errors import InputError
-
-DEFAULT_PRESET = "demo"
 
 
 def compile_pipeline(
@@ -55,11 +52,6 @@ def one_line(overrides: Sequence[str]) -> str:
     if len(overrides) == 1 and "\n" not in overrides[0]:
         return overrides[0]
     return json.dumps(list(overrides)) if overrides else ""
-
-
-def golden_path() -> Path:
-    """The compiled pipeline that is committed beside the DAG."""
-    return Path(str(resources.files("embedline.pipelines.retrain") / "pipeline.yaml"))
 
 
 def _kfp() -> tuple[Any, Any]:

@@ -13,6 +13,16 @@ from typing import Any
 
 import yaml
 
+from embedline.training.curves import NOTE as CURVES_NOTE
+from embedline.training.curves import of_training
+
+# The kind of training that a component is, where it is one.
+TRAININGS = {
+    "pretrain": "pretrain",
+    "train_unsupervised": "contrastive",
+    "train_supervised": "contrastive",
+    "prune": "heal",
+}
 NOTE = "<!-- Written by `python -m embedline.orchestration.component_docs` from the files beside it. -->"
 
 
@@ -43,6 +53,7 @@ def readme(folder: Path) -> str:
         _table(about["inputs"]),
         "## Outputs",
         _table(about["outputs"]) if about["outputs"] else "None.",
+        *(_curves(TRAININGS[folder.name]) if folder.name in TRAININGS else []),
         f"The work is done in `src/embedline/steps/{folder.name}.py`.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -76,6 +87,13 @@ def _names_only(fields: ast.expr) -> ast.expr:
     assert isinstance(fields, ast.List)
     pairs = [field.elts[0] for field in fields.elts if isinstance(field, ast.Tuple)]
     return ast.List([ast.Tuple([name, ast.Constant("")], ast.Load()) for name in pairs], ast.Load())
+
+
+def _curves(kind: str) -> list[str]:
+    rows = [f"| `{name}` | {about} |" for name, about in of_training(kind).items()]
+    table = "\n".join(["| curve | what it is |", "|---|---|", *rows])
+    said = "In MLflow, in the nested run of this step, and in `curves`, over optimizer steps. "
+    return ["## Curves", said + CURVES_NOTE, table]
 
 
 def _table(entries: dict[str, dict[str, str]]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 
 from embedline.components.image import IMAGE
 from embedline.config.schema import RunConfig
+from embedline.config.secrets import FOLDER, mounted_secrets, secret_variables, secrets_folder
 from embedline.errors import InputError
 
 EXITS = "containers.json"
@@ -80,8 +81,14 @@ def plan_containers(config: RunConfig, preset: str, workspace: Path, network: st
     with engine() as client:
         _require_image(client)
     readable, working_dir = _folders(config, preset, workspace)
-    environment = {name: value for name, value in os.environ.items() if name.startswith(_FORWARDED)}
+    named = secret_variables(config)
+    environment = {
+        name: value for name, value in os.environ.items() if name.startswith(_FORWARDED) or name in named
+    }
     environment["HF_HOME"] = str(workspace / ".embedline" / "huggingface")
+    if secrets := mounted_secrets(config):
+        environment[FOLDER] = str(secrets_folder().resolve())
+        readable += [path for name in secrets if (path := secrets_folder().resolve() / name).is_dir()]
     if network == "none":
         environment["HF_HUB_OFFLINE"] = "1"
     owner = workspace.stat()

@@ -1,8 +1,9 @@
 """The process that drives the line here.
 
-`python -m embedline.orchestration.line PRESET OVERRIDES WORKSPACE RUN [CONTAINERS]`, started by
-`local.run_here`; CONTAINERS are the arguments of kfp's DockerRunner as JSON, else the steps are processes.
-It imports kfp, is noisy, and leads a process group of its own.
+`python -m embedline.orchestration.line PRESET OVERRIDES WORKSPACE RUN`, started by `local.run_here`. It
+imports kfp, is noisy, and leads a process group of its own. With EMBEDLINE_CONTAINERS in the environment, the
+arguments of kfp's DockerRunner as JSON, the steps are containers, else processes: those arguments hold
+passwords, and everybody on the machine can read an argument list.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from typing import Any
 
 from embedline.orchestration.containers import pipeline_root, stop_containers
 
+CONTAINERS = "EMBEDLINE_CONTAINERS"
 _PR_SET_PDEATHSIG = 1
 
 
-def main(preset: str, overrides: str, workspace: str, run: str, containers: str = "") -> int:
+def main(preset: str, overrides: str, workspace: str, run: str) -> int:
     """Run the DAG with one of kfp's own local runners; 0 when every step succeeded."""
+    containers = os.environ.pop(CONTAINERS, "")
     _die_with_parent(Path(workspace) / run if containers else None)
     from kfp import local
 
@@ -79,4 +82,4 @@ def _die_with_parent(run_folder: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:6]))
+    sys.exit(main(*sys.argv[1:5]))

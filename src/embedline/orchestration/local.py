@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from embedline.artifacts.record import StepRecord, read_records
 from embedline.orchestration.containers import Containers, ExitWatch, hand_over, stop_containers
+from embedline.orchestration.line import CONTAINERS
 from embedline.steps import runrecord
 from embedline.steps.catalogue import STEPS
 from embedline.steps.requirements import check_workspace
@@ -62,8 +63,9 @@ def run_here(
     runrecord.begin_run(folder, run=run, preset=preset, pid=os.getpid())
     command = [sys.executable, "-m", "embedline.orchestration.line"]
     command += [preset, "\n".join(overrides), str(workspace), run]
+    environment = _environment()
     if containers is not None:
-        command.append(json.dumps(containers.arguments(folder)))
+        environment[CONTAINERS] = json.dumps(containers.arguments(folder))
         hand_over(folder, containers.user)
     killed = False
     exits = ExitWatch(folder)
@@ -75,7 +77,7 @@ def run_here(
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_environment(),
+            env=environment,
         )
         try:
             while driver.poll() is None:

@@ -88,10 +88,14 @@ def train_there(
     if failure is None:
         return
     record = handover.record()
+    fix = (
+        f"kubectl -n {namespace} describe trainjob {job.name} has more. The run's next try meets the same "
+        "job: delete it to have another started."
+    )
     if record is None or record.status != "failed":
-        raise EmbedlineError(failure, where=f"TrainJob {job}", fix=f"kubectl describe trainjob {job.name}")
+        raise EmbedlineError(failure, where=f"TrainJob {job}", fix=fix)
     error = (StepError if record.final else EmbedlineError)(
-        f"{failure} The first process said: {record.error}", where=f"TrainJob {job}"
+        f"{failure} The first process said: {record.error}", where=f"TrainJob {job}", fix=fix
     )
     error.exit_code = record.exit_code
     raise error

@@ -26,6 +26,7 @@ from embedline.registry.versions import (
 
 SOURCE_TAG = "embedline.source"  # JSON, a list: the registries a version came through, the first one first
 _TOKEN = "MLFLOW_TRACKING_TOKEN"
+_PASSWORD = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 
 
 def promote_across(
@@ -108,16 +109,17 @@ def _carried(tags: Mapping[str, str], origin: Mapping[str, Any]) -> dict[str, st
 
 @contextmanager
 def signed_in(token: str) -> Iterator[None]:
-    """mlflow takes a token only from the environment: for the time that another server is talked to."""
+    """mlflow takes a token only from the environment: for the time that another server is talked to.
+
+    A name and password there are the first server's. mlflow would send them to the other, and not the token.
+    """
     if not token:
         yield
         return
-    before = os.environ.get(_TOKEN)
+    before = {name: os.environ.pop(name) for name in (_TOKEN, *_PASSWORD) if name in os.environ}
     os.environ[_TOKEN] = token
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(_TOKEN, None)
-        else:
-            os.environ[_TOKEN] = before
+        del os.environ[_TOKEN]
+        os.environ.update(before)

@@ -25,6 +25,7 @@ EXPERIMENT = "embedline-ledger"
 _TAG = "embedline.ledger"
 _MAX_REASON = 1000
 _MAX_WHO = 200
+_MAX_NAME = 200  # of a model in a parameter's key, which has room for 250: the number behind it must stay
 Kind = Literal["promote", "rollback", "accept", "restore", "undo"]
 
 
@@ -132,7 +133,7 @@ class Ledger:
         self._client.log_param(self._run, self._done_key(number), "yes")
 
     def _key(self, number: int) -> str:
-        return clean_key(f"{self._name}.gen.{number}")
+        return clean_key(f"{self._name[:_MAX_NAME]}.gen.{number}")
 
     def _done_key(self, number: int) -> str:
         return f"{self._key(number)}.done"

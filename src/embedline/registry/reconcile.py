@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from embedline.registry.versions import MODEL_TAG, read_aliases
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,24 @@ def _abandoned_uploads(client: MlflowClient, name: str, grace_s: float) -> list[
     """Files that no version refers to, left by a registration that was cut off and never taken up again."""
     before = time.time() - grace_s
     used = {version.source for version in client.search_model_versions(f"name = {quoted(name)}")}
-    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     removed = []
-    for model in client.search_logged_models(experiments, f"tags.`{MODEL_TAG}` = {quoted(name)}"):
-        if f"models:/{model.model_id}" not in used and model.last_updated_timestamp / 1000 <= before:
+    for model in list(_uploads(client, name)):
+        source = f"models:/{model.model_id}"
+        if source in used or model.last_updated_timestamp / 1000 > before:
+            continue
+        # The model may have got another name since, or somebody registered the files under one.
+        if not client.search_model_versions(f"source_path = {quoted(source)}", max_results=1):
             client.delete_logged_model(model.model_id)
             removed.append(f"Removed: the upload {model.name}, which no version refers to.")
     return removed
+
+
+def _uploads(client: MlflowClient, name: str) -> Iterator[LoggedModel]:
+    """Everything that was uploaded for a model, page by page."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    condition, page = f"tags.`{MODEL_TAG}` = {quoted(name)}", None
+    while True:
+        some = client.search_logged_models(experiments, condition, page_token=page)
+        yield from some
+        if not (page := some.token):
+            return

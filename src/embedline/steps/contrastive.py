@@ -38,7 +38,7 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
     from embedline.training import processes
     from embedline.training.contrastive import train_contrastive
 
-    bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
+    bf16 = prepare(context.slice.section("runtime", RuntimeConfig), training=True)
     embedder = load_model(context)
     require_tokens(embedder, config.document_length, f"{stage}.document_length")
     weights = {name: source.weight for name, source in stage_sources(context, stage).items()}

@@ -27,7 +27,6 @@ from embedline.steps.fingerprint import (
     take_fingerprint,
 )
 
-DATA_MANIFEST = "data.lock.json"
 _FORMAT = 1
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
+from typing import TYPE_CHECKING
+
 from embedline.config.training import RuntimeConfig
 
+if TYPE_CHECKING:
+    from embedline.models.attention import Attention
 
-def prepare(runtime: RuntimeConfig) -> bool:
-    """Set the threads; True when the step should work under bf16 autocast."""
+# Parameters of glibc's mallopt (malloc.h).
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+
+def prepare(runtime: RuntimeConfig, *, training: bool = False) -> bool:
+    """Set the threads and, for training, the allocator; True when the step works under bf16 autocast."""
     import torch
     from transformers.utils import logging
 
@@ -16,10 +25,25 @@ def prepare(runtime: RuntimeConfig) -> bool:
         torch.set_num_threads(runtime.threads)
     elif runtime.processes > 1:
         torch.set_num_threads(max(1, torch.get_num_threads() // runtime.processes))
+    if training:
+        _keep_freed_memory()
     return runtime.precision == "bf16"
 
 
-def attention(runtime: RuntimeConfig) -> str:
+def _keep_freed_memory() -> None:
+    """Let the C library keep what is freed, instead of giving it back to the system at once.
+
+    A training frees and takes the same large blocks again at every chunk. Given back, each comes anew page
+    by page, zeroed, which took a fifth of the time (tests/benchmarks/README.md).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc's alone
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
+        mallopt(_M_TOP_PAD, 64 * 2**20)
+
+
+def attention(runtime: RuntimeConfig) -> Attention:
     """The attention kernel that models are loaded with on this machine."""
     from embedline.models.attention import attention_for
     from embedline.models.device import best_device

@@ -39,7 +39,7 @@ def run(context: Context) -> StepResult:
     from embedline.steps.machine import prepare
     from embedline.training.pretraining import pretrain
 
-    bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
+    bf16 = prepare(context.slice.section("runtime", RuntimeConfig), training=True)
     embedder = _from_scratch(context) if from_scratch else load_model(context)
     head = None if from_scratch else _head_of_base(context, embedder)
     context.tracker.params({**config.model_dump(), "parameters": _parameters(embedder)})
@@ -83,10 +83,12 @@ def _head_of_base(context: Context, embedder: Embedder) -> LanguageHead | None:
 
 
 def _from_scratch(context: Context) -> Embedder:
+    from embedline.models.attention import use_attention
     from embedline.models.backbone import new_backbone
     from embedline.models.device import best_device
     from embedline.models.embedder import Embedder
     from embedline.models.tokenizer import train_tokenizer
+    from embedline.steps.machine import attention
 
     model = context.slice.section("model", ModelConfig)
     tokenizer = train_tokenizer(
@@ -96,6 +98,7 @@ def _from_scratch(context: Context) -> Embedder:
         max_length=max(512, model.document_length),
     )
     backbone = new_backbone(model.architecture, model.settings, tokenizer, context.slice.config["seed"])
+    use_attention(backbone, attention(context.slice.section("runtime", RuntimeConfig)))
     return fit(context, Embedder(backbone, tokenizer, wanted_spec(context))).to(best_device())
 
 

@@ -39,7 +39,7 @@ def run(context: Context) -> StepResult:
         return StepResult(handed_on={"model": None}, summary="From scratch: pretrain makes the model.")
     if not before and config.when != "after":
         return handed_on(context)
-    bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
+    bf16 = prepare(context.slice.section("runtime", RuntimeConfig), training=True)
     embedder = fit(context, load_folder(context, Path(str(base)))) if before else load_model(context)
     if config.when != ("before" if before else "after"):
         keep_model(context, embedder, base=context.slice.pins.get("base"))
@@ -60,7 +60,8 @@ def prune(
     from embedline.compress.layers import choose_layers, layer_list, layers_to_drop, without_layers
 
     seed = context.slice.section("seed", int)
-    teacher.backbone.set_attn_implementation("sdpa")  # what is measured is measured in fp32
+    if teacher.backbone.config._attn_implementation.startswith("flash"):
+        teacher.backbone.set_attn_implementation("sdpa")  # what is measured is measured in fp32
     texts = sample_texts(
         context.artifact("dataset").path,
         teacher.spec.prompts,

@@ -13,10 +13,9 @@ from embedline.artifacts.manifest import Artifact
 from embedline.artifacts.record import read_records
 from embedline.evaluation.report import ReportData, render_report
 from embedline.steps.base import Context, StepResult
-from embedline.steps.curves import read_curves
+from embedline.steps.curves import Curves, read_curves
 
 PAGE = "report.html"
-LOSS = "loss"
 
 
 def run(context: Context) -> StepResult:
@@ -87,7 +86,7 @@ def _mining(triplets: Artifact | None) -> dict[str, float]:
     return figures
 
 
-def _curves(folder: Path, steps: Iterable[str]) -> dict[str, list[tuple[float, float]]]:
-    """Loss by step of the steps that trained, in this run or in the one whose work it found."""
-    found = {step: read_curves(folder / step).get(LOSS, []) for step in steps}
-    return {step: points for step, points in found.items() if points}
+def _curves(folder: Path, steps: Iterable[str]) -> dict[str, Curves]:
+    """Of the steps that trained, in this run or in the one whose work it found."""
+    found = {step: read_curves(folder / step) for step in steps}
+    return {step: curves for step, curves in found.items() if "loss" in curves}

@@ -11,7 +11,7 @@ from typing import Any
 from embedline.config.model import ModelConfig
 
 # Two matrices in the feed-forward part, biases everywhere, learned positions, a pooler: BERT and its kin.
-_PLAIN = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "deberta-v2"}
+_PLAIN = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2"}
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 # Of the architectures that people make from scratch; asking transformers costs seconds.
 _DEFAULTS: dict[str, dict[str, int]] = {

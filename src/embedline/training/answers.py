@@ -45,29 +45,3 @@ class KnownAnswers:
     def everything(self) -> bool:
         """Whether each document answers each query: nothing is a negative."""
         return all(len(texts) == self.texts for texts in self.known)
-
-
-class ToldScores:
-    """What a teacher said of each query's own documents, -inf elsewhere (`told_divergence`).
-
-    Args:
-        told: a query's scores, in the order in which its documents stand; None where nothing was said.
-        owner: the query of each of the M documents.
-    """
-
-    def __init__(
-        self, told: Sequence[Sequence[float] | None], owner: Sequence[int], device: torch.device | str = "cpu"
-    ) -> None:
-        self.told, self.width, self.device = told, len(owner), device
-        self.places: list[list[int]] = [[] for _ in told]
-        for place, query in enumerate(owner):
-            self.places[query].append(place)
-        self.asked = sum(scores is not None for scores in told)
-
-    def __getitem__(self, rows: slice) -> Tensor:
-        """Some rows (n × M)."""
-        told_nM = torch.full((len(self.told[rows]), self.width), -torch.inf)
-        for row, (scores, places) in enumerate(zip(self.told[rows], self.places[rows], strict=True)):
-            if scores is not None:
-                told_nM[row, places] = torch.tensor(scores, dtype=told_nM.dtype)
-        return told_nM.to(self.device)

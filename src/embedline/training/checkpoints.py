@@ -61,7 +61,7 @@ def require_room(folder: Path, module: nn.Module) -> None:
         raise StepError(
             f"a checkpoint needs {_gb(needed)}, {_gb(free)} are free.",
             where=str(folder),
-            fix="Free some space (embedline clean-up), and start the run again: it resumes.",
+            fix="Free some space, and start the run again: it resumes.",
         )
 
 

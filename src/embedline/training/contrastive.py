@@ -21,6 +21,7 @@ from embedline.training.progress import OnMetrics
 from embedline.training.records import Record
 from embedline.training.rows import Columns, apart
 from embedline.training.teaching import Teaching
+from embedline.training.watch import Watch
 
 
 def train_contrastive(
@@ -74,6 +75,7 @@ def train_contrastive(
         steps=config.steps,
         seed=seed,
     )
+    watch = Watch(embedder, bf16=bf16)
     mix = mix_of(draws, drawn_from, columns)
     del columns
     cache = GradCache(
@@ -81,6 +83,7 @@ def train_contrastive(
         batch_tokens=config.batch_tokens,
         resident_tokens=config.resident_tokens,
         bf16=bf16,
+        watch=watch,
     )
     temperature = (
         Temperature(config.temperature).to(embedder.device) if config.learnable_temperature else None
@@ -100,6 +103,7 @@ def train_contrastive(
         seed=seed,
         on_metrics=on_metrics,
         budget=cache.budget,
+        watch=watch,
         evidence=evidence,
     )
     return mix

@@ -15,21 +15,23 @@ from embedline.errors import InputError
 from embedline.models.heads import Encoded
 from embedline.models.scoring import lexical_scores, multi_vector_scores
 from embedline.training import processes
-from embedline.training.answers import KnownAnswers, ToldScores
+from embedline.training.answers import KnownAnswers
 from embedline.training.gradcache import GradCache, Loss
+from embedline.training.in_batch import in_batch
 from embedline.training.objectives.cosent import cosent
-from embedline.training.objectives.distillation import told_divergence
+from embedline.training.objectives.distillation import Told
 from embedline.training.objectives.infonce import contrastive_loss, info_nce, left_out
 from embedline.training.objectives.matryoshka import matryoshka
-from embedline.training.objectives.streaming import by_rows
 from embedline.training.objectives.unified import unified_loss
 from embedline.training.teaching import Teaching
+from embedline.training.watch import Metrics
 
 
 class Temperature(nn.Module):
     """A trained temperature: the logarithm of its inverse is the parameter, as in CLIP (Radford et al. 2021).
 
-    It starts at `start`, and does not fall below 0.01, or below `start` where that is smaller.
+    It starts at `start`, and does not fall below 0.01, or below `start` where that is smaller: the parameter
+    itself is held there, as CLIP does it. Beyond a bound on its value alone it would have no gradient back.
     """
 
     def __init__(self, start: float) -> None:
@@ -38,7 +40,9 @@ class Temperature(nn.Module):
         self.limit = max(math.log(100.0), -math.log(start))
 
     def forward(self) -> Tensor:
-        return (-self.log_scale.clamp(max=self.limit)).exp()
+        with torch.no_grad():
+            self.log_scale.clamp_(max=self.limit)
+        return (-self.log_scale).exp()
 
 
 class ContrastiveStep:
@@ -56,63 +60,65 @@ class ContrastiveStep:
         if config.matryoshka:
             self.dims = weighted_dims(cache.model.width, cache.model.spec.dims, config.matryoshka_weights)
 
-    def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Metrics]:
         all_heads = batch["scores"] is None and self.config.objective == "unified"
         if batch["scores"] is not None:
             loss = self._cosent(batch)
         else:
             loss = self._unified(batch) if all_heads else self._info_nce(batch)
-        value, metrics = self.cache.step(batch["ids"], self._taught(loss, batch), dense_only=not all_heads)
+        ids, place = distinct(batch["ids"], batch["queries"])
+        value, metrics = self.cache.step(ids, _at(place, self._taught(loss, batch)), dense_only=not all_heads)
+        if batch["scores"] is None:  # CoSENT has a scale of its own
+            with torch.no_grad():
+                metrics["temperature"] = self._temperature()
         if self.learned is not None:
-            metrics["temperature"] = float(self.learned().detach())
             for parameter in self.learned.parameters():
                 if parameter.grad is not None:  # all of it in each process, and they will be summed
                     parameter.grad /= processes.count()
-        return value, {**metrics, "tokens": float(sum(len(row) for row in batch["ids"]))}
+        metrics[f"loss.{batch['source']}"] = value
+        return value, {**metrics, "tokens": float(sum(len(row) for row in ids))}
 
     def _taught(self, loss: Loss, batch: dict[str, Any]) -> Loss:
         """The objective's loss and the teacher's, if there is one that has something to say."""
-        lesson = self.teaching.lesson(batch) if self.teaching else None
+        with self.cache.watch.phase("forward"):
+            lesson = self.teaching.lesson(batch) if self.teaching else None
         if self.teaching is None or lesson is None:
             return loss
         weight = self.teaching.config.weight
 
-        def both(encoded: Tensor | Encoded) -> tuple[Tensor, dict[str, float]]:
+        def both(encoded: Tensor | Encoded) -> tuple[Tensor, Metrics]:
             value, metrics = loss(encoded)
             learnt = lesson(encoded.dense if isinstance(encoded, Encoded) else encoded)
-            return value + weight * learnt, {**metrics, "distillation_loss": float(learnt.detach())}
+            return value + weight * learnt, {**metrics, "distillation_loss": learnt.detach()}
 
         return both
 
     def _info_nce(self, batch: dict[str, Any]) -> Loss:
-        count, rules, told = batch["queries"], self._rules(batch), self._told(batch)
+        count, rules = batch["queries"], self._rules(batch)
 
         def at_width(vectors: Tensor) -> Tensor:
-            found = info_nce(*vectors.tensor_split([count]), **rules)
-            if told is None:
-                return found
-            return found + self._told_weight * _told_loss(vectors, count, told, rules["temperature"])
+            return info_nce(*vectors.tensor_split([count]), **rules)
 
-        def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
+        def loss(vectors: Tensor) -> tuple[Tensor, Metrics]:
             rules["temperature"] = self._temperature()
-            return self._nested(at_width, vectors), {}
+            return self._nested(at_width, vectors), self._placed(vectors, count, rules)
 
         return loss
 
     def _unified(self, batch: dict[str, Any]) -> Loss:
-        count, rules, told = batch["queries"], self._rules(batch), self._told(batch)
+        count, rules = batch["queries"], self._rules(batch)
         rules["same_NM"] = rules["same_NM"][:]  # its other heads have all scores at once, too
-        told_NM = None if told is None else told[:]
         ids = self.cache.model.pad(batch["ids"])["input_ids"]
         distill = self.config.self_distillation and batch["step"] >= self.config.self_distillation_after
 
-        def loss(encoded: Encoded) -> tuple[Tensor, dict[str, float]]:
+        def loss(encoded: Encoded) -> tuple[Tensor, Metrics]:
             rules["temperature"] = self._temperature()
             scores: dict[str, Tensor | None] = {"lexical": None, "multi_vector": None}
             if (weights := encoded.lexical) is not None:
                 scores["lexical"] = lexical_scores(ids[:count], weights[:count], ids[count:], weights[count:])
             if (tokens := encoded.tokens) is not None:
-                scores["multi_vector"] = multi_vector_scores(tokens[:count], tokens[count:])
+                with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.cache.bf16):
+                    scores["multi_vector"] = multi_vector_scores(tokens[:count], tokens[count:])
             value = self._nested(
                 lambda v: unified_loss(
                     _cosines(v, count),
@@ -120,15 +126,14 @@ class ContrastiveStep:
                     scores["multi_vector"],
                     distill=distill,
                     hybrid=self.cache.model.spec.hybrid,
-                    told_NM=told_NM,
-                    told_weight=self._told_weight,
                     **rules,
                 ),
                 encoded.dense,
             )
-            with torch.no_grad():
+            metrics = self._placed(encoded.dense, count, rules)
+            with self.cache.watch.phase("logging"), torch.no_grad():
                 heads = {"dense": _cosines(encoded.dense, count), **scores}
-                metrics = _losses({name: each for name, each in heads.items() if each is not None}, rules)
+                metrics |= _losses({name: each for name, each in heads.items() if each is not None}, rules)
             return value, metrics
 
         return loss
@@ -140,11 +145,18 @@ class ContrastiveStep:
         def at_width(vectors: Tensor) -> Tensor:
             return cosent(vectors[:count], vectors[count:], scores_N, scale=self.config.cosent_scale)
 
-        def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
+        def loss(vectors: Tensor) -> tuple[Tensor, Metrics]:
             value = self._nested(at_width, vectors)
-            return value, {"cosent_loss": float(value.detach())}
+            return value, {"cosent_loss": value.detach()}
 
         return loss
+
+    def _placed(self, vectors: Tensor, count: int, rules: Mapping[str, Any]) -> Metrics:
+        """What a logged step also says of its vectors."""
+        if not self.cache.watch.due:
+            return {}
+        with self.cache.watch.phase("logging"):
+            return in_batch(vectors, count, rules)
 
     def _nested(self, at_width: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
         if not self.dims:
@@ -156,22 +168,23 @@ class ContrastiveStep:
             list(self.dims.values()),
         )
 
-    @property
-    def _told_weight(self) -> float:
-        return self.config.distillation.weight if self.config.distillation else 0.0
-
-    def _told(self, batch: dict[str, Any]) -> ToldScores | None:
+    def _told(self, batch: dict[str, Any]) -> Told | None:
         """What the rows' own teacher said; None where there is nothing."""
         config = self.config.distillation
         if config is None or config.of != "rows" or not any(batch["told"]):
             return None
-        return ToldScores(batch["told"], batch["owner"], self.cache.model.device)
+        told_NM = torch.full((batch["queries"], len(batch["owner"])), -torch.inf)
+        owner_M = torch.tensor(batch["owner"])
+        for row, scores in enumerate(batch["told"]):
+            if scores is not None:  # the query's documents stand in the order of their scores
+                told_NM[row, owner_M == row] = torch.tensor(scores, dtype=told_NM.dtype)
+        return Told(told_NM.to(self.cache.model.device), config.loss, config.weight)
 
     def _temperature(self) -> float | Tensor:
         return self.config.temperature if self.learned is None else self.learned()
 
     def _rules(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Which documents count for which query.
+        """Which documents count for which query, and what the rows say of them.
 
         Raises:
             InputError: none of them is a negative.
@@ -190,10 +203,35 @@ class ContrastiveStep:
             "symmetric": self.config.symmetric,
             "in_batch_negatives": self.config.in_batch_negatives,
             "false_negative_margin": self.config.false_negative_margin,
+            "told": self._told(batch),
         }
 
 
-def _losses(heads: Mapping[str, Tensor], rules: Mapping[str, Any]) -> dict[str, float]:
+def distinct(ids: Sequence[list[int]], queries: int) -> tuple[list[list[int]], Tensor]:
+    """The texts that differ, in the order of their first places, and for each text its place among them (N).
+
+    A query and a document that are equal stay two: with dropout they are two views of one text (SimCSE, Gao
+    et al. 2021).
+    """
+    places: dict[tuple[bool, tuple[int, ...]], int] = {}
+    place = [places.setdefault((i < queries, tuple(row)), len(places)) for i, row in enumerate(ids)]
+    return [list(row) for _, row in places], torch.tensor(place)
+
+
+def _at(place_N: Tensor, loss: Loss) -> Loss:
+    """The loss of N texts, given what the model says of those that differ."""
+    if int(place_N.max()) + 1 == len(place_N):
+        return loss
+
+    def repeated(encoded: Any) -> tuple[Tensor, Metrics]:
+        if isinstance(encoded, Encoded):
+            return loss(Encoded(*(None if each is None else each[place_N] for each in encoded)))  # type: ignore[arg-type]
+        return loss(encoded[place_N])
+
+    return repeated
+
+
+def _losses(heads: Mapping[str, Tensor], rules: Mapping[str, Any]) -> Metrics:
     """InfoNCE of each head's scores alone; what the dense scores leave out, the others do too."""
     counted = {"owner_M": rules["owner_M"], "in_batch_negatives": rules["in_batch_negatives"]}
     left_out_NM = left_out(
@@ -203,25 +241,11 @@ def _losses(heads: Mapping[str, Tensor], rules: Mapping[str, Any]) -> dict[str, 
         **counted,
     )
     return {
-        f"{name}_loss": float(
-            contrastive_loss(scores, same_NM=left_out_NM, temperature=rules["temperature"], **counted)
+        f"{name}_loss": contrastive_loss(
+            scores, same_NM=left_out_NM, temperature=rules["temperature"], **counted
         )
         for name, scores in heads.items()
     }
-
-
-def _told_loss(vectors_ND: Tensor, count: int, told: ToldScores, temperature: float | Tensor) -> Tensor:
-    """`told_divergence` of the cosines, in blocks of queries."""
-    unit_ND = F.normalize(vectors_ND, dim=-1)
-    queries_ND, documents_MD = unit_ND[:count], unit_ND[count:]
-    blocks = by_rows(
-        lambda rows: told_divergence(
-            queries_ND[rows] @ documents_MD.T, told[rows], temperature=temperature, asked=told.asked
-        ),
-        len(queries_ND),
-        len(documents_MD),
-    )
-    return torch.stack(blocks).sum()
 
 
 def _cosines(vectors_ND: Tensor, count: int) -> Tensor:

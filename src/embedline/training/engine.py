@@ -40,10 +40,11 @@ from embedline.training.evidence import keep_evidence
 from embedline.training.gradcache import TokenBudget
 from embedline.training.progress import OnMetrics, Progress
 from embedline.training.stopping import Stopping
+from embedline.training.watch import Metrics, Watch
 
 # One optimizer step: leave the gradients of a whole batch (of this process's share of it) in the module's
 # parameters, return the loss and metrics. The step runs its own backward, because GradCache needs two passes.
-TrainStep = Callable[[nn.Module, Any], tuple[Tensor, dict[str, float]]]
+TrainStep = Callable[[nn.Module, Any], tuple[Tensor, Metrics]]
 
 _SCHEDULES = {
     "linear": SchedulerType.LINEAR,
@@ -63,6 +64,7 @@ def train(
     seed: int,
     on_metrics: OnMetrics,
     budget: TokenBudget | None = None,
+    watch: Watch | None = None,
     evidence: Path | None = None,
 ) -> None:
     """Train `module` in place, one optimizer step a batch; resume from the newest whole checkpoint.
@@ -75,6 +77,7 @@ def train(
         checkpoints: a folder of this training alone. The caller removes it when the result is safe.
         on_metrics: called with averages over `log_every` steps; after a resume, first with the history.
         budget: what the step cuts its chunks by; halved when memory runs out.
+        watch: what the step measures itself with.
         evidence: where batches are saved whose loss or gradient is not finite; `checkpoints` when None.
 
     Raises:
@@ -85,6 +88,8 @@ def train(
     set_seed(seed)
     checkpoints.mkdir(parents=True, exist_ok=True)
     processes.same_weights(module)
+    watch = watch or Watch()
+    watch.start()
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=len(batches),
@@ -108,8 +113,8 @@ def train(
         dataloader_pin_memory=False,
         use_cpu=not torch.cuda.is_available(),
     )
-    progress = Progress(len(batches), on_metrics, silent=not processes.is_first())
-    with Stopping() as stopping:
+    progress = Progress(len(batches), on_metrics, watch, silent=not processes.is_first())
+    with Stopping() as stopping, progress:
         keeper = _Keeper(progress, stopping, budget)
         trainer = _StepTrainer(
             model=module,
@@ -118,6 +123,7 @@ def train(
             callbacks=[progress, keeper],
         )
         trainer.step, trainer.keeper, trainer.limit = step, keeper, optimization.max_bad_steps
+        trainer.watch = watch
         trainer.evidence = evidence or checkpoints
         trainer.remove_callback(_printer())
         whole = processes.told(newest_whole(checkpoints) if processes.is_first() else None)
@@ -136,6 +142,7 @@ class _StepTrainer(Trainer):
 
     step: TrainStep
     keeper: _Keeper
+    watch: Watch
     limit: int
     evidence: Path
 
@@ -143,24 +150,31 @@ class _StepTrainer(Trainer):
         steps: Any = self.train_dataset
         return DataLoader(steps, batch_size=1, shuffle=False, collate_fn=lambda rows: rows[0])
 
+    def get_batch_samples(self, *arguments: Any, **named: Any) -> tuple[list[Any], Tensor | int | None]:
+        with self.watch.phase("data"):
+            found: tuple[list[Any], Tensor | int | None] = super().get_batch_samples(*arguments, **named)
+        return found
+
     def training_step(
         self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         model.train()
         loss, metrics = self._fitting(model, inputs["batch"])
         processes.sum_gradients(model)
-        norm = _gradient_norm(model)
-        value = float(loss)
+        # Both at once: the one time in a step that a GPU is waited for. A bad step may not reach the weights.
+        value, norm = torch.stack([loss.double(), _gradient_norm(model, loss.device)]).tolist()
         if processes.any_of(not (math.isfinite(value) and math.isfinite(norm))):
             self._skip(model, inputs["batch"], value, norm)
         else:
-            self.keeper.progress.add({**metrics, "loss": value})
+            self.keeper.progress.add({**metrics, "loss": value, "padded_tokens": self.watch.padded})
+        self.watch.enter("optimizer")  # until `_Keeper.on_optimizer_step`
         return torch.zeros((), device=loss.device)  # the mean loss is told by `Progress`
 
-    def _fitting(self, model: nn.Module, batch: Any) -> tuple[Tensor, dict[str, float]]:
+    def _fitting(self, model: nn.Module, batch: Any) -> tuple[Tensor, Metrics]:
         """The step; where memory runs out, the same again from its start in chunks of half the size."""
         while True:
             _seed(int(self.args.seed), self.state.global_step)
+            self.watch.begin(due=(self.state.global_step + 1) % int(self.args.logging_steps) == 0)
             words = ""
             try:
                 return processes.agreed(lambda: self.step(model, batch))
@@ -242,6 +256,11 @@ class _Keeper(TrainerCallback):  # type: ignore[misc,unused-ignore]
             "and so from here on"
         )
 
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.progress.watch.leave()
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
@@ -267,9 +286,10 @@ def _seed(seed: int, step: int) -> None:
     torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]))
 
 
-def _gradient_norm(module: nn.Module) -> float:
+def _gradient_norm(module: nn.Module, device: torch.device) -> Tensor:
     gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-    return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+    norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
+    return norm.to(device, torch.float64)
 
 
 def _schedule_arguments(optimization: Optimization, steps: int) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.heads import Encoded
 from embedline.training import processes
+from embedline.training.watch import Metrics, Watch
 
 # Vectors (N × D, not normalised), or `Encoded` where there are other heads, to a scalar and metrics.
-Loss = Callable[[Any], tuple[Tensor, dict[str, float]]]
+Loss = Callable[[Any], tuple[Tensor, Metrics]]
 
 
 @dataclass
@@ -67,17 +68,24 @@ class GradCache:
         resident_tokens: tokens whose graph may be kept, which saves their second encoding; the rest of the
             batch is cached. 0 is the paper's algorithm; a batch that fits entirely is plain training.
         bf16: encode under bf16 autocast; vectors and loss stay fp32.
+        watch: told what is encoded, and when.
     """
 
     def __init__(
-        self, model: Embedder, *, batch_tokens: int, resident_tokens: int = 0, bf16: bool = False
+        self,
+        model: Embedder,
+        *,
+        batch_tokens: int,
+        resident_tokens: int = 0,
+        bf16: bool = False,
+        watch: Watch | None = None,
     ) -> None:
-        self.model, self.bf16 = model, bf16
+        self.model, self.bf16, self.watch = model, bf16, watch or Watch()
         self.budget = TokenBudget(batch_tokens, resident_tokens)
 
     def step(
         self, ids: Sequence[Sequence[int]], loss: Loss, *, dense_only: bool = False
-    ) -> tuple[Tensor, dict[str, float]]:
+    ) -> tuple[Tensor, Metrics]:
         """Token ids of N texts; `loss` maps what the model gives for them to a scalar and metrics.
 
         It is given dense vectors (N × D), or `Encoded` when the model has other heads: lexical N × T and
@@ -99,6 +107,7 @@ class GradCache:
         for places in token_batches([len(ids[i]) for i in share], self.budget.chunk):
             rows = share[places]
             inputs = self.model.pad([ids[i] for i in rows])
+            self.watch.padded += inputs["input_ids"].numel()
             randomness = _Randomness(self.model.device)
             resident = inputs["input_ids"].numel() <= resident_tokens
             resident_tokens -= inputs["input_ids"].numel() if resident else 0
@@ -108,13 +117,12 @@ class GradCache:
             chunks.append(_Chunk(place, inputs, randomness, encoded))
         return chunks
 
-    def _learn(
-        self, chunks: list[_Chunk], whole: Encoded, loss: Loss, heads: bool
-    ) -> tuple[Tensor, dict[str, float]]:
+    def _learn(self, chunks: list[_Chunk], whole: Encoded, loss: Loss, heads: bool) -> tuple[Tensor, Metrics]:
         """The loss of all vectors, and its gradient through the chunks of this process."""
-        with torch.enable_grad():
+        with self.watch.phase("forward"), torch.enable_grad():
             value, metrics = loss(whole if heads else whole.dense)
-        value.backward()  # type: ignore[no-untyped-call]
+        with self.watch.phase("backward"):
+            value.backward()  # type: ignore[no-untyped-call]
         if all(tensor.grad is None for tensor in whole if tensor is not None):
             raise RuntimeError("the loss does not depend on the vectors")
         for chunk in chunks:
@@ -132,10 +140,12 @@ class GradCache:
             if mine is not None and theirs is not None and theirs.grad is not None:
                 outputs.append(mine)
                 gradients.append(theirs.grad[chunk.rows, : mine.shape[1]])
-        torch.autograd.backward(outputs, gradients)
+        with self.watch.phase("backward"):
+            torch.autograd.backward(outputs, gradients)
 
     def _encode(self, inputs: dict[str, Tensor], heads: bool) -> Encoded:
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16):
+        autocast = torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16)
+        with self.watch.phase("forward"), autocast:
             return self.model.represent(**inputs) if heads else Encoded(self.model(**inputs))
 
 

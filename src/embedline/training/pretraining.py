@@ -25,6 +25,7 @@ from embedline.training.objectives.mntp import MaskedNextTokenModel
 from embedline.training.objectives.prediction import corrupt_tokens, mask_tokens, vocabulary_size
 from embedline.training.objectives.retromae import RetroMAE
 from embedline.training.progress import OnMetrics
+from embedline.training.watch import Metrics, Watch
 
 Objective = RetroMAE | MaskedLanguageModel | MaskedNextTokenModel
 
@@ -66,7 +67,8 @@ def pretrain(
     torch.manual_seed(seed)
     module = objective_module(embedder, texts, config, head)
     module.to(embedder.device)
-    step = PretrainStep(config, mask_id=mask_token(embedder.tokenizer), bf16=bf16)
+    watch = Watch(embedder, bf16=bf16)
+    step = PretrainStep(config, mask_id=mask_token(embedder.tokenizer), bf16=bf16, watch=watch)
     train(
         module,
         _Passages(embedder, texts, draws, config.length),
@@ -76,6 +78,7 @@ def pretrain(
         seed=seed,
         on_metrics=on_metrics,
         budget=step.budget,
+        watch=watch,
         evidence=evidence,
     )
 
@@ -95,7 +98,7 @@ def objective_module(
         decoder_mask=config.decoder_mask,
         head=head,
         frequencies_V=counts_V,
-        words_from=config.bag_of_words_from,
+        words_from=config.bag_of_words_from if config.bag_of_words else None,
     )
 
 
@@ -143,27 +146,31 @@ class PretrainStep:
     What is hidden is drawn for the whole batch, so that neither chunks nor processes change the loss.
     """
 
-    def __init__(self, config: PretrainConfig, *, mask_id: int | None, bf16: bool) -> None:
+    def __init__(
+        self, config: PretrainConfig, *, mask_id: int | None, bf16: bool, watch: Watch | None = None
+    ) -> None:
         if mask_id is None:
             raise InputError(
                 f"its tokenizer has no mask token, which {config.objective} needs.", where="model.base"
             )
-        self.config, self.mask_id, self.bf16 = config, mask_id, bf16
+        self.config, self.mask_id, self.bf16, self.watch = config, mask_id, bf16, watch or Watch()
         self.budget = TokenBudget(config.batch_tokens)
         # Each loss of the objective, and its weight.
         self.weights = {"token": 1.0}
         if config.objective == "retromae":
-            self.weights = {"encoder": 1.0, "decoder": 1.0, "words": config.bag_of_words}
+            self.weights = {"encoder": 1.0, "decoder": 1.0}
+            if config.bag_of_words:
+                self.weights["words"] = config.bag_of_words
 
-    def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Metrics]:
         assert isinstance(module, Objective)
         ids = batch["ids"]
         share = processes.share_of([len(row) for row in ids])
         processes.require_shares(share, ids)
-        sums = processes.total(processes.agreed(lambda: self._learn(module, ids, share))).cpu()
-        metrics = {f"{name}_loss": value for name, value in zip(self.weights, sums.tolist(), strict=True)}
-        weights = torch.tensor(list(self.weights.values()))
-        return sums @ weights, {**metrics, "tokens": float(sum(len(row) for row in ids))}
+        sums_L = processes.total(processes.agreed(lambda: self._learn(module, ids, share)))
+        metrics = {f"{name}_loss": value for name, value in zip(self.weights, sums_L, strict=True)}
+        weights_L = torch.tensor(list(self.weights.values()), device=sums_L.device)
+        return sums_L @ weights_L, {**metrics, "tokens": float(sum(len(row) for row in ids))}
 
     def _learn(self, module: Objective, ids: list[list[int]], share: np.ndarray) -> Tensor:
         """This process's part of each loss, whose gradients are left in the parameters."""
@@ -178,10 +185,16 @@ class PretrainStep:
             longest = max(len(ids[i]) for i in rows)
             chosen = torch.from_numpy(rows).to(whole_L.device)
             part_L = counts_LB[:, chosen].sum(1) / whole_L
-            with torch.autocast(whole_L.device.type, torch.bfloat16, enabled=self.bf16):
+            self.watch.padded += len(rows) * longest
+            autocast = torch.autocast(whole_L.device.type, torch.bfloat16, enabled=self.bf16)
+            with self.watch.phase("forward"), autocast:
                 losses = module(*(tensor[chosen, :longest] for tensor in hidden))
-            losses_L = torch.stack([losses] if isinstance(losses, Tensor) else list(losses)).float()
-            (losses_L @ (weights_L * part_L)).backward()  # type: ignore[no-untyped-call]
+                parts = (
+                    [losses] if isinstance(losses, Tensor) else [loss for loss in losses if loss is not None]
+                )
+                losses_L = torch.stack(parts).float()
+            with self.watch.phase("backward"):
+                (losses_L @ (weights_L * part_L)).backward()  # type: ignore[no-untyped-call]
             sums_L += losses_L.detach() * part_L
         return sums_L
 

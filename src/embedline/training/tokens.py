@@ -72,7 +72,7 @@ def write_tokens(folder: Path, records: Iterable[Record], tokenise: Tokenise) ->
                 raise StepError(
                     f"the tokenised records could not be written ({error}).",
                     where=str(folder),
-                    fix="Free some space (embedline clean-up), and start the run again.",
+                    fix="Free some space, and start the run again.",
                 ) from error
             for row in rows:
                 if row.score is not None:

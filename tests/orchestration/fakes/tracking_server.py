@@ -25,7 +25,12 @@ def tracking_server(folder: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--workers", "1"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_TRACKING_URI": "", "PYTHONUNBUFFERED": "1"}
+    quiet = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven idle processes
+        "MLFLOW_TRACKING_URI": "",
+        "PYTHONUNBUFFERED": "1",
+    }
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(
             command,

@@ -5,6 +5,8 @@ L = sum over the batch of  1 - cos(student, teacher)  and/or  KL(teacher's ranki
 
 from __future__ import annotations
 
+from typing import Literal, NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -31,25 +33,64 @@ def score_divergence(student_NM: Tensor, teacher_NM: Tensor, *, temperature: flo
     return F.kl_div(found, expected, reduction="none", log_target=True).sum(-1)
 
 
-def told_divergence(
-    scores_NM: Tensor, told_NM: Tensor, *, temperature: float | Tensor, asked: int | None = None
-) -> Tensor:
+class Told(NamedTuple):
+    """What a teacher said of each query's own documents, and how that is learnt.
+
+    Args:
+        scores: N × M; -inf where a document is another query's, and everywhere for a query that the teacher
+            said nothing about.
+        loss: `told_divergence` beside InfoNCE, or `told_contrast` in its place; named as in FlagEmbedding.
+        weight: of the divergence; InfoNCE weighs 1.
+    """
+
+    scores: Tensor
+    loss: Literal["kl_div", "m3_kd_loss"] = "kl_div"
+    weight: float = 1.0
+
+
+def told_divergence(scores_NM: Tensor, told_NM: Tensor, *, temperature: float | Tensor) -> Tensor:
     """-mean over i of sum over j of p_ij log q_ij                                 (FlagEmbedding's kl_div)
 
     p_i is the softmax of what a teacher said of the documents that belong to query i, q_i that of the
     student's scores / temperature of the same ones.
 
     Args:
-        told_NM: the teacher's scores; -inf where a document is another query's, and everywhere for a query
-            that the teacher said nothing about, which does not count.
-        asked: how many queries count in the whole batch, where the rows are some of it; one at least.
+        told_NM: as `Told.scores`. A query that the teacher said nothing about does not count; one at least
+            counts.
     """
     asked_N = told_NM.isfinite().any(-1)
     told_NM, scores_NM = told_NM[asked_N], scores_NM[asked_N]
     foreign_NM = told_NM == -torch.inf
     found_NM = (scores_NM / temperature).masked_fill(foreign_NM, -torch.inf).log_softmax(-1)
-    total = -(told_NM.softmax(-1) * found_NM.masked_fill(foreign_NM, 0.0)).sum()
-    return total / (len(told_NM) if asked is None else asked)
+    return -(told_NM.softmax(-1) * found_NM.masked_fill(foreign_NM, 0.0)).sum(-1).mean()
+
+
+def told_contrast(
+    scores_NM: Tensor, told_NM: Tensor, left_out_NM: Tensor, *, temperature: float | Tensor
+) -> Tensor:
+    """-mean over i of sum over k of p_ik log( exp(s_ik/t) / sum over j of exp(s_ij/t) )  (theirs: m3_kd_loss)
+
+    InfoNCE in which each of a query's own documents is an answer, k one after the other, and weighs by its
+    share p_i of what the teacher said (softmax). j leaves out those that were asked for before, and what is
+    left out in InfoNCE; never a document that the teacher spoke of.
+
+    Args:
+        told_NM: as `Told.scores`. A query that the teacher said nothing about has one answer, the document
+            in its own column: that is InfoNCE.
+    """
+    unknown_N1 = ~told_NM.isfinite().any(-1, keepdim=True)
+    positive_NM = torch.eye(*told_NM.shape, dtype=torch.bool, device=told_NM.device)
+    told_NM = told_NM.masked_fill(unknown_N1 & positive_NM, 0.0)
+    own_NM, share_NM = told_NM.isfinite(), told_NM.softmax(-1)
+    place_NM = own_NM.cumsum(-1) * own_NM  # 1, 2, … at a query's own documents, 0 at others
+    logits_NM = (scores_NM / temperature).masked_fill(left_out_NM & ~own_NM, -torch.inf)
+    loss_N = torch.zeros_like(logits_NM[:, 0])
+    for k in range(1, int(place_NM.max()) + 1):
+        # A query without a k-th one keeps all of its own: the softmax of nothing is not a number.
+        asked_before_NM = own_NM & (place_NM < k) & (place_NM == k).any(-1, keepdim=True)
+        found_NM = logits_NM.masked_fill(asked_before_NM, -torch.inf).log_softmax(-1)
+        loss_N = loss_N - (share_NM * found_NM.masked_fill(place_NM != k, 0.0)).sum(-1)
+    return loss_N.mean()
 
 
 def heads_distance(student: Encoded, teacher: Encoded, mask_BT: Tensor) -> Tensor:

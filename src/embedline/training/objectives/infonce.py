@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from embedline.training.objectives.distillation import Told, told_contrast, told_divergence
 from embedline.training.objectives.streaming import Rows, row_blocks
 
 _SHORTEST = 1e-12  # as F.normalize
@@ -29,6 +30,7 @@ def info_nce(
     symmetric: bool = False,
     in_batch_negatives: bool = True,
     false_negative_margin: float | None = None,
+    told: Told | None = None,
 ) -> Tensor:
     """`contrastive_loss` of the cosines, in blocks of queries: memory grows with N + M, not with N × M.
 
@@ -36,11 +38,20 @@ def info_nce(
         queries_ND, documents_MD: vectors, normalised here.
         same_NM: as in `left_out`; asked for some rows at a time.
     """
-    rules = {
+    rules: dict[str, Any] = {
         "owner_M": owner_M,
         "in_batch_negatives": in_batch_negatives,
         "false_negative_margin": false_negative_margin,
     }
+    if told is not None:  # it speaks of a few documents of each query, in batches that are small
+        return contrastive_loss(
+            F.normalize(queries_ND, dim=-1) @ F.normalize(documents_MD, dim=-1).T,
+            same_NM=same_NM[:],
+            temperature=temperature,
+            symmetric=symmetric,
+            told=told,
+            **rules,
+        )
     scale = torch.as_tensor(1 / temperature, dtype=queries_ND.dtype, device=queries_ND.device)
     loss: Tensor = _InfoNCE.apply(  # type: ignore[no-untyped-call]
         queries_ND, documents_MD, scale, same_NM, rules, symmetric
@@ -136,6 +147,7 @@ def contrastive_loss(
     symmetric: bool = False,
     in_batch_negatives: bool = True,
     false_negative_margin: float | None = None,
+    told: Told | None = None,
 ) -> Tensor:
     """The mean over queries of -log softmax of the positive's score / temperature.
 
@@ -145,6 +157,7 @@ def contrastive_loss(
         owner_M, same_NM, in_batch_negatives, false_negative_margin: as in `left_out`.
         temperature: a tensor where it is trained.
         symmetric: add the loss of finding the query from its positive, among all queries.
+        told: what a teacher said of each query's own documents, learnt beside this loss or in its place.
     """
     count = len(scores_NM)
     left_out_NM = left_out(
@@ -156,9 +169,14 @@ def contrastive_loss(
     )
     target_N = torch.arange(count, device=scores_NM.device)
     logits_NM = (scores_NM / temperature).masked_fill(left_out_NM, -torch.inf)
-    loss = F.cross_entropy(logits_NM, target_N)
+    if told is not None and told.loss == "m3_kd_loss":
+        loss = told_contrast(scores_NM, told.scores, left_out_NM, temperature=temperature)
+    else:
+        loss = F.cross_entropy(logits_NM, target_N)
     if symmetric:
         loss = (loss + F.cross_entropy(logits_NM[:, :count].T, target_N)) / 2
+    if told is not None and told.loss == "kl_div":
+        loss = loss + told.weight * told_divergence(scores_NM, told.scores, temperature=temperature)
     return loss
 
 

@@ -27,11 +27,11 @@ from embedline.training.objectives.prediction import PredictionHead, TokenPredic
 
 
 class Losses(NamedTuple):
-    """Means over their target tokens."""
+    """Means over their target tokens; no words where they are not asked for."""
 
     encoder: Tensor
     decoder: Tensor
-    words: Tensor
+    words: Tensor | None
 
 
 class RetroMAE(nn.Module):
@@ -46,8 +46,8 @@ class RetroMAE(nn.Module):
         head: a pretrained model's own output layer, from states to logits. It then serves encoder and decoder
             both, as in the authors' code; new ones share their output matrix alone.
         frequencies_V: as in `TokenPredictor`, for new ones.
-        words_from: what must tell the text's words. tokens: the states of its ordinary tokens, as in DupMAE;
-            that takes B × T × V scores. vector: the vector that is searched by, alone.
+        words_from: what must tell the text's words, if anything must. tokens: the states of its ordinary
+            tokens, as in DupMAE; that takes B × T × V scores. vector: the vector that is searched by, alone.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RetroMAE(nn.Module):
         decoder_mask: float = 0.5,
         head: nn.Module | None = None,
         frequencies_V: Tensor | None = None,
-        words_from: Literal["vector", "tokens"] = "vector",
+        words_from: Literal["vector", "tokens"] | None = None,
     ) -> None:
         super().__init__()
         width = embedder.width
@@ -81,7 +81,7 @@ class RetroMAE(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, decoder_targets_BT: Tensor
     ) -> Losses:
-        """The losses of encoder, decoder and bag of words.
+        """The losses of encoder, decoder and, where it is asked for, bag of words.
 
         Args:
             input_ids, attention_mask, masked_ids: B × T; `masked_ids` is the encoder's input, and its
@@ -98,20 +98,23 @@ class RetroMAE(nn.Module):
         decoder = token_loss(
             self.output, self.decoder_head(rebuilt_BTD[decoder_targets_BT]), input_ids[decoder_targets_BT]
         )
+        words = None
         if self.words_from == "vector":
             words = self._words_of_vector(vector_BD, input_ids, attention_mask)
-        else:
+        if self.words_from == "tokens":
             words = self._words_of_tokens(states_BTD, input_ids, attention_mask)
         return Losses(encoder, decoder, words)
 
     def counts(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, decoder_targets_BT: Tensor
     ) -> Tensor:
-        """How much of each text the losses are means of (3 × B): tokens, or the text itself (DupMAE)."""
-        words_B = attention_mask.sum(1)
+        """How much of each text each loss is the mean of (2 or 3 × B): tokens, or itself (DupMAE)."""
+        counts = [(masked_ids != input_ids).sum(1), decoder_targets_BT.sum(1)]
+        if self.words_from == "vector":
+            counts.append(attention_mask.sum(1))
         if self.words_from == "tokens":
-            words_B = torch.ones_like(words_B)
-        return torch.stack([(masked_ids != input_ids).sum(1), decoder_targets_BT.sum(1), words_B])
+            counts.append(torch.ones_like(counts[0]))
+        return torch.stack(counts)
 
     def _words_of_vector(self, vector_BD: Tensor, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
         """-log softmax(E h + c)[x_i], the mean over all tokens: words weigh by how often they stand there."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from embedline.config.model import HybridWeights
 from embedline.models.scoring import hybrid_scores
-from embedline.training.objectives.distillation import told_divergence
+from embedline.training.objectives.distillation import Told
 from embedline.training.objectives.infonce import contrastive_loss, left_out
 
 WEIGHTS = {"dense": 1.0, "lexical": 0.1, "multi_vector": 1.0}
@@ -37,8 +37,7 @@ def unified_loss(
     in_batch_negatives: bool = True,
     false_negative_margin: float | None = None,
     hybrid: HybridWeights | None = None,
-    told_NM: Tensor | None = None,
-    told_weight: float = 1.0,
+    told: Told | None = None,
 ) -> Tensor:
     """The joint loss of the heads' scores, and what they learn from their sum.
 
@@ -52,8 +51,7 @@ def unified_loss(
         distill: add L'; without it the loss is L.
         symmetric: find queries from documents too, in L.
         hybrid: the weights in s; BGE-M3's when None.
-        told_NM: another teacher's scores (`told_divergence`): each InfoNCE is joined by what they say, as in
-            the code.
+        told: what another teacher said: learnt with each InfoNCE, as in the code.
     """
     heads = {"dense": dense_NM, "lexical": lexical_NM, "multi_vector": multi_NM}
     scores = {name: scores_NM for name, scores_NM in heads.items() if scores_NM is not None}
@@ -67,12 +65,14 @@ def unified_loss(
     )
 
     def found(scores_NM: Tensor) -> Tensor:
-        loss = contrastive_loss(
-            scores_NM, owner_M=owner_M, same_NM=left_out_NM, temperature=temperature, symmetric=symmetric
+        return contrastive_loss(
+            scores_NM,
+            owner_M=owner_M,
+            same_NM=left_out_NM,
+            temperature=temperature,
+            symmetric=symmetric,
+            told=told,
         )
-        if told_NM is None:
-            return loss
-        return loss + told_weight * told_divergence(scores_NM, told_NM, temperature=temperature)
 
     joint = sum((WEIGHTS[head] * found(scores[head]) for head in scores), found(together_NM))
     joint = joint / (len(scores) + 1)

@@ -1,0 +1,65 @@
+"""What a person sees of a training while the line runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from embedline.artifacts.record import StepRecord
+from embedline.artifacts.tracker import Tracker
+from embedline.orchestration import progress
+from embedline.orchestration.progress import Progress
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Look at a step, and get the line that was printed for it."""
+    monkeypatch.setattr(progress, "HEARTBEAT_S", 0.0)
+    screen = io.StringIO()
+    watch = Progress(Console(file=screen, width=200))
+
+    def look(step: str = "train_supervised") -> str:
+        screen.truncate(0)
+        watch(tmp_path, [StepRecord(step=step, status="running", started_at=time.time() - 5)])
+        return screen.getvalue().split("\n")[0].strip("\0 ")
+
+    return look
+
+
+def test_the_line_of_a_training_follows_its_spool(tmp_path: Path, watched: Any) -> None:
+    assert watched() == "train_supervised: 5 s"
+    tracker = Tracker(tmp_path / "steps" / "train_supervised")
+    tracker.params({"steps": 1000, "learning_rate": 0.1})
+    assert watched() == "train_supervised: 5 s"
+    tracker.metrics({"loss": 0.5, "loss.faq": 9.0, "tokens_per_second": 8000.0, "eta_seconds": 90.0}, step=10)
+    assert watched() == "train_supervised: 5 s, step 10/1000 loss 0.5000 8,000 tokens/s 0:01:30 left"
+    tracker.metrics({"loss": 0.25, "eta_seconds": 80.0}, step=20)
+    tracker.metrics({"loss": 7.0, "seconds": 3.0})  # a result, not a point of the curve
+    assert watched() == "train_supervised: 5 s, step 20/1000 loss 0.2500 8,000 tokens/s 0:01:20 left"
+    assert watched("clean") == "clean: 5 s"
+
+
+def test_half_a_line_waits_for_its_end_and_nothing_is_read_twice(
+    tmp_path: Path, watched: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = Tracker(tmp_path / "steps" / "mine")
+    tracker.metrics({"loss": 0.5}, step=1)
+    assert watched("mine").endswith("step 1 loss 0.5000")
+    point = json.dumps({"type": "metric", "key": "loss", "value": 0.125, "step": 2, "at": 0})
+    with tracker.path.open("a") as file:
+        file.write("{torn\n" + point[:20])
+    assert watched("mine").endswith("step 1 loss 0.5000")
+    with tracker.path.open("a") as file:
+        file.write(point[20:] + "\n")
+    read: list[str] = []
+    real = json.loads
+    monkeypatch.setattr(progress.json, "loads", lambda text: read.append(text) or real(text))
+    assert watched("mine").endswith("step 2 loss 0.1250")
+    assert watched("mine").endswith("step 2 loss 0.1250")
+    assert [text.decode() for text in read] == [point]
