@@ -97,7 +97,7 @@ class ContrastiveStep:
         count, rules = batch["queries"], self._rules(batch)
 
         def at_width(vectors: Tensor) -> Tensor:
-            return info_nce(vectors[:count], vectors[count:], **rules)
+            return info_nce(*vectors.tensor_split([count]), **rules)
 
         def loss(vectors: Tensor) -> tuple[Tensor, Metrics]:
             rules["temperature"] = self._temperature()

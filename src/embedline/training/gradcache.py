@@ -23,6 +23,7 @@ from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.heads import Encoded
 from embedline.training import processes
+from embedline.training.heap import Heap
 from embedline.training.watch import Metrics, Watch
 
 # Vectors (N × D, not normalised), or `Encoded` where there are other heads, to a scalar and metrics.
@@ -82,6 +83,7 @@ class GradCache:
     ) -> None:
         self.model, self.bf16, self.watch = model, bf16, watch or Watch()
         self.budget = TokenBudget(batch_tokens, resident_tokens)
+        self.heap = Heap()
 
     def step(
         self, ids: Sequence[Sequence[int]], loss: Loss, *, dense_only: bool = False
@@ -115,6 +117,8 @@ class GradCache:
                 encoded = self._encode(inputs, heads)
             place = torch.from_numpy(np.ascontiguousarray(rows)).to(encoded.dense.device)
             chunks.append(_Chunk(place, inputs, randomness, encoded))
+            if not resident:
+                self.heap.settle()
         return chunks
 
     def _learn(self, chunks: list[_Chunk], whole: Encoded, loss: Loss, heads: bool) -> tuple[Tensor, Metrics]:
@@ -127,6 +131,7 @@ class GradCache:
             raise RuntimeError("the loss does not depend on the vectors")
         for chunk in chunks:
             self._backward(chunk, whole, heads)
+            self.heap.settle()
         return value.detach(), metrics
 
     def _backward(self, chunk: _Chunk, whole: Encoded, heads: bool) -> None:

@@ -17,6 +17,8 @@ from torch.autograd.function import once_differentiable
 from embedline.training.objectives.distillation import Told, told_contrast, told_divergence
 from embedline.training.objectives.streaming import Rows, row_blocks
 
+_SHORTEST = 1e-12  # as F.normalize
+
 
 def info_nce(
     queries_ND: Tensor,
@@ -41,10 +43,9 @@ def info_nce(
         "in_batch_negatives": in_batch_negatives,
         "false_negative_margin": false_negative_margin,
     }
-    queries_ND, documents_MD = F.normalize(queries_ND, dim=-1), F.normalize(documents_MD, dim=-1)
     if told is not None:  # it speaks of a few documents of each query, in batches that are small
         return contrastive_loss(
-            queries_ND @ documents_MD.T,
+            F.normalize(queries_ND, dim=-1) @ F.normalize(documents_MD, dim=-1).T,
             same_NM=same_NM[:],
             temperature=temperature,
             symmetric=symmetric,
@@ -59,12 +60,13 @@ def info_nce(
 
 
 class _InfoNCE(torch.autograd.Function):
-    """The loss of unit vectors, and its gradient by the formula, while a block of scores is at hand:
+    """The loss, and its gradient by the formula, while a block of scores is at hand:
 
         dL / d logit_ij = (p_ij - [i = j]) / N           p_ij: the softmax over the documents j
                         + (r_ij - [i = j]) / N           r_ij: the softmax over the queries i, if symmetric
 
-    (the mean of the two, if symmetric); logit_ij = scale · s_ij. Nothing of a block is kept.
+    (the mean of the two, if symmetric); logit_ij = scale · cosine_ij. Nothing of a block is kept, and of the
+    vectors nothing but the gradients at them.
     """
 
     @staticmethod
@@ -77,6 +79,8 @@ class _InfoNCE(torch.autograd.Function):
         rules: dict[str, Any],
         symmetric: bool,
     ) -> Tensor:
+        queries_ND, query_norms = _unit(queries_ND)
+        documents_MD, document_norms = _unit(documents_MD)
         count = len(queries_ND)
         blocks = row_blocks(count, len(documents_MD))
 
@@ -109,7 +113,9 @@ class _InfoNCE(torch.autograd.Function):
             loss += column_sums_N.sum()
         share = 1 / (directions * count)
         ctx.save_for_backward(
-            by_queries_ND.mul_(scale * share), by_documents_MD.mul_(scale * share), by_scale * share
+            _through_unit(by_queries_ND, queries_ND, query_norms).mul_(scale * share),
+            _through_unit(by_documents_MD, documents_MD, document_norms).mul_(scale * share),
+            by_scale * share,
         )
         return loss * share
 
@@ -117,6 +123,19 @@ class _InfoNCE(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> Any:
         return *(slope * gradient for gradient in ctx.saved_tensors), None, None, None
+
+
+def _unit(vectors_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """What `F.normalize` gives, and the lengths that it divides by (N × 1)."""
+    norms = torch.linalg.vector_norm(vectors_ND, dim=-1, keepdim=True).clamp_min(_SHORTEST)
+    return vectors_ND / norms, norms
+
+
+def _through_unit(gradient_ND: Tensor, unit_ND: Tensor, norms: Tensor) -> Tensor:
+    """From the gradient at unit vectors to that at the vectors, in place: (g - (g · u) u) / length."""
+    along = torch.einsum("nd,nd->n", gradient_ND, unit_ND).unsqueeze(1)
+    along = along.masked_fill(norms <= _SHORTEST, 0.0)  # shorter ones are divided by a constant
+    return gradient_ND.addcmul_(unit_ND, along, value=-1).div_(norms)
 
 
 def contrastive_loss(
