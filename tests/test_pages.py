@@ -20,6 +20,7 @@ OPERATOR = ROOT / "infra" / "README.md"
 PAGES = {
     str(page.relative_to(ROOT)): page.read_text(encoding="utf-8")
     for page in (
+        ROOT / "README.md",
         OPERATOR,
         ROOT / "infra" / "images" / "README.md",
         ROOT / ".github" / "workflows" / "README.md",
@@ -88,8 +89,9 @@ def command(call: list[str]) -> tuple[Any, list[str]]:
     return found, rest
 
 
-def test_a_command_line_that_a_page_shows_is_one() -> None:
+def test_a_command_line_that_a_page_shows_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its options, its arguments, their number and their types."""
+    monkeypatch.setenv("KFP_HOST", "https://kfp.example.org")
     shown = [call for text in PAGES.values() for call in words(lines(text))]
     assert len(shown) > 5
     for call in shown:
