@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Width, layers, heads, inner width. "flat" is one layer of the bench's small model: quicker, and harder on the
-# ratio, because least stands beside a large batch's vectors.
+# Width, layers, heads, inner width. "flat" is one layer of the bench's small model: quicker, and harder on
+# the ratio, because less stands beside a large batch's vectors.
 SIZES = {"tiny": (32, 2, 2, 64), "flat": (384, 1, 12, 1536), "small": (384, 6, 12, 1536)}
 WORDS = 30_000  # of the vocabulary
 
