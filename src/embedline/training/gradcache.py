@@ -129,6 +129,7 @@ class GradCache:
             value.backward()  # type: ignore[no-untyped-call]
         if all(tensor.grad is None for tensor in whole if tensor is not None):
             raise RuntimeError("the loss does not depend on the vectors")
+        self.heap.settle()
         for chunk in chunks:
             self._backward(chunk, whole, heads)
             self.heap.settle()
