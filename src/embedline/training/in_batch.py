@@ -14,7 +14,7 @@ from embedline.training.watch import Metrics
 
 # Rows of a larger batch stand in no order: some of them tell enough, and N × M scores need not exist.
 MOST_QUERIES = 1024
-MOST_SCORES = 2**22
+MOST_SCORES = 2**20
 
 
 @torch.no_grad()
