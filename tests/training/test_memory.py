@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,11 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif("EMBEDLINE_SOAK" not in os.environ, reason="takes minutes: `make soak` runs it"),
+]
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "memory.py"
 
 
