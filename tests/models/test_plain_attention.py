@@ -153,3 +153,24 @@ def test_a_model_trains_with_it_as_with_sdpa(family: str, monkeypatch: pytest.Mo
     for (name, one), other in zip(mine.named_parameters(), peer.parameters(), strict=True):
         if other.grad is not None:
             torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("kinds", [(torch.float32, torch.bfloat16), (torch.bfloat16, torch.bfloat16)])
+def test_under_autocast_it_computes_in_its_precision(kinds: tuple[torch.dtype, torch.dtype]) -> None:
+    """As sdpa does; rotary embeddings leave queries and keys in fp32."""
+    rotated, plain = kinds
+    inputs = [
+        tensor.detach().to(kind)
+        for tensor, kind in zip(_inputs(2, 2, 5, 8), (rotated, rotated, plain), strict=True)
+    ]
+    mine = [tensor.clone().requires_grad_() for tensor in inputs]
+    theirs = [tensor.clone().requires_grad_() for tensor in inputs]
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = plain_attention(_layer(), *mine, None)
+        peer, _ = sdpa_attention_forward(_layer(), *theirs, None, is_causal=False)
+    assert found.dtype == peer.dtype == torch.bfloat16
+    torch.testing.assert_close(found, peer, rtol=0.02, atol=0.02)
+    found.float().square().sum().backward()
+    peer.float().square().sum().backward()
+    for one, other in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=0.05, atol=0.05)

@@ -50,6 +50,9 @@ def plain_attention(
         )
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    if torch.is_autocast_enabled("cpu"):  # rotated queries and keys may be fp32 beside values that are not
+        kind = torch.get_autocast_dtype("cpu")
+        query, key, value = query.to(kind), key.to(kind), value.to(kind)
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
     mixed: Tensor = _Attention.apply(query, key, value, attention_mask, scale, dropout)  # type: ignore[no-untyped-call]
     return mixed.transpose(1, 2).contiguous(), None
