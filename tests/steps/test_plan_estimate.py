@@ -10,7 +10,7 @@ import pytest
 
 from embedline.config.load import load_config, validate_config
 from embedline.config.schema import RunConfig
-from embedline.steps import memory as steps_memory
+from embedline.steps import machine
 from embedline.steps.advice import advice
 from embedline.steps.estimate import GPUS, SCORES_AT_ONCE, Stage, estimate_run, table
 from embedline.steps.memory import memory_notes
@@ -99,7 +99,7 @@ def test_processes_share_the_tokens_of_a_step_and_nothing_else() -> None:
 
 def test_a_machine_that_is_too_small_is_told_so_with_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    monkeypatch.setattr(steps_memory, "_GPU", Path("/no/such/file"))
+    monkeypatch.setattr(machine, "_GPU_DRIVER", Path("/no/such/file"))
     large = {
         "hidden_size": 1024,
         "num_hidden_layers": 24,

@@ -66,19 +66,12 @@ def _try(name: str, look: Callable[[], str], extra: str = "") -> dict[str, Any]:
 def _cpu() -> str:
     import torch
 
-    flags = _flags()
-    fast = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
+    from embedline.models.device import bf16_instructions
+
+    fast = bf16_instructions(torch.device("cpu"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    bf16 = f"bf16 fast ({', '.join(fast)})" if fast else "bf16 works but is slow: use fp32"
+    bf16 = f"bf16 fast ({', '.join(fast)})" if fast else "bf16 emulated: use precision auto or fp32"
     return f"{cores} cores, torch uses {torch.get_num_threads()} threads, {bf16}"
-
-
-def _flags() -> set[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
-    return set(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))
 
 
 def _accelerator() -> str:

@@ -140,7 +140,11 @@ class MineConfig(Section):
 class RuntimeConfig(Section):
     """The machine."""
 
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "fp32",
+        description="that models work in. auto: bf16 where the GPU or CPU has instructions for it, else fp32 "
+        "(bf16 would be emulated, many times slower)",
+    )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of a process; when empty, all, shared by the processes"
     )

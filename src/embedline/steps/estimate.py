@@ -214,7 +214,7 @@ def _trains_heads(stage: ContrastiveConfig, config: RunConfig) -> bool:
 
 
 def _weights(config: RunConfig, sizes: Sizes) -> float:
-    copies = 2 * sizes.matrices if config.runtime.precision == "bf16" else 0
+    copies = 0 if config.runtime.precision == "fp32" else 2 * sizes.matrices
     if config.model.lora:
         return 4 * sizes.parameters + copies
     return 16 * sizes.parameters + copies

@@ -22,6 +22,7 @@ from embedline.evaluation.haystack import GENERATOR, set_name
 from embedline.evaluation.table import read_per_query, read_rows, write_scores
 from embedline.steps.base import Context, StepResult
 from embedline.steps.code import code_version
+from embedline.steps.machine import works_in_bf16
 
 if TYPE_CHECKING:
     from embedline.evaluation.local import Subject
@@ -152,7 +153,8 @@ def _scored(context: Context, wanted: Wanted) -> tuple[Artifact, bool]:
         "untrained": wanted.role == "untrained",
     }
     if neural:
-        what["precision"] = context.slice.section("runtime", RuntimeConfig).precision
+        bf16 = works_in_bf16(context.slice.section("runtime", RuntimeConfig))
+        what["precision"] = "bf16" if bf16 else "fp32"
         if not _has_card(wanted):
             what["prompts"] = context.slice.config["prompts"]
     inputs = {"model": wanted.digest, "evaluation": evaluation.digest}

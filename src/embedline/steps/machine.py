@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import logging
+import os
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.config.training import RuntimeConfig
@@ -12,6 +16,10 @@ if TYPE_CHECKING:
 
 # Parameters of glibc's mallopt (malloc.h).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+_NO_BF16 = "this device has no instructions for bf16 and emulates it"
+_GPU_DRIVER = Path("/proc/driver/nvidia/version")
+_log = logging.getLogger(__name__)
 
 
 def prepare(runtime: RuntimeConfig, *, training: bool = False) -> bool:
@@ -27,7 +35,37 @@ def prepare(runtime: RuntimeConfig, *, training: bool = False) -> bool:
         torch.set_num_threads(max(1, torch.get_num_threads() // runtime.processes))
     if training:
         _keep_freed_memory()
-    return runtime.precision == "bf16"
+    return works_in_bf16(runtime)
+
+
+def works_in_bf16(runtime: RuntimeConfig) -> bool:
+    """What `runtime.precision` comes to on this machine; auto's choice is said once in the log."""
+    from embedline.models.device import best_device, bf16_instructions
+
+    if runtime.precision != "auto":
+        return runtime.precision == "bf16"
+    found = bf16_instructions(best_device())
+    _say(f"Precision: bf16 ({', '.join(found)})." if found else f"Precision: fp32 ({_NO_BF16}).")
+    return bool(found)
+
+
+def precision_notes(runtime: RuntimeConfig) -> list[str]:
+    """One line when this machine, which will train, only emulates the precision that it is told to use."""
+    from embedline.models.device import best_device, bf16_instructions
+
+    if runtime.precision != "bf16" or trains_elsewhere() or bf16_instructions(best_device()):
+        return []
+    return [f"runtime.precision: {_NO_BF16}, which is many times slower than fp32; auto takes the faster"]
+
+
+def trains_elsewhere() -> bool:
+    """True in a pod, whose training tasks ask for a machine of their own, and where a GPU does the work."""
+    return _GPU_DRIVER.exists() or "KUBERNETES_SERVICE_HOST" in os.environ
+
+
+@cache
+def _say(message: str) -> None:
+    _log.info(message)
 
 
 def _keep_freed_memory() -> None:
@@ -48,4 +86,4 @@ def attention(runtime: RuntimeConfig) -> Attention:
     from embedline.models.attention import attention_for
     from embedline.models.device import best_device
 
-    return attention_for(runtime.attention, best_device().type, bf16=runtime.precision == "bf16")
+    return attention_for(runtime.attention, best_device().type, bf16=works_in_bf16(runtime))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from embedline.config.schema import RunConfig
 from embedline.steps.estimate import estimate_run
+from embedline.steps.machine import trains_elsewhere
 
 # GB of a process that has loaded torch and transformers, before it has a model.
 _LIBRARIES = 0.6
-_GPU = Path("/proc/driver/nvidia/version")
 
 
 def memory_notes(config: RunConfig, base: Path | None, available: float) -> list[str]:
@@ -20,7 +19,7 @@ def memory_notes(config: RunConfig, base: Path | None, available: float) -> list
         base: folder of the base model, where it is at hand.
         available: GB of this machine's memory.
     """
-    if _GPU.exists() or "KUBERNETES_SERVICE_HOST" in os.environ:
+    if trains_elsewhere():
         return []
     found = estimate_run(config, base)
     shared = f"{found.processes} processes of " if found.processes > 1 else ""

@@ -19,6 +19,7 @@ from embedline.steps.champion import find_champion, register_first
 from embedline.steps.code import check_image
 from embedline.steps.execute import recorded
 from embedline.steps.fingerprint import Fingerprint, fingerprint_of, write_fingerprint
+from embedline.steps.machine import precision_notes
 from embedline.steps.memory import memory_notes
 from embedline.steps.missing import missing
 from embedline.steps.pins import Pinned, data_root, pin_data, pin_models
@@ -81,7 +82,7 @@ def make_plan(
     base = Path(models.locations["base"]) if "base" in models.locations else None
     require_room(config, base)
     check_disk(place.root, _bytes(config, root))
-    memory = memory_notes(config, base, check_memory())
+    machine = [*memory_notes(config, base, check_memory()), *precision_notes(config.runtime)]
     champion = find_champion(config, found, place, root)
     if act and champion.first:
         champion = register_first(config, found, champion, run)
@@ -99,7 +100,7 @@ def make_plan(
         pins=pinned.pins,
         slices=slices,
         steps=foresee(place, preset, slices),
-        warnings=[*deprecated(preset, overrides), *_warnings(config), *memory, *advice(config, root)],
+        warnings=[*deprecated(preset, overrides), *_warnings(config), *machine, *advice(config, root)],
     )
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from embedline.artifacts.record import write_json
 from embedline.errors import StepError
+from embedline.models.device import bf16_instructions
 from embedline.training import processes
 
 COMPLETE = "complete"
@@ -88,6 +89,9 @@ def machine() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
         "processor": _processor(),
+        "instructions": " ".join(
+            [torch.backends.cpu.get_cpu_capability(), *bf16_instructions(torch.device("cpu"))]
+        ),
         "gpu": gpu,
         "threads": torch.get_num_threads(),
         "processes": processes.count(),
