@@ -7,7 +7,6 @@ same model folder, tokenizer, texts and lengths. Prints one JSON line: the secon
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import sys
 import tempfile
@@ -57,14 +56,12 @@ def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> tuple[
         weight_decay=0.0,
         prompts=False,
     )
-    ends: list[float] = []
     told: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as checkpoints:
         tracker = Tracker(Path(checkpoints) / "tracked")
 
         def on_metrics(values: dict[str, float], step: int) -> None:
             tracker.metrics(values, step)
-            ends.append(time.perf_counter())
             told.append(values)
 
         train_contrastive(
@@ -77,7 +74,8 @@ def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> tuple[
             checkpoints=Path(checkpoints),
             on_metrics=on_metrics,
         )
-    return _differences(ends), _split(told[1:])
+    warm = told[1:] or told
+    return [values["step_seconds"] for values in warm], _split(warm)
 
 
 def _split(told: list[dict[str, float]]) -> Split:
@@ -104,12 +102,12 @@ def sentence_transformers(folder: Path, pairs: Pairs, options: argparse.Namespac
     data = Dataset.from_dict({"anchor": [q for q, _ in pairs], "positive": [d for _, d in pairs]})
     with tempfile.TemporaryDirectory() as out:
         arguments = Arguments(per_device_train_batch_size=len(pairs), **_trainer(out, options))
-        clock = _Clock()
+        clock = _Clock(options.enough)
         trainer = SentenceTransformerTrainer(
             model, arguments, train_dataset=data, loss=loss, callbacks=[clock.callback()]
         )
         trainer.train()
-    return _differences(clock.ends)
+    return clock.warm()
 
 
 def flagembedding(folder: Path, pairs: Pairs, options: argparse.Namespace) -> list[float]:
@@ -140,10 +138,10 @@ def flagembedding(folder: Path, pairs: Pairs, options: argparse.Namespace) -> li
                 **_trainer(str(Path(out) / "model"), options),
             ),
         )
-        clock = _Clock()
+        clock = _Clock(options.enough)
         runner.trainer.add_callback(clock.callback())
         runner.trainer.train()
-    return _differences(clock.ends)
+    return clock.warm()
 
 
 def _trainer(out: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -163,26 +161,30 @@ def _trainer(out: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Clock:
-    """When each step ended; the first entry is when training began."""
+    """Seconds of each step; the training ends when `enough` of them have gone by."""
 
-    def __init__(self) -> None:
-        self.ends: list[float] = []
+    def __init__(self, enough: float) -> None:
+        self.seconds: list[float] = []
+        self.enough = enough
 
     def callback(self) -> Any:
         from transformers import TrainerCallback
 
-        ends = self.ends
+        clock = self
 
-        class Ends(TrainerCallback):  # type: ignore[misc]
-            def on_step_end(self, *_: Any, **__: Any) -> None:
-                ends.append(time.perf_counter())
+        class Steps(TrainerCallback):  # type: ignore[misc]
+            def on_step_begin(self, *_: Any, **__: Any) -> None:
+                self.began = time.perf_counter()
 
-        return Ends()
+            def on_step_end(self, _args: Any, _state: Any, control: Any, **_: Any) -> None:
+                clock.seconds.append(time.perf_counter() - self.began)
+                control.should_training_stop |= sum(clock.seconds) >= clock.enough
 
+        return Steps()
 
-def _differences(ends: list[float]) -> list[float]:
-    """Seconds of each step but the first, which warms up."""
-    return [after - before for before, after in itertools.pairwise(ends)]
+    def warm(self) -> list[float]:
+        """Without the first step, which warms up; where there was time for no other, that one."""
+        return self.seconds[1:] or self.seconds
 
 
 CONTENDERS: dict[
@@ -200,6 +202,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--enough", type=float, default=90, help="seconds after which a peer's steps end")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="bf16")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--objective", choices=["infonce", "unified"], default="infonce")
