@@ -53,6 +53,7 @@ model:
 unsupervised: {{steps: 500, batch: 128}}
 supervised: {{steps: 300, batch: 64, negatives: 4, matryoshka: true}}
 pretrain: {{steps: 300}}
+runtime: {{precision: auto}}  # bf16 where the machine has instructions for it
 # The bars a candidate must pass; `*` is the mean of all held-out retrieval sets.
 # gate:
 #   rules:
