@@ -117,6 +117,8 @@ def test_a_version_says_what_it_was_made_of_and_what_it_is_worth(uri: str, promo
         "model.safetensors",
         "embedline.json",
         "onnx/model.onnx",
+        "MLmodel",
+        "requirements.txt",
     }
     entry = history("g", uri=uri)[1].entry
     assert (entry.scores["Docs"], entry.verdict, entry.by) == (0.71, "passed", tags_run(tags))

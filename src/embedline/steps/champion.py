@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
 from embedline.steps.base import Workspace
+from embedline.steps.registered import registered_form
 from embedline.steps.tracking import TrackingPlace
 
 if TYPE_CHECKING:
@@ -45,7 +46,9 @@ def find_champion(config: RunConfig, found: TrackingPlace, place: Workspace, roo
     return Champion({"version": 1, "digest": model.digest}, model.path, first=True)
 
 
-def register_first(config: RunConfig, found: TrackingPlace, champion: Champion, run: str) -> Champion:
+def register_first(
+    config: RunConfig, found: TrackingPlace, champion: Champion, place: Workspace, run: str
+) -> Champion:
     """Register an outside model and point the alias at it; called after everything else is validated."""
     from embedline.registry.promotion import NOTHING, promote
     from embedline.registry.versions import OUTSIDE, VERDICT_TAG, register
@@ -53,15 +56,16 @@ def register_first(config: RunConfig, found: TrackingPlace, champion: Champion, 
     assert champion.pin is not None
     assert champion.path is not None
     name, alias = config.promote.model or config.name, config.promote.alias
-    version = register(
-        name,
-        champion.path,
-        digest=champion.pin["digest"],
-        tags={"origin": str(config.promote.first_champion), VERDICT_TAG: OUTSIDE},
-        uri=found.uri,
-        experiment=found.experiment,
-        artifact_root=found.artifact_root,
-    )
+    with registered_form(champion.path, None, place.internal) as folder:
+        version = register(
+            name,
+            folder,
+            digest=champion.pin["digest"],
+            tags={"origin": str(config.promote.first_champion), VERDICT_TAG: OUTSIDE},
+            uri=found.uri,
+            experiment=found.experiment,
+            artifact_root=found.artifact_root,
+        )
     promote(
         name,
         version,

@@ -85,7 +85,7 @@ def make_plan(
     machine = [*memory_notes(config, base, check_memory()), *precision_notes(config.runtime)]
     champion = find_champion(config, found, place, root)
     if act and champion.first:
-        champion = register_first(config, found, champion, run)
+        champion = register_first(config, found, champion, place, run)
     pinned = Pinned(
         {**data.pins, **models.pins, "champion": champion.pin},
         {**data.locations, **models.locations, **({"champion": str(champion.path)} if champion.path else {})},

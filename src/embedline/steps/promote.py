@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from embedline.artifacts.record import write_json
@@ -18,6 +12,7 @@ from embedline.errors import ConflictError
 from embedline.steps.base import Context, StepResult
 from embedline.steps.candidate import candidate_tags
 from embedline.steps.gate import VERDICT
+from embedline.steps.registered import registered_form
 from embedline.steps.tracking import TrackingPlace, read_tracking, tracking_place
 
 PROMOTION = "promotion.json"
@@ -48,11 +43,12 @@ def run(context: Context) -> StepResult:
     name = config.model or str(context.slice.config["name"])
     found = _tracking(context)
     verdict = json.loads((context.artifact("verdict").path / VERDICT).read_text(encoding="utf-8"))
-    with _registered_form(context) as folder:
+    model, exported = context.artifact("candidate"), context.inputs["onnx"]
+    with registered_form(model.path, exported.path if exported else None, context.draft) as folder:
         version = register(
             name,
             folder,
-            digest=context.artifact("candidate").digest,
+            digest=model.digest,
             tags=candidate_tags(context, verdict),
             run_id=found.mirror().parent(context.run),
             uri=found.uri,
@@ -120,28 +116,6 @@ def _decide(
         uri=found.uri,
         text=text,
     )
-
-
-@contextmanager
-def _registered_form(context: Context) -> Iterator[Path]:
-    """The model's folder with the exported one in `onnx/`, where sentence-transformers looks for it."""
-    model, onnx = context.artifact("candidate").path, context.inputs["onnx"]
-    if onnx is None:
-        yield model
-        return
-    with tempfile.TemporaryDirectory(dir=context.draft, prefix=".registered.") as draft:
-        folder = Path(draft) / "model"
-        shutil.copytree(model, folder, copy_function=_link_or_copy)
-        shutil.copytree(onnx.path, folder / "onnx", copy_function=_link_or_copy)
-        yield folder
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    """A hard link costs nothing; MLflow makes the copy that stays."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _tracking(context: Context) -> TrackingPlace:

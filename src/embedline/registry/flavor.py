@@ -1,0 +1,45 @@
+"""What MLflow's own loaders need beside a sentence-transformers folder: with it,
+`mlflow.pyfunc.load_model("models:/NAME@champion")` and `mlflow models serve` take it from the registry."""
+
+from __future__ import annotations
+
+from importlib.metadata import requires
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+
+MLMODEL, REQUIREMENTS = "MLmodel", "requirements.txt"
+_PACKAGES = ("mlflow", "sentence-transformers", "torch", "transformers")
+
+
+def add_flavor(folder: Path) -> None:
+    """Write MLmodel and requirements.txt; a folder that MLflow knows already keeps its own.
+
+    MLflow's own such files hold a time and an id. These do not: a model registered twice is one version.
+    """
+    if (folder / MLMODEL).exists():
+        return
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+    from numpy import dtype
+
+    asked = [ParamSpec("prompt_name", "string", None), ParamSpec("truncate_dim", "long", None)]
+    signature = ModelSignature(
+        inputs=Schema([ColSpec("string")]),
+        outputs=Schema([TensorSpec(dtype("float32"), (-1, -1))]),
+        params=ParamSchema(asked),
+    )
+    described = {
+        "flavors": {"python_function": {"loader_module": "mlflow.sentence_transformers", "data": "."}},
+        "signature": signature.to_dict(),
+    }
+    (folder / MLMODEL).write_text(yaml.safe_dump(described), encoding="utf-8")
+    if not (folder / REQUIREMENTS).exists():
+        (folder / REQUIREMENTS).write_text("\n".join(_requirements()) + "\n", encoding="utf-8")
+
+
+def _requirements() -> list[str]:
+    """This package's own bounds of what loads the folder: they change with the code, not with the machine."""
+    wanted = (Requirement(text) for text in requires("embedline") or [])
+    return sorted(str(each) for each in wanted if each.name in _PACKAGES and each.marker is None)
