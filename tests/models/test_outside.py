@@ -94,6 +94,27 @@ def test_case_is_folded_where_the_folder_says_so(make_embedder, tmp_path: Path) 
     np.testing.assert_array_equal(again.encode(["the printer", "vpn"]), again.encode(texts))
 
 
+@pytest.mark.parametrize("pooling", ["mean", "latent"])
+def test_the_code_on_a_folders_card_runs_and_gives_its_vectors(
+    make_embedder, tmp_path: Path, pooling: str
+) -> None:
+    embedder = make_embedder()
+    embedder = embedder.with_spec(
+        replace(embedder.spec, pooling=pooling, latent=LatentConfig(latents=5, heads=4))
+    )
+    save_embedder(embedder, tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8").replace("path/to/this/folder", str(tmp_path))
+    blocks = [block.partition("```")[0] for block in card.split("```python\n")[1:]]
+    said: dict[str, Any] = {}
+    for block in blocks:
+        if "import" in block:  # the others name a model that the reader has
+            exec(block, said)
+    assert ("vectors" in said) == (pooling == "latent")
+    np.testing.assert_allclose(said["documents"], embedder.encode_side(["..."], "document"), atol=1e-5)
+    if pooling == "latent":
+        np.testing.assert_allclose(said["vectors"].detach(), embedder.encode(["..."]), atol=1e-5)
+
+
 @pytest.mark.parametrize("pooling", ["latent", "mcls"])
 def test_other_trainers_may_keep_no_activations_of_our_own_class(
     make_embedder, texts: list[str], tmp_path: Path, pooling: str
