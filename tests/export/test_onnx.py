@@ -16,6 +16,8 @@ from embedline.models.embedder import Embedder
 # batch × sequence: one text, one token, odd and even, longer than any example the exporter saw
 SHAPES = [(1, 1), (1, 17), (2, 2), (3, 7), (5, 64), (2, 131)]
 
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+
 
 def _worst_difference(embedder: Embedder, graph: Path) -> float:
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -45,6 +47,7 @@ def _worst_difference(embedder: Embedder, graph: Path) -> float:
         ("bert", "cls", {"num_hidden_layers": 1}),
         ("nomic_bert", "mean", {"num_hidden_layers": 1}),
         ("xlm-roberta", "last", {"num_hidden_layers": 1}),
+        ("qwen3_moe", "last", {"num_hidden_layers": 1, **EXPERTS}),
     ],
 )
 def test_the_graph_silently_gives_the_torch_vectors_for_every_shape_and_padding(

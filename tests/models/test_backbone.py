@@ -66,6 +66,8 @@ def test_it_fits_its_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
         ("bert", {"hidden_size": "big"}, "model.settings", "expected int, got str"),
         ("modernbert", {"num_hidden_layers": "two"}, "model.settings", "modernbert refuses them"),
         ("bert", {**SIZES, "vocab_size": 64}, "model.settings", "vocab_size 64 is less than the tokenizer's"),
+        ("llama", {**SIZES, "num_key_value_heads": 3}, "model.settings", "llama cannot run with them"),
+        ("bert", {**SIZES, "num_attention_heads": 0}, "model.settings", "not a multiple of"),
         ("mamba", {"hidden_size": 32, "num_hidden_layers": 1}, "model.architecture", "mamba stays causal"),
         ("bart", {}, "model.architecture", "bart cannot be made: of the encoder-decoder bart"),
     ],

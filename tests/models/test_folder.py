@@ -192,7 +192,7 @@ def test_folders_of_others_are_understood(copy: Path, pooling: dict[str, Any], e
     (copy / CARD).unlink()
     (copy / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     spec = spec_of(copy)
-    assert (spec.pooling, spec.query_length, spec.document_length) == (expected, 40, 40)
+    assert (spec.pooling, spec.query_length, spec.document_length) == (expected, 16, 40)
 
 
 @pytest.mark.parametrize(
@@ -574,7 +574,7 @@ def test_our_folder_without_its_card_has_the_same_search_prompts(saved: Path, co
 def test_lengths_that_others_have_no_positions_for_are_cut(make_embedder, tmp_path: Path) -> None:
     save_embedder(make_embedder("bert", max_position_embeddings=64), tmp_path)
     (tmp_path / CARD).unlink()
-    edit(tmp_path / "sentence_bert_config.json", max_seq_length=512)
+    edit(tmp_path / "sentence_bert_config.json", max_seq_length=512, document_length=None)
     assert load_embedder(tmp_path).spec.document_length == 64
 
 

@@ -22,13 +22,31 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 4,
     "pad_token_id": 0,
 }
-FAMILIES = ["llama", "modernbert", "nomic_bert", "xlm-roberta"]
+EXPERTS = {"moe_intermediate_size": 16, "num_experts_per_tok": 2, "num_key_value_heads": 4}
+LATENT = {
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "modernbert": {},
+    "nomic_bert": {},
+    "xlm-roberta": {},
+    "qwen3_moe": {**EXPERTS, "num_experts": 4},
+    "deepseek_v3": {**EXPERTS, **LATENT, "n_routed_experts": 4, "n_group": 1, "topk_group": 1}
+    | {"first_k_dense_replace": 1},
+}
 IDS = torch.arange(10, 40).view(3, 10)
 
 
 def tiny(family: str = "llama") -> PreTrainedModel:
     torch.manual_seed(1)
-    model: PreTrainedModel = AutoModel.from_config(AutoConfig.for_model(family, **SIZES)).eval()
+    model: PreTrainedModel = AutoModel.from_config(
+        AutoConfig.for_model(family, **SIZES, **FAMILIES[family])
+    ).eval()
     make_bidirectional(model)
     return model
 

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedline.config.model import LoraConfig
+from embedline.config.model import HybridWeights, LoraConfig
 from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
 from embedline.models.lora import merge_lora, with_lora
@@ -325,6 +325,41 @@ def test_scores_of_the_other_heads_are_computed_once_for_all_dims(
     batch = a_batch(embedder, distinct(record, texts), [0, 1, 2, 3], **wanted.model_dump())
     ContrastiveStep(GradCache(embedder, batch_tokens=64), wanted)(embedder, batch)
     assert calls == ["lexical_scores", "multi_vector_scores"]
+
+
+@pytest.mark.parametrize("objective", ["infonce", "unified", "cosent"])
+def test_each_dim_weighs_in_a_step_as_the_stage_says(
+    make_embedder, record, texts: list[str], objective: str
+) -> None:
+    embedder = make_embedder(heads=ALL_HEADS)  # its dims are 16 and 8
+    scored = objective == "cosent"
+    rows = {"sts": judged(record, texts)} if scored else distinct(record, texts)
+    stage = {"objective": "infonce" if scored else objective, "self_distillation": False}
+
+    def loss(*weights: float) -> float:
+        wanted = config(**stage, matryoshka=bool(weights), matryoshka_weights=list(weights))
+        batch = a_batch(embedder, rows, [0, 1, 2, 3], **wanted.model_dump())
+        return float(ContrastiveStep(GradCache(embedder, batch_tokens=64), wanted)(embedder, batch)[0])
+
+    full = loss()
+    of_16, of_8 = loss(1.0, 0.0) - full, loss(0.0, 1.0) - full
+    assert of_16 != pytest.approx(of_8, rel=1e-3)
+    assert loss(3.0, 0.5) == pytest.approx(full + 3 * of_16 + 0.5 * of_8, rel=1e-4)
+
+
+@pytest.mark.parametrize("alone", ["dense", "multi_vector"])
+def test_the_unified_objective_adds_the_heads_up_by_the_models_own_weights(
+    make_embedder, record, texts: list[str], alone: str
+) -> None:
+    """Where one head has all the weight, its loss is that of the sum."""
+    weights = HybridWeights(**{"dense": 0.0, "lexical": 0.0, "multi_vector": 0.0, alone: 1.0})
+    embedder = make_embedder(heads=ALL_HEADS)
+    embedder.spec = replace(embedder.spec, hybrid=weights)
+    wanted = config(objective="unified", self_distillation=False)
+    batch = a_batch(embedder, distinct(record, texts), [0, 1, 2, 3], **wanted.model_dump())
+    loss, told = ContrastiveStep(GradCache(embedder, batch_tokens=64), wanted)(embedder, batch)
+    each = told["dense_loss"] + 0.1 * told["lexical_loss"] + told["multi_vector_loss"]
+    assert float(loss) == pytest.approx(float(each + told[f"{alone}_loss"]) / 4, rel=1e-5)
 
 
 def test_self_distillation_starts_at_its_step_also_after_a_resume(

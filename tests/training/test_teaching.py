@@ -77,6 +77,7 @@ def test_scores_are_compared_as_rankings_of_the_batch(make_embedder, record, tex
         ("en", "short-long", (True, True)),
         ("ru", "short-long", (False, False)),
         ("en-ru", "short-long", (True, False)),
+        ("ru-en", "short-long", (False, True)),
         ("en-ru", "bitext", (True, True)),
         ("ru-en", "bitext", (True, True)),
     ],

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from embedline.errors import InputError
 from embedline.export.runtime import CARD, MODEL, OUTPUTS, TOKENIZER
@@ -60,7 +61,7 @@ def export_onnx(embedder: Embedder, folder: Path, opset: int, *, index_version: 
     weights = sum(p.numel() * 4 for p in embedder.parameters())
     was_training = embedder.training
     try:
-        with _quiet(), torch.no_grad():
+        with _quiet(), _experts_by_gathering(embedder.backbone), torch.no_grad():
             program = torch.onnx.export(
                 HeadsGraph(embedder).eval(),
                 (example["input_ids"], example["attention_mask"]),
@@ -96,6 +97,23 @@ def _write_card(embedder: Embedder, folder: Path, index_version: str) -> None:
         "empty_text_ids": embedder.tokenize([""], max_length=2)[0],
     }
     (folder / CARD).write_text(json.dumps(card, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _experts_by_gathering(backbone: PreTrainedModel) -> Iterator[None]:
+    """A mixture of experts: the grouped product that it otherwise runs on has no form in ONNX.
+
+    Each token gathers the weights of its experts, so long texts take much memory.
+    """
+    if not backbone._can_set_experts_implementation():
+        yield
+        return
+    before = backbone.get_experts_implementation()
+    backbone.set_experts_implementation("batched_mm")
+    try:
+        yield
+    finally:
+        backbone.set_experts_implementation(before)
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def new_backbone(
             f"{architecture} refuses them: {' '.join(str(error).split())}.", where="model.settings"
         ) from error
     heads = getattr(config, "num_attention_heads", 1)
-    if config.hidden_size % heads:
+    if not heads or config.hidden_size % heads:
         raise InputError(
             f"hidden_size {config.hidden_size} is not a multiple of num_attention_heads {heads}.",
             where="model.settings",
@@ -80,7 +80,13 @@ def new_backbone(
             where="model.architecture",
         ) from error
     _require_tokenizer(model, tokenizer, "model.settings")
-    _see_both_ways(model, "model.architecture")
+    try:
+        _see_both_ways(model, "model.architecture")
+    except (RuntimeError, ValueError, IndexError) as error:  # sizes that only a pass shows not to fit
+        raise InputError(
+            f"{architecture} cannot run with them: {' '.join(str(error).split())[:150]}",
+            where="model.settings",
+        ) from error
     return model
 
 

@@ -43,9 +43,8 @@ from embedline.models.checks import (
 from embedline.models.device import best_device
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.modeling_embedline import EmbedlineConfig, EmbedlineModel, auto_class
-from embedline.models.outside import outside_heads, outside_spec, read_json
+from embedline.models.outside import outside_heads, outside_spec, pools_itself, read_json
 from embedline.models.peer_files import write_peer_files
-from embedline.models.positions import max_tokens
 from embedline.models.prompts import PromptTable
 from embedline.models.rope import apply_dynamic_ntk
 from embedline.models.rotary import has_dynamic_ntk
@@ -206,14 +205,9 @@ def load_embedder(
     look_both_ways(backbone, folder)
     if has_dynamic_ntk(backbone.config):
         apply_dynamic_ntk(backbone)
-    says = _spec(folder, backbone.config.hidden_size)
-    if not (folder / CARD).is_file():  # others name lengths that their model has no positions for
-        room = max_tokens(backbone) or says.document_length
-        says = replace(
-            says,
-            query_length=min(says.query_length, room),
-            document_length=min(says.document_length, room),
-        )
+    says = _spec_of_card(folder) or outside_spec(folder, backbone, tokenizer)
+    if ours:  # also after other libraries have saved it, without the card
+        says = pools_itself(says, config)
     embedder = Embedder(backbone.float(), tokenizer, says)
     if ours:
         embedder.latent_attention = model.latent_attention
@@ -252,11 +246,10 @@ def _load_heads(heads: nn.ModuleDict, weights: Mapping[str, torch.Tensor], folde
         raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(folder / HEADS)) from error
 
 
-def _spec(folder: Path, width: int) -> EmbedderSpec:
-    """What a folder says: `embedline.json`, else the sentence-transformers files, else mean pooling."""
+def _spec_of_card(folder: Path) -> EmbedderSpec | None:
     card = read_json(folder / CARD)
     if not card:
-        return outside_spec(folder, width)
+        return None
     spec = EmbedderSpec()
     return replace(
         spec,

@@ -51,7 +51,7 @@ def merge_lora(backbone: PreTrainedModel) -> None:
     adapted = [(name, module) for name, module in backbone.named_modules() if isinstance(module, LoraLayer)]
     if not adapted:
         return
-    for name, layer in adapted:
+    for name, layer in reversed(adapted):  # experts that are one parameter have a layer within a layer
         layer.merge()
         backbone.set_submodule(name, layer.get_base_layer())
     if hasattr(backbone, "peft_config"):

@@ -74,6 +74,7 @@ class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     main_input_name = "input_ids"
     _supports_sdpa = True
     _supports_flash_attn = True
+    supports_gradient_checkpointing = True  # the backbone does
 
     def __init__(self, config: EmbedlineConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)

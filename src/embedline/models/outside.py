@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from tokenizers import normalizers
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from embedline.config.model import Prompt
+from embedline.config.model import LatentConfig, Prompt
 from embedline.errors import InputError
 from embedline.models.embedder import EmbedderSpec
+from embedline.models.modeling_embedline import EmbedlineConfig
 from embedline.models.pooling import POOLING
+from embedline.models.positions import max_tokens
 from embedline.models.prompts import MTEB_TYPES, PromptTable
 
 MODES = {
@@ -25,6 +31,8 @@ MODES = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
+_KNOWN = {"Transformer", "Pooling", "LayerNorm", "Normalize"}
+_NO_LENGTH = 10**9  # a tokenizer that has no bound says 10 ** 30
 # FlagEmbedding's file of each head, and where its weights belong here.
 _M3_FILES = {
     "lexical": ("sparse_linear.pt", "lexical.weigh"),
@@ -32,26 +40,53 @@ _M3_FILES = {
 }
 
 
-def outside_spec(folder: Path, width: int) -> EmbedderSpec:
+def outside_spec(folder: Path, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> EmbedderSpec:
     """The spec of a sentence-transformers, FlagEmbedding or transformers folder; mean pooling by default.
 
     Args:
-        width: of the model's states.
+        tokenizer: it is made to fold case where the folder says so.
 
     Raises:
         InputError: its vectors come about in a way that would not be ours.
     """
-    length = read_json(folder / "sentence_bert_config.json").get("max_seq_length") or 512
+    if read_json(folder / "sentence_bert_config.json").get("do_lower_case"):
+        _lowercase(tokenizer)
+    width = backbone.config.hidden_size
     heads = outside_heads(folder)
     token_width = heads["multi_vector.project.weight"].shape[0] if heads else width
+    query_length, document_length = _lengths(folder, backbone, tokenizer)
     return EmbedderSpec(
         pooling=_pooling(folder, "cls" if heads else "mean"),
+        layer_norm=_layer_norm(folder),
         heads=("dense", *_M3_FILES) if heads else ("dense",),
         multi_vector_width=None if token_width == width else token_width,
-        query_length=length,
-        document_length=length,
+        query_length=query_length,
+        document_length=document_length,
         prompts=_prompts(folder),
     )
+
+
+def pools_itself(spec: EmbedderSpec, config: EmbedlineConfig) -> EmbedderSpec:
+    """`spec` with the pooling of our own class, which its config says wherever it was saved."""
+    return replace(
+        spec,
+        pooling=config.pooling,
+        latent=LatentConfig(latents=config.latents, heads=config.latent_heads),
+        mcls_every=config.mcls_every,
+        layer_norm=config.layer_norm,
+    )
+
+
+def _lengths(folder: Path, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
+    """Where queries and documents are cut, as sentence-transformers cuts them; where it is not asked, at 512.
+
+    Its newer versions leave the length to the tokenizer. None is longer than the model's positions.
+    """
+    says = read_json(folder / "sentence_bert_config.json")
+    of_tokenizer = tokenizer.model_max_length if (folder / "modules.json").is_file() else 512
+    room = max_tokens(backbone) or max(of_tokenizer if of_tokenizer < _NO_LENGTH else 0, 512)
+    length = min(says.get("max_seq_length") or of_tokenizer, room)
+    return min(says.get("query_length") or length, room), min(says.get("document_length") or length, room)
 
 
 def outside_heads(folder: Path) -> dict[str, Tensor]:
@@ -73,11 +108,33 @@ def outside_heads(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
+def _lowercase(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let it fold case first, in place, as sentence-transformers does for a folder that asks for it."""
+    backend: Any = tokenizer.backend_tokenizer
+    steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
+    backend.normalizer = normalizers.Sequence(steps)
+
+
+def _modules(folder: Path) -> dict[str, Path]:
+    """The modules of a sentence-transformers folder by kind, with their folders."""
+    modules: Any = read_json(folder / "modules.json") or []
+    return {str(module["type"]).rpartition(".")[2]: folder / module["path"] for module in modules}
+
+
+def _layer_norm(folder: Path) -> bool:
+    """Whether the vector is normed as ours is; a norm with weights of its own is an InputError."""
+    module = _modules(folder).get("LayerNorm")
+    if module is None:
+        return False
+    norm = load_file(module / "model.safetensors")
+    if (norm["norm.weight"] != 1).any() or (norm["norm.bias"] != 0).any():
+        raise InputError("its layer norm has weights, and Embedline's has none.", where=str(module))
+    return True
+
+
 def _pooling(folder: Path, default: str) -> str:
     """The pooling of a sentence-transformers folder; one that we would get wrong is an InputError."""
-    modules: Any = read_json(folder / "modules.json") or []
-    kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
-    strange = [kind for kind in kinds if kind not in {"Transformer", "Pooling", "Normalize"}]
+    strange = [kind for kind in _modules(folder) if kind not in _KNOWN]
     if strange:
         raise InputError(f"has a module that Embedline does not know: {strange[0]}.", where=str(folder))
     pooling = read_json(folder / "1_Pooling" / "config.json")

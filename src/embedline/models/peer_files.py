@@ -45,6 +45,19 @@ are: `model.encode(["..."], prompt_name="sts")`. Names of prompts: {names}.
 `embedline.json` says the rest: pooling, heads, Matryoshka dims, the table of prompts, and what each step did.
 """
 
+_OWN_CLASS = """
+The folder brings its model class, so loaders ask for `trust_remote_code=True`. Without sentence-transformers:
+
+```python
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder", trust_remote_code=True)
+model = AutoModel.from_pretrained("path/to/this/folder", trust_remote_code=True)
+batch = tokenizer(["..."], padding=True, truncation=True, max_length={document}, return_tensors="pt")
+vectors = model(**batch, return_embeddings=True)  # of length 1; put the prompt before the texts yourself
+```
+"""
+
 
 def write_peer_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class: bool) -> None:
     """Write them.
@@ -88,7 +101,8 @@ def write_peer_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class:
     )
     code = ", trust_remote_code=True" if own_class else ""
     names = ", ".join(f"`{name}`" for name in spec.prompts.named()) or "none"
+    card = _CARD + (_OWN_CLASS if own_class else "")
     (folder / "README.md").write_text(
-        _CARD.format(query=spec.query_length, document=spec.document_length, code=code, names=names),
+        card.format(query=spec.query_length, document=spec.document_length, code=code, names=names),
         encoding="utf-8",
     )
