@@ -64,7 +64,17 @@ def test_rights_are_these_and_no_more(cluster: Any) -> None:
         ("", "configmaps", "get"): ("kfp-launcher",),
         ("", "secrets", "get"): ("mlpipeline-minio-artifact",),
     }
-    assert {right[1] for right in rights if right[0] == "embedline-submitter"} == {"pipelines.kubeflow.org"}
+    assert {right[1:]: names for right, names in rights.items() if right[0] == "embedline-submitter"} == {
+        ("pipelines.kubeflow.org", resource, verb): ()
+        for resource, verbs in {
+            "pipelines": ("create", "get", "list"),
+            "pipelines/versions": ("create", "get", "list"),
+            "experiments": ("create", "get", "list"),
+            "runs": ("create", "get", "list", "terminate"),
+            "jobs": ("create", "disable", "get", "list"),
+        }.items()
+        for verb in verbs
+    }
     for binding in cluster.of("RoleBinding"):
         assert cluster.get(binding["roleRef"]["kind"], binding["roleRef"]["name"])
         (subject,) = binding["subjects"]
