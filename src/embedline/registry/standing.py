@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedline.errors import ConflictError
+from embedline.config.names import alias_problem, model_problem
+from embedline.errors import ConflictError, InputError
 from embedline.registry.ledger import Entry, Generation, Ledger, newest_of
 from embedline.registry.server import error_code
 from embedline.registry.versions import read_aliases
@@ -54,7 +56,7 @@ class Standing:
     def drift(self) -> str:
         """What is not as it should be, as sentences; empty when all is well."""
         name, known = f"{self.name}: {self.alias}", words(self.recorded)
-        fix = f"embedline reconcile {self.name}"
+        fix = fix_for(self.name)
         if self.unfinished:
             return f"{name} is being moved to {known}, or that was cut off: {fix} completes it."
         if self.moved_by_hand:
@@ -69,6 +71,18 @@ class Standing:
                 f"{words(self.newest.entry.previous)}: {fix} puts it right."
             )
         return ""
+
+
+def require_names(name: str, alias: str) -> None:
+    """Refuse what MLflow would refuse between the ledger's entry and the alias's move."""
+    if problem := model_problem(name):
+        raise InputError(f"{name!r} {problem}.")
+    if problem := alias_problem(alias):
+        raise InputError(f"{alias!r} {problem}.", where="--alias")
+
+
+def fix_for(name: str) -> str:
+    return f"embedline reconcile {shlex.quote(name)}"
 
 
 def words(version: int | None) -> str:
@@ -148,7 +162,7 @@ def follow(client: MlflowClient, ledger: Ledger, name: str, target: Generation) 
             raise ConflictError(
                 f"{words(entry.version)} was deleted while it was becoming {entry.alias}.",
                 where=name,
-                fix=f"embedline reconcile {name} takes that back.",
+                fix=f"{fix_for(name)} takes that back.",
             )
         newest = newest_of(ledger.read(), entry.alias)
         ledger.mark_done(target.number)
