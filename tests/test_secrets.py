@@ -58,6 +58,11 @@ def test_a_literal_is_refused_with_its_key_and_not_repeated(preset: str, value: 
         (f"tracking.uri=https://me:{CANARY}@mlflow.example.org", "tracking.uri"),
         (f"tracking.uri=postgresql://me:{CANARY}@db/mlflow", "tracking.uri"),
         (f"tracking.uri=https://{CANARY}@mlflow.example.org", "tracking.uri"),
+        (f"tracking.uri=postgresql://db/mlflow?user=me&password={CANARY}", "tracking.uri"),
+        (
+            f"data.sources.0.path=https://s3.example.org/x.jsonl?X-Amz-Signature={CANARY}",
+            "data.sources.0.path",
+        ),
         (f"data.sources.0.path=https://me:{CANARY}@data.example.org/x.jsonl", "data.sources.0.path"),
         (f"description=from ftp://me:{CANARY}@files", "description"),
     ],
@@ -130,6 +135,23 @@ def test_no_password_survives(scheme: str, user: str, password: str, host: str) 
     assert without_passwords(blotted) == blotted
     with pytest.raises(InputError):
         refuse_password(f"{scheme}://{user}:{password}@{host}", where="x")
+
+
+@given(st.sampled_from(["password", "token", "access_token", "sslpassword"]), _NAME, _NAME)
+def test_no_password_survives_in_a_query(key: str, first: str, second: str) -> None:
+    text = f"no answer from postgresql://db/mlflow?user=me&{key}={first}&b=c&PASSWORD={second}#end: refused"
+    blotted = without_passwords(text)
+    assert blotted == f"no answer from postgresql://db/mlflow?user=me&{key}=***&b=c&PASSWORD=***#end: refused"
+    assert without_passwords(blotted) == blotted
+
+
+def test_a_query_without_a_password_stays() -> None:
+    for text in (
+        "https://h/apis?page_token=abc&tokens=5",
+        "sqlite:///x.db?mode=ro",
+        "https://h/?a=b#token=x",
+    ):
+        assert without_passwords(text) == text
 
 
 @given(st.sampled_from(["http", "sqlite", "s3", "file"]), _NAME, st.text("ab/@:.", max_size=20))
