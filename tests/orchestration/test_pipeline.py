@@ -7,9 +7,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
-from hypothesis import example, given
 from hypothesis import strategies as st
 
 from embedline.components.image import reference
@@ -59,10 +59,10 @@ _ODD = st.text("a=b.:{}[]\"'#\\ \t\n\r\x0b\u2028\x85я$`;-", max_size=12)
 @given(
     st.lists(_ODD.filter(lambda text: text.strip() == text != "" and not text.startswith("#")), max_size=3)
 )
-@example(["description='a b'; $(rm -rf /) `x` \"y\""])
-@example(['description="line\none"'])
-@example(["#description=x"])
-@example(["[1]=x"])
+@hypothesis.example(["description='a b'; $(rm -rf /) `x` \"y\""])
+@hypothesis.example(['description="line\none"'])
+@hypothesis.example(["#description=x"])
+@hypothesis.example(["[1]=x"])
 def test_overrides_arrive_at_the_first_step_as_they_were_given(overrides: list[str]) -> None:
     """Whatever stands in them: the pipeline's input is one line, and kfp writes it into a comment."""
     assert "\n" not in one_line(overrides)
@@ -90,9 +90,9 @@ def test_what_is_given_to_the_command_is_what_the_driver_gets(
 
     monkeypatch.setattr(local.subprocess, "Popen", Driver)
     (tmp_path / "r").mkdir()
-    given_ = ['description="two\nlines"', "seed=1"]
-    local.run_here("demo", given_, tmp_path, "r", lambda *_: None)
-    assert read_overrides(commands[0][4]) == given_
+    asked = ['description="two\nlines"', "seed=1"]
+    local.run_here("demo", asked, tmp_path, "r", lambda *_: None)
+    assert read_overrides(commands[0][4]) == asked
 
 
 def test_inputs_of_the_ui_have_descriptions_and_defaults(spec: dict[str, Any]) -> None:
