@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from embedline.artifacts.record import StepRecord
+from embedline.cli.app import app
 from embedline.config.load import load_config
 from embedline.config.outcome import TrackingConfig
 from embedline.config.secrets import refuse_password, resolve_secret
 from embedline.errors import InputError, without_passwords
 from embedline.steps.base import Workspace
+from embedline.steps.execute import recorded
 from embedline.steps.tracking import read_tracking, tracking_place, write_tracking
 
 CANARY = "hunter2-canary"
@@ -121,6 +126,33 @@ def test_a_mounted_secret_is_read_from_its_file(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(InputError, match="--secret: takes env:NAME") as refused:
         resolve_secret(CANARY, where="--secret")
     assert CANARY not in str(refused.value)
+
+
+def test_an_error_that_nobody_foresaw_carries_no_password_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Drivers name the address that they could not reach: in records, on the terminal, in doctor's list."""
+    from embedline.cli import doctor
+    from embedline.cli.shared import command
+
+    def breaks(*_: object, **__: object) -> str:
+        raise RuntimeError(f"could not connect to postgresql://me:{CANARY}@db/mlflow?token={CANARY}")
+
+    record = StepRecord(step="clean", status="running", started_at=0.0)
+    with pytest.raises(RuntimeError), recorded(tmp_path, record):
+        breaks()
+    with pytest.raises(typer.Exit):
+        command(lambda **_: int(breaks()))()
+    monkeypatch.setattr(doctor, "_tracker", breaks)
+    for name in ("MLFLOW_TRACKING_TOKEN", "KFP_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, CANARY)
+    assert CliRunner().invoke(app, ["doctor", "--work", str(tmp_path)]).exit_code == 1
+    told = CliRunner().invoke(app, ["doctor", "--json", "--work", str(tmp_path)]).output
+    said = capsys.readouterr()
+    written = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.json"))
+    for text in (told, said.err, written):
+        assert "could not connect to postgresql://me:***@db/mlflow?token=***" in text
+    assert CANARY not in told + said.out + said.err + written
 
 
 _NAME = st.text("abcXYZ019._~-", min_size=1, max_size=12)

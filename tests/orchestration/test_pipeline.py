@@ -56,7 +56,7 @@ def test_a_preset_becomes_the_default_and_the_rest_stays() -> None:
 _ODD = st.text("a=b.:{}[]\"'#\\ \t\n\r\x0b\u2028\x85я$`;-", max_size=12)
 
 
-@given(
+@hypothesis.given(
     st.lists(_ODD.filter(lambda text: text.strip() == text != "" and not text.startswith("#")), max_size=3)
 )
 @hypothesis.example(["description='a b'; $(rm -rf /) `x` \"y\""])
