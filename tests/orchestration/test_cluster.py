@@ -9,6 +9,7 @@ import pytest
 import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
 from kubernetes.utils.quantity import parse_quantity
 
 from embedline.components.image import GPU_IMAGE, IMAGE
@@ -69,6 +70,8 @@ def test_what_every_preset_starts_from() -> None:
         assert resources["resourceMemoryRequest"] == ("4G" if name in GROUPS["computing"] else "2G")
         for limit in ("resourceMemoryLimit", "resourceCpuLimit", "resourceCpuRequest"):
             assert resources[limit], "a quota refuses a pod without"
+        days = 14 if name in GROUPS["computing"] else 1
+        assert made.kubernetes(name)["activeDeadlineSeconds"] == str(days * 86_400), name
         mounts = made.kubernetes(name).get("emptyDirMounts", [])
         assert [mount["mountPath"] for mount in mounts] == (
             ["/dev/shm"] if name in GROUPS["training"] else []
@@ -276,6 +279,24 @@ def test_what_one_pod_fetched_from_the_hub_is_there_for_the_next(overrides: Any,
     for name in TASKS:
         environment = {entry["name"]: entry["value"] for entry in made.container(name)["env"]}
         assert environment["HF_HOME"] == f"{place}/.embedline/huggingface", name
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_compiles_to_what_the_engine_reads(preset: str) -> None:
+    """With its name as the default, and what its `cluster` says in the tasks."""
+    spec, platform = yaml.safe_load_all(compile_pipeline(preset))
+    read = json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    assert read.root.input_definitions.parameters["preset"].default_value.string_value == preset
+    cluster = load_config(preset).cluster
+    asked = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name in TASKS:
+        container = read.deployment_spec["executors"][f"exec-{EXECUTORS[name]}"]["container"]
+        wanted, resources = cluster.task(name), container["resources"]
+        assert resources["resourceMemoryLimit"] == wanted.memory_limit, name
+        assert ("accelerator" in resources) == bool(wanted.accelerator), name
+        assert container["image"] == (GPU_IMAGE if wanted.accelerator else IMAGE), name
+        shared = [mount["sizeLimit"] for mount in asked[f"exec-{EXECUTORS[name]}"].get("emptyDirMounts", [])]
+        assert shared == ([wanted.shared_memory] if wanted.shared_memory else []), name
 
 
 def test_the_same_preset_gives_the_same_bytes() -> None:

@@ -148,6 +148,7 @@ DEFAULTS: dict[str, TaskConfig] = {
         cpu_limit="4",
         memory_request="2G",
         memory_limit="8G",
+        timeout_s=86_400,
         engine_cache=False,
         retries=0,
         backoff_s=2,
@@ -157,7 +158,12 @@ DEFAULTS: dict[str, TaskConfig] = {
     ),
     "reaching": TaskConfig(retries=2),
     "computing": TaskConfig(
-        retries=2, cpu_request="2", cpu_limit="8", memory_request="4G", memory_limit="16G"
+        retries=2,
+        cpu_request="2",
+        cpu_limit="8",
+        memory_request="4G",
+        memory_limit="16G",
+        timeout_s=14 * 86_400,  # a training may take days; one that hangs must not hold its train key for ever
     ),
     "training": TaskConfig(shared_memory="1Gi"),
 }
