@@ -401,6 +401,38 @@ def test_a_ledger_of_before_there_were_elections_is_taken_up(
     assert moves(uri) == [("promote", None, 1), ("promote", 1, 2)]
 
 
+def test_a_model_that_was_renamed_begins_a_ledger_of_its_own(
+    uri: str, versions: MlflowClient, promote: Any
+) -> None:
+    promote(1)
+    promote(2)
+    versions.rename_registered_model("demo", "support")
+    with pytest.raises(InputError, match="demo has no version 3"):
+        promote(3)
+    assert "the ledger says nothing" in overview("support", uri=uri).drift[0]
+    reconcile("support", uri=uri, by="ann", accept=True)
+    assert overview("support", uri=uri).drift == []
+    moved = promotion.promote("support", 3, reason="", by="ann", uri=uri)
+    assert (moved.version, moved.previous) == (3, 2)
+
+
+def test_a_model_that_was_deleted_and_made_anew_is_asked_about(
+    uri: str, versions: MlflowClient, add: Any, promote: Any
+) -> None:
+    """Its versions begin at 1 again: what the ledger says is of other models."""
+    promote(1)
+    promote(2)
+    versions.delete_registered_model("demo")
+    assert add("new") == 1
+    with pytest.raises(ConflictError, match="champion is nothing and the ledger says version 2"):
+        promote(1)
+    assert reconcile("demo", uri=uri, by="ann").undecided
+    reconcile("demo", uri=uri, by="ann", accept=True)
+    assert now(uri) == {}
+    assert promote(1).previous is None
+    assert overview("demo", uri=uri).drift == []
+
+
 def test_a_deleted_ledger_is_an_error_that_says_how_to_restore_it(
     uri: str, versions: MlflowClient, promote: Any
 ) -> None:
