@@ -250,6 +250,50 @@ def test_a_promotion_that_came_second_says_who_was_first(
     assert now(uri) == {"champion": 3, "previous_champion": 1}
 
 
+def test_who_slept_before_the_move_does_not_bring_an_old_champion_back(
+    uri: str, versions: MlflowClient, promote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ann's entry is written; Bob completes it and promotes the next one before she goes on."""
+    promote(1)
+    follow, seen = promotion.follow, []
+    move = MlflowClient.set_registered_model_alias
+
+    def recorded(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        move(client, name, alias, version)
+        if alias == "champion":
+            seen.append(int(version))
+
+    def asleep(*args: Any) -> None:
+        monkeypatch.setattr(promotion, "follow", follow)
+        promote(3, by="bob")
+        follow(*args)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", recorded)
+    monkeypatch.setattr(promotion, "follow", asleep)
+    promote(2, by="ann")
+    assert seen == sorted(seen), "the champion never goes back"
+    assert now(uri) == {"champion": 3, "previous_champion": 2}
+    assert all(generation.done for generation in promotion.history("demo", uri=uri))
+
+
+def test_who_slept_in_the_middle_of_the_move_puts_the_newer_one_back(
+    uri: str, versions: MlflowClient, promote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(1)
+    move = MlflowClient.set_registered_model_alias
+
+    def asleep(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        if (alias, version) == ("champion", "2"):
+            monkeypatch.setattr(MlflowClient, "set_registered_model_alias", move)
+            promote(3, by="bob")
+        move(client, name, alias, version)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", asleep)
+    promote(2, by="ann")
+    assert now(uri) == {"champion": 3, "previous_champion": 2}
+    assert overview("demo", uri=uri).drift == []
+
+
 def test_what_is_not_there_is_named(uri: str, versions: MlflowClient, promote: Any, rollback: Any) -> None:
     with pytest.raises(InputError, match="demo has no version 9"):
         promote(9)

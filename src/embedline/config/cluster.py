@@ -163,7 +163,8 @@ DEFAULTS: dict[str, TaskConfig] = {
         cpu_limit="8",
         memory_request="4G",
         memory_limit="16G",
-        timeout_s=14 * 86_400,  # a training may take days; one that hangs must not hold its train key for ever
+        timeout_s=14
+        * 86_400,  # a training may take days; one that hangs must not hold its train key for ever
     ),
     "training": TaskConfig(shared_memory="1Gi"),
 }

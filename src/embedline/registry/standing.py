@@ -149,14 +149,20 @@ def winner(entry: Entry) -> str:
 def follow(client: MlflowClient, ledger: Ledger, name: str, target: Generation) -> None:
     """Make the aliases say what `target` says, then what anything newer in the ledger says.
 
-    Looking for something newer after the move is what repairs the aliases when a process has slept between
-    its entry and its move, and others have promoted in the meantime.
+    A process may sleep between its entry and its move while others promote. So it looks for something newer
+    before the move, which then must not happen any more, and after it, which repairs what a sleep just in
+    between has spoilt.
 
     Raises:
         ConflictError: the version was deleted.
     """
     while True:
         entry = target.entry
+        before = newest_of(ledger.read(), entry.alias)
+        if before is not None and before.number > target.number:
+            ledger.mark_done(target.number)
+            target = before
+            continue
         point(client, name, f"previous_{entry.alias}", entry.previous)
         if not point(client, name, entry.alias, entry.version):
             raise ConflictError(
