@@ -18,7 +18,8 @@ def checked_run_name(name: str, *, where: str) -> str:
     """`name`, when it can be a run's folder and be searched for in the tracker.
 
     Raises:
-        InputError: it is a path, hidden, taken by us, too long for a folder, or holds a quote or a line break.
+        InputError: it is a path, hidden, taken by us, too long for a folder, or holds a quote or a control
+            character.
     """
     plain = name.isprintable() and "'" not in name and Path(name).name == name
     if not name or not plain or name.startswith(".") or name == "latest" or len(name.encode()) > _MAX_NAME:
