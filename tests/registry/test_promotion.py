@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from embedline.artifacts.manifest import Artifact
 from embedline.errors import ConflictError, InputError, RefusedError, StepError
-from embedline.registry import promotion
+from embedline.registry import challenger, promotion
 from embedline.registry.challenger import name_challenger
 from embedline.registry.ledger import EXPERIMENT, Entry, Ledger
 from embedline.registry.overview import overview
@@ -420,6 +420,22 @@ def test_the_challenger_is_the_last_that_passed(uri: str, versions: MlflowClient
     reconcile("demo", uri=uri, by="ann")
     assert aliases("demo", uri=uri)["challenger"] == 2
     assert overview("demo", uri=uri).drift == []
+
+
+def test_a_challenger_that_another_run_registered_meanwhile_is_not_passed_over(
+    uri: str, versions: MlflowClient, add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = challenger.point
+
+    def meanwhile(*args: Any) -> bool:
+        monkeypatch.setattr(challenger, "point", point)
+        add("f", **{"embedline.judged_at": "60"})
+        return point(*args)
+
+    add("e", **{"embedline.judged_at": "50"})
+    monkeypatch.setattr(challenger, "point", meanwhile)
+    assert name_challenger("demo", uri=uri) == 6
+    assert aliases("demo", uri=uri)["challenger"] == 6
 
 
 def test_two_hosts_that_both_begin_a_ledger_share_one(uri: str, versions: MlflowClient, promote: Any) -> None:
