@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from embedline.artifacts.record import StepRecord
+from embedline.cli.app import app
 from embedline.config.load import load_config
 from embedline.config.outcome import TrackingConfig
 from embedline.config.secrets import refuse_password, resolve_secret
 from embedline.errors import InputError, without_passwords
 from embedline.steps.base import Workspace
+from embedline.steps.execute import recorded
 from embedline.steps.tracking import read_tracking, tracking_place, write_tracking
 
 CANARY = "hunter2-canary"
@@ -58,6 +63,11 @@ def test_a_literal_is_refused_with_its_key_and_not_repeated(preset: str, value: 
         (f"tracking.uri=https://me:{CANARY}@mlflow.example.org", "tracking.uri"),
         (f"tracking.uri=postgresql://me:{CANARY}@db/mlflow", "tracking.uri"),
         (f"tracking.uri=https://{CANARY}@mlflow.example.org", "tracking.uri"),
+        (f"tracking.uri=postgresql://db/mlflow?user=me&password={CANARY}", "tracking.uri"),
+        (
+            f"data.sources.0.path=https://s3.example.org/x.jsonl?X-Amz-Signature={CANARY}",
+            "data.sources.0.path",
+        ),
         (f"data.sources.0.path=https://me:{CANARY}@data.example.org/x.jsonl", "data.sources.0.path"),
         (f"description=from ftp://me:{CANARY}@files", "description"),
     ],
@@ -118,6 +128,33 @@ def test_a_mounted_secret_is_read_from_its_file(tmp_path: Path, monkeypatch: pyt
     assert CANARY not in str(refused.value)
 
 
+def test_an_error_that_nobody_foresaw_carries_no_password_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Drivers name the address that they could not reach: in records, on the terminal, in doctor's list."""
+    from embedline.cli import doctor
+    from embedline.cli.shared import command
+
+    def breaks(*_: object, **__: object) -> str:
+        raise RuntimeError(f"could not connect to postgresql://me:{CANARY}@db/mlflow?token={CANARY}")
+
+    record = StepRecord(step="clean", status="running", started_at=0.0)
+    with pytest.raises(RuntimeError), recorded(tmp_path, record):
+        breaks()
+    with pytest.raises(typer.Exit):
+        command(lambda **_: int(breaks()))()
+    monkeypatch.setattr(doctor, "_tracker", breaks)
+    for name in ("MLFLOW_TRACKING_TOKEN", "KFP_TOKEN", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, CANARY)
+    assert CliRunner().invoke(app, ["doctor", "--work", str(tmp_path)]).exit_code == 1
+    told = CliRunner().invoke(app, ["doctor", "--json", "--work", str(tmp_path)]).output
+    said = capsys.readouterr()
+    written = "".join(path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.json"))
+    for text in (told, said.err, written):
+        assert "could not connect to postgresql://me:***@db/mlflow?token=***" in text
+    assert CANARY not in told + said.out + said.err + written
+
+
 _NAME = st.text("abcXYZ019._~-", min_size=1, max_size=12)
 _PASSWORD = st.text("abcXYZ019.:@!$&'()*+,;=~%-", min_size=4, max_size=20)
 
@@ -130,6 +167,23 @@ def test_no_password_survives(scheme: str, user: str, password: str, host: str) 
     assert without_passwords(blotted) == blotted
     with pytest.raises(InputError):
         refuse_password(f"{scheme}://{user}:{password}@{host}", where="x")
+
+
+@given(st.sampled_from(["password", "token", "access_token", "sslpassword"]), _NAME, _NAME)
+def test_no_password_survives_in_a_query(key: str, first: str, second: str) -> None:
+    text = f"no answer from postgresql://db/mlflow?user=me&{key}={first}&b=c&PASSWORD={second}#end: refused"
+    blotted = without_passwords(text)
+    assert blotted == f"no answer from postgresql://db/mlflow?user=me&{key}=***&b=c&PASSWORD=***#end: refused"
+    assert without_passwords(blotted) == blotted
+
+
+def test_a_query_without_a_password_stays() -> None:
+    for text in (
+        "https://h/apis?page_token=abc&tokens=5",
+        "sqlite:///x.db?mode=ro",
+        "https://h/?a=b#token=x",
+    ):
+        assert without_passwords(text) == text
 
 
 @given(st.sampled_from(["http", "sqlite", "s3", "file"]), _NAME, st.text("ab/@:.", max_size=20))

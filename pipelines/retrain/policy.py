@@ -9,6 +9,7 @@ from embedline.components.image import GPU_IMAGE
 from embedline.config.cluster import ClusterConfig, KeyOf, TaskConfig
 from embedline.config.schema import RunConfig
 from embedline.config.secrets import MOUNTED_AT, mounted_secrets
+from embedline.steps.base import HUB_CACHE
 
 Settle = Callable[[str, PipelineTask], PipelineTask]
 
@@ -29,6 +30,7 @@ def on_a_cluster(config: RunConfig, workspace: str) -> Settle:
         _sized(task, wanted)
         _placed(task, wanted)
         _informed(task, wanted)
+        task.set_env_variable("HF_HOME", f"{workspace}/{HUB_CACHE}")
         for name in mounted_secrets(config):
             kubernetes.use_secret_as_volume(task, secret_name=name, mount_path=str(MOUNTED_AT / name))
         if cluster.workspace.claimed:

@@ -7,11 +7,21 @@ import re
 # scheme://user:password@host, and for HTTP also scheme://token@host
 _PASSWORD = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]*://[^\s/:@?#]*):[^\s/?#]+@")
 _TOKEN = re.compile(r"\b(https?://)[^\s/:@?#]+@")
+# scheme://host/path?password=… as database drivers take it, and ?token=… of presigned addresses
+_IN_QUERY = re.compile(
+    r"\b([a-zA-Z][a-zA-Z0-9+.-]*://[^\s\"'?#]*\?(?:[^\s\"'#]*&)?"
+    r"(?:password|passwd|pwd|sslpassword|(?:access_|api_)?token|api_?key|secret|sig(?:nature)?|X-Amz-Signature)=)"
+    r"(?!\*\*\*)[^\s\"'&#]+",
+    re.IGNORECASE,
+)
 
 
 def without_passwords(text: str) -> str:
     """`text` with the passwords of all addresses in it blotted out."""
-    return _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", text))
+    text = _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", text))
+    while (blotted := _IN_QUERY.sub(r"\1***", text)) != text:  # one of each address at a time
+        text = blotted
+    return text
 
 
 class EmbedlineError(Exception):

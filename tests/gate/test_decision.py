@@ -149,6 +149,32 @@ def test_a_score_that_is_not_a_number_fails_even_unasked(value: float | None) ->
     assert failed(verdict) == {"scores": "The candidate's score on other is not a number."}
 
 
+@pytest.mark.parametrize("value", [math.nan, None, math.inf])
+def test_a_metric_that_is_not_a_number_is_not_at_least_anything(value: float | None) -> None:
+    """No main score, so nothing but the rule looks at it."""
+    rows = [
+        row("candidate", "docs", 0.9),
+        row("candidate", "docs", value, metric="recall@10", main=False),
+    ]
+    assert set(failed(judge(rows, [rule(min=0.5, metric="recall@10")]))) == {"rules.0.min"}
+
+
+@pytest.mark.parametrize(("short", "full", "passes"), [(0.3, 0.6, True), (0.9, 0.4, False)])
+def test_vectors_cut_short_are_not_what_a_rule_asks_about(short: float, full: float, passes: bool) -> None:
+    for order in (1, -1):
+        rows = [row("candidate", "docs", full), row("candidate", "docs", short, dim=64)][::order]
+        assert judge(rows, [rule(min=0.5)]).passed == passes
+        others = [row("champion", "docs", 0.5), row("champion", "docs", 0.1, dim=64)][::order]
+        met = judge([*rows, *others], champion=True, max_drop_vs_champion=0.0)
+        assert met.passed == passes, "side by side at their full widths"
+
+
+def test_of_two_scores_of_one_set_the_lower_one_counts() -> None:
+    for values in ((0.4, 0.9), (0.9, 0.4)):
+        rows = [row("candidate", "docs", value) for value in values]
+        assert "0.4000" in failed(judge(rows, [rule(min=0.5)]))["rules.0.min"]
+
+
 @pytest.mark.parametrize("side", ["candidate", "champion"])
 def test_a_comparison_with_not_a_number_fails(side: str) -> None:
     rows = [row("candidate", "docs", 0.9), row("champion", "docs", 0.1)]

@@ -100,6 +100,7 @@ class Cluster:
         found += [
             Peer("pipeline pod", {"workflows.argoproj.io/workflow": "x"}, self.namespace, here),
             Peer("training pod", {"jobset.sigs.k8s.io/jobset-name": "x"}, self.namespace, here),
+            Peer("UI's artefact pod", {"app": "ml-pipeline-ui-artifact"}, self.namespace, here),
             Peer("other pod", {}, self.namespace, here),
         ]
 

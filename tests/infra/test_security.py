@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import yaml
 
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|(^|_)KEY(_|$)|CREDENTIAL", re.IGNORECASE)
@@ -29,6 +30,24 @@ def test_every_container_is_restricted_and_has_limits(cluster: Any) -> None:
         assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys(), name
         assert not any("hostPath" in volume for volume in pod.get("volumes", [])), name
     assert seen == {"dev": 5, "prod": 3}[cluster.overlay]
+
+
+def test_the_pod_that_carries_data_in_is_as_restricted(cluster: Any, operator_page: str) -> None:
+    """As the page makes it: admitted, of the image's user, at the volume that the pipeline's pods read."""
+    (text,) = re.findall(r"<<'EOF'\n(apiVersion: v1\nkind: Pod\n.*?)EOF", operator_page, re.DOTALL)
+    pod = yaml.safe_load(text)
+    for version in ("1.31", kubernetes_validate.latest_version()):
+        kubernetes_validate.validate(pod, version, strict=True)
+    (container,) = pod["spec"]["containers"]
+    ours, others = pod["spec"]["securityContext"], list(cluster.containers())
+    training, own = next((spec, one) for name, spec, one in others if name.startswith("embedline-torch"))
+    assert ours.items() <= training["securityContext"].items()
+    assert container["securityContext"] == own["securityContext"]
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    (volume,), (mount,) = pod["spec"]["volumes"], container["volumeMounts"]
+    assert cluster.get("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"])
+    assert f"workspace:{mount['mountPath']}/my-search" in operator_page
+    assert f"data.root={mount['mountPath']}/my-search" in operator_page
 
 
 def test_what_stays_up_is_probed(cluster: Any) -> None:
@@ -64,7 +83,17 @@ def test_rights_are_these_and_no_more(cluster: Any) -> None:
         ("", "configmaps", "get"): ("kfp-launcher",),
         ("", "secrets", "get"): ("mlpipeline-minio-artifact",),
     }
-    assert {right[1] for right in rights if right[0] == "embedline-submitter"} == {"pipelines.kubeflow.org"}
+    assert {right[1:]: names for right, names in rights.items() if right[0] == "embedline-submitter"} == {
+        ("pipelines.kubeflow.org", resource, verb): ()
+        for resource, verbs in {
+            "pipelines": ("create", "get", "list"),
+            "pipelines/versions": ("create", "get", "list"),
+            "experiments": ("create", "get", "list"),
+            "runs": ("create", "get", "list", "terminate"),
+            "jobs": ("create", "disable", "get", "list"),
+        }.items()
+        for verb in verbs
+    }
     for binding in cluster.of("RoleBinding"):
         assert cluster.get(binding["roleRef"]["kind"], binding["roleRef"]["name"])
         (subject,) = binding["subjects"]

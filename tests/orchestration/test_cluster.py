@@ -9,10 +9,12 @@ import pytest
 import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
+from kfp.pipeline_spec import pipeline_spec_pb2
+from kubernetes.utils.quantity import parse_quantity
 
 from embedline.components.image import GPU_IMAGE, IMAGE
 from embedline.config.cluster import GROUPS, NEVER_CACHED, PER_RUN, TASKS, ClusterConfig
-from embedline.config.load import load_config
+from embedline.config.load import load_config, preset_names
 from embedline.errors import InputError
 from embedline.orchestration.compile import compile_pipeline
 from embedline.steps.catalogue import STEPS
@@ -68,6 +70,8 @@ def test_what_every_preset_starts_from() -> None:
         assert resources["resourceMemoryRequest"] == ("4G" if name in GROUPS["computing"] else "2G")
         for limit in ("resourceMemoryLimit", "resourceCpuLimit", "resourceCpuRequest"):
             assert resources[limit], "a quota refuses a pod without"
+        days = 14 if name in GROUPS["computing"] else 1
+        assert made.kubernetes(name)["activeDeadlineSeconds"] == str(days * 86_400), name
         mounts = made.kubernetes(name).get("emptyDirMounts", [])
         assert [mount["mountPath"] for mount in mounts] == (
             ["/dev/shm"] if name in GROUPS["training"] else []
@@ -209,12 +213,90 @@ def test_the_engines_cache_can_be_allowed_step_by_step_but_never_where_it_lies()
         ("cluster.workspace.claim=Not_A_Name", "claim"),
         ("cluster.image_pull_secrets=['../x']", "image_pull_secrets"),
         ("cluster.tasks.mine.timeout=5", "did you mean 'timeout_s'"),
+        ("cluster.tasks.mine={memory_request: 32Gi, memory_limit: 16G}", "mine has a memory_request of 32Gi"),
+        ("cluster.tasks={all: {cpu_limit: 500m}, gate: {cpu_request: '1'}}", "gate has a cpu_request of 1"),
+        ("cluster.tasks.mine.memory_request=100K", "memory_request"),
+        ("cluster.tasks.mine.accelerator=gpu", "accelerator"),
+        ("cluster.tasks.mine.node_selector={'a b': c}", "node_selector"),
+        ("cluster.tasks.mine.node_selector={a: 'b c'}", "node_selector.a"),
+        ("cluster.tasks.mine.tolerations=[{key: a, operator: Exists, value: b}]", "is not compared"),
+        ("cluster.tasks.mine.tolerations=[{value: b}]", "key: is missing"),
+        ("cluster.tasks.mine.tolerations=[{key: a, effect: NoSchedule, seconds: 5}]", "NoExecute only"),
+        (
+            "cluster.tasks.mine={secrets: {A: {name: x, key: y}}, config_maps: {A: {name: x, key: y}}}",
+            "mine takes A from a secret and from a config map",
+        ),
     ],
 )
 def test_what_kubernetes_would_refuse_is_refused_before(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as refused:
         load_config("demo", [override])
     assert "hunter2" not in str(refused.value), "what is taken for a name may be the secret"
+
+
+def test_a_default_gives_way_to_what_the_preset_asks_for() -> None:
+    """A request above its limit is a pod that Kubernetes never starts."""
+    made = Compiled(
+        "cluster.tasks.training={memory_request: 32Gi}",
+        "cluster.tasks.mine={cpu_limit: 1, memory_limit: 2Gi}",
+        "cluster.tasks.evaluate={memory_request: 4G, memory_limit: 4G}",
+    )
+    wanted = {
+        "pretrain": ("2", "8", "32Gi", "32Gi"),
+        "mine": ("1", "1", "2Gi", "2Gi"),
+        "evaluate": ("2", "8", "4G", "4G"),
+        "prune_after": ("2", "8", "4G", "16G"),
+    }
+    for name, sizes in wanted.items():
+        resources = made.container(name)["resources"]
+        keys = ("CpuRequest", "CpuLimit", "MemoryRequest", "MemoryLimit")
+        assert tuple(resources[f"resource{key}"] for key in keys) == sizes, name
+    for preset in preset_names():
+        for name in TASKS:
+            task = load_config(preset).cluster.task(name)
+            for kind in ("cpu", "memory"):
+                request, limit = (getattr(task, f"{kind}_{side}") for side in ("request", "limit"))
+                assert parse_quantity(request) <= parse_quantity(limit), (preset, name)
+
+
+def test_a_secret_takes_the_place_of_the_default_config_map() -> None:
+    made = Compiled("cluster.tasks.promote.secrets={MLFLOW_TRACKING_URI: {name: mlflow, key: uri}}")
+    assert "configMapAsEnv" not in made.kubernetes("promote")
+    assert made.kubernetes("mine")["configMapAsEnv"][0]["configMapName"] == "embedline-tracking"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place"),
+    [
+        ((), "/workspace"),
+        (("cluster.workspace.path=/volume",), "/volume"),
+        (("cluster.workspace.size=5Gi",), PER_RUN),
+    ],
+)
+def test_what_one_pod_fetched_from_the_hub_is_there_for_the_next(overrides: Any, place: str) -> None:
+    """Preflight tells all steps where the models lie that it found: that must be on the volume they share."""
+    made = Compiled(*overrides)
+    for name in TASKS:
+        environment = {entry["name"]: entry["value"] for entry in made.container(name)["env"]}
+        assert environment["HF_HOME"] == f"{place}/.embedline/huggingface", name
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_compiles_to_what_the_engine_reads(preset: str) -> None:
+    """With its name as the default, and what its `cluster` says in the tasks."""
+    spec, platform = yaml.safe_load_all(compile_pipeline(preset))
+    read = json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+    assert read.root.input_definitions.parameters["preset"].default_value.string_value == preset
+    cluster = load_config(preset).cluster
+    asked = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    for name in TASKS:
+        container = read.deployment_spec["executors"][f"exec-{EXECUTORS[name]}"]["container"]
+        wanted, resources = cluster.task(name), container["resources"]
+        assert resources["resourceMemoryLimit"] == wanted.memory_limit, name
+        assert ("accelerator" in resources) == bool(wanted.accelerator), name
+        assert container["image"] == (GPU_IMAGE if wanted.accelerator else IMAGE), name
+        shared = [mount["sizeLimit"] for mount in asked[f"exec-{EXECUTORS[name]}"].get("emptyDirMounts", [])]
+        assert shared == ([wanted.shared_memory] if wanted.shared_memory else []), name
 
 
 def test_the_same_preset_gives_the_same_bytes() -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
+from hypothesis import strategies as st
 
 from embedline.components.image import reference
-from embedline.orchestration.compile import compile_pipeline
+from embedline.orchestration.compile import compile_pipeline, one_line
 from embedline.orchestration.component_docs import components_folder, stale
 from embedline.orchestration.image_lock import lock_path
 from embedline.steps.catalogue import STEPS
@@ -49,6 +51,48 @@ def test_a_preset_becomes_the_default_and_the_rest_stays() -> None:
     assert inputs["preset"]["defaultValue"] == "ru-docs"
     assert read_overrides(inputs["overrides"]["defaultValue"]) == ["seed=1", "gate.mode=dry_run"]
     assert inputs["workspace"]["defaultValue"] == "/mnt/work"
+
+
+_ODD = st.text("a=b.:{}[]\"'#\\ \t\n\r\x0b\u2028\x85я$`;-", max_size=12)
+
+
+@hypothesis.given(
+    st.lists(_ODD.filter(lambda text: text.strip() == text != "" and not text.startswith("#")), max_size=3)
+)
+@hypothesis.example(["description='a b'; $(rm -rf /) `x` \"y\""])
+@hypothesis.example(['description="line\none"'])
+@hypothesis.example(["#description=x"])
+@hypothesis.example(["[1]=x"])
+def test_overrides_arrive_at_the_first_step_as_they_were_given(overrides: list[str]) -> None:
+    """Whatever stands in them: the pipeline's input is one line, and kfp writes it into a comment."""
+    assert "\n" not in one_line(overrides)
+    assert read_overrides(one_line(overrides)) == overrides
+
+
+def test_what_is_given_to_the_command_is_what_the_driver_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from embedline.orchestration import local
+
+    commands: list[list[str]] = []
+
+    class Driver:
+        pid, returncode = 1 << 30, 0
+
+        def __init__(self, command: list[str], **_: Any) -> None:
+            commands.append(command)
+
+        def poll(self) -> int:
+            return 0
+
+        def wait(self, _: float) -> int:
+            return 0
+
+    monkeypatch.setattr(local.subprocess, "Popen", Driver)
+    (tmp_path / "r").mkdir()
+    asked = ['description="two\nlines"', "seed=1"]
+    local.run_here("demo", asked, tmp_path, "r", lambda *_: None)
+    assert read_overrides(commands[0][4]) == asked
 
 
 def test_inputs_of_the_ui_have_descriptions_and_defaults(spec: dict[str, Any]) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,6 +156,31 @@ def test_a_lost_answer_does_not_make_a_thing_twice(kfp_server: Any) -> None:
 
         found = once_more(lambda: api.experiment_service_create_experiment(experiment=body), made)
     assert [found.experiment_id] == [value["experiment_id"] for value in kfp_server.all("experiments")]
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
+def test_a_certificate_of_ones_own_authority_is_taken_where_it_is_named(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    certificate, key = tmp_path / "server.crt", tmp_path / "server.key"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=kfp"]
+    made += ["-addext", "subjectAltName=IP:127.0.0.1", "-out", str(certificate), "-keyout", str(key)]
+    subprocess.run(made, check=True, capture_output=True)
+    server = KfpServer()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server._http.socket = context.wrap_socket(server._http.socket, server_side=True)
+    host = server.url.replace("http:", "https:")
+    with server:
+        error = _reach(host)
+        assert error.exit_code == 2
+        assert "certificate is not trusted" in str(error)
+        assert "REQUESTS_CA_BUNDLE" in str(error)
+        monkeypatch.setenv(variable, str(certificate))
+        with connect(host) as client:
+            assert client.list_runs().total_size == 0
 
 
 def test_a_server_that_hangs_is_given_up(kfp_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,20 @@ def test_a_schedule_makes_a_recurring_run_that_neither_overlaps_nor_catches_up(
     assert _made(kfp_server, "demo", *words)["id"] != made["id"]
 
 
+def test_two_projects_are_scheduled_beside_each_other(kfp_server: Any, tmp_path: Path) -> None:
+    """`embedline init` calls every preset's file preset.yaml: the name inside tells them apart."""
+    for name in ("my-search", "поиск"):
+        (tmp_path / name).mkdir()
+        preset = f"extends: demo\nname: {'search-ru' if name == 'поиск' else name}\n"
+        (tmp_path / name / "preset.yaml").write_text(preset, encoding="utf-8")
+        made = _made(kfp_server, str(tmp_path / name / "preset.yaml"), "--every", "1d")
+        assert (made["what"], made["version"][:9]) == ("recurring run", preset.split(": ")[2][:9])
+    assert {job["display_name"] for job in kfp_server.all("recurring")} == {
+        "my-search-scheduled",
+        "search-ru-scheduled",
+    }
+
+
 @pytest.mark.parametrize(
     ("cron", "every"), [("* * *", ""), ("", "soon"), ("", "30s"), ("", "6w"), ("0 3 * * 0", "6h")]
 )

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from embedline.artifacts.manifest import Artifact
 from embedline.errors import ConflictError, InputError, RefusedError, StepError
-from embedline.registry import promotion
+from embedline.registry import challenger, promotion
 from embedline.registry.challenger import name_challenger
 from embedline.registry.ledger import EXPERIMENT, Entry, Ledger
 from embedline.registry.overview import overview
@@ -250,6 +250,50 @@ def test_a_promotion_that_came_second_says_who_was_first(
     assert now(uri) == {"champion": 3, "previous_champion": 1}
 
 
+def test_who_slept_before_the_move_does_not_bring_an_old_champion_back(
+    uri: str, versions: MlflowClient, promote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ann's entry is written; Bob completes it and promotes the next one before she goes on."""
+    promote(1)
+    follow, seen = promotion.follow, []
+    move = MlflowClient.set_registered_model_alias
+
+    def recorded(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        move(client, name, alias, version)
+        if alias == "champion":
+            seen.append(int(version))
+
+    def asleep(*args: Any) -> None:
+        monkeypatch.setattr(promotion, "follow", follow)
+        promote(3, by="bob")
+        follow(*args)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", recorded)
+    monkeypatch.setattr(promotion, "follow", asleep)
+    promote(2, by="ann")
+    assert seen == sorted(seen), "the champion never goes back"
+    assert now(uri) == {"champion": 3, "previous_champion": 2}
+    assert all(generation.done for generation in promotion.history("demo", uri=uri))
+
+
+def test_who_slept_in_the_middle_of_the_move_puts_the_newer_one_back(
+    uri: str, versions: MlflowClient, promote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote(1)
+    move = MlflowClient.set_registered_model_alias
+
+    def asleep(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        if (alias, version) == ("champion", "2"):
+            monkeypatch.setattr(MlflowClient, "set_registered_model_alias", move)
+            promote(3, by="bob")
+        move(client, name, alias, version)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", asleep)
+    promote(2, by="ann")
+    assert now(uri) == {"champion": 3, "previous_champion": 2}
+    assert overview("demo", uri=uri).drift == []
+
+
 def test_what_is_not_there_is_named(uri: str, versions: MlflowClient, promote: Any, rollback: Any) -> None:
     with pytest.raises(InputError, match="demo has no version 9"):
         promote(9)
@@ -378,6 +422,22 @@ def test_the_challenger_is_the_last_that_passed(uri: str, versions: MlflowClient
     assert overview("demo", uri=uri).drift == []
 
 
+def test_a_challenger_that_another_run_registered_meanwhile_is_not_passed_over(
+    uri: str, versions: MlflowClient, add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = challenger.point
+
+    def meanwhile(*args: Any) -> bool:
+        monkeypatch.setattr(challenger, "point", point)
+        add("f", **{"embedline.judged_at": "60"})
+        return point(*args)
+
+    add("e", **{"embedline.judged_at": "50"})
+    monkeypatch.setattr(challenger, "point", meanwhile)
+    assert name_challenger("demo", uri=uri) == 6
+    assert aliases("demo", uri=uri)["challenger"] == 6
+
+
 def test_two_hosts_that_both_begin_a_ledger_share_one(uri: str, versions: MlflowClient, promote: Any) -> None:
     """The lock of one host does not hold another: here it made its run first and was elected second."""
     rival = versions.create_run(versions.create_experiment(EXPERIMENT), tags={"embedline.ledger": "demo"})
@@ -399,6 +459,38 @@ def test_a_ledger_of_before_there_were_elections_is_taken_up(
     assert overview("demo", uri=uri).drift == []
     assert promote(2).previous == 1
     assert moves(uri) == [("promote", None, 1), ("promote", 1, 2)]
+
+
+def test_a_model_that_was_renamed_begins_a_ledger_of_its_own(
+    uri: str, versions: MlflowClient, promote: Any
+) -> None:
+    promote(1)
+    promote(2)
+    versions.rename_registered_model("demo", "support")
+    with pytest.raises(InputError, match="demo has no version 3"):
+        promote(3)
+    assert "the ledger says nothing" in overview("support", uri=uri).drift[0]
+    reconcile("support", uri=uri, by="ann", accept=True)
+    assert overview("support", uri=uri).drift == []
+    moved = promotion.promote("support", 3, reason="", by="ann", uri=uri)
+    assert (moved.version, moved.previous) == (3, 2)
+
+
+def test_a_model_that_was_deleted_and_made_anew_is_asked_about(
+    uri: str, versions: MlflowClient, add: Any, promote: Any
+) -> None:
+    """Its versions begin at 1 again: what the ledger says is of other models."""
+    promote(1)
+    promote(2)
+    versions.delete_registered_model("demo")
+    assert add("new") == 1
+    with pytest.raises(ConflictError, match="champion is nothing and the ledger says version 2"):
+        promote(1)
+    assert reconcile("demo", uri=uri, by="ann").undecided
+    reconcile("demo", uri=uri, by="ann", accept=True)
+    assert now(uri) == {}
+    assert promote(1).previous is None
+    assert overview("demo", uri=uri).drift == []
 
 
 def test_a_deleted_ledger_is_an_error_that_says_how_to_restore_it(

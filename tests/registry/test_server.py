@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,47 @@ def test_models_go_through_the_server_and_back(server: Any, make_model, tmp_path
     assert get_champion("nobody", uri=server.uri) is None
     with pytest.raises(InputError, match="a/b"):
         register("a/b", one.path, digest=one.digest, tags={}, uri=server.uri)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said", "fix"),
+    [
+        (401, "You are not authenticated.", "expired (401)", "MLFLOW_TRACKING_TOKEN"),
+        (401, '{"error_code": "UNAUTHENTICATED", "message": "no"}', "expired (401)", "MLFLOW_TRACKING_TOKEN"),
+        (403, '{"error_code": "PERMISSION_DENIED", "message": "Permission denied"}', "may not", "an account"),
+        (403, "Invalid Host header", "may not do that (", "MLFLOW_SERVER_ALLOWED_HOSTS"),
+        (404, "<html>nothing here</html>", "nothing here", ""),
+        (200, "<html>Sign in</html>", "Sign in", ""),
+    ],
+)
+def test_a_server_that_answers_no_is_not_called_silent(status: int, body: str, said: str, fix: str) -> None:
+    """A token that expired is no wrong address; every failure is one line."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as site:
+        threading.Thread(target=site.serve_forever, args=(0.02,), daemon=True).start()
+        uri = f"http://127.0.0.1:{site.server_port}"
+        for act, kind in (
+            (lambda: prepare(uri), InputError),
+            (lambda: promote("demo", 1, reason="", by="me", uri=uri), TrackingError),
+        ):
+            with pytest.raises(kind) as failed:
+                act()
+            text = str(failed.value)
+            assert "\n" not in text
+            assert (said in text, fix in text, uri in text) == (True, True, True), text
+            assert ("does not answer" in text) == (kind is InputError and not fix), text
+        site.shutdown()
 
 
 def test_what_was_said_during_an_outage_arrives_afterwards(

@@ -64,6 +64,14 @@ def test_which_keys_of_the_config_changed(tmp_path: Path) -> None:
     ]
 
 
+def test_sources_in_another_order_are_said_to_be(tmp_path: Path) -> None:
+    """The order decides which rows meet in a batch; no key and no value has changed."""
+    turned = found(config={"data": {"sources": [{"path": "b.jsonl"}, {"path": "a.jsonl"}]}})
+    since = kept(found(), tmp_path)
+    assert said(since, turned) == ["config | the same in another order"]
+    assert answer(turned, since).reason == "changed: config."
+
+
 def test_code_libraries_and_base(tmp_path: Path) -> None:
     since = kept(found(code="0123", recipe="old", image="e:1"), tmp_path)
     now = found(code="4567", recipe="new", image="e:2", base=(replace(BASE, checksum="ee" * 32),))

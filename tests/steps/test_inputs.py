@@ -84,7 +84,9 @@ def test_a_value_that_the_config_does_not_take_is_refused(inputs: dict[str, Any]
         load_config("demo", with_inputs([], inputs))
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "a/b", "/abs", ".hidden", "latest", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["../elsewhere", "a/b", "/abs", ".hidden", "latest", "a\0b", "a\nb", "o'neil", "я" * 120]
+)
 def test_a_run_name_from_the_ui_cannot_leave_the_workspace(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show
-from embedline.errors import EmbedlineError
+from embedline.errors import EmbedlineError, without_passwords
 
 PACKAGES = (
     "embedline",
@@ -60,7 +60,7 @@ def _try(name: str, look: Callable[[], str], extra: str = "") -> dict[str, Any]:
     except EmbedlineError as error:
         return {"name": name, "ok": False, "value": str(error)}
     except Exception as error:  # a broken library can raise anything: that is what is looked for
-        return {"name": name, "ok": False, "value": f"{type(error).__name__}: {error}"}
+        return {"name": name, "ok": False, "value": without_passwords(f"{type(error).__name__}: {error}")}
 
 
 def _cpu() -> str:

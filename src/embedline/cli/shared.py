@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from embedline.errors import EmbedlineError
+from embedline.errors import EmbedlineError, without_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +68,7 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             code = 1
         except Exception as error:
             said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            code = _fail(f"unexpected {said} (--debug shows where).", 1, debug, as_json)
+            code = _fail(f"unexpected {without_passwords(said)} (--debug shows where).", 1, debug, as_json)
         if code:
             raise typer.Exit(code)
 

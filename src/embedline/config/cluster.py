@@ -5,9 +5,10 @@ It becomes part of the pipeline when that is compiled; overriding it in the pipe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from embedline.config.base import Section
 
@@ -31,8 +32,14 @@ CLAIM, TRACKING = "embedline-workspace", "embedline-tracking"  # as infra/kustom
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
 Variable = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
-Cpu = Annotated[str, StringConstraints(pattern=r"^([0-9]*[.])?[0-9]+m?$")]
-Memory = Annotated[str, StringConstraints(pattern=r"^[0-9]+([EPTGMK]i?)?$")]
+Number = BeforeValidator(
+    lambda given: str(given) if type(given) in {int, float} else given  # `cpu: 2`, as Kubernetes takes it
+)
+Cpu = Annotated[str, Number, StringConstraints(pattern=r"^([0-9]*[.])?[0-9]+m?$")]
+Memory = Annotated[str, Number, StringConstraints(pattern=r"^[0-9]+([EPTGM]i?|Ki)?$")]
+_DNS, _WORD = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?", r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+Label = Annotated[str, StringConstraints(pattern=rf"^({_DNS}/)?{_WORD}$")]
+LabelValue = Annotated[str, StringConstraints(pattern=rf"^({_WORD})?$")]
 
 
 class KeyOf(Section):
@@ -60,6 +67,16 @@ class Toleration(Section):
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     seconds: int | None = Field(None, ge=0, description="NoExecute: how long it is borne")
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Toleration:
+        if self.operator == "Exists" and self.value:
+            raise ValueError("value: is not compared where the operator is Exists; leave one of them out")
+        if self.operator == "Equal" and not self.key:
+            raise ValueError("key: is missing; only operator: Exists goes without, and bears every taint")
+        if self.seconds is not None and self.effect != "NoExecute":
+            raise ValueError("seconds: goes with effect: NoExecute only")
+        return self
+
 
 class TaskConfig(Section):
     """What one task, or a group of them, asks for; what is not set comes from the wider group."""
@@ -68,9 +85,11 @@ class TaskConfig(Section):
     cpu_limit: Cpu | None = None
     memory_request: Memory | None = None
     memory_limit: Memory | None = None
-    accelerator: str | None = Field(None, description="resource name, nvidia.com/gpu")
+    accelerator: str | None = Field(
+        None, pattern=rf"^{_DNS}/{_WORD}$", description="resource name, nvidia.com/gpu"
+    )
     accelerators: int | None = Field(None, ge=0, description="how many; 1 when only the accelerator is named")
-    node_selector: dict[str, str] = Field({}, description="labels of the nodes it may run on")
+    node_selector: dict[Label, LabelValue] = Field({}, description="labels of the nodes it may run on")
     tolerations: list[Toleration] | None = None
     retries: int | None = Field(None, ge=0, le=10, description="of a task that failed; finish has none")
     backoff_s: int | None = Field(None, ge=0, description="seconds before the first retry")
@@ -129,6 +148,7 @@ DEFAULTS: dict[str, TaskConfig] = {
         cpu_limit="4",
         memory_request="2G",
         memory_limit="8G",
+        timeout_s=86_400,
         engine_cache=False,
         retries=0,
         backoff_s=2,
@@ -138,7 +158,13 @@ DEFAULTS: dict[str, TaskConfig] = {
     ),
     "reaching": TaskConfig(retries=2),
     "computing": TaskConfig(
-        retries=2, cpu_request="2", cpu_limit="8", memory_request="4G", memory_limit="16G"
+        retries=2,
+        cpu_request="2",
+        cpu_limit="8",
+        memory_request="4G",
+        memory_limit="16G",
+        timeout_s=14
+        * 86_400,  # a training may take days; one that hangs must not hold its train key for ever
     ),
     "training": TaskConfig(shared_memory="1Gi"),
 }
@@ -166,25 +192,67 @@ class ClusterConfig(Section):
             if name == "finish" and task.retries:
                 raise ValueError("tasks.finish.retries: the engine does not try an exit handler again")
         for name in TASKS:
-            if self.task(name).accelerators and not self.task(name).accelerator:
+            task = self.task(name)
+            if task.accelerators and not task.accelerator:
                 raise ValueError(f"tasks: {name} asks for accelerators, but not of which kind")
+            for request, limit in _SIZES:
+                if _exceeds(asked := getattr(task, request), most := getattr(task, limit)):
+                    raise ValueError(f"tasks: {name} has a {request} of {asked}, above its {limit} of {most}")
+            if twice := sorted(task.secrets.keys() & task.config_maps.keys()):
+                raise ValueError(f"tasks: {name} takes {twice[0]} from a secret and from a config map")
         return self
 
     def task(self, name: str) -> TaskConfig:
-        """All that the task `name` asks for, groups and defaults included."""
-        found: dict[str, object] = {}
-        for source in (DEFAULTS, self.tasks):
-            for group in [*(group for group in GROUPS if name in GROUPS[group]), name]:
-                if group in source:
-                    found = _joined(found, source[group])
+        """All that the task `name` asks for, groups and defaults included.
+
+        A default gives way to what the preset says: Kubernetes refuses a request above its limit, and of two
+        sources of one variable the preset's is meant.
+        """
+        ours, theirs = _asked(DEFAULTS, name), _asked(self.tasks, name)
+        secrets, maps = theirs.get("secrets"), ours["config_maps"]
+        if isinstance(secrets, dict) and isinstance(maps, dict):
+            ours["config_maps"] = {key: source for key, source in maps.items() if key not in secrets}
+        found = _joined(ours, theirs)
+        for request, limit in _SIZES:
+            if _exceeds(found.get(request), found.get(limit)):
+                found |= {request: found[limit]} if request not in theirs else {}
+                found |= {limit: found[request]} if limit not in theirs else {}
         if name == "finish":
             found["retries"] = 0
         return TaskConfig.model_validate(found)
 
 
-def _joined(wide: dict[str, object], narrow: TaskConfig) -> dict[str, object]:
+_SIZES = (("cpu_request", "cpu_limit"), ("memory_request", "memory_limit"))
+_POWERS = {unit: power for power, unit in enumerate("KMGTPE", 1)}
+
+
+def _asked(tasks: Mapping[str, TaskConfig], name: str) -> dict[str, object]:
+    """What the groups of a task and its own entry say, the narrower over the wider."""
+    found: dict[str, object] = {}
+    for group in [*(group for group in GROUPS if name in GROUPS[group]), name]:
+        if group in tasks:
+            fields = tasks[group].model_fields_set
+            found = _joined(found, {field: getattr(tasks[group], field) for field in fields})
+    return found
+
+
+def _joined(wide: Mapping[str, object], narrow: Mapping[str, object]) -> dict[str, object]:
     joined = dict(wide)
-    for field in narrow.model_fields_set:
-        value, before = getattr(narrow, field), wide.get(field)
-        joined[field] = {**before, **value} if isinstance(before, dict) else value
+    for field, value in narrow.items():
+        before = wide.get(field)
+        joined[field] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
     return joined
+
+
+def _exceeds(request: object, limit: object) -> bool:
+    return isinstance(request, str) and isinstance(limit, str) and _amount(request) > _amount(limit)
+
+
+def _amount(quantity: str) -> float:
+    """`500m`, `2`, `4G`, `16Gi` as a number (cores, bytes)."""
+    number = quantity.rstrip("mKMGTPEi")
+    unit = quantity[len(number) :]
+    if unit == "m":
+        return float(number) / 1000
+    base = 1024.0 if unit.endswith("i") else 1000.0
+    return float(number) * float(base ** _POWERS.get(unit[:1], 0))

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from embedline.config.base import Section
+from embedline.config.names import alias_problem, model_problem
 from embedline.config.renamed import renamed_gate, renamed_promote
 from embedline.config.secrets import SecretRef
 
@@ -101,6 +102,15 @@ class PromoteConfig(Section):
     @classmethod
     def _old_spellings(cls, values: Any) -> Any:
         return renamed_promote(values)
+
+    @model_validator(mode="after")
+    def _names_can_be_registered(self) -> PromoteConfig:
+        """Not hours later, when the model is there."""
+        if problem := alias_problem(self.alias):
+            raise ValueError(f"alias: {self.alias!r} {problem}")
+        if self.model and (problem := model_problem(self.model)):
+            raise ValueError(f"model: {self.model!r} {problem}")
+        return self
 
 
 class TrackingConfig(Section):

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from embedline.config.base import Section
-from embedline.config.cluster import KeyOf, Name, Variable
+from embedline.config.cluster import KeyOf, Name, Number, Variable
 
-Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+([.][0-9]+)?(m|[EPTGMk]|[EPTGMK]i)?$")]
+Quantity = Annotated[str, Number, StringConstraints(pattern=r"^[0-9]+([.][0-9]+)?(m|[EPTGMk]|[EPTGMK]i)?$")]
 
 
 class TrainJobConfig(Section):

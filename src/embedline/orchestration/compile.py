@@ -49,7 +49,7 @@ def one_line(overrides: Sequence[str]) -> str:
 
     One line: kfp writes defaults into a comment at the head of the file and would break it at a line's end.
     """
-    if len(overrides) == 1 and "\n" not in overrides[0]:
+    if len(overrides) == 1 and overrides[0].isprintable() and overrides[0][:1] not in "[#":
         return overrides[0]
     return json.dumps(list(overrides)) if overrides else ""
 

@@ -21,6 +21,7 @@ from embedline.components.image import IMAGE
 from embedline.config.schema import RunConfig
 from embedline.config.secrets import FOLDER, mounted_secrets, secret_variables, secrets_folder
 from embedline.errors import InputError
+from embedline.steps.base import HUB_CACHE
 
 EXITS = "containers.json"
 LABEL = "embedline.run"
@@ -85,7 +86,7 @@ def plan_containers(config: RunConfig, preset: str, workspace: Path, network: st
     environment = {
         name: value for name, value in os.environ.items() if name.startswith(_FORWARDED) or name in named
     }
-    environment["HF_HOME"] = str(workspace / ".embedline" / "huggingface")
+    environment["HF_HOME"] = str(workspace / HUB_CACHE)
     if secrets := mounted_secrets(config):
         environment[FOLDER] = str(secrets_folder().resolve())
         readable += [path for name in secrets if (path := secrets_folder().resolve() / name).is_dir()]

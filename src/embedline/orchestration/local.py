@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from embedline.artifacts.record import StepRecord, read_records
+from embedline.orchestration.compile import one_line
 from embedline.orchestration.containers import Containers, ExitWatch, hand_over, stop_containers
 from embedline.orchestration.line import CONTAINERS
 from embedline.steps import runrecord
@@ -62,7 +63,7 @@ def run_here(
     close_abandoned(workspace)
     runrecord.begin_run(folder, run=run, preset=preset, pid=os.getpid())
     command = [sys.executable, "-m", "embedline.orchestration.line"]
-    command += [preset, "\n".join(overrides), str(workspace), run]
+    command += [preset, one_line(overrides), str(workspace), run]
     environment = _environment()
     if containers is not None:
         environment[CONTAINERS] = json.dumps(containers.arguments(folder))

@@ -14,6 +14,7 @@ from urllib.parse import urlparse
 from embedline.errors import EmbedlineError, InputError
 
 TOKEN = "KFP_TOKEN"
+_AUTHORITIES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")  # mlflow, too, reads the first one
 CONNECT_S, READ_S = 10.0, 60.0
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 _UNWELL = (429, 500, 502, 503, 504)
@@ -33,6 +34,8 @@ def connect(host: str, namespace: str | None = None, token: str | None = None) -
         namespace: profile namespace; a server with several users needs it.
         token: bearer token; else the environment's KFP_TOKEN, else none.
 
+    Certificates are checked against the file that REQUESTS_CA_BUNDLE or SSL_CERT_FILE names, else certifi's.
+
     Raises:
         InputError: wrong address, bad token, missing rights, or a request that the server refuses.
         EmbedlineError: the server stays unwell.
@@ -47,6 +50,12 @@ def connect(host: str, namespace: str | None = None, token: str | None = None) -
     except ApiException as error:
         raise _explained(error, host) from error
     except (HTTPError, OSError) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise InputError(
+                "the server's certificate is not trusted here.",
+                where=host,
+                fix=f"Name a file with its authority's certificate in {_AUTHORITIES[0]}.",
+            ) from error
         raise InputError(
             f"the server does not answer ({_first_line(error)}).",
             where=host,
@@ -132,7 +141,13 @@ def _client(host: str, namespace: str | None, token: str | None) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        client = Patient(host=host, namespace=namespace or "kubeflow", existing_token=token)
+        authorities = next((file for name in _AUTHORITIES if (file := os.environ.get(name))), None)
+        client = Patient(
+            host=host,
+            namespace=namespace or "kubeflow",
+            existing_token=token,
+            ssl_ca_cert=authorities,
+        )
     _bound(client._run_api.api_client.rest_client)
     client.get_kfp_healthz()
     return client

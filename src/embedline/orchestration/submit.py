@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedline import __version__
-from embedline.config.load import load_config, preset_name, preset_text
+from embedline.config.load import load_config, preset_text
 from embedline.errors import InputError
 from embedline.orchestration.compile import compile_pipeline, one_line
 from embedline.orchestration.schedule import Schedule
@@ -53,13 +53,12 @@ def submit_run(
     text = compile_pipeline(preset, overrides, workspace, defaults=False)
     with connect(host, namespace) as client:
         place = find_experiment(client, experiment, namespace)
-        version = find_version(client, preset, text, PIPELINE, namespace)
+        version = find_version(client, config.name, text, PIPELINE, namespace)
         job = _Job(
             experiment=place.experiment_id,
-            name=_job_name(preset, key, schedule),
+            name=_job_name(config.name, key, schedule),
             mark=str(uuid.uuid4()),
-            about=f"{preset_name(preset)}, by embedline {__version__}."
-            + (f" Train key: {key}." if key else ""),
+            about=f"{config.name}, by embedline {__version__}." + (f" Train key: {key}." if key else ""),
             reference=(version.pipeline_id, version.pipeline_version_id),
             parameters={
                 "preset": preset_text(preset),
@@ -90,9 +89,9 @@ def upload_version(
         InputError: the config is not valid, or the server refuses.
         EmbedlineError: the server fails.
     """
-    text = compile_pipeline(preset, overrides, workspace)
+    config, text = load_config(preset, overrides), compile_pipeline(preset, overrides, workspace)
     with connect(host, namespace) as client:
-        made = find_version(client, preset, text, pipeline, namespace)
+        made = find_version(client, config.name, text, pipeline, namespace)
         url = f"/#/pipelines/details/{made.pipeline_id}/version/{made.pipeline_version_id}"
         return {
             "what": "pipeline version",
@@ -217,7 +216,7 @@ def _disable(client: Any, key: str, host: str) -> str:
     return str(client.get_recurring_run(key).status)
 
 
-def _job_name(preset: str, key: str, schedule: Schedule | None) -> str:
+def _job_name(run: str, key: str, schedule: Schedule | None) -> str:
     if schedule:
-        return f"{slug(preset)}-scheduled"
-    return f"{slug(preset)}-{key[:12] or time.strftime('%Y%m%d-%H%M%S')}"
+        return f"{slug(run)}-scheduled"
+    return f"{slug(run)}-{key[:12] or time.strftime('%Y%m%d-%H%M%S')}"

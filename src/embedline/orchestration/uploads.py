@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from embedline import __version__
-from embedline.config.load import preset_name
 from embedline.errors import InputError
 from embedline.orchestration.server import every, once_more
 
@@ -45,8 +44,8 @@ def find_experiment(client: Any, name: str, namespace: str | None) -> Any:
     return _found_or_made(found, lambda: api.experiment_service_create_experiment(experiment=body))
 
 
-def find_version(client: Any, preset: str, text: str, pipeline: str, namespace: str | None) -> Any:
-    """The version with this content, named after preset, release and content: uploaded once."""
+def find_version(client: Any, title: str, text: str, pipeline: str, namespace: str | None) -> Any:
+    """The version with this content, named after the config's name, release and content: uploaded once."""
     models, api = client.api_models, client.pipelines
 
     def found_pipeline() -> Any:
@@ -54,7 +53,7 @@ def find_version(client: Any, preset: str, text: str, pipeline: str, namespace: 
 
     body = models.V2beta1Pipeline(name=pipeline, display_name=pipeline, namespace=namespace)
     parent = _found_or_made(found_pipeline, lambda: api.pipeline_service_create_pipeline(pipeline=body))
-    name = f"{slug(preset)}-{__version__}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    name = f"{slug(title)}-{__version__}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
     def found() -> Any:
         ours = {"pipeline_id": parent.pipeline_id}
@@ -64,7 +63,7 @@ def find_version(client: Any, preset: str, text: str, pipeline: str, namespace: 
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             file = Path(folder) / "pipeline.yaml"
             file.write_text(text, encoding="utf-8")
-            about = f"{preset_name(preset)}, by embedline {__version__}"
+            about = f"{title}, by embedline {__version__}"
             return client.upload_pipeline_version(str(file), name, parent.pipeline_id, description=about)
 
     return _found_or_made(found, upload)
@@ -86,6 +85,6 @@ def _found_or_made(found: Callable[[], Any], make: Callable[[], Any]) -> Any:
         return known
 
 
-def slug(preset: str) -> str:
-    """Letters, digits and dashes: the server's names are DNS labels."""
-    return re.sub(r"[^a-z0-9]+", "-", preset_name(preset).lower()).strip("-")[:40] or "preset"
+def slug(name: str) -> str:
+    """A config's name in letters, digits and dashes: the server's names are DNS labels."""
+    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:40]

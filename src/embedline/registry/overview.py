@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from embedline.registry.challenger import CHALLENGER, last_passed
+from embedline.config.names import CHALLENGER
+from embedline.registry.challenger import last_passed
 from embedline.registry.ledger import Ledger
 from embedline.registry.server import client, reaching
-from embedline.registry.standing import read_standing, words
+from embedline.registry.standing import fix_for, read_standing, require_names, words
 from embedline.registry.versions import INDEX_TAG, VERDICT_TAG, find_version, read_aliases
 
 
@@ -37,6 +38,7 @@ def overview(name: str, alias: str = "champion", *, uri: str) -> Overview:
     Raises:
         TrackingError: the server failed.
     """
+    require_names(name, alias)
     with reaching(uri):
         opened = client(uri)
         standing = read_standing(opened, Ledger.find(uri, name), name, alias)
@@ -45,7 +47,7 @@ def overview(name: str, alias: str = "champion", *, uri: str) -> Overview:
         if (last := last_passed(opened, name)) != now.get(CHALLENGER):
             drift.append(
                 f"{name}: {CHALLENGER} is {words(now.get(CHALLENGER))}, and the last that passed the gate is "
-                f"{words(last)}: embedline reconcile {name} puts it right."
+                f"{words(last)}: {fix_for(name)} puts it right."
             )
         pointed = {}
         for each, number in sorted(now.items()):

@@ -11,7 +11,7 @@ from embedline.errors import ConflictError, InputError, RefusedError
 from embedline.registry.files import verify_files
 from embedline.registry.ledger import Entry, Generation, Ledger
 from embedline.registry.server import client, reaching
-from embedline.registry.standing import Standing, claim, follow, settled, winner, words
+from embedline.registry.standing import Standing, claim, follow, require_names, settled, winner, words
 from embedline.registry.versions import (
     INDEX_TAG,
     JUDGED_AGAINST_TAG,
@@ -69,13 +69,14 @@ def promote(
             compared this version with; for a version without such a record, whatever is there at the start.
 
     Raises:
-        InputError: there is no such version.
+        InputError: there is no such version, or the alias is none that can be moved.
         RefusedError: the gate did not pass.
         ConflictError: the champion is not the expected one, somebody else was faster (both say who moved it),
             or the alias was moved by hand.
         StepError: the files are not those that were registered.
         TrackingError: the server failed.
     """
+    require_names(name, alias)
     with reaching(uri):
         opened = client(uri)
         found = find_version(opened, name, version, uri)
@@ -113,6 +114,7 @@ def rollback(
         InputError: nothing was promoted yet, there is no predecessor, or it was deleted.
         ConflictError, StepError, TrackingError: as for `promote`.
     """
+    require_names(name, alias)
     with reaching(uri):
         opened = client(uri)
         if Ledger.find(uri, name) is None and alias not in read_aliases(opened, name):

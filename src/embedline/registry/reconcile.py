@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from embedline.config.names import CHALLENGER
 from embedline.errors import ConflictError
-from embedline.registry.challenger import CHALLENGER, last_passed
+from embedline.registry.challenger import last_passed
 from embedline.registry.ledger import Entry, Generation, Kind, Ledger
 from embedline.registry.server import client, quoted, reaching
-from embedline.registry.standing import Standing, claim, follow, point, read_standing, words
+from embedline.registry.standing import Standing, claim, follow, point, read_standing, require_names, words
 from embedline.registry.versions import MODEL_TAG, read_aliases
 
 if TYPE_CHECKING:
@@ -53,9 +54,11 @@ def reconcile(
         grace_s: an upload this old (seconds) without a version is taken for abandoned.
 
     Raises:
+        InputError: the alias is none that promotions move.
         ConflictError: somebody else moved the alias at the same time.
         TrackingError: the server failed.
     """
+    require_names(name, alias)
     result = Reconciled(name)
     with reaching(uri):
         opened = client(uri)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DATABASE = "mlflow.db"
 _SQLITE = "sqlite:///"
 # A server that passes files on and gets no answer says 5xx; one that is down says nothing.
+_DENIED = re.compile(r"error code (401|403)\b")
 _BEHIND_IT = re.compile(r"/mlflow-artifacts/.*(too many|error code) 5\d\d", re.DOTALL)
 
 
@@ -56,6 +57,8 @@ def prepare(uri: str, *, timeout_s: int = 10) -> None:
             with FileLock(f"{path}.lock"):  # two processes creating the tables of one file break it
                 client(uri).search_experiments(max_results=1)
     except Exception as error:  # mlflow, sqlalchemy, requests, os: whatever it is, the address is unusable
+        if denied := _denied(error):
+            raise InputError(denied[0], where=uri, fix=denied[1]) from error
         what = f"the tracking store does not answer ({_first_line(error)})."
         raise InputError(what, where=uri, fix=fix) from error
 
@@ -139,6 +142,8 @@ def reaching(uri: str) -> Iterator[None]:
             what = f"the server answers, but the artefact store behind it failed ({_first_line(error)})."
             fix = "The server's log says why; run again when the store is back."
             raise TrackingError(what, where=uri, fix=fix) from error
+        if denied := _denied(error):
+            raise TrackingError(denied[0], where=uri, fix=denied[1]) from error
         raise TrackingError(f"the tracking store failed ({_first_line(error)}).", where=uri) from error
 
 
@@ -191,6 +196,23 @@ def _open_sqlite(path: Path, timeout_s: int) -> None:
 def artifacts_beside(uri: str) -> str | None:
     path = _sqlite_path(uri)
     return None if path is None else (path.resolve().parent / "mlartifacts").as_uri()
+
+
+def _denied(error: BaseException) -> tuple[str, str] | None:
+    """What is wrong and what to do, where the server answered that we may not."""
+    found, code = _DENIED.search(str(error)), error_code(error)
+    if code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"} or (found and found[1] == "401"):
+        return (
+            "the token or password is missing, wrong, or has expired (401).",
+            "Set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+        )
+    if code == "PERMISSION_DENIED" or found:
+        return (
+            f"this account may not do that ({_first_line(error)}).",
+            "Use an account that may; where it says Host header, the server's MLFLOW_SERVER_ALLOWED_HOSTS "
+            "has to name this address.",
+        )
+    return None
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedline.errors import ConflictError
+from embedline.config.names import alias_problem, model_problem
+from embedline.errors import ConflictError, InputError
 from embedline.registry.ledger import Entry, Generation, Ledger, newest_of
 from embedline.registry.server import error_code
 from embedline.registry.versions import read_aliases
@@ -54,7 +56,7 @@ class Standing:
     def drift(self) -> str:
         """What is not as it should be, as sentences; empty when all is well."""
         name, known = f"{self.name}: {self.alias}", words(self.recorded)
-        fix = f"embedline reconcile {self.name}"
+        fix = fix_for(self.name)
         if self.unfinished:
             return f"{name} is being moved to {known}, or that was cut off: {fix} completes it."
         if self.moved_by_hand:
@@ -69,6 +71,18 @@ class Standing:
                 f"{words(self.newest.entry.previous)}: {fix} puts it right."
             )
         return ""
+
+
+def require_names(name: str, alias: str) -> None:
+    """Refuse what MLflow would refuse between the ledger's entry and the alias's move."""
+    if problem := model_problem(name):
+        raise InputError(f"{name!r} {problem}.")
+    if problem := alias_problem(alias):
+        raise InputError(f"{alias!r} {problem}.", where="--alias")
+
+
+def fix_for(name: str) -> str:
+    return f"embedline reconcile {shlex.quote(name)}"
 
 
 def words(version: int | None) -> str:
@@ -135,20 +149,26 @@ def winner(entry: Entry) -> str:
 def follow(client: MlflowClient, ledger: Ledger, name: str, target: Generation) -> None:
     """Make the aliases say what `target` says, then what anything newer in the ledger says.
 
-    Looking for something newer after the move is what repairs the aliases when a process has slept between
-    its entry and its move, and others have promoted in the meantime.
+    A process may sleep between its entry and its move while others promote. So it looks for something newer
+    before the move, which then must not happen any more, and after it, which repairs what a sleep just in
+    between has spoilt.
 
     Raises:
         ConflictError: the version was deleted.
     """
     while True:
         entry = target.entry
+        before = newest_of(ledger.read(), entry.alias)
+        if before is not None and before.number > target.number:
+            ledger.mark_done(target.number)
+            target = before
+            continue
         point(client, name, f"previous_{entry.alias}", entry.previous)
         if not point(client, name, entry.alias, entry.version):
             raise ConflictError(
                 f"{words(entry.version)} was deleted while it was becoming {entry.alias}.",
                 where=name,
-                fix=f"embedline reconcile {name} takes that back.",
+                fix=f"{fix_for(name)} takes that back.",
             )
         newest = newest_of(ledger.read(), entry.alias)
         ledger.mark_done(target.number)

@@ -15,6 +15,7 @@ from embedline.config.schema import RunConfig
 from embedline.errors import StepError
 
 T = TypeVar("T")
+HUB_CACHE = ".embedline/huggingface"  # below the workspace: what preflight fetches, later pods must find
 
 
 class Slice(BaseModel):

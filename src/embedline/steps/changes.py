@@ -113,7 +113,8 @@ def compare(since: Since, found: Fingerprint) -> list[Change]:
         "config": lambda: _config(manifest.config, found.config),
         "base": lambda: _entries("base", manifest.base, found.base),
     }
-    return [change for part in changed for change in details[part]()]
+    reordered = "the same in another order"
+    return [change for part in changed for change in details[part]() or [Change(part, "", reordered)]]
 
 
 def last_run(workspace: Path, name: str) -> Since | None:

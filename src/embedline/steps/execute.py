@@ -20,7 +20,7 @@ from embedline.artifacts.manifest import Artifact, read_artifact, write_manifest
 from embedline.artifacts.record import OutputRecord, StepRecord, write_json, write_record
 from embedline.artifacts.store import cache_key
 from embedline.artifacts.tracker import Tracker
-from embedline.errors import EmbedlineError, InputError, StepError, Stopped
+from embedline.errors import EmbedlineError, InputError, StepError, Stopped, without_passwords
 from embedline.steps.base import Context, Slice, StepResult, Workspace
 from embedline.steps.catalogue import STEPS, Step
 from embedline.steps.code import code_version
@@ -282,7 +282,7 @@ def _words(error: BaseException) -> str:
     """One message; an error that nobody foresaw is named by its kind, too."""
     if isinstance(error, EmbedlineError | Stopped):
         return str(error)
-    return f"{type(error).__name__}: {error}".removesuffix(": ")
+    return without_passwords(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 @contextmanager

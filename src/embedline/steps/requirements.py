@@ -9,15 +9,23 @@ from pathlib import Path
 
 from embedline.errors import InputError
 
+_MAX_NAME = 200  # bytes of a run's name; a folder has room for 255
 MIN_FREE_GB = 2.0
 MIN_MEMORY_GB = 1.5
 
 
 def checked_run_name(name: str, *, where: str) -> str:
-    """`name`, when it can be a run's folder. Raises InputError: it is a path, hidden, or taken by us."""
-    if not name or Path(name).name != name or name.startswith(".") or name == "latest" or "\0" in name:
+    """`name`, when it can be a run's folder and be searched for in the tracker.
+
+    Raises:
+        InputError: it is a path, hidden, taken by us, too long for a folder, or holds a quote or a control
+            character.
+    """
+    plain = name.isprintable() and "'" not in name and Path(name).name == name
+    if not name or not plain or name.startswith(".") or name == "latest" or len(name.encode()) > _MAX_NAME:
+        shown = f"{name[:50]}…" if len(name) > 50 else name
         raise InputError(
-            f"{name!r} is not a name for a run.", where=where, fix="Use letters, digits and dashes."
+            f"{shown!r} is not a name for a run.", where=where, fix="Use letters, digits and dashes."
         )
     return name
 
