@@ -83,6 +83,7 @@ def run(
     optimization: Optimization | None = None,
     steps: int = STEPS,
     budget: TokenBudget | None = None,
+    seed: int = 7,
 ) -> tuple[Net, History]:
     module, told = Net(), History()
     train(
@@ -91,7 +92,7 @@ def run(
         step,
         optimization or settings(),
         checkpoints=folder,
-        seed=7,
+        seed=seed,
         on_metrics=lambda values, at: told.append((at, values)),
         budget=budget,
     )
@@ -123,6 +124,15 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     assert step.seen == list(range(die_at // 3 * 3, STEPS))
     assert_bit_for_bit(module, uninterrupted[0])
     assert without_speed(told) == without_speed(uninterrupted[1])  # the history is told again
+
+
+def test_each_step_draws_anew_as_the_seed_says(tmp_path: Path) -> None:
+    drawn = []
+    for folder, seed in (("one", 1), ("again", 1), ("two", 2)):
+        _, told = run(tmp_path / folder, Step(), steps=4, seed=seed, optimization=settings(log_every=1))
+        drawn.append([values["noise"] for _, values in told])
+    assert drawn[0] == drawn[1]
+    assert len({*drawn[0], *drawn[2]}) == 8
 
 
 def test_a_training_killed_twice_is_still_the_same(
