@@ -170,7 +170,7 @@ def _in_second_pass(number: int) -> None:
     real, seen = GradCache._backward, []
 
     def backward(self: Any, chunk: Any, *arguments: Any) -> Any:
-        if chunk.encoded.dense.requires_grad:  # resident: there is no second pass
+        if chunk.resident is not None:  # resident: there is no second pass
             return real(self, chunk, *arguments)
         seen.append(chunk)
         encode = self._encode

@@ -26,7 +26,7 @@ from embedline.models.backbone import new_backbone
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.prompts import PromptTable
 from embedline.models.tokenizer import train_tokenizer
-from embedline.training import processes
+from embedline.training import contrastive_step, gradcache, processes
 from embedline.training.batches import Draw
 from embedline.training.contrastive import train_contrastive
 from embedline.training.contrastive_step import ContrastiveStep, Temperature
@@ -224,33 +224,59 @@ def engine(folder: Path) -> dict[str, Any]:
     return done
 
 
-def short_of_memory(folder: Path, which: int) -> list[int]:
-    """One process alone runs out of memory, before the others' vectors are gathered; all halve."""
-    model = embedder()
-    cache = GradCache(model, batch_tokens=256)
-    real, seen = cache._encode, []
+def short_of_memory(folder: Path, which: int) -> dict[str, list[Any]]:
+    """One process alone runs out of memory in one place of a step; all halve, and go on as with that budget.
 
-    def encode(inputs: Any, heads: bool) -> Any:
-        seen.append(cache.budget.chunk)
-        if processes.number() == which and cache.budget.chunk > 64:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(inputs, heads)
+    By place: the last budget, those that chunks were encoded with, and whether the weights are the same.
+    """
+    places = {
+        "objective": (ContrastiveStep, "_objective"),
+        "first pass": (GradCache, "_encode"),
+        "gathering": (gradcache, "_filled"),
+        "loss": (contrastive_step, "info_nce"),
+        "second pass": (GradCache, "_backward"),
+    }
+    expected, _, _ = trained_with(folder / "expected", 64)
+    found: dict[str, list[Any]] = {}
+    for name, (owner, attribute) in places.items():
+        real, cache = getattr(owner, attribute), []
 
-    cache._encode = encode  # type: ignore[method-assign]
-    config = ContrastiveConfig(steps=3, batch=8)
-    step = ContrastiveStep(cache, config)
-    batches = first_rows(model, records(8), config, steps=3)
+        def short(*given: Any, real: Any = real, cache: list[Any] = cache, **named: Any) -> Any:
+            if processes.number() == which and cache[0].budget.chunk > 64:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return real(*given, **named)
+
+        setattr(owner, attribute, short)
+        try:
+            weights, budget, seen = trained_with(folder / name, 256, cache)
+        finally:
+            setattr(owner, attribute, real)
+        same = all(torch.equal(*pair) for pair in zip(weights, expected, strict=True))
+        found[name] = [budget, seen, same]
+    return found
+
+
+def trained_with(
+    folder: Path, batch_tokens: int, made: list[Any] | None = None
+) -> tuple[list[Tensor], int, list[int]]:
+    """Weights after three steps with dropout, the last budget, and those that chunks were encoded with."""
+    model = embedder(hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
+    cache = GradCache(model, batch_tokens=batch_tokens)
+    (made if made is not None else []).append(cache)
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda *_: seen.append(cache.budget.chunk))
+    config = ContrastiveConfig(steps=3, batch=8, learning_rate=1e-3)
     train(
         model,
-        batches,
-        step,
+        first_rows(model, records(8), config, steps=3),
+        ContrastiveStep(cache, config),
         config,
         checkpoints=folder,
         seed=0,
         on_metrics=lambda *_: None,
         budget=cache.budget,
     )
-    return [cache.budget.chunk, *seen]
+    return [p.detach() for p in model.parameters()], cache.budget.chunk, seen
 
 
 def bad_step(folder: Path, which: int) -> list[Any]:

@@ -84,17 +84,61 @@ TEXT = st.sampled_from(["a", "b", "c", "d"])
     data=st.data(),
 )
 def test_known_answers_equal_brute_force(rows: list[tuple[str, list[str]]], data: st.DataObject) -> None:
+    """Of texts of which some are the same tokens, as cut or in lower case they are."""
     queries, answers = [query for query, _ in rows], [texts for _, texts in rows]
     documents = data.draw(st.lists(TEXT, min_size=1, max_size=8))
-    expected = [
-        [any(text == d for q, texts in rows if q == query for text in texts) for d in documents]
-        for query in queries
+    tokens_of = data.draw(st.fixed_dictionaries(dict.fromkeys("abcd", st.integers(0, 3))))
+    tokens = [tokens_of[text] for text in documents]
+    texts_alone = KnownAnswers(queries, answers, documents)
+    for known, same in (
+        (texts_alone, lambda one, other: one == other),
+        (
+            KnownAnswers(queries, answers, documents, tokens=tokens),
+            lambda one, other: (
+                # Texts that are in no document have no tokens here.
+                one == other or ({one, other} <= set(documents) and tokens_of[one] == tokens_of[other])
+            ),
+        ),
+    ):
+        expected = [
+            [any(same(text, d) for q, texts in rows if q == query for text in (q, *texts)) for d in documents]
+            for query in queries
+        ]
+        assert known[:].tolist() == expected
+        cut = data.draw(st.integers(0, len(rows)))
+        assert [*known[:cut].tolist(), *known[cut:].tolist()] == expected
+        assert known.everything == all(all(row) for row in expected)
+
+
+@given(texts=st.lists(TEXT, min_size=1, max_size=8), data=st.data())
+def test_equal_texts_stay_equal_where_their_prompts_make_other_tokens(
+    texts: list[str], data: st.DataObject
+) -> None:
+    tokens = data.draw(st.lists(st.integers(0, 9), min_size=len(texts), max_size=len(texts)))
+    [known] = KnownAnswers(["q"], [["a"]], texts, tokens=tokens)[:].tolist()
+    assert all(known[i] for i, text in enumerate(texts) if text == "a")
+
+
+def test_no_document_that_a_query_cannot_be_told_apart_from_is_its_negative(make_embedder, record) -> None:
+    """Through the whole step: neither cut texts nor chains of pairs push apart what is the same."""
+    long = "слово " * 30  # cut, the endings are gone
+    rows = [
+        record("как войти", [f"{long} раз"]),
+        record("где почта", [f"{long} два"]),  # the same tokens as the first one's
+        record("сброс", ["как войти"]),  # the first query
+        record("где почта", ["в меню"]),  # the second query again
     ]
-    known = KnownAnswers(queries, answers, documents)
-    assert known[:].tolist() == expected
-    cut = data.draw(st.integers(0, len(rows)))
-    assert [*known[:cut].tolist(), *known[cut:].tolist()] == expected
-    assert known.everything == all(all(row) for row in expected)
+    embedder = make_embedder()
+    wanted = config(prompts=False, false_negative_margin=None)
+    batch = a_batch(embedder, {"faq": SourceRecords("faq", rows)}, [0, 1, 2, 3], **wanted.model_dump())
+    step = ContrastiveStep(GradCache(embedder, batch_tokens=64), wanted)
+    _, place = distinct_texts(batch["ids"], 4)
+    assert step._rules(batch, place)["same_NM"][:].tolist() == [
+        [True, True, True, False],
+        [True, True, False, True],
+        [False, False, True, False],
+        [True, True, False, True],
+    ]
 
 
 def test_prompts_stand_before_the_texts_as_the_table_says(make_embedder, sources) -> None:
@@ -211,6 +255,24 @@ def test_a_batch_without_any_negative_is_an_error(make_embedder, record, tmp_pat
     same = {"faq": SourceRecords("faq", [record(f"вопрос {i}", ["да"]) for i in range(8)])}
     with pytest.raises(InputError, match="from faq holds no negative"):
         fit(make_embedder(), same, config(), tmp_path)
+
+
+def test_a_small_groups_batch_without_any_negative_teaches_nothing_and_ends_nothing(
+    make_embedder, record, texts: list[str], tmp_path: Path
+) -> None:
+    """Two rows in a bucket of their own that are each other's answers, beside rows that fill batches."""
+    turned = [record("да", ["слово " * 40]), record("слово " * 40, ["да"], task_type="long-short")]
+    rows = [record(f"{i}", [f"да {i}"]) for i in range(8)]
+    buckets = [{"tokens": 14, "batch": 4}, {"tokens": 24, "batch": 4}]
+    wanted = config(
+        buckets=buckets, steps=9, size_exponent=0.0, prompts=False, log_every=1, false_negative_margin=None
+    )
+    pairs = [replace(row, task_type="short-long") for row in turned]
+    shares, told = fit(make_embedder(), {"faq": SourceRecords("faq", [*rows, *pairs])}, wanted, tmp_path)
+    small = next(name for name in shares if name.startswith("small"))
+    losses = [values[f"loss.{small}"] for _, values in told if f"loss.{small}" in values]
+    assert losses
+    assert max(losses) == 0
 
 
 ROWS_OF_IDS = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=2), min_size=1, max_size=8)

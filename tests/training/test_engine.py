@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import time
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from embedline.config.training import Optimization
 from embedline.errors import StepError, Stopped
-from embedline.training import stopping
+from embedline.training import keeper, stopping
 from embedline.training.curves import PHASES, TIMED
 from embedline.training.engine import train
 from embedline.training.gradcache import TokenBudget
@@ -82,6 +83,7 @@ def run(
     optimization: Optimization | None = None,
     steps: int = STEPS,
     budget: TokenBudget | None = None,
+    seed: int = 7,
 ) -> tuple[Net, History]:
     module, told = Net(), History()
     train(
@@ -90,7 +92,7 @@ def run(
         step,
         optimization or settings(),
         checkpoints=folder,
-        seed=7,
+        seed=seed,
         on_metrics=lambda values, at: told.append((at, values)),
         budget=budget,
     )
@@ -122,6 +124,15 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     assert step.seen == list(range(die_at // 3 * 3, STEPS))
     assert_bit_for_bit(module, uninterrupted[0])
     assert without_speed(told) == without_speed(uninterrupted[1])  # the history is told again
+
+
+def test_each_step_draws_anew_as_the_seed_says(tmp_path: Path) -> None:
+    drawn = []
+    for folder, seed in (("one", 1), ("again", 1), ("two", 2)):
+        _, told = run(tmp_path / folder, Step(), steps=4, seed=seed, optimization=settings(log_every=1))
+        drawn.append([values["noise"] for _, values in told])
+    assert drawn[0] == drawn[1]
+    assert len({*drawn[0], *drawn[2]}) == 8
 
 
 def test_a_training_killed_twice_is_still_the_same(
@@ -162,6 +173,40 @@ def test_a_half_written_checkpoint_is_ignored_and_removed(
 def test_checkpoints_do_not_pile_up(tmp_path: Path) -> None:
     run(tmp_path, Step(), optimization=settings(checkpoint_every=1))
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-11", "checkpoint-12"]
+
+
+def test_old_checkpoints_are_those_of_earlier_steps_whatever_the_clock_says(
+    uninterrupted: tuple[Net, History], tmp_path: Path
+) -> None:
+    """A pod that goes on elsewhere may have a clock that is behind."""
+    with pytest.raises(KilledError):
+        run(tmp_path, Step(die_at=7))
+    later = time.time() + 3600
+    for number, name in enumerate(("checkpoint-6", "checkpoint-3")):
+        os.utime(tmp_path / name, (later + number, later + number))
+    with pytest.raises(KilledError):
+        run(tmp_path, Step(die_at=10))
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-6", "checkpoint-9"]
+    assert_bit_for_bit(run(tmp_path, Step())[0], uninterrupted[0])
+
+
+def test_a_checkpoint_is_removed_only_when_the_newest_is_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, there = keeper.mark_complete, []
+
+    def marking(checkpoint: Path) -> None:
+        there.append(sorted(path.parent.name for path in tmp_path.glob("checkpoint-*/complete")))
+        real(checkpoint)
+
+    monkeypatch.setattr(keeper, "mark_complete", marking)
+    run(tmp_path, Step())
+    assert there == [
+        [],
+        ["checkpoint-3"],
+        ["checkpoint-3", "checkpoint-6"],
+        ["checkpoint-6", "checkpoint-9"],
+    ]
 
 
 def test_metrics_are_means_over_the_logged_steps(uninterrupted: tuple[Net, History]) -> None:
@@ -278,6 +323,31 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_not_begun(
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-3"]
 
 
+@pytest.mark.parametrize(
+    "room", [200, 2_200, 6_000]
+)  # in the model, in the optimizer, in the generator's state
+def test_a_checkpoint_that_the_disk_does_not_take_is_told_in_words_and_the_one_before_it_used(
+    uninterrupted: tuple[Net, History], tmp_path: Path, room: int
+) -> None:
+    class Full(Step):
+        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+            if batch["number"] == 4:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (room, unlimited[1]))
+            return super().__call__(module, batch)
+
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        with pytest.raises(StepError, match=r"checkpoint-6 could not be written \(.+\); .* GB are free"):
+            run(tmp_path, Full())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+        signal.signal(signal.SIGXFSZ, before)
+    step = Step()
+    assert_bit_for_bit(run(tmp_path, step)[0], uninterrupted[0])
+    assert step.seen[0] == 3
+
+
 class Exhausted(Step):
     """Runs out of memory at some steps while chunks are larger than what fits; draws before it does."""
 
@@ -323,6 +393,44 @@ def test_a_step_that_never_fits_gives_up_with_advice(tmp_path: Path) -> None:
     budget = TokenBudget(64)
     with pytest.raises(StepError, match=r"step 1 does not fit into memory .*2\.00 GiB.*batch"):
         run(tmp_path, Exhausted(budget, {1: 0}), budget=budget)
+
+
+LACKS = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("std::bad_alloc"),
+]
+
+
+@pytest.mark.parametrize("lack", LACKS, ids=lambda lack: str(lack)[:20] or type(lack).__name__)
+def test_a_lack_of_memory_is_known_by_whatever_says_it(tmp_path: Path, lack: Exception) -> None:
+    class Short(Step):
+        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+            if batch["number"] == 1 and budget.chunk == 64:
+                raise lack
+            return super().__call__(module, batch)
+
+    budget, step = TokenBudget(64), Short()
+    run(tmp_path, step, steps=3, budget=budget)
+    assert step.seen == [0, 1, 2]
+    assert budget.chunk == 32
+
+
+def test_a_lack_of_memory_for_the_optimizer_is_told_with_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Smaller chunks would not help, and its update may be half done."""
+
+    def short(*_: Any, **__: Any) -> None:
+        raise LACKS[2]
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", short)
+    step = Step()
+    with pytest.raises(StepError, match=r"after step 0, beside .*can't allocate memory.*model\.lora"):
+        run(tmp_path, step, budget=TokenBudget(64))
+    assert step.seen == [0]
 
 
 def test_another_error_is_no_lack_of_memory(tmp_path: Path) -> None:
@@ -421,7 +529,13 @@ def test_schedules_warm_up_and_come_down(tmp_path: Path, schedule: str) -> None:
         assert rates[2:8] == pytest.approx([1.0] * 6)
 
 
-def test_one_step_is_a_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [1, 3, 4])
+def test_the_last_step_is_told_whatever_log_every_is(tmp_path: Path, steps: int) -> None:
     step = Step()
-    run(tmp_path, step, steps=1)
-    assert step.seen == [0]
+    _, told = run(tmp_path, step, steps=steps)
+    assert step.seen == list(range(steps))
+    assert [at for at, _ in told] == sorted({*range(3, steps + 1, 3), steps})
+    losses = {at: values["loss"] for at, values in told}
+    _, each = run(tmp_path / "each", Step(), steps=steps, optimization=settings(log_every=1))
+    since = [values["loss"] for at, values in each if at > steps - (steps % 3 or 3)]
+    assert losses[steps] == pytest.approx(sum(since) / len(since))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -114,6 +115,36 @@ def test_no_chunking_changes_the_gradient(
     expected = plain(dropping, ids, batch_tokens)
     torch.manual_seed(seed)
     assert_same(cached(dropping, ids, batch_tokens, resident), expected)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(batch_tokens=st.integers(1, 200), resident=st.integers(0, 300), seed=st.integers(0, 99))
+def test_no_more_tokens_keep_their_graph_than_may_and_the_others_are_encoded_twice(
+    dropping: Embedder, batch_tokens: int, resident: int, seed: int
+) -> None:
+    cache = GradCache(dropping, batch_tokens=batch_tokens, resident_tokens=resident)
+    encoded: list[tuple[bool, int]] = []
+    first: list[tuple[bool, int]] = []
+    settled: list[int] = []
+    real = cache._encode
+    cache.heap = SimpleNamespace(settle=lambda: settled.append(1))  # type: ignore[assignment]
+
+    def encode(inputs: dict[str, Tensor], heads: bool) -> Encoded:
+        encoded.append((torch.is_grad_enabled(), inputs["input_ids"].numel()))
+        return real(inputs, heads)
+
+    def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
+        first.extend(encoded)
+        return in_batch_loss(vectors)
+
+    cache._encode = encode  # type: ignore[method-assign]
+    cache.step(rows_of(seed), loss)
+    kept = [size for graph, size in first if graph]
+    cached_sizes = [size for graph, size in first if not graph]
+    assert sum(kept) <= resident
+    assert min(cached_sizes, default=10**9) > resident - sum(kept)  # as many as may
+    assert [size for _, size in encoded[len(first) :]] == cached_sizes
+    assert len(settled) == len(cached_sizes) + 1 + len(first)  # after each chunk, and after the loss
 
 
 @pytest.mark.parametrize("architecture", ["modernbert", "nomic_bert"])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedline.config.training import ContrastiveConfig
+from embedline.errors import InputError
 from embedline.training.batches import Draws, draw_batches
 from embedline.training.buckets import Group, groups
 from embedline.training.contrastive import train_contrastive
@@ -34,7 +35,7 @@ def drawn(
     found: Columns, weights: dict[str, float], steps: int, **values: Any
 ) -> tuple[Draws, dict[str, Group], Mix]:
     config = ContrastiveConfig(**({"batch": 8, "size_exponent": 0.0} | values))
-    of = groups(apart(found, weights), config, found.longest)
+    of = groups(apart(found, weights, by_task=bool(config.task_shares)), config, found.longest)
     sizes = {name: len(group.source) for name, group in of.items()}
     shares = {name: group.share for name, group in of.items()}
     draws = draw_batches(
@@ -54,6 +55,45 @@ def test_gigas_mix_of_task_types_is_drawn_within_one_percent() -> None:
     for name, task in tasks.items():
         assert mix.sources[name].drawn == pytest.approx(GIGA[task] / 200, abs=0.01)
     assert mix.error <= 0.01
+
+
+def test_gigas_mix_is_a_setting_whatever_the_sources_and_their_sizes() -> None:
+    """Rows of one source are of several task types; some sources are too small to make a batch."""
+    kinds = [Kind(f"{task} {i}", task, "ru") for task in GIGA for i in range(3)]
+    kinds += [Kind("mixed", task, "ru") for task in GIGA]
+    sizes = [*(5 + 11 * i for i in range(len(kinds) - 6)), 200, 30, 9, 50, 90, 10]
+    longest = np.random.default_rng(0).integers(3, 60, sum(sizes))
+    found = Columns(kinds, np.repeat(np.arange(len(kinds)), sizes), longest, longest, {})
+    buckets = [{"tokens": 20, "batch": 8}, {"tokens": 64, "batch": 4}]
+    for more in ({}, {"buckets": buckets}):
+        draws, of, mix = drawn(found, {"mixed": 3.0}, 500, task_shares=GIGA, size_exponent=0.6, **more)
+        for task, percent in GIGA.items():
+            assert mix.task_types[task].asked == pytest.approx(percent / 100)
+            assert mix.task_types[task].drawn == pytest.approx(percent / 100, abs=0.01)
+        for draw in draws:
+            rows = of[draw.source].source.numbers[draw.rows]
+            assert len({found.kinds[found.kind[row]].task_type for row in rows}) == 1
+
+
+def test_the_sources_of_a_task_type_divide_its_share_by_weight_and_rows() -> None:
+    found = columns({"a": 90, "b": 40, "c": 10}, {"a": "sts", "b": "bitext", "c": "sts"})
+    _, of, _ = drawn(found, {"c": 3.0}, 10, task_shares={"sts": 1, "bitext": 3}, size_exponent=0.5)
+    shares = {name: group.share for name, group in of.items()}
+    assert shares["b"] == pytest.approx(0.75)
+    assert shares["c"] / shares["a"] == pytest.approx(3 * 10**0.5 / 90**0.5)
+
+
+def test_task_types_that_are_not_there_leave_their_share_to_the_others() -> None:
+    found = columns({"a": 90, "b": 40}, {"a": "sts", "b": "bitext"})
+    _, of, _ = drawn(found, {}, 10, task_shares={"sts": 20, "bitext": 30, "long-long": 50})
+    assert {name: group.share for name, group in of.items()} == pytest.approx({"a": 0.4, "b": 0.6})
+
+
+def test_a_task_type_without_a_share_is_an_error_that_names_it() -> None:
+    found = columns({"a": 90, "b": 40}, {"a": "sts", "b": "bitext"})
+    with pytest.raises(InputError, match=r"task_shares: there are records of task type bitext") as error:
+        drawn(found, {}, 10, task_shares={"sts": 1})
+    assert error.value.exit_code == 2
 
 
 @settings(max_examples=40, deadline=None)

@@ -57,6 +57,21 @@ def test_scored_and_unscored_rows_part(rows: list[tuple[str, str, float | None]]
         assert part.weight == (3.0 if name[0] == "a" else 1.0)
 
 
+def test_by_task_a_source_is_one_part_each_task_type() -> None:
+    found = columns(
+        [("a", "sts", 1.0), ("a", "sts", None), ("a", "bitext", None), ("a", "sts", 2.0), ("b", "sts", None)]
+    )
+    parts = apart(found, {"a": 2.0}, by_task=True)
+    assert {name: part.numbers.tolist() for name, part in parts.items()} == {
+        "a (bitext)": [2],
+        "a (sts)": [1],
+        "a (sts) (scored)": [0, 3],
+        "b": [4],
+    }
+    assert all(part.weight == (2.0 if name.startswith("a") else 1.0) for name, part in parts.items())
+    assert list(apart(found, {})) == ["a", "a (scored)", "b"]
+
+
 def test_kinds_that_are_not_wanted_are_left_out() -> None:
     found = columns([("a", "sts", None), ("b", "sts", 1.0), ("b", "sts", 2.0)])
     assert list(apart(found, {}, lambda kind: kind.scored)) == ["b"]

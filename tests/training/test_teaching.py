@@ -71,6 +71,33 @@ def test_scores_are_compared_as_rankings_of_the_batch(make_embedder, record, tex
     assert float(lesson(vectors)) == pytest.approx(total / 4, rel=1e-4)
 
 
+def test_when_memory_runs_out_the_teachers_chunks_get_smaller_too(
+    make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = config("scores", negatives=1, steps=2)
+    teacher, student = make_embedder(seed=2).eval(), make_embedder()
+    sizes: list[int] = []
+
+    def encoding(module: Any, given: Any, named: dict[str, torch.Tensor]) -> None:
+        sizes.append(named["input_ids"].numel())
+        if sizes[-1] > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    teacher.backbone.register_forward_pre_hook(encoding, with_kwargs=True)
+    train_contrastive(
+        student,
+        rows_of(record, texts, "en"),
+        values,
+        weights={},
+        seed=0,
+        bf16=False,
+        checkpoints=tmp_path,
+        on_metrics=lambda *_: None,
+        teaching=Teaching(teacher, ["en"], values.distillation, width=32),  # type: ignore[arg-type]
+    )
+    assert max(sizes) > 100 >= max(sizes[-4:])
+
+
 @pytest.mark.parametrize(
     ("language", "task_type", "taught"),
     [

@@ -250,6 +250,7 @@ def test_a_record_alone_in_its_length_is_counted(tmp_path: Path, dataset: Path) 
     [
         ({"unsupervised": STAGE | {"batch": 500}}, r"^unsupervised\.batch: "),
         ({"unsupervised": STAGE | {"buckets": [{"tokens": 24, "batch": 500}]}}, r"^unsupervised\.buckets: "),
+        ({"unsupervised": STAGE | {"task_shares": {"sts": 1}}}, r"^unsupervised\.task_shares: "),
         ({"unsupervised": STAGE | {"learning_rate": 1e30, "max_bad_steps": 0}}, r"^unsupervised: "),
     ],
 )

@@ -149,14 +149,14 @@ def test_the_speeds_of_a_line_fit_together(tmp_path: Path) -> None:
     assert {"tokens", "padded_tokens"} & told[0][1].keys() == set()
 
 
-def test_only_a_logged_step_is_due(tmp_path: Path) -> None:
+def test_only_logged_steps_and_the_last_are_due(tmp_path: Path) -> None:
     net = Nothing()
     watch = Watch(net)
     step = Step(watch)
-    optimization = Optimization(steps=7, log_every=3)
+    optimization = Optimization(steps=8, log_every=3)
     train(
         net,
-        list(range(7)),
+        list(range(8)),
         step,
         optimization,
         checkpoints=tmp_path,
@@ -164,7 +164,7 @@ def test_only_a_logged_step_is_due(tmp_path: Path) -> None:
         on_metrics=lambda *_: None,
         watch=watch,
     )
-    assert step.due == [False, False, True, False, False, True, False]
+    assert step.due == [False, False, True, False, False, True, False, True]
 
 
 def test_between_two_lines_no_number_is_asked_of_the_device(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from embedline.config.base import Section
+from embedline.config.data import TaskType
 
 
 class Optimization(Section):
@@ -121,6 +122,12 @@ class ContrastiveConfig(Optimization):
     )
     max_share: float = Field(1.0, gt=0, le=1, description="largest share of batches one source may take")
     size_exponent: float = Field(0.7, ge=0, le=1, description="share of a source ~ rows ** exponent × weight")
+    task_shares: dict[TaskType, Annotated[float, Field(gt=0)]] = Field(
+        {},
+        description="shares of the batches by task type, of whatever sum (Giga: short-long 33, long-short "
+        "24, sts 19, bitext 18, short-short 3, long-long 3), whatever the sources; those of one type divide "
+        "its share by weight and rows",
+    )
 
 
 class MineConfig(Section):

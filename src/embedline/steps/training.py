@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from embedline.models.embedder import Embedder, EmbedderSpec
     from embedline.training.records import Record, SourceRecords
 
-_SETTINGS = {"training", "batch", "buckets"}  # what the training room names: it does not know the stage
+_SETTINGS = {
+    "training",
+    "batch",
+    "buckets",
+    "task_shares",
+}  # what the training room names: it does not know the stage
 
 
 def wanted_spec(context: Context) -> EmbedderSpec:

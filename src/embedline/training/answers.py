@@ -9,12 +9,17 @@ from torch import Tensor
 
 
 class KnownAnswers:
-    """True where a document is a positive of the query in its row, or of the same query in another row.
+    """True where a document is no negative: a positive of the query in its row, or of the same query in
+    another row, or the query itself (pairs of questions that mean the same form chains: a, b and b, c).
+
+    Documents are the same when their texts are equal, and when they are the same tokens: cut, or in a
+    tokenizer's lower case, they have one vector, and what has the positive's own vector is no negative.
 
     Args:
         queries: the text of each of the N queries.
         answers: the positives of each of them, those that are not in the batch included.
         documents: the text of each of the M documents.
+        tokens: for each document something that those of equal tokens share; texts alone count without it.
     """
 
     def __init__(
@@ -23,14 +28,17 @@ class KnownAnswers:
         answers: Sequence[Sequence[str]],
         documents: Sequence[str],
         device: torch.device | str = "cpu",
+        *,
+        tokens: Sequence[int] = (),
     ) -> None:
-        numbers = {text: number for number, text in enumerate(dict.fromkeys(documents))}
+        numbers, documents_M = _numbered(documents, tokens)
         by_query: dict[str, set[int]] = {}
         for query, texts in zip(queries, answers, strict=True):
-            by_query.setdefault(query, set()).update(numbers[text] for text in texts if text in numbers)
+            known = (numbers[text] for text in (query, *texts) if text in numbers)
+            by_query.setdefault(query, set()).update(known)
         self.known = [sorted(by_query[query]) for query in queries]
-        self.text_M = torch.tensor([numbers[text] for text in documents], device=device)
-        self.texts = len(numbers)
+        self.text_M = torch.tensor(documents_M, device=device)
+        self.texts = max(documents_M, default=-1) + 1
 
     def __getitem__(self, rows: slice) -> Tensor:
         """Some rows (n × M)."""
@@ -45,3 +53,19 @@ class KnownAnswers:
     def everything(self) -> bool:
         """Whether each document answers each query: nothing is a negative."""
         return all(len(texts) == self.texts for texts in self.known)
+
+
+def _numbered(texts: Sequence[str], tokens: Sequence[int]) -> tuple[dict[str, int], list[int]]:
+    """The number of each text, by text and in their order: the same number for the same text or tokens."""
+    by_text: dict[str, int] = {}
+    by_tokens: dict[int, int] = {}
+    numbers, count = [], 0
+    for i, text in enumerate(texts):
+        number = by_text.get(text, by_tokens.get(tokens[i]) if tokens else None)
+        if number is None:
+            number, count = count, count + 1
+        by_text[text] = number
+        if tokens:
+            by_tokens.setdefault(tokens[i], number)
+        numbers.append(number)
+    return by_text, numbers

@@ -40,6 +40,34 @@ def source_shares(
     return shares
 
 
+def weights_by_task(
+    sizes: Mapping[str, int],
+    weights: Mapping[str, float],
+    tasks: Mapping[str, str],
+    task_shares: Mapping[Any, float],
+    *,
+    exponent: float,
+) -> dict[str, float]:
+    """Weights with which `source_shares` gives each task type its share; its sources keep their proportions.
+
+    Args:
+        tasks: the task type of each source.
+
+    Raises:
+        InputError: a task type that has no share.
+    """
+    if missing := sorted(set(tasks.values()) - set(task_shares)):
+        raise InputError(
+            f"there are records of task type {missing[0]}, which has no share.",
+            where="task_shares",
+            fix="Give it one, or leave its sources out of the stage.",
+        )
+    whole: dict[str, float] = {}
+    for name, task in tasks.items():
+        whole[task] = whole.get(task, 0.0) + sizes[name] ** exponent * weights[name]
+    return {name: weights[name] * task_shares[task] / whole[task] for name, task in tasks.items()}
+
+
 def draw_batches(
     sizes: Mapping[str, int],
     shares: Mapping[str, float],

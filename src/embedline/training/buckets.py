@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embedline.config.training import Bucket, ContrastiveConfig
-from embedline.training.batches import source_shares
+from embedline.training.batches import source_shares, weights_by_task
 from embedline.training.rows import SourceRows, pool_small
 
 
@@ -39,17 +39,22 @@ def groups(
 ) -> dict[str, Group]:
     """The groups of a stage by name; in each bucket, sources that cannot fill a batch are pooled.
 
-    Sources share the batches by `source_shares`; the buckets of a source share its batches by how many
-    batches their rows fill, so that all its rows are seen equally often.
+    Sources share the batches by `source_shares`, within what `task_shares` gives their task type; the
+    buckets of a source share its batches by how many batches their rows fill, so that all its rows are seen
+    equally often.
 
     Args:
         longest_N: tokens of each row's longest text.
+
+    Raises:
+        InputError: `task_shares` leaves out a task type.
     """
     if not config.buckets:
         pooled = pool_small(sources, config.batch)
         shares = _shares(
             {name: len(source) for name, source in pooled.items()},
             {name: source.weight for name, source in pooled.items()},
+            {name: source.kind.task_type for name, source in pooled.items()},
             config,
         )
         return {name: Group(source, config.batch, shares[name]) for name, source in pooled.items()}
@@ -57,11 +62,13 @@ def groups(
     rows: dict[str, int] = {}
     mass: dict[str, float] = {}
     fills: dict[str, float] = {}
+    tasks: dict[str, str] = {}
     for source, bucket in bucketed:
         rows[source.name] = rows.get(source.name, 0) + len(source)
         mass[source.name] = mass.get(source.name, 0.0) + source.weight * len(source)
         fills[source.name] = fills.get(source.name, 0.0) + len(source) / bucket.batch
-    shares = _shares(rows, {name: mass[name] / rows[name] for name in rows}, config)
+        tasks[source.name] = source.kind.task_type
+    shares = _shares(rows, {name: mass[name] / rows[name] for name in rows}, tasks, config)
     found = [
         Group(
             source,
@@ -100,6 +107,11 @@ def _bucketed(
 
 
 def _shares(
-    sizes: Mapping[str, int], weights: Mapping[str, float], config: ContrastiveConfig
+    sizes: Mapping[str, int],
+    weights: Mapping[str, float],
+    tasks: Mapping[str, str],
+    config: ContrastiveConfig,
 ) -> dict[str, float]:
+    if config.task_shares:
+        weights = weights_by_task(sizes, weights, tasks, config.task_shares, exponent=config.size_exponent)
     return source_shares(sizes, weights, exponent=config.size_exponent, max_share=config.max_share)

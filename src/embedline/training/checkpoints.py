@@ -7,10 +7,13 @@ import os
 import platform
 import shutil
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from embedline.artifacts.record import write_json
@@ -50,6 +53,15 @@ def mark_complete(checkpoint: Path) -> None:
     _to_disk(checkpoint)
 
 
+def remove_old(folder: Path) -> None:
+    """Keep the last two; to be called when the newest is complete, because until then the others count.
+
+    By their steps, not by their times of writing, which another machine's clock or a copy may have changed.
+    """
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True)[KEPT:]:
+        shutil.rmtree(checkpoint)
+
+
 def require_room(folder: Path, module: nn.Module) -> None:
     """Refuse to begin a checkpoint that the disk has no room for.
 
@@ -64,6 +76,24 @@ def require_room(folder: Path, module: nn.Module) -> None:
             where=str(folder),
             fix="Free some space, and start the run again: it resumes.",
         )
+
+
+@contextmanager
+def writing(checkpoint: Path) -> Iterator[None]:
+    """What the disk refuses is told in words: the libraries that write there have no common error for it.
+
+    Raises:
+        StepError: the checkpoint was not written to its end. Those before it are untouched.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise StepError(
+            f"{checkpoint.name} could not be written ({processes.first_line(error)}); "
+            f"{_gb(shutil.disk_usage(checkpoint.parent).free)} are free.",
+            where=str(checkpoint.parent),
+            fix="Make room there, or let it be written; the next try goes on from the checkpoint before it.",
+        ) from error
 
 
 def write_progress(checkpoint: Path, values: dict[str, Any]) -> None:

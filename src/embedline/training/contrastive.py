@@ -49,7 +49,8 @@ def train_contrastive(
         teaching: what a teacher says about a batch is learnt beside its labels.
 
     Raises:
-        InputError: no records, no group as large as its batch, or a batch that would hold no negative.
+        InputError: no records, a task type without a share, no group as large as its batch, or a batch that
+            would hold no negative.
     """
     store = tokenised(embedder, records, config, checkpoints / "tokens")
     columns = store.columns()
@@ -58,6 +59,7 @@ def train_contrastive(
         weights,
         # A row without a negative of its own teaches nothing where others' documents do not count.
         lambda kind: config.in_batch_negatives or kind.negatives or kind.scored,
+        by_task=bool(config.task_shares),
     )
     if not parts:
         raise InputError(

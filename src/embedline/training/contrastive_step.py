@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,17 +57,15 @@ class ContrastiveStep:
         teaching: Teaching | None = None,
     ) -> None:
         self.cache, self.config, self.learned, self.teaching = cache, config, temperature, teaching
+        self._full_batch = min((bucket.batch for bucket in config.buckets), default=config.batch)
         self.dims: dict[int, float] = {}
         if config.matryoshka:
             self.dims = weighted_dims(cache.model.width, cache.model.spec.dims, config.matryoshka_weights)
 
     def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Metrics]:
         all_heads = batch["scores"] is None and self.config.objective == "unified"
-        if batch["scores"] is not None:
-            loss = self._cosent(batch)
-        else:
-            loss = self._unified(batch) if all_heads else self._info_nce(batch)
         ids, place = distinct(batch["ids"], batch["queries"])
+        loss = processes.agreed(lambda: self._objective(batch, place))
         value, metrics = self.cache.step(ids, _at(place, self._taught(loss, batch)), dense_only=not all_heads)
         if batch["scores"] is None:  # CoSENT has a scale of its own
             with torch.no_grad():
@@ -78,10 +77,18 @@ class ContrastiveStep:
         metrics[f"loss.{batch['source']}"] = value
         return value, {**metrics, "tokens": float(sum(len(row) for row in ids))}
 
+    def _objective(self, batch: dict[str, Any], place: Tensor) -> Loss:
+        if batch["scores"] is not None:
+            return self._cosent(batch)
+        rules = self._rules(batch, place)
+        return (self._unified if self.config.objective == "unified" else self._info_nce)(batch, rules)
+
     def _taught(self, loss: Loss, batch: dict[str, Any]) -> Loss:
         """The objective's loss and the teacher's, if there is one that has something to say."""
         with self.cache.watch.phase("forward"):
-            lesson = self.teaching.lesson(batch) if self.teaching else None
+            lesson = (
+                self.teaching.lesson(batch, batch_tokens=self.cache.budget.chunk) if self.teaching else None
+            )
         if self.teaching is None or lesson is None:
             return loss
         weight = self.teaching.config.weight
@@ -93,8 +100,8 @@ class ContrastiveStep:
 
         return both
 
-    def _info_nce(self, batch: dict[str, Any]) -> Loss:
-        count, rules = batch["queries"], self._rules(batch)
+    def _info_nce(self, batch: dict[str, Any], rules: dict[str, Any]) -> Loss:
+        count = batch["queries"]
 
         def at_width(vectors: Tensor) -> Tensor:
             return info_nce(*vectors.tensor_split([count]), **rules)
@@ -105,8 +112,8 @@ class ContrastiveStep:
 
         return loss
 
-    def _unified(self, batch: dict[str, Any]) -> Loss:
-        count, rules = batch["queries"], self._rules(batch)
+    def _unified(self, batch: dict[str, Any], rules: dict[str, Any]) -> Loss:
+        count = batch["queries"]
         rules["same_NM"] = rules["same_NM"][:]  # its other heads have all scores at once, too
         ids = self.cache.model.pad(batch["ids"])["input_ids"]
         distill = self.config.self_distillation and batch["step"] >= self.config.self_distillation_after
@@ -183,15 +190,20 @@ class ContrastiveStep:
     def _temperature(self) -> float | Tensor:
         return self.config.temperature if self.learned is None else self.learned()
 
-    def _rules(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def _rules(self, batch: dict[str, Any], place: Tensor) -> dict[str, Any]:
         """Which documents count for which query, and what the rows say of them.
 
+        Args:
+            place: as `distinct` gives it.
+
         Raises:
-            InputError: none of them is a negative.
+            InputError: none of them is a negative, in a full batch.
         """
         device = self.cache.model.device
-        known = KnownAnswers(batch["query_texts"], batch["answers"], batch["texts"], device)
-        if known.everything:
+        tokens = place[batch["queries"] :].tolist()
+        known = KnownAnswers(batch["query_texts"], batch["answers"], batch["texts"], device, tokens=tokens)
+        # Rows of a group that is too small for a batch may happen to answer each other: that costs one step.
+        if known.everything and batch["queries"] >= self._full_batch:
             raise InputError(
                 f"a batch from {batch['source']} holds no negative: each document answers each query.",
                 where="data.sources",
@@ -213,9 +225,11 @@ def distinct(ids: Sequence[list[int]], queries: int) -> tuple[list[list[int]], T
     A query and a document that are equal stay two: with dropout they are two views of one text (SimCSE, Gao
     et al. 2021).
     """
-    places: dict[tuple[bool, tuple[int, ...]], int] = {}
-    place = [places.setdefault((i < queries, tuple(row)), len(places)) for i, row in enumerate(ids)]
-    return [list(row) for _, row in places], torch.tensor(place)
+    places: dict[tuple[bool, bytes], int] = {}
+    keys = ((i < queries, np.asarray(row, dtype=np.int32).tobytes()) for i, row in enumerate(ids))
+    place = [places.setdefault(key, len(places)) for key in keys]
+    first = np.unique(place, return_index=True)[1]
+    return [ids[i] for i in first], torch.tensor(place)
 
 
 def _at(place_N: Tensor, loss: Loss) -> Loss:

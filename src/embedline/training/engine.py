@@ -15,29 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import (
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import SchedulerType
 
 from embedline.config.training import Optimization
 from embedline.errors import StepError, Stopped
 from embedline.training import processes
-from embedline.training.checkpoints import (
-    KEPT,
-    mark_complete,
-    newest_whole,
-    read_progress,
-    require_room,
-    write_progress,
-)
+from embedline.training.checkpoints import newest_whole, require_room, writing
 from embedline.training.evidence import keep_evidence
 from embedline.training.gradcache import TokenBudget
+from embedline.training.keeper import Keeper, is_logged
 from embedline.training.progress import OnMetrics, Progress
 from embedline.training.stopping import Stopping
 from embedline.training.watch import Metrics, Watch
@@ -75,14 +62,15 @@ def train(
     Args:
         batches: item i is the whole batch of step i, the same at every call; len(batches) steps are made.
         checkpoints: a folder of this training alone. The caller removes it when the result is safe.
-        on_metrics: called with averages over `log_every` steps; after a resume, first with the history.
+        on_metrics: called with averages over `log_every` steps, and those since then at the last; after a
+            resume, first with the history.
         budget: what the step cuts its chunks by; halved when memory runs out.
         watch: what the step measures itself with.
         evidence: where batches are saved whose loss or gradient is not finite; `checkpoints` when None.
 
     Raises:
         StepError: more than `max_bad_steps` steps had no finite loss or gradient; a step does not fit into
-            memory however small its chunks; no room for a checkpoint.
+            memory however small its chunks, or what is beside it; a checkpoint cannot be written.
         Stopped: SIGTERM; a checkpoint was written.
     """
     set_seed(seed)
@@ -106,7 +94,6 @@ def train(
         logging_steps=optimization.log_every,
         logging_nan_inf_filter=False,
         save_steps=optimization.checkpoint_every,
-        save_total_limit=KEPT,
         seed=seed,
         report_to=[],
         disable_tqdm=True,
@@ -115,7 +102,7 @@ def train(
     )
     progress = Progress(len(batches), on_metrics, watch, silent=not processes.is_first())
     with Stopping() as stopping, progress:
-        keeper = _Keeper(progress, stopping, budget)
+        keeper = Keeper(progress, stopping, budget)
         trainer = _StepTrainer(
             model=module,
             args=arguments,
@@ -129,7 +116,18 @@ def train(
         whole = processes.told(newest_whole(checkpoints) if processes.is_first() else None)
         if whole is not None:
             keeper.restore(whole)
-        trainer.train(resume_from_checkpoint=str(whole) if whole else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(whole) if whole else None)
+        except Exception as error:
+            if not processes.is_out_of_memory(error):
+                raise
+            # Not in a step: that one would have been done again. Smaller chunks do not help here.
+            raise StepError(
+                f"memory ran out after step {trainer.state.global_step}, beside the work of a step "
+                f"({processes.first_line(error)}): the model, its gradients and two moments do not fit.",
+                where="training",
+                fix="Use a machine with more memory, a smaller model, or model.lora.",
+            ) from error
     if stopping.asked or keeper.stopped_at is not None:
         raise Stopped(
             f"stopped by SIGTERM after step {trainer.state.global_step} of {len(batches)}; "
@@ -141,7 +139,7 @@ class _StepTrainer(Trainer):
     """A Trainer whose step is ours, and whose batches come in the order given."""
 
     step: TrainStep
-    keeper: _Keeper
+    keeper: Keeper
     watch: Watch
     limit: int
     evidence: Path
@@ -167,14 +165,14 @@ class _StepTrainer(Trainer):
             self._skip(model, inputs["batch"], value, norm)
         else:
             self.keeper.progress.add({**metrics, "loss": value, "padded_tokens": self.watch.padded})
-        self.watch.enter("optimizer")  # until `_Keeper.on_optimizer_step`
+        self.watch.enter("optimizer")  # until `Keeper.on_optimizer_step`
         return torch.zeros((), device=loss.device)  # the mean loss is told by `Progress`
 
     def _fitting(self, model: nn.Module, batch: Any) -> tuple[Tensor, Metrics]:
         """The step; where memory runs out, the same again from its start in chunks of half the size."""
         while True:
             _seed(int(self.args.seed), self.state.global_step)
-            self.watch.begin(due=(self.state.global_step + 1) % int(self.args.logging_steps) == 0)
+            self.watch.begin(due=is_logged(self.state.global_step + 1, self.args))
             words = ""
             try:
                 return processes.agreed(lambda: self.step(model, batch))
@@ -207,8 +205,10 @@ class _StepTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if processes.is_first():
-            require_room(Path(str(self.args.output_dir)), model)
-            super()._save_checkpoint(model, trial)
+            folder = Path(str(self.args.output_dir))
+            require_room(folder, model)
+            with writing(folder / f"checkpoint-{self.state.global_step}"):
+                super()._save_checkpoint(model, trial)
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """Single numbers (a temperature) are gains, which weight decay is not for."""
@@ -226,60 +226,6 @@ class _Steps(Dataset[Any]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {"batch": self.batches[index]}
-
-
-class _Keeper(TrainerCallback):  # type: ignore[misc,unused-ignore]
-    """Keeps with a checkpoint what the trainer does not, marks it complete; ends a training when asked."""
-
-    def __init__(self, progress: Progress, stopping: Stopping, budget: TokenBudget | None) -> None:
-        self.progress, self.stopping, self.budget = progress, stopping, budget
-        self.bad_steps = 0
-        self.stopped_at: int | None = None
-
-    def restore(self, checkpoint: Path) -> None:
-        kept = read_progress(checkpoint)
-        self.progress.restore(kept["metrics"])
-        self.bad_steps = kept["bad_steps"]
-        if self.budget is not None and kept["budget"]:
-            self.budget.chunk, self.budget.resident = kept["budget"]
-
-    def shrink(self, step: int, words: str) -> None:
-        """Halve the token budget, or give up."""
-        if self.budget is None or not self.budget.halve():
-            raise StepError(
-                f"step {step} does not fit into memory ({words}).",
-                where="training",
-                fix="Lower the stage's batch or its lengths, or use a machine with more memory.",
-            )
-        self.progress.say(
-            f"out of memory at step {step} ({words}): done again with batch_tokens {self.budget.chunk}, "
-            "and so from here on"
-        )
-
-    def on_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        self.progress.watch.leave()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if processes.any_of(self.stopping.asked):
-            control.should_save = control.should_training_stop = True
-            self.stopped_at = state.global_step
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        if not processes.is_first():
-            return
-        checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        budget = [self.budget.chunk, self.budget.resident] if self.budget else None
-        write_progress(
-            checkpoint,
-            {"metrics": self.progress.state(), "bad_steps": self.bad_steps, "budget": budget},
-        )
-        mark_complete(checkpoint)
 
 
 def _seed(seed: int, step: int) -> None:

@@ -46,16 +46,17 @@ class TokenBudget:
 
 
 SMALLEST_CHUNK = 16
+_Part = tuple[Tensor, Tensor]  # numbers of some of the N texts, and what the model gave for them
 
 
 @dataclass
 class _Chunk:
-    """Rows encoded together; `encoded` keeps its graph when the chunk is resident."""
+    """Rows encoded together; `resident` is what the model gave, with its graph, where that is kept."""
 
     rows: Tensor
     inputs: dict[str, Tensor]
     randomness: _Randomness
-    encoded: Encoded
+    resident: Encoded | None
 
 
 class GradCache:
@@ -100,12 +101,16 @@ class GradCache:
         share = processes.share_of([len(row) for row in ids])
         processes.require_shares(share, ids)
         processes.own_randomness()
-        chunks = processes.agreed(lambda: self._forward(ids, share, heads))
-        whole = _gathered(chunks, len(ids))
+        chunks, outputs = processes.agreed(lambda: self._forward(ids, share, heads))
+        whole = _gathered(chunks, outputs, len(ids))
+        del outputs
         return processes.agreed(lambda: self._learn(chunks, whole, loss, heads))
 
-    def _forward(self, ids: Sequence[Sequence[int]], share: np.ndarray, heads: bool) -> list[_Chunk]:
-        chunks, resident_tokens = [], self.budget.resident
+    def _forward(
+        self, ids: Sequence[Sequence[int]], share: np.ndarray, heads: bool
+    ) -> tuple[list[_Chunk], list[Encoded]]:
+        """The chunks of this process, and what the model gives for each."""
+        chunks, outputs, resident_tokens = [], [], self.budget.resident
         for places in token_batches([len(ids[i]) for i in share], self.budget.chunk):
             rows = share[places]
             inputs = self.model.pad([ids[i] for i in rows])
@@ -116,10 +121,11 @@ class GradCache:
             with torch.set_grad_enabled(resident):
                 encoded = self._encode(inputs, heads)
             place = torch.from_numpy(np.ascontiguousarray(rows)).to(encoded.dense.device)
-            chunks.append(_Chunk(place, inputs, randomness, encoded))
+            chunks.append(_Chunk(place, inputs, randomness, encoded if resident else None))
+            outputs.append(Encoded(*(None if each is None else each.detach() for each in encoded)))  # type: ignore[arg-type]
             if not resident:
                 self.heap.settle()
-        return chunks
+        return chunks, outputs
 
     def _learn(self, chunks: list[_Chunk], whole: Encoded, loss: Loss, heads: bool) -> tuple[Tensor, Metrics]:
         """The loss of all vectors, and its gradient through the chunks of this process."""
@@ -137,8 +143,8 @@ class GradCache:
 
     def _backward(self, chunk: _Chunk, whole: Encoded, heads: bool) -> None:
         """Push the gradients at the chunk's outputs through the encoder."""
-        encoded = chunk.encoded
-        if not encoded.dense.requires_grad:
+        encoded = chunk.resident
+        if encoded is None:
             with chunk.randomness.replayed(), torch.enable_grad():
                 encoded = self._encode(chunk.inputs, heads)
         outputs, gradients = [], []
@@ -155,30 +161,45 @@ class GradCache:
             return self.model.represent(**inputs) if heads else Encoded(self.model(**inputs))
 
 
-def _gathered(chunks: list[_Chunk], count: int) -> Encoded:
-    """The outputs of all chunks of all processes in the order of the texts, as leaves of a new graph."""
-    return Encoded(*(_whole(chunks, name, count) for name in Encoded._fields))  # type: ignore[arg-type]
+def _gathered(chunks: list[_Chunk], outputs: list[Encoded], count: int) -> Encoded:
+    """The outputs of all chunks of all processes in the order of the texts, as leaves of a new graph.
 
-
-def _whole(chunks: list[_Chunk], name: str, count: int) -> Tensor | None:
-    """One output: N rows, as wide as the widest chunk's. None where no process has it."""
-    parts = [(chunk.rows, tensor) for chunk in chunks if (tensor := getattr(chunk.encoded, name)) is not None]
-    shapes = [tensor.shape[1:] for _, tensor in parts]
-    # A process without a text (fewer texts than processes) learns the shape from the others.
-    extents = processes.largest(
+    Each has N rows, as wide as the widest chunk's; None where no process has it.
+    """
+    parts: list[list[_Part]] = [
         [
-            len(parts) and len(shapes[0]),
-            *(max((s[i] for s in shapes if i < len(s)), default=0) for i in (0, 1)),
+            (chunk.rows, tensor)
+            for chunk, encoded in zip(chunks, outputs, strict=True)
+            if (tensor := encoded[i]) is not None
         ]
+        for i in range(len(Encoded._fields))
+    ]
+    # A process without a text (fewer texts than processes) learns the shapes from the others.
+    extents = processes.largest([size for part in parts for size in _extents(part)])
+    shapes = [extents[i + 1 : i + 1 + extents[i]] for i in range(0, len(extents), 3)]
+    like = outputs[0].dense if outputs else torch.zeros((), device=processes.device())
+    wholes = processes.agreed(
+        lambda: [_filled(part, count, shape, like) for part, shape in zip(parts, shapes, strict=True)]
     )
-    if not extents[0]:
-        return None
-    like = chunks[0].encoded.dense if chunks else torch.zeros((), device=processes.device())
-    whole = torch.zeros(count, *extents[1 : 1 + extents[0]], dtype=like.dtype, device=like.device)
-    for rows, tensor in parts:
-        whole[rows, : tensor.shape[1]] = tensor.detach()
     # The others' rows are zeros here: the sum is exact.
-    return processes.total(whole).requires_grad_()
+    return Encoded(*(None if each is None else processes.total(each).requires_grad_() for each in wholes))  # type: ignore[arg-type]
+
+
+def _extents(part: list[_Part]) -> tuple[int, int, int]:
+    """Of one output: how many dimensions its rows have, and how long those are at most; zeros without one."""
+    shapes = [tensor.shape[1:] for _, tensor in part]
+    first, second = (max((shape[i] for shape in shapes if i < len(shape)), default=0) for i in (0, 1))
+    return len(shapes[0]) if shapes else 0, first, second
+
+
+def _filled(part: list[_Part], count: int, shape: list[int], like: Tensor) -> Tensor | None:
+    """N rows of a shape: those of this process in their places, zeros elsewhere."""
+    if not shape:
+        return None
+    whole = torch.zeros(count, *shape, dtype=like.dtype, device=like.device)
+    for rows, tensor in part:
+        whole[rows, : tensor.shape[1]] = tensor
+    return whole
 
 
 class _Randomness:

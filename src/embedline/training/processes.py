@@ -25,7 +25,9 @@ T = TypeVar("T")
 
 # Bytes of gradients that are summed at once: large enough that latency does not count, small beside a model.
 _BUCKET_BYTES = 64 * 2**20
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+# What libraries say when memory runs out, where they have no type for it: torch on a CPU, CUDA, cuBLAS and
+# cuDNN, C++.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed", "bad_alloc")
 
 
 class OutOfMemory(Exception):  # noqa: N818  (a state of the machine that the engine recovers from)
@@ -136,11 +138,16 @@ def agreed(work: Callable[[], T]) -> T:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        words = first_line(error)
     # Out of the handler: the error's frames would keep the step's tensors alive.
     if any_of(bool(words)):
         raise OutOfMemory(words or "another process ran out of memory")
     return result  # type: ignore[return-value]
+
+
+def first_line(error: BaseException) -> str:
+    """An error's own words as far as they fit into another's; its type where it has none."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -77,13 +77,18 @@ def compact(numbers: np.ndarray, most: int) -> np.ndarray:
 
 
 def apart(
-    columns: Columns, weights: Mapping[str, float], wanted: Callable[[Kind], bool] = lambda kind: True
+    columns: Columns,
+    weights: Mapping[str, float],
+    wanted: Callable[[Kind], bool] = lambda kind: True,
+    *,
+    by_task: bool = False,
 ) -> dict[str, SourceRows]:
     """The rows by source, those with a score and those without apart: a mixed source becomes two.
 
     Args:
         weights: by source; 1 where there is none.
         wanted: rows of other kinds are left out.
+        by_task: rows of different task types apart, too.
 
     Raises:
         InputError: all scores of a source are the same, which ranks nothing.
@@ -97,14 +102,20 @@ def apart(
                 where="data.sources",
                 fix="Give the source a min_score, which makes its rows positives, or leave it out.",
             )
-        for scored in (False, True):
+        own = [kind for kind in columns.kinds if kind.source == name and wanted(kind)]
+        # None: whatever it is.
+        tasks: list[str | None] = [*sorted({kind.task_type for kind in own})] if by_task else [None]
+        several = {(kind.scored, kind.task_type if by_task else None) for kind in own}
+        for scored, task in ((scored, task) for task in tasks for scored in (False, True)):
             numbers = columns.all_of(
-                lambda kind, name=name, scored=scored: (  # type: ignore[misc]
-                    kind.source == name and kind.scored == scored and wanted(kind)
+                lambda kind, own=own, scored=scored, task=task: (  # type: ignore[misc]
+                    kind in own and kind.scored == scored and task in {None, kind.task_type}
                 )
             )
             if len(numbers):
-                part = f"{name} (scored)" if scored and name in parts else name
+                words = [f"({task})"] * (task is not None and len(tasks) > 1)
+                words += ["(scored)"] * (scored and (False, task) in several)
+                part = " ".join([name, *words])
                 kind = columns.kinds[columns.kind[numbers[0]]]
                 parts[part] = SourceRows(part, numbers, kind, weights.get(name, 1.0))
     return parts

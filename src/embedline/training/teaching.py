@@ -54,17 +54,20 @@ class Teaching:
             )
         self.teacher, self.languages, self.config, self.bf16 = teacher, set(languages), config, bf16
 
-    def lesson(self, batch: dict[str, Any]) -> Lesson | None:
+    def lesson(self, batch: dict[str, Any], *, batch_tokens: int = 8192) -> Lesson | None:
         """A loss of the vectors of the batch's N queries and M documents (N + M × D), not normalised.
 
         None where the teacher knows too little: no text, or for scores no query with two documents.
+
+        Args:
+            batch_tokens: that the teacher encodes at a time, padding included.
         """
         count = batch["queries"]
         sides = [_sides(language) for language in batch["languages"]]
         asked_N = np.array([query in self.languages for query, _ in sides])
         told_M = np.array([sides[i][1] in self.languages for i in batch["owner"]])
-        queries_ND = self._vectors(batch["query_texts"], asked_N, "query", batch, range(count))
-        documents_MD = self._vectors(batch["texts"], told_M, "document", batch, batch["owner"])
+        queries_ND = self._vectors(batch["query_texts"], asked_N, "query", range(count), batch, batch_tokens)
+        documents_MD = self._vectors(batch["texts"], told_M, "document", batch["owner"], batch, batch_tokens)
         if self.config.of == "scores":
             return self._ranking(queries_ND, documents_MD, asked_N, told_M)
         translated_N = np.array([kind == "bitext" for kind in batch["task_types"]])
@@ -103,7 +106,13 @@ class Teaching:
         return loss
 
     def _vectors(
-        self, texts: list[str], known: np.ndarray, side: Side, batch: dict[str, Any], rows: Sequence[int]
+        self,
+        texts: list[str],
+        known: np.ndarray,
+        side: Side,
+        rows: Sequence[int],
+        batch: dict[str, Any],
+        batch_tokens: int,
     ) -> Tensor:
         """The teacher's unit vectors of the texts that it knows, zeros for the others (K × D).
 
@@ -115,11 +124,17 @@ class Teaching:
         mine = np.zeros_like(known)
         mine[processes.share_of([len(text) for text in texts])] = True
         return processes.total(
-            processes.agreed(lambda: self._encoded(texts, known & mine, side, batch, rows))
+            processes.agreed(lambda: self._encoded(texts, known & mine, side, rows, batch, batch_tokens))
         )
 
     def _encoded(
-        self, texts: list[str], chosen: np.ndarray, side: Side, batch: dict[str, Any], rows: Sequence[int]
+        self,
+        texts: list[str],
+        chosen: np.ndarray,
+        side: Side,
+        rows: Sequence[int],
+        batch: dict[str, Any],
+        batch_tokens: int,
     ) -> Tensor:
         spec = self.teacher.spec
         vectors = np.zeros((len(texts), self.teacher.width), dtype=np.float32)
@@ -130,6 +145,7 @@ class Teaching:
                 [texts[i] for i in places],
                 prompt=spec.prompts.prompt(side, name=source, task_type=kind),
                 max_length=spec.document_length if is_long(side, kind) else spec.query_length,
+                batch_tokens=batch_tokens,
                 bf16=self.bf16,
             )
         return torch.from_numpy(vectors).to(self.teacher.device)
