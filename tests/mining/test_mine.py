@@ -45,6 +45,12 @@ def settings(**values: Any) -> MineConfig:
     return MineConfig(**({"negatives": 3, "depth": 10, "margin": 0.9} | values))
 
 
+def known_answers(sources: dict[str, SourceRecords], row: Record) -> set[str]:
+    """The query itself, and what any source answers to it."""
+    rows = [other for each in sources.values() for other in each.rows if other.query == row.query]
+    return {row.query} | {text for other in rows for text in other.positives}
+
+
 def brute_force(
     sources: dict[str, SourceRecords], config: MineConfig
 ) -> dict[str, list[list[tuple[str, int]]]]:
@@ -64,7 +70,7 @@ def brute_force(
         )
         for row in each.rows:
             query = vector(row.query)
-            known = {t for other in each.rows if other.query == row.query for t in other.positives}
+            known = known_answers(sources, row) & set(pool)
             ranked = sorted(pool, key=lambda text: -float(vector(text) @ query))[: config.depth + len(known)]
             bar = config.margin * min(float(vector(text) @ query) for text in row.positives)
             others = [(text, rank) for rank, text in enumerate(ranked) if text not in known]
@@ -113,6 +119,39 @@ def test_a_known_positive_is_never_taken_even_from_another_row() -> None:
     for row, picks in zip(sources["a"].rows, mined.negatives, strict=True):
         known = {t for other in sources["a"].rows if other.query == row.query for t in other.positives}
         assert not known & {mined.pool[pick.index] for pick in picks}
+
+
+def test_what_another_source_answers_to_the_same_query_is_no_negative() -> None:
+    """Headings repeat: `Обзор` stands over many texts, of many products."""
+
+    def row(name: str, query: str, text: str, kind: str = "short-long") -> Record:
+        return Record(name, query, [text], [], kind, "ru")
+
+    sources = {
+        "a": SourceRecords("a", [row("a0", "t0 Обзор", "t0 one"), row("a1", "t0 другое", "t0 two")]),
+        "b": SourceRecords("b", [row("b0", "t0  обзор", "t0 three"), row("b1", "t0 ещё", "t0 four")]),
+        "c": SourceRecords("c", [row("c0", "t0 обзор", "t0 four", "long-long")]),
+    }
+    mined = mine_negatives(sources, encode, settings(margin=1.0, depth=50, negatives=50), seed=0)
+    assert {text for text, _ in found(mined["a"])[0]} <= {"t0 two"}
+    assert {text for text, _ in found(mined["b"])[0]} <= {"t0 two"}
+    others = {text for picks in found(mined["a"]) + found(mined["b"]) for text, _ in picks}
+    assert {"t0 two", "t0 three"} <= others  # of other queries they are negatives
+
+
+def test_a_query_is_never_its_own_negative() -> None:
+    """A paraphrase read both ways: each text is a question and an answer."""
+
+    def opposite(texts: list[str], name: str, task_type: str, side: str) -> np.ndarray:
+        return encode([f"{side} {text}" for text in texts], name, task_type, side)
+
+    pairs = [(f"t{i % 3} q{i}", f"t{i % 3} p{i}") for i in range(12)]
+    rows = [Record(f"{a}{b}", a, [b], [], "short-short", "ru") for x in pairs for a, b in (x, x[::-1])]
+    sources = {"a": SourceRecords("a", rows)}
+    mined = mine_negatives(sources, opposite, settings(margin=1.0, depth=50, negatives=50), seed=0)["a"]
+    assert any(mined.negatives)
+    for row, picks in zip(rows, mined.negatives, strict=True):
+        assert row.query not in {mined.pool[pick.index] for pick in picks}
 
 
 def test_a_row_with_many_answers_does_not_deepen_the_search_of_others() -> None:

@@ -42,6 +42,7 @@ def mine_negatives(
     because it may be an unlabelled positive as any other. For each source they carry the prompt that this
     source's documents are trained with, whatever source they come from.
     """
+    answers = _Answers(sources)
     mined = {name: MinedSource(negatives=[[] for _ in source.rows]) for name, source in sources.items()}
     groups: dict[tuple[str, str], dict[str, list[int]]] = {}
     for name, source in sources.items():
@@ -59,7 +60,7 @@ def mine_negatives(
             documents = encode(list(pool), names[0], task_type, "document")
             for name in names:
                 queries = encode([row.query for row in rows[name]], name, task_type, "query")
-                known = _known_positives(sources[name].rows, rows[name], pool)
+                known = [answers.places(row, pool) for row in rows[name]]
                 _mine_rows(
                     mined[name], members[name], rows[name], known, queries, documents, pool, config, seed
                 )
@@ -100,11 +101,20 @@ def _mine_rows(
         result.counts.add(counts)
 
 
-def _known_positives(
-    all_rows: Sequence[Record], rows: Sequence[Record], pool: Mapping[str, int]
-) -> list[frozenset[int]]:
-    """A row's positives are those of every row of its source with the same query."""
-    by_query: dict[str, set[int]] = {}
-    for row in all_rows:
-        by_query.setdefault(row.query, set()).update(pool[text] for text in row.positives if text in pool)
-    return [frozenset(by_query[row.query]) for row in rows]
+class _Answers:
+    """What no query may be told to be far from: the answers that any row, of any source, gives to it."""
+
+    def __init__(self, sources: Mapping[str, SourceRecords]) -> None:
+        self._texts: dict[str, set[str]] = {}
+        for source in sources.values():
+            for row in source.rows:
+                self._texts.setdefault(_plain(row.query), set()).update(row.positives)
+
+    def places(self, row: Record, pool: Mapping[str, int]) -> frozenset[int]:
+        """Of those texts in the pool, and of the query itself where it is one of them."""
+        texts = self._texts[_plain(row.query)] | {row.query}
+        return frozenset(pool[text] for text in texts if text in pool)
+
+
+def _plain(query: str) -> str:
+    return " ".join(query.casefold().split())
