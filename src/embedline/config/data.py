@@ -65,13 +65,22 @@ class CorpusSource(Section):
 
 
 class EvaluationSet(Section):
-    """One held-out set, in the layout of `../eval`: corpus, queries and qrels, or sentence pairs."""
+    """One held-out set: corpus, queries and qrels as in BEIR; sentence pairs; or labelled texts to classify.
+
+    Of a classification, the folder's `train` is what classifiers learn from.
+    """
 
     name: str = Field("", description="name in scores; the folder's name when empty")
     path: str = Field(description="folder below data.root, or an absolute path")
-    kind: Literal["retrieval", "sts", "pairs", "bitext"] = "retrieval"
-    split: str = Field("test", description="file stem of sentence pairs (test, dev, validation)")
-    language: str = "ru"
+    kind: Literal["retrieval", "sts", "pairs", "bitext", "classification", "multilabel"] = Field(
+        "retrieval",
+        description="sts: pairs with a score; pairs: with a label 0 or 1 (null is left out); classification: "
+        "text and label; multilabel: text and labels",
+    )
+    split: str = Field(
+        "test", description="file stem (test, dev, validation); of retrieval, that of its qrels"
+    )
+    language: str = Field("ru", description="of its texts: ru, en, en-ru")
     task_type: TaskType | None = Field(None, description="chooses the prompts; short-long for retrieval")
 
 

@@ -1,10 +1,10 @@
 """Evaluation text that must not be trained on.
 
-Protected are labels, not language: a record that holds an evaluation query (or, of a sentence-pair set, a
-sentence), or that answers with the document an evaluation query looks for, teaches the answer and goes. The
-evaluation *documents* may stay in a corpus for pretraining: whoever trains a search model for a collection
-has that collection, and unlabelled text does not say which query belongs to it. A passage that spells out a
-whole query does say so, and goes.
+Protected are labels, not language: a record that holds an evaluation query (or a sentence of a pair, or a
+text to be classified), or that answers with the document an evaluation query looks for, teaches the answer
+and goes. The evaluation *documents* may stay in a corpus for pretraining: whoever trains a search model for a
+collection has that collection, and unlabelled text does not say which query belongs to it. A passage that
+spells out a whole query does say so, and goes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from embedline.data.evaluation_sets import read_pairs, read_retrieval, read_sets
+from embedline.data.evaluation_sets import TEST, read_labelled, read_pairs, read_retrieval, read_sets
 from embedline.data.normalize import comparison_form
 
 MIN_CONTAINED_WORDS = 8
@@ -76,6 +76,8 @@ class Protected:
                     title, text = found.corpus[document]
                     answers.add(comparison_form(text))
                     answers.add(comparison_form(f"{title}\n{text}"))
+            elif info.kind in {"classification", "multilabel"}:
+                sentences.update(comparison_form(text) for text, _ in read_labelled(folder, TEST))
             else:
                 for sentence1, sentence2, _ in read_pairs(folder):
                     sentences.update((comparison_form(sentence1), comparison_form(sentence2)))
