@@ -54,14 +54,14 @@ class Source(Section):
 class CorpusSource(Section):
     """One source of passages (pretraining, mining). JSONL, Parquet, CSV, a folder of texts, or hub:."""
 
-    name: str = ""
+    name: str = Field("", description="name in reports; the file's stem when empty")
     path: str = Field(description="as in sources")
-    split: str = "train"
+    split: str = Field("train", description="split of a hub dataset")
     text: str = Field("text", description="column of the text")
     title: str = Field("title", description="column of the title; may be absent")
     language: str = Field("ru", description="language of the passages")
     weight: float = Field(1.0, gt=0, description="share in pretraining relative to its size")
-    limit: int | None = Field(None, gt=0)
+    limit: int | None = Field(None, gt=0, description="take only the first passages")
 
 
 class EvaluationSet(Section):
@@ -90,7 +90,7 @@ class HoldOut(Section):
     name: str = Field("held_out", description="name of the set in scores")
     sources: list[str] = Field(min_length=1, description="names of the sources it is taken from")
     share: float = Field(0.1, gt=0, lt=1, description="share of their distinct positives")
-    language: str = "ru"
+    language: str = Field("ru", description="of its texts: ru, en, en-ru")
 
 
 class DataConfig(Section):
@@ -116,14 +116,18 @@ class DataConfig(Section):
 class CleanConfig(Section):
     """What is thrown away, and why. Every rule counts what it removes."""
 
-    min_query_chars: int = Field(3, ge=1)
-    min_positive_chars: int = Field(10, ge=1)
+    min_query_chars: int = Field(3, ge=1, description="shorter queries are dropped")
+    min_positive_chars: int = Field(10, ge=1, description="shorter positives and passages are dropped")
     max_chars: int = Field(20_000, ge=100, description="longer texts are cut, not dropped")
     languages: list[str] = Field(["ru", "en"], description="languages a text may be written in")
-    exact_duplicates: bool = True
-    near_duplicates: bool = True
+    exact_duplicates: bool = Field(
+        True, description="drop what the same stage has seen before, but for case, ё and punctuation"
+    )
+    near_duplicates: bool = Field(True, description="drop near duplicates, found by MinHash")
     near_threshold: float = Field(0.9, gt=0, le=1, description="estimated Jaccard similarity of word 5-grams")
-    minhash_permutations: int = Field(64, ge=16)
+    minhash_permutations: int = Field(
+        64, ge=16, description="hashes a signature: more estimate the similarity better"
+    )
     decontaminate: bool = Field(True, description="drop rows that hold an evaluation query or answer")
     consistency_top_k: int = Field(
         2, ge=1, description="keep a pair when its positive ranks this high for the teacher (Nomic: 2)"
