@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from embedline.config.training import MineConfig
+from embedline.mining import mine as mining
 from embedline.mining.mine import MinedSource, mine_negatives
+from embedline.steps.mine import _encoder
 from embedline.training.records import Record, SourceRecords
 
 DIM = 6
@@ -142,8 +145,8 @@ def test_what_another_source_answers_to_the_same_query_is_no_negative() -> None:
 def test_a_query_is_never_its_own_negative() -> None:
     """A paraphrase read both ways: each text is a question and an answer."""
 
-    def opposite(texts: list[str], name: str, task_type: str, side: str) -> np.ndarray:
-        return encode([f"{side} {text}" for text in texts], name, task_type, side)
+    def opposite(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
+        return encode([f"{side} {text}" for text in texts], source, task_type, side)
 
     pairs = [(f"t{i % 3} q{i}", f"t{i % 3} p{i}") for i in range(12)]
     rows = [Record(f"{a}{b}", a, [b], [], "short-short", "ru") for x in pairs for a, b in (x, x[::-1])]
@@ -173,12 +176,52 @@ def test_random_sampling_repeats_for_a_seed_and_stays_within_the_rule() -> None:
         assert len(picks) == min(3, len(all_that_fit))
 
 
+@pytest.mark.parametrize("sampling", ["top", "random"])
+def test_queries_are_searched_for_in_blocks_without_a_trace(
+    monkeypatch: pytest.MonkeyPatch, sampling: str
+) -> None:
+    sources = {"a": source("a", 20), "b": source("b", 9)}
+    config = settings(sampling=sampling, depth=20)
+    whole = mine_negatives(sources, encode, config, seed=3)
+    monkeypatch.setattr(mining, "QUERIES", 4)
+    longest = 0
+
+    def listening(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
+        nonlocal longest
+        longest = max(longest, len(texts) if side == "query" else 0)
+        return encode(texts, source, task_type, side)
+
+    blocks = mine_negatives(sources, listening, config, seed=3)
+    assert {name: found(each) for name, each in blocks.items()} == {
+        name: found(each) for name, each in whole.items()
+    }
+    assert longest == 4
+
+
+def test_a_killed_step_does_not_embed_again_what_it_had(tmp_path: Path) -> None:
+    class Model:
+        asked = 0
+
+        def encode_side(self, texts: list[str], side: str, **about: object) -> np.ndarray:
+            self.asked += len(texts)
+            return encode(list(texts), str(about["name"]), str(about["task_type"]), side)
+
+    sources = {"a": source("a", 20)}
+    results = []
+    for _ in range(2):
+        model: Any = Model()
+        encoder = _encoder(model, False, None, tmp_path)
+        results.append(found(mine_negatives(sources, encoder, settings(), seed=0)["a"]))
+    assert results[0] == results[1] == brute_force(sources, settings())["a"]
+    assert model.asked == 0
+
+
 def test_sides_and_sources_reach_the_encoder() -> None:
     asked: list[tuple[str, str, str]] = []
 
-    def listening(texts: list[str], name: str, task_type: str, side: str) -> np.ndarray:
-        asked.append((name, task_type, side))
-        return encode(texts, name, task_type, side)
+    def listening(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
+        asked.append((source, task_type, side))
+        return encode(texts, source, task_type, side)
 
     mine_negatives({"a": source("a", 4), "b": source("b", 4)}, listening, settings(), seed=0)
     assert asked == [

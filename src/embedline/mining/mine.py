@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -12,8 +14,17 @@ from embedline.mining.negatives import MiningCounts, Negative, choose_negatives,
 from embedline.training.records import Record, SourceRecords
 from embedline.vectors.search import exact_search
 
-# texts, source name, task type, side → normalised vectors
-Encode = Callable[[list[str], str, str, str], np.ndarray]
+QUERIES = 16_384  # searched for at a time: their vectors and candidates are in memory
+
+
+class Encode(Protocol):
+    """Texts of a source, task type and side to normalised vectors."""
+
+    def __call__(
+        self, texts: list[str], source: str, task_type: str, side: Literal["query", "document"]
+    ) -> np.ndarray: ...
+
+
 # source name, task type → the words before documents
 DocumentPrompt = Callable[[str, str], str]
 
@@ -59,10 +70,10 @@ def mine_negatives(
         for names in by_prompt.values():
             documents = encode(list(pool), names[0], task_type, "document")
             for name in names:
-                queries = encode([row.query for row in rows[name]], name, task_type, "query")
                 known = [answers.places(row, pool) for row in rows[name]]
+                asked = partial(encode, source=name, task_type=task_type, side="query")
                 _mine_rows(
-                    mined[name], members[name], rows[name], known, queries, documents, pool, config, seed
+                    mined[name], members[name], rows[name], known, asked, documents, pool, config, seed
                 )
     return mined
 
@@ -72,33 +83,39 @@ def _mine_rows(
     places: Sequence[int],
     rows: Sequence[Record],
     known: Sequence[frozenset[int]],
-    queries_ND: np.ndarray,
+    encode: Callable[[list[str]], np.ndarray],
     documents_MD: np.ndarray,
     pool: dict[str, int],
     config: MineConfig,
     seed: int,
 ) -> None:
-    # The known positives are among the best candidates: look that much deeper, so that `depth` others remain.
-    depth = min(config.depth + max(map(len, known)), len(pool))
-    scores_NK, indices_NK = exact_search(queries_ND, documents_MD, depth)
     generator = np.random.default_rng(seed) if config.sampling == "random" else None
     before = len(result.pool)
     result.pool.extend(pool)
-    for i, row in enumerate(rows):
-        own = [pool[text] for text in row.positives]
-        look = config.depth + len(known[i])  # what other rows know does not make this one look deeper
-        chosen, counts = choose_negatives(
-            scores_NK[i, :look],
-            indices_NK[i, :look],
-            positives=known[i],
-            positive_score=float((documents_MD[own] @ queries_ND[i]).min()),
-            count=config.negatives,
-            margin=config.margin,
-            skip_top=config.skip_top,
-            draw=generator,
-        )
-        result.negatives[places[i]] = [replace(pick, index=before + pick.index) for pick in chosen]
-        result.counts.add(counts)
+    for start in range(0, len(rows), QUERIES):
+        block = range(start, min(start + QUERIES, len(rows)))
+        queries_ND = encode([rows[i].query for i in block])
+        # The known positives are among the best candidates: so much deeper, that `depth` others remain.
+        depth = min(config.depth + max(len(known[i]) for i in block), len(pool))
+        scores_NK, indices_NK = exact_search(queries_ND, documents_MD, depth)
+        for i in block:
+            at, look = (
+                i - start,
+                config.depth + len(known[i]),
+            )  # what other rows know does not deepen this one
+            own = [pool[text] for text in rows[i].positives]
+            chosen, counts = choose_negatives(
+                scores_NK[at, :look],
+                indices_NK[at, :look],
+                positives=known[i],
+                positive_score=float((documents_MD[own] @ queries_ND[at]).min()),
+                count=config.negatives,
+                margin=config.margin,
+                skip_top=config.skip_top,
+                draw=generator,
+            )
+            result.negatives[places[i]] = [replace(pick, index=before + pick.index) for pick in chosen]
+            result.counts.add(counts)
 
 
 class _Answers:
