@@ -107,6 +107,12 @@ def test_overrides_take_lists_mappings_nothing_quotes_and_any_script() -> None:
     assert (config.description, config.gate.mode) == ("2e-4", "off")
 
 
+def test_two_sets_of_one_name_are_refused_wherever_they_lie() -> None:
+    sets = "data.evaluation=[{path: a/Docs}, {path: b/Docs}]"
+    assert "two entries are called 'Docs'; give them different names" in refused("demo", sets)
+    load_config("demo", ["data.evaluation=[{path: a/Docs}, {path: b/Docs, name: Others}]"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

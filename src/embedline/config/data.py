@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -105,8 +106,11 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> DataConfig:
-        for group in (self.sources, self.corpus, self.evaluation):
-            names = [item.name or item.path for item in group]
+        sets = [item.name or PurePath(item.path).name for item in self.evaluation]  # one folder each
+        for names in (
+            *([item.name or item.path for item in group] for group in (self.sources, self.corpus)),
+            sets,
+        ):
             for name in names:
                 if names.count(name) > 1:
                     raise ValueError(f"two entries are called {name!r}; give them different names")
