@@ -98,7 +98,12 @@ class ContrastiveConfig(Optimization):
     self_distillation_after: int = Field(0, ge=0, description="unified: joint steps before that (M3: 6000)")
     cosent_scale: float = Field(20.0, gt=0, description="inverse temperature of CoSENT on scored records")
     distillation: DistillationConfig | None = None
-    batch: int = Field(256, ge=2, description="pairs a step; all from one source")
+    batch: int = Field(
+        256,
+        ge=2,
+        description="pairs a step, all from one source and each other's negatives: GradCache makes them one "
+        "batch, which accumulated gradients are not",
+    )
     buckets: list[Bucket] = Field(
         [], description="batches of records of like length, a batch size each; `batch` is not used then"
     )
