@@ -109,6 +109,35 @@ def test_languages_that_are_not_wanted_go(tmp_path: Path) -> None:
     assert rules == {"0": None, "1": "language", "2": "language"}
 
 
+def test_a_row_is_the_duplicate_of_one_that_serves_the_same_stages(tmp_path: Path) -> None:
+    """Weak pairs do not take the rows of the stage that fine-tunes, nor the other way round."""
+    stages = {"weak": ["unsupervised"], "fine": ["supervised"], "all": ["unsupervised", "supervised"]}
+    question, other = "Как напечатать?", "Где этикетки?"
+    rows = [
+        record(question, LONG, source="weak"),
+        record(question, LONG, source="fine", negatives=["Другой раздел."]),
+        record(question, LONG, source="all"),
+        record(question, LONG, source="weak"),
+        record(question, f"{LONG} сейчас", source="fine"),
+        record(other, LONG, source="weak"),
+        record(other, f"{LONG} сейчас", source="all"),
+        record(other, f"{LONG} потом", source="fine"),
+    ]
+    folder = dataset(tmp_path / "in", rows)
+    clean(folder, None, tmp_path / "out", CleanConfig(), stages=stages)
+    rules = {row["id"]: row["rule"] for row in read_rows(tmp_path / "out" / "rejected.parquet")}
+    exact, near = dict.fromkeys("23", "exact_duplicate"), dict.fromkeys("47", "near_duplicate")
+    assert rules == {**exact, **near}
+
+
+def test_a_judged_pair_is_no_duplicate_of_the_same_pair_as_question_and_answer(tmp_path: Path) -> None:
+    rows = [record("Кот спит.", LONG, score=score) for score in (None, 4.5, None, 4.5)]
+    rows += [record("Кот спит.", LONG + "сейчас", score=score) for score in (None, 4.5)]
+    _, rules = run(tmp_path, rows)
+    exact, near = "exact_duplicate", "near_duplicate"
+    assert rules == {"0": None, "1": None, "2": exact, "3": exact, "4": near, "5": near}
+
+
 def test_rules_can_be_switched_off(tmp_path: Path) -> None:
     rows = [record("Как напечатать?", LONG)] * 3
     funnel, _ = run(tmp_path, rows, exact_duplicates=False, near_duplicates=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from embedline.config.data import EvaluationSet
 from embedline.data.decontaminate import ContainedQueries, Protected
 from embedline.data.evaluation_sets import lay_out
-from embedline.data.normalize import comparison_form
+from embedline.data.normalize import comparison_form, normalize
 
 LONG_QUERY = "Как настроить печать этикеток волны в модуле управления складом?"
 ANSWER = "Откройте раздел «Типы этикеток» и выберите шаблон."
@@ -63,6 +64,24 @@ def test_a_document_may_stay_in_a_corpus_but_a_spelled_out_query_may_not(protect
     assert protected.leak_in_passage(comparison_form(ANSWER)) is None
     inside = comparison_form(f"{ANSWER} {LONG_QUERY}")
     assert protected.leak_in_passage(inside) == "evaluation_query_inside"
+
+
+def test_evaluation_text_is_compared_as_training_text_is_after_tidying(tmp_path: Path) -> None:
+    """Markup and references in a query do not hide it from records that were tidied."""
+    rows = {
+        "corpus": [{"_id": "d", "text": "<p>Закажите&nbsp;товар у Tom &amp; Jerry.</p>"}],
+        "queries": [{"_id": "q", "text": "Как <b>купить</b> товар у Tom &amp; Jerry?"}],
+    }
+    (tmp_path / "Docs").mkdir()
+    for name, lines in rows.items():
+        (tmp_path / "Docs" / f"{name}.jsonl").write_text(json.dumps(lines[0]))
+    (tmp_path / "Docs" / "qrels.tsv").write_text("q\td\t1\n")
+    lay_out([EvaluationSet(path="Docs")], tmp_path, tmp_path / "out")  # type: ignore[call-arg]
+    protected = Protected.read(tmp_path / "out")
+    query, answer = (normalize(lines[0]["text"]) for lines in (rows["queries"], rows["corpus"]))
+    assert "&amp;" not in query + answer
+    assert protected.leak_in_record(comparison_form(query), ["ответ"]) == "evaluation_query"
+    assert protected.leak_in_record("вопрос", [comparison_form(answer)]) == "evaluation_answer"
 
 
 words = st.lists(st.sampled_from(["а", "б", "в", "г"]), max_size=14).map(" ".join)

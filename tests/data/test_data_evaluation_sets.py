@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from embedline.config.data import EvaluationSet
-from embedline.data.evaluation_sets import lay_out, read_pairs, read_retrieval, read_sets
+from embedline.data.decontaminate import Protected
+from embedline.data.evaluation_sets import lay_out, read_labelled, read_pairs, read_retrieval, read_sets
 from embedline.errors import InputError
 
 CORPUS = [{"_id": "d1", "title": "T", "text": "первый"}, {"_id": "d2", "text": "второй"}]
@@ -107,6 +108,121 @@ def test_a_pair_without_a_usable_answer_is_refused(tmp_path: Path, row: dict[str
     (tmp_path / "Set" / "test.jsonl").write_bytes(jsonl([{"sentence1": "a", "sentence2": "b", **row}]))
     with pytest.raises(InputError, match=message):
         lay(tmp_path, "Set", kind="pairs")
+
+
+def test_a_set_in_beirs_layout_is_taken_as_it_is(tmp_path: Path) -> None:
+    """qrels/<split>.tsv with a header; queries of other splits beside; a document that is all title."""
+    place = tmp_path / "scifact"
+    (place / "qrels").mkdir(parents=True)
+    (place / "corpus.jsonl").write_bytes(jsonl([{**CORPUS[0], "metadata": {}}, {**CORPUS[1], "text": ""}]))
+    (place / "queries.jsonl").write_bytes(jsonl([{**query, "metadata": {}} for query in QUERIES]))
+    (place / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq3\td2\t1\n")
+    (place / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
+    (place / "README.md").write_text("# SciFact\n\nOne of BEIR's sets.\n")
+    found = read_retrieval(lay(tmp_path, "scifact") / "scifact")
+    assert (found.queries, found.qrels) == ({"q1": "один"}, {"q1": {"d1": 1}})
+    assert found.corpus["d2"] == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("qrels.tsv", "q1\tQ0\td1\t1\nq2\tQ0\td2\t0\n"),  # MIRACL, TREC
+        ("qrels/test.tsv", "q1 0 d1 1\nq2 0 d2 0\n"),
+        ("qrels.jsonl", '{"query-id": "q1", "corpus-id": "d1", "score": 1.0}\n'),
+        ("qrels/test.jsonl", '{"query-id": "q1", "corpus-id": "d1", "score": 1}\n'),
+    ],
+)
+def test_judgements_may_stand_in_other_forms(
+    retrieval: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    (retrieval / "qrels.tsv").unlink()
+    (retrieval / name).parent.mkdir(exist_ok=True)
+    (retrieval / name).write_text(content)
+    found = read_retrieval(lay(tmp_path, "eval/Docs") / "Docs")
+    assert {query: grades for query, grades in found.qrels.items() if max(grades.values())} == {
+        "q1": {"d1": 1}
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"query-id": "q1", "score": 1}', r"qrels.jsonl:1: has no query-id or no corpus-id"),
+        ('{"query-id": "q1", "corpus-id": "d1", "score": 0.5}', r"qrels.jsonl:1: 'score' is 0.5"),
+    ],
+)
+def test_a_judgement_without_a_grade_is_refused(
+    retrieval: Path, tmp_path: Path, content: str, message: str
+) -> None:
+    (retrieval / "qrels.tsv").unlink()
+    (retrieval / "qrels.jsonl").write_text(content)
+    with pytest.raises(InputError, match=message):
+        lay(tmp_path, "eval/Docs")
+
+
+@pytest.mark.parametrize("judged", ["default", "qrels"])
+def test_a_hub_dataset_of_three_configurations_is_a_retrieval_set(tmp_path: Path, judged: str) -> None:
+    place = tmp_path / "org" / "Docs"
+    files = {
+        ("corpus", "corpus"): CORPUS,
+        ("queries", "queries"): QUERIES,
+        (judged, "dev"): [{"query-id": "q3", "corpus-id": "d1", "score": 1}],
+        (judged, "test"): [{"query-id": "q1", "corpus-id": "d2", "score": 1}],
+    }
+    configs: dict[str, str] = {}
+    for (name, split), rows in files.items():
+        (place / name).mkdir(parents=True, exist_ok=True)
+        (place / name / f"{split}.jsonl").write_bytes(jsonl(rows))
+        configs[name] = configs.get(name, f"- config_name: {name}\n  data_files:\n")
+        configs[name] += f"  - split: {split}\n    path: {name}/{split}.jsonl\n"
+    (place / "README.md").write_text(f"---\nconfigs:\n{''.join(configs.values())}---\n")
+    found = read_retrieval(lay(tmp_path, "org/Docs") / "Docs")
+    assert (found.queries, found.qrels) == ({"q1": "один"}, {"q1": {"d2": 1}})
+    assert found.corpus == {"d1": ("T", "первый"), "d2": ("", "второй")}
+    with pytest.raises(InputError, match=r"has no split 'validation'. Known: dev, test"):
+        lay(tmp_path / "org", "Docs", split="validation")
+
+
+@pytest.mark.parametrize(
+    ("kind", "train", "test", "expected"),
+    [
+        ("classification", {"label": 3}, {"label": -1}, [["3"], ["-1"]]),
+        ("classification", {"label": "qa"}, {"label": "iot"}, [["qa"], ["iot"]]),
+        ("multilabel", {"labels": [0, 14]}, {"labels": []}, [["0", "14"], []]),
+        ("multilabel", {"label": ["a"]}, {"label": ["b", "a"]}, [["a"], ["b", "a"]]),
+    ],
+)
+def test_labelled_texts_are_laid_out_with_what_a_classifier_learns_from(
+    tmp_path: Path, kind: str, train: dict[str, Any], test: dict[str, Any], expected: list[list[str]]
+) -> None:
+    (tmp_path / "Set").mkdir()
+    (tmp_path / "Set" / "train.jsonl").write_bytes(jsonl([{"text": "учусь", **train}]))
+    (tmp_path / "Set" / "dev.jsonl").write_bytes(jsonl([{"text": "проверка", **test}]))
+    out = lay(tmp_path, "Set", kind=kind, split="dev")
+    assert read_labelled(out / "Set", "train") == [("учусь", expected[0])]
+    assert read_labelled(out / "Set", "test") == [("проверка", expected[1])]
+    assert (read_sets(out)[0].task_type, read_sets(out)[0].count) == ("classification", 1)
+    assert Protected.read(out).sentences == {"проверка"}  # what it learns from is no secret
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "message"),
+    [
+        ("classification", {}, r"test.jsonl:1: has no label"),
+        ("classification", {"label": None}, r"test.jsonl:1: has no label"),
+        ("classification", {"label": 0.5}, r"test.jsonl:1: has no label"),
+        ("multilabel", {"labels": 3}, r"test.jsonl:1: has no labels, a list"),
+    ],
+)
+def test_a_text_without_a_usable_label_is_refused(
+    tmp_path: Path, kind: str, row: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "Set").mkdir()
+    (tmp_path / "Set" / "train.jsonl").write_bytes(jsonl([{"text": "a", "label": 1, "labels": [1]}]))
+    (tmp_path / "Set" / "test.jsonl").write_bytes(jsonl([{"text": "a", **row}]))
+    with pytest.raises(InputError, match=message):
+        lay(tmp_path, "Set", kind=kind)
 
 
 def test_a_run_may_have_no_held_out_set(tmp_path: Path) -> None:

@@ -87,6 +87,16 @@ def test_a_long_text_is_cut() -> None:
 def test_the_comparison_form_forgets_case_yo_width_and_punctuation() -> None:
     assert comparison_form("  «Ёлка»,\nэто: ＡＢＣ_1!") == "елка это abc 1"
     assert comparison_form("++ $x") == "x"
+    assert comparison_form("за\u00adголо\u200bвок уда\u0301рный е\u0308ж") == "заголовок ударный еж"
+
+
+def test_the_comparison_form_reads_lookalikes_in_a_word_of_two_alphabets() -> None:
+    latin_in_it = "Пp\u043ev\u0435pк\u0430".replace("v", "в")  # р and the like are Latin
+    assert comparison_form(latin_in_it) == comparison_form("Проверка") == "проверка"
+    assert comparison_form("COM cop") == "com cop"  # a word that is all Latin stays
+
+
+def test_the_comparison_form_of_what_has_no_word() -> None:
     assert comparison_form(" <= > ") == "<=>"
 
 
@@ -122,6 +132,32 @@ def test_language_is_told_by_script() -> None:
     ],
 )
 def test_product_names_and_code_stay_in_a_russian_source(text: str) -> None:
+    assert is_written_in(text, "ru")
+
+
+UKRAINIAN = "Цей метод повертає колекцію сутностей із таблиці, відсортовану за іменем стовпця."
+BULGARIAN = "Този метод връща колекция от обекти, подредени по името на колоната, ако тя е посочена вътре."
+KAZAKH = "Бұл әдіс кестедегі нысандар жинағын қайтарады, егер ол көрсетілген болса."
+SERBIAN = "Овај метод враћа колекцију објеката из табеле, поређану према називу колоне."
+
+
+@pytest.mark.parametrize("text", [UKRAINIAN, BULGARIAN, KAZAKH, SERBIAN])
+def test_other_languages_in_cyrillic_are_not_russian(text: str) -> None:
+    assert not is_written_in(text, "ru")
+    assert guess(text) == ""
+    assert not is_written_in(text, "en")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Объект Pool является контейнером для объектов Worker, управления ими и объединения объёмов.",
+        "Изъятие объекта и подъезд к объекту.",
+        "Онъ былъ въ домѣ, гдѣ жилъ старый докторъ, и мы видѣли его въ окнѣ.",
+        "Шевченко (укр. Тарас Григорович Шевченко) — поэт; его имя носит улица Київська в Москве и площадь.",
+    ],
+)
+def test_russian_with_hard_signs_or_a_foreign_name_is_russian(text: str) -> None:
     assert is_written_in(text, "ru")
 
 

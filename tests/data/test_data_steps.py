@@ -15,6 +15,7 @@ from embedline.config.schema import RunConfig
 from embedline.data.tables import read_rows
 from embedline.steps import clean, ingest
 from embedline.steps.base import Context, Slice, StepResult, Workspace
+from embedline.steps.catalogue import STEPS
 
 QUESTION = "Как напечатать этикетки волны на складе номер два?"
 
@@ -48,6 +49,7 @@ def context(
     draft.mkdir(parents=True)
     values = config.model_dump(mode="json")
     locations = {"root": str(tmp_path / "data"), "teacher": str(tmp_path / "teacher")}
+    values["data.sources"] = values["data"]["sources"]
     parsed = Slice(config={name: values[name] for name in sections}, locations=locations)
     tracker = Tracker(tmp_path / "spool" / step)
     return Context(step, "key", parsed, inputs, Workspace(tmp_path / "work"), "run", tracker, draft)
@@ -71,7 +73,7 @@ def test_ingest_then_clean(tmp_path: Path, config: RunConfig, monkeypatch: pytes
         clean, "_teacher", lambda _: lambda texts, *_: np.eye(len(texts), 4, dtype=np.float32)
     )
     inputs: dict[str, Artifact | None] = {k: sealed(first, read, k) for k in ("dataset", "evaluation")}
-    second = context("clean", config, tmp_path, inputs, "clean", "teacher", "runtime")
+    second = context("clean", config, tmp_path, inputs, *STEPS["clean"].sections)
     cleaned = clean.run(second)
     assert cleaned.counts["dataset"] == {"records": 5, "passages": 0, "rejected": 1, "rejected_passages": 0}
     assert cleaned.metrics["records.rejected.evaluation_query"] == 1

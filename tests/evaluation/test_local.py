@@ -1,5 +1,7 @@
 """Scores on laid-out sets, with an encoder whose vectors are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,15 @@ def test_prompts_and_lengths_follow_side_and_task(evaluation_folder):
     assert ("s: ", 32, "monthly invoice download") in seen  # sentence pairs: one prompt for both sides
     assert ("q: ", 32, "monthly invoice download") in seen  # bitext has no entry of its own
     assert {prompt for prompt, _, _ in seen} == {"q: ", "d: ", "s: "}
+
+
+def test_a_row_tells_the_prompts_that_its_texts_were_encoded_with(evaluation_folder):
+    """Pairs are not told apart, also where somebody gives them a task type that has sides."""
+    prompts = PromptTable({"default": Prompt(query="q: ", document="d: ")})
+    sets = [replace(each, task_type="short-long") for each in read_sets(evaluation_folder)]
+    rows = score_subject(subject(prompts=prompts), sets, resamples=0).rows
+    told = {row["set"]: row["prompt"] for row in rows}
+    assert told == {"Questions": "'q: ' / 'd: '"} | dict.fromkeys(("sts", "pairs", "bitext"), "'q: '")
 
 
 def test_a_text_is_encoded_once_for_a_prompt_and_length(evaluation_folder):

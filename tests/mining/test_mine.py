@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from embedline.config.training import MineConfig
+from embedline.mining import mine as mining
 from embedline.mining.mine import MinedSource, mine_negatives
+from embedline.steps.mine import _encoder
 from embedline.training.records import Record, SourceRecords
 
 DIM = 6
@@ -45,6 +48,12 @@ def settings(**values: Any) -> MineConfig:
     return MineConfig(**({"negatives": 3, "depth": 10, "margin": 0.9} | values))
 
 
+def known_answers(sources: dict[str, SourceRecords], row: Record) -> set[str]:
+    """The query itself, and what any source answers to it."""
+    rows = [other for each in sources.values() for other in each.rows if other.query == row.query]
+    return {row.query} | {text for other in rows for text in other.positives}
+
+
 def brute_force(
     sources: dict[str, SourceRecords], config: MineConfig
 ) -> dict[str, list[list[tuple[str, int]]]]:
@@ -64,7 +73,7 @@ def brute_force(
         )
         for row in each.rows:
             query = vector(row.query)
-            known = {t for other in each.rows if other.query == row.query for t in other.positives}
+            known = known_answers(sources, row) & set(pool)
             ranked = sorted(pool, key=lambda text: -float(vector(text) @ query))[: config.depth + len(known)]
             bar = config.margin * min(float(vector(text) @ query) for text in row.positives)
             others = [(text, rank) for rank, text in enumerate(ranked) if text not in known]
@@ -115,6 +124,39 @@ def test_a_known_positive_is_never_taken_even_from_another_row() -> None:
         assert not known & {mined.pool[pick.index] for pick in picks}
 
 
+def test_what_another_source_answers_to_the_same_query_is_no_negative() -> None:
+    """Headings repeat: `Обзор` stands over many texts, of many products."""
+
+    def row(name: str, query: str, text: str, kind: str = "short-long") -> Record:
+        return Record(name, query, [text], [], kind, "ru")
+
+    sources = {
+        "a": SourceRecords("a", [row("a0", "t0 Обзор", "t0 one"), row("a1", "t0 другое", "t0 two")]),
+        "b": SourceRecords("b", [row("b0", "t0  обзор", "t0 three"), row("b1", "t0 ещё", "t0 four")]),
+        "c": SourceRecords("c", [row("c0", "t0 обзор", "t0 four", "long-long")]),
+    }
+    mined = mine_negatives(sources, encode, settings(margin=1.0, depth=50, negatives=50), seed=0)
+    assert {text for text, _ in found(mined["a"])[0]} <= {"t0 two"}
+    assert {text for text, _ in found(mined["b"])[0]} <= {"t0 two"}
+    others = {text for picks in found(mined["a"]) + found(mined["b"]) for text, _ in picks}
+    assert {"t0 two", "t0 three"} <= others  # of other queries they are negatives
+
+
+def test_a_query_is_never_its_own_negative() -> None:
+    """A paraphrase read both ways: each text is a question and an answer."""
+
+    def opposite(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
+        return encode([f"{side} {text}" for text in texts], source, task_type, side)
+
+    pairs = [(f"t{i % 3} q{i}", f"t{i % 3} p{i}") for i in range(12)]
+    rows = [Record(f"{a}{b}", a, [b], [], "short-short", "ru") for x in pairs for a, b in (x, x[::-1])]
+    sources = {"a": SourceRecords("a", rows)}
+    mined = mine_negatives(sources, opposite, settings(margin=1.0, depth=50, negatives=50), seed=0)["a"]
+    assert any(mined.negatives)
+    for row, picks in zip(rows, mined.negatives, strict=True):
+        assert row.query not in {mined.pool[pick.index] for pick in picks}
+
+
 def test_a_row_with_many_answers_does_not_deepen_the_search_of_others() -> None:
     rows = source("a", 12).rows
     many = Record("many", "t0 many", [f"t0 m{i}" for i in range(40)], [], "short-long", "ru")
@@ -134,12 +176,52 @@ def test_random_sampling_repeats_for_a_seed_and_stays_within_the_rule() -> None:
         assert len(picks) == min(3, len(all_that_fit))
 
 
+@pytest.mark.parametrize("sampling", ["top", "random"])
+def test_queries_are_searched_for_in_blocks_without_a_trace(
+    monkeypatch: pytest.MonkeyPatch, sampling: str
+) -> None:
+    sources = {"a": source("a", 20), "b": source("b", 9)}
+    config = settings(sampling=sampling, depth=20)
+    whole = mine_negatives(sources, encode, config, seed=3)
+    monkeypatch.setattr(mining, "QUERIES", 4)
+    longest = 0
+
+    def listening(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
+        nonlocal longest
+        longest = max(longest, len(texts) if side == "query" else 0)
+        return encode(texts, source, task_type, side)
+
+    blocks = mine_negatives(sources, listening, config, seed=3)
+    assert {name: found(each) for name, each in blocks.items()} == {
+        name: found(each) for name, each in whole.items()
+    }
+    assert longest == 4
+
+
+def test_a_killed_step_does_not_embed_again_what_it_had(tmp_path: Path) -> None:
+    class Model:
+        asked = 0
+
+        def encode_side(self, texts: list[str], side: str, **about: object) -> np.ndarray:
+            self.asked += len(texts)
+            return encode(list(texts), str(about["name"]), str(about["task_type"]), side)
+
+    sources = {"a": source("a", 20)}
+    results = []
+    for _ in range(2):
+        model: Any = Model()
+        encoder = _encoder(model, False, None, tmp_path)
+        results.append(found(mine_negatives(sources, encoder, settings(), seed=0)["a"]))
+    assert results[0] == results[1] == brute_force(sources, settings())["a"]
+    assert model.asked == 0
+
+
 def test_sides_and_sources_reach_the_encoder() -> None:
     asked: list[tuple[str, str, str]] = []
 
-    def listening(texts: list[str], name: str, task_type: str, side: str) -> np.ndarray:
-        asked.append((name, task_type, side))
-        return encode(texts, name, task_type, side)
+    def listening(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
+        asked.append((source, task_type, side))
+        return encode(texts, source, task_type, side)
 
     mine_negatives({"a": source("a", 4), "b": source("b", 4)}, listening, settings(), seed=0)
     assert asked == [

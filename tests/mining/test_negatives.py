@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,6 +91,32 @@ def test_a_random_draw_reaches_all_that_qualify_and_repeats_for_a_seed() -> None
 
     assert chosen(1) == chosen(1)
     assert {index for seed in range(40) for index in chosen(seed)} == set(range(10))
+
+
+@pytest.mark.parametrize(("score", "taken"), [(0.5, 0), (0.49, 1), (-0.9, 1)])
+def test_a_candidate_at_the_bar_is_not_below_it(score: float, taken: int) -> None:
+    chosen, _ = choose_negatives(
+        np.array([score], np.float32),
+        np.array([3]),
+        positives=frozenset(),
+        positive_score=1.0,
+        count=1,
+        margin=0.5,
+    )
+    assert len(chosen) == taken
+
+
+@pytest.mark.parametrize(("positive", "score"), [(np.nan, 0.1), (0.9, np.nan)])
+def test_what_is_no_number_qualifies_nobody(positive: float, score: float) -> None:
+    taken, counts = choose_negatives(
+        np.array([score], np.float32),
+        np.array([3]),
+        positives=frozenset(),
+        positive_score=positive,
+        count=1,
+        margin=0.95,
+    )
+    assert (taken, counts.above_margin) == ([], 1)
 
 
 @given(texts=st.lists(st.text(max_size=3)))

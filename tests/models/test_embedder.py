@@ -9,7 +9,7 @@ import torch
 
 from embedline.compress.layers import without_layers
 from embedline.config.model import LatentConfig, Prompt
-from embedline.errors import InputError
+from embedline.errors import InputError, StepError
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.heads import Encoded
 from embedline.models.prompts import PromptTable
@@ -56,6 +56,16 @@ def test_a_prompt_is_put_before_the_text_and_a_long_text_is_cut(make_embedder) -
     assert len(ids) == 16
     assert ids[0] == embedder.tokenizer.cls_token_id
     assert ids[-1] == embedder.tokenizer.sep_token_id
+
+
+def test_a_vector_that_is_no_number_is_an_error_that_names_the_text(make_embedder) -> None:
+    """In a search it would be the nearest of all, and a negative, or a score, like any other."""
+    embedder = make_embedder("modernbert")
+    where = embedder.tokenizer("cat")["input_ids"][1]
+    with torch.no_grad():
+        embedder.backbone.get_input_embeddings().weight[where] = float("nan")
+    with pytest.raises(StepError, match=r"no finite vector for 1 of 3 texts; the first: 'cat'"):
+        embedder.encode(["dog", "cat", "the sun"])
 
 
 def test_encoding_needs_no_gradient_and_gives_the_mode_back(make_embedder) -> None:

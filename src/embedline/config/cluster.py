@@ -45,8 +45,8 @@ LabelValue = Annotated[str, StringConstraints(pattern=rf"^({_WORD})?$")]
 class KeyOf(Section):
     """One key of a Kubernetes secret or config map, by name: never the value itself."""
 
-    name: Name
-    key: str = Field(pattern=r"^[-._a-zA-Z0-9]+$")
+    name: Name = Field(description="of the secret or config map")
+    key: str = Field(pattern=r"^[-._a-zA-Z0-9]+$", description="in it")
     optional: bool = Field(False, description="the task starts without it, too")
 
     @model_validator(mode="before")
@@ -61,10 +61,12 @@ class KeyOf(Section):
 class Toleration(Section):
     """A taint that a task may be scheduled beside."""
 
-    key: str = ""
-    operator: Literal["Equal", "Exists"] = "Equal"
-    value: str = ""
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    key: str = Field("", description="of the taint; with Exists, empty means any")
+    operator: Literal["Equal", "Exists"] = Field("Equal", description="how the value is compared")
+    value: str = Field("", description="of the taint")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="of the taint; any when empty"
+    )
     seconds: int | None = Field(None, ge=0, description="NoExecute: how long it is borne")
 
     @model_validator(mode="after")
@@ -81,10 +83,10 @@ class Toleration(Section):
 class TaskConfig(Section):
     """What one task, or a group of them, asks for; what is not set comes from the wider group."""
 
-    cpu_request: Cpu | None = None
-    cpu_limit: Cpu | None = None
-    memory_request: Memory | None = None
-    memory_limit: Memory | None = None
+    cpu_request: Cpu | None = Field(None, description="cores the scheduler sets aside: 2, 500m")
+    cpu_limit: Cpu | None = Field(None, description="cores it may use")
+    memory_request: Memory | None = Field(None, description="memory the scheduler sets aside: 4G, 512Mi")
+    memory_limit: Memory | None = Field(None, description="memory it may use")
     accelerator: str | None = Field(
         None, pattern=rf"^{_DNS}/{_WORD}$", description="resource name, nvidia.com/gpu"
     )
@@ -93,8 +95,10 @@ class TaskConfig(Section):
     tolerations: list[Toleration] | None = None
     retries: int | None = Field(None, ge=0, le=10, description="of a task that failed; finish has none")
     backoff_s: int | None = Field(None, ge=0, description="seconds before the first retry")
-    backoff_factor: float | None = Field(None, ge=1)
-    backoff_max_s: int | None = Field(None, ge=1)
+    backoff_factor: float | None = Field(
+        None, ge=1, description="each further retry waits so many times longer"
+    )
+    backoff_max_s: int | None = Field(None, ge=1, description="seconds it waits at most")
     timeout_s: int | None = Field(None, ge=1, description="seconds after which the pod is stopped")
     engine_cache: bool | None = Field(
         None,
@@ -120,7 +124,9 @@ class VolumeConfig(Section):
         None, description="instead of a claim: a volume of this size for each run, removed with the run"
     )
     storage_class: Name | None = Field(None, description="of the volume made; the cluster's own when empty")
-    access_mode: Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"] = "ReadWriteOnce"
+    access_mode: Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"] = Field(
+        "ReadWriteOnce", description="of the volume made"
+    )
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> VolumeConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -54,24 +55,33 @@ class Source(Section):
 class CorpusSource(Section):
     """One source of passages (pretraining, mining). JSONL, Parquet, CSV, a folder of texts, or hub:."""
 
-    name: str = ""
+    name: str = Field("", description="name in reports; the file's stem when empty")
     path: str = Field(description="as in sources")
-    split: str = "train"
+    split: str = Field("train", description="split of a hub dataset")
     text: str = Field("text", description="column of the text")
     title: str = Field("title", description="column of the title; may be absent")
     language: str = Field("ru", description="language of the passages")
     weight: float = Field(1.0, gt=0, description="share in pretraining relative to its size")
-    limit: int | None = Field(None, gt=0)
+    limit: int | None = Field(None, gt=0, description="take only the first passages")
 
 
 class EvaluationSet(Section):
-    """One held-out set, in the layout of `../eval`: corpus, queries and qrels, or sentence pairs."""
+    """One held-out set: corpus, queries and qrels as in BEIR; sentence pairs; or labelled texts to classify.
+
+    Of a classification, the folder's `train` is what classifiers learn from.
+    """
 
     name: str = Field("", description="name in scores; the folder's name when empty")
     path: str = Field(description="folder below data.root, or an absolute path")
-    kind: Literal["retrieval", "sts", "pairs", "bitext"] = "retrieval"
-    split: str = Field("test", description="file stem of sentence pairs (test, dev, validation)")
-    language: str = "ru"
+    kind: Literal["retrieval", "sts", "pairs", "bitext", "classification", "multilabel"] = Field(
+        "retrieval",
+        description="sts: pairs with a score; pairs: with a label 0 or 1 (null is left out); classification: "
+        "text and label; multilabel: text and labels",
+    )
+    split: str = Field(
+        "test", description="file stem (test, dev, validation); of retrieval, that of its qrels"
+    )
+    language: str = Field("ru", description="of its texts: ru, en, en-ru")
     task_type: TaskType | None = Field(None, description="chooses the prompts; short-long for retrieval")
 
 
@@ -81,7 +91,7 @@ class HoldOut(Section):
     name: str = Field("held_out", description="name of the set in scores")
     sources: list[str] = Field(min_length=1, description="names of the sources it is taken from")
     share: float = Field(0.1, gt=0, lt=1, description="share of their distinct positives")
-    language: str = "ru"
+    language: str = Field("ru", description="of its texts: ru, en, en-ru")
 
 
 class DataConfig(Section):
@@ -96,8 +106,11 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> DataConfig:
-        for group in (self.sources, self.corpus, self.evaluation):
-            names = [item.name or item.path for item in group]
+        sets = [item.name or PurePath(item.path).name for item in self.evaluation]  # one folder each
+        for names in (
+            *([item.name or item.path for item in group] for group in (self.sources, self.corpus)),
+            sets,
+        ):
             for name in names:
                 if names.count(name) > 1:
                     raise ValueError(f"two entries are called {name!r}; give them different names")
@@ -107,14 +120,18 @@ class DataConfig(Section):
 class CleanConfig(Section):
     """What is thrown away, and why. Every rule counts what it removes."""
 
-    min_query_chars: int = Field(3, ge=1)
-    min_positive_chars: int = Field(10, ge=1)
+    min_query_chars: int = Field(3, ge=1, description="shorter queries are dropped")
+    min_positive_chars: int = Field(10, ge=1, description="shorter positives and passages are dropped")
     max_chars: int = Field(20_000, ge=100, description="longer texts are cut, not dropped")
     languages: list[str] = Field(["ru", "en"], description="languages a text may be written in")
-    exact_duplicates: bool = True
-    near_duplicates: bool = True
+    exact_duplicates: bool = Field(
+        True, description="drop what the same stage has seen before, but for case, ё and punctuation"
+    )
+    near_duplicates: bool = Field(True, description="drop near duplicates, found by MinHash")
     near_threshold: float = Field(0.9, gt=0, le=1, description="estimated Jaccard similarity of word 5-grams")
-    minhash_permutations: int = Field(64, ge=16)
+    minhash_permutations: int = Field(
+        64, ge=16, description="hashes a signature: more estimate the similarity better"
+    )
     decontaminate: bool = Field(True, description="drop rows that hold an evaluation query or answer")
     consistency_top_k: int = Field(
         2, ge=1, description="keep a pair when its positive ranks this high for the teacher (Nomic: 2)"

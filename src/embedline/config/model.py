@@ -17,8 +17,8 @@ class Prompt(Section):
     task has no documents: both of its sides get the query's words.
     """
 
-    query: str = ""
-    document: str = ""
+    query: str = Field("", description="words before a query")
+    document: str = Field("", description="words before a document")
     instruct: str = Field("", description="description of the task; stands for query: Instruct: …\\nQuery: ")
 
     @model_validator(mode="after")
@@ -51,18 +51,18 @@ class DynamicNTK(Section):
 class LoraConfig(Section):
     """Low-rank adapters instead of full training (Hu et al. 2021); merged when the model is saved."""
 
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+    rank: int = Field(16, ge=1, description="of the adapters")
+    alpha: int = Field(32, ge=1, description="scale of the adapters; they count alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="on the adapters' inputs while training")
     targets: list[str] = Field([], description="names of the layers adapted; every linear one when empty")
 
 
 class HybridWeights(Section):
     """The weights of the heads in a hybrid score."""
 
-    dense: float = Field(1.0, ge=0)
+    dense: float = Field(1.0, ge=0, description="of the dense score")
     lexical: float = Field(0.3, ge=0, description="BGE-M3: 0.3")
-    multi_vector: float = Field(1.0, ge=0)
+    multi_vector: float = Field(1.0, ge=0, description="of the multi-vector score")
 
 
 Head = Literal["dense", "lexical", "multi_vector"]
@@ -82,7 +82,10 @@ class ModelConfig(Section):
     vocabulary: int = Field(16_384, ge=64, multiple_of=64, description="tokenizer size when from scratch")
     lowercase: bool = Field(True, description="the tokenizer made from scratch folds case and ё to е")
     trust_remote_code: bool = Field(False, description="run the model code that `base` carries")
-    pooling: Literal["mean", "cls", "last", "latent", "mcls"] = "mean"
+    pooling: Literal["mean", "cls", "last", "latent", "mcls"] = Field(
+        "mean",
+        description="how token states become one vector; mcls: the mean of CLS tokens, mcls_every apart",
+    )
     latent: LatentConfig = LatentConfig()
     mcls_every: int = Field(
         256, ge=8, description="pooling mcls: a CLS token before so many tokens (M3: 256)"
@@ -117,7 +120,7 @@ class TeacherConfig(Section):
     """A pretrained embedding model that judges data (consistency filter) and may teach (distillation)."""
 
     model: str = Field(description="folder, hub id, or package:NAME")
-    revision: str | None = None
+    revision: str | None = Field(None, description="revision of a hub model; pinned by preflight when empty")
     languages: list[str] = Field(["en"], description="texts in others are neither judged nor taught by it")
     filter: bool = Field(True, description="clean drops the pairs that it does not find")
     prompts: dict[str, Prompt] = Field(
@@ -128,11 +131,13 @@ class TeacherConfig(Section):
 class PruneConfig(Section):
     """Which layers go, when, and how the model heals."""
 
-    when: Literal["never", "before", "after"] = "never"
+    when: Literal["never", "before", "after"] = Field(
+        "never", description="before training (a base only), after it, or never"
+    )
     drop_share: float = Field(0.25, gt=0, lt=1, description="share of layers dropped (Giga: 0.25)")
     method: Literal["even", "last", "angular"] = Field(
         "angular", description="even spacing, the last layers, or the block that changes states least"
     )
     heal_steps: int = Field(100, ge=0, description="distillation steps from the unpruned model")
-    heal_batch: int = Field(128, ge=2)
-    heal_learning_rate: float = Field(1e-4, gt=0)
+    heal_batch: int = Field(128, ge=2, description="texts a healing step")
+    heal_learning_rate: float = Field(1e-4, gt=0, description="peak of the healing")

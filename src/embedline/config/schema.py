@@ -18,8 +18,8 @@ class RunConfig(Section):
     """A preset is the whole run."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="of the run and of the registered model")
-    description: str = ""
-    seed: int = 0
+    description: str = Field("", description="one line for people, shown in reports")
+    seed: int = Field(0, description="of everything that is drawn at random")
     data: DataConfig
     clean: CleanConfig = CleanConfig()
     model: ModelConfig = ModelConfig()

@@ -14,15 +14,17 @@ class Optimization(Section):
     """What every stage needs to know about its steps."""
 
     enabled: bool = Field(True, description="a stage that is off hands its input on")
-    steps: int = Field(1000, ge=1)
-    learning_rate: float = Field(2e-4, gt=0)
+    steps: int = Field(1000, ge=1, description="optimizer steps")
+    learning_rate: float = Field(2e-4, gt=0, description="peak of the schedule")
     warmup: float = Field(0.06, ge=0, lt=1, description="share of the steps")
-    schedule: Literal["linear", "cosine", "constant", "warmup_stable_decay"] = "linear"
-    weight_decay: float = Field(0.01, ge=0)
+    schedule: Literal["linear", "cosine", "constant", "warmup_stable_decay"] = Field(
+        "linear", description="how the learning rate falls after the warm-up"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="AdamW: decoupled, not on biases and norms")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW: of the mean of the gradients")
     beta2: float = Field(0.98, gt=0, lt=1, description="AdamW: of the mean of their squares")
     epsilon: float = Field(1e-8, gt=0, description="AdamW: beside the root of the squares")
-    clip: float = Field(1.0, gt=0)
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     batch_tokens: int = Field(4096, ge=64, description="tokens of one chunk, padding included")
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
     log_every: int = Field(
@@ -59,7 +61,7 @@ class Bucket(Section):
     """Records up to a length, and how many of them make a batch."""
 
     tokens: int = Field(ge=8, description="of a record's longest text, prompt included")
-    batch: int = Field(ge=2)
+    batch: int = Field(ge=2, description="records a step")
 
 
 class DistillationConfig(Section):
@@ -97,15 +99,20 @@ class ContrastiveConfig(Optimization):
     self_distillation_after: int = Field(0, ge=0, description="unified: joint steps before that (M3: 6000)")
     cosent_scale: float = Field(20.0, gt=0, description="inverse temperature of CoSENT on scored records")
     distillation: DistillationConfig | None = None
-    batch: int = Field(256, ge=2, description="pairs a step; all from one source")
+    batch: int = Field(
+        256,
+        ge=2,
+        description="pairs a step, all from one source and each other's negatives: GradCache makes them one "
+        "batch, which accumulated gradients are not",
+    )
     buckets: list[Bucket] = Field(
         [], description="batches of records of like length, a batch size each; `batch` is not used then"
     )
-    temperature: float = Field(0.02, gt=0)
+    temperature: float = Field(0.02, gt=0, description="cosines are divided by it")
     learnable_temperature: bool = Field(False, description="trained from `temperature` on, as in CLIP")
     symmetric: bool = Field(False, description="also score documents against queries")
     negatives: int = Field(0, ge=0, description="hard negatives a query (supervised: up to 7)")
-    in_batch_negatives: bool = True
+    in_batch_negatives: bool = Field(True, description="the other documents of the batch are negatives, too")
     false_negative_margin: float | None = Field(
         0.1, description="in-batch documents scoring above positive + margin are masked (GISTEmbed's rule)"
     )
@@ -133,7 +140,7 @@ class ContrastiveConfig(Optimization):
 class MineConfig(Section):
     """Hard negatives: exact top-k of the current model, kept when clearly below the positive."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="when off, records keep the negatives that they bring")
     negatives: int = Field(7, ge=1, le=50, description="a query")
     depth: int = Field(100, ge=1, description="candidates looked at a query")
     skip_top: int = Field(0, ge=0, description="best candidates left out as likely positives")
@@ -149,8 +156,8 @@ class RuntimeConfig(Section):
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "fp32",
-        description="that models work in. auto: bf16 where the GPU or CPU has instructions for it, else fp32 "
-        "(bf16 would be emulated, many times slower)",
+        description="bf16 is autocast over fp32 weights. auto: bf16 where the GPU or CPU has instructions for it, "
+        "else fp32 (bf16 would be emulated, many times slower)",
     )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of a process; when empty, all, shared by the processes"

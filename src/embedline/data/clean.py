@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from embedline.data.consistency import Encode, Kind, consistent
 from embedline.data.decontaminate import Protected
 from embedline.data.dedup import Signatures, representatives, signatures
 from embedline.data.funnel import Funnel
-from embedline.data.screen import Judged, Screen
+from embedline.data.screen import Judged, Screen, Uses
 from embedline.data.tables import (
     CORPUS,
     PASSAGE_SCHEMA,
@@ -58,6 +58,7 @@ def clean(
     config: CleanConfig,
     teacher_encode: Encode | None = None,
     teacher_languages: Sequence[str] = ("en",),
+    stages: Mapping[str, Collection[str]] | None = None,
 ) -> Funnel:
     """Apply the rules of `config` to the records and the corpus of a dataset.
 
@@ -70,6 +71,7 @@ def clean(
         evaluation_folder: sets laid out by `evaluation_sets`; none: nothing is protected.
         teacher_encode: texts of a source, task type and side to vectors; judges records whose language is
             one of `teacher_languages`.
+        stages: the training stages that use each source: a row is the duplicate of one that serves the same.
 
     Raises:
         InputError: no record is left.
@@ -80,7 +82,7 @@ def clean(
     protected = Protected.read(evaluation_folder) if protects and evaluation_folder else Protected()
     funnel = Funnel()
     teacher = _Teacher(teacher_encode, tuple(teacher_languages), config) if teacher_encode else None
-    records, passages = Screen(config, protected), Screen(config, protected)
+    records, passages = Screen(config, protected, stages or {}), Screen(config, protected)
     _clean_table(_RECORDS, dataset_folder, out_folder, config, records.record, funnel, teacher)
     _clean_table(_CORPUS, dataset_folder, out_folder, config, passages.passage, funnel, None)
     funnel.assert_conserved()
@@ -112,11 +114,10 @@ def _clean_table(
         staged = Path(scratch) / table.file
         with RowWriter(staged, table.schema, compression="none") as writer:
             batches = read_batches(dataset_folder / table.file)
-            found = _screen(batches, table, config, judge, funnel, writer, rejected)
+            found, uses = _screen(batches, table, config, judge, funnel, writer, rejected)
         rules = np.full(writer.count, None, dtype=object)
         if config.near_duplicates:
-            groups = representatives(found, config.near_threshold)
-            rules[groups != np.arange(len(groups))] = "near_duplicate"
+            rules[_repeated(found, uses, config.near_threshold)] = "near_duplicate"
         if teacher is not None:
             rules[teacher.inconsistent(staged, rules)] = "inconsistent"
         with RowWriter(out_folder / table.file, table.schema) as writer:
@@ -131,9 +132,10 @@ def _screen(
     funnel: Funnel,
     writer: RowWriter,
     rejected: RowWriter,
-) -> Signatures:
-    """Rows that pass go to `writer`, the others to `rejected`; returns the signatures of those that pass."""
+) -> tuple[Signatures, list[Uses]]:
+    """Rows that pass go to `writer`, the others to `rejected`; signatures and uses of those that pass."""
     found: list[Signatures] = []
+    uses: list[Uses] = []
     for batch in batches:
         forms: list[tuple[str, ...]] = []
         for row in rows_of(batch):
@@ -143,13 +145,28 @@ def _screen(
             if judged.rule is None:
                 writer.write(judged.row)
                 forms.append(judged.forms)
+                uses.append(judged.uses)
             else:
                 rejected.write({**judged.row, "rule": judged.rule})
                 stage.count(judged.rule)
         if config.near_duplicates and forms:
             sides = [signatures(side, config.minhash_permutations) for side in zip(*forms, strict=True)]
             found.append(np.concatenate(sides, axis=1))
-    return np.concatenate(found) if found else np.empty((0, 1, config.minhash_permutations), dtype=np.uint32)
+    none = np.empty((0, 1, config.minhash_permutations), dtype=np.uint32)
+    return np.concatenate(found) if found else none, uses
+
+
+def _repeated(found: Signatures, uses: Sequence[Uses], threshold: float) -> npt.NDArray[np.bool_]:
+    """Rows that an earlier near duplicate stands for in each of their uses."""
+    stands = np.zeros(len(found), dtype=bool)
+    kinds = frozenset(uses)
+    # Uses of the same rows are looked at once.
+    of_rows = {frozenset(kind for kind in kinds if use in kind): use for kind in kinds for use in kind}
+    for use in of_rows.values():
+        members = np.flatnonzero([use in served for served in uses])
+        first = representatives(found[members], threshold) == np.arange(len(members))
+        stands[members[first]] = True
+    return ~stands
 
 
 def _part(

@@ -1,10 +1,10 @@
 """Evaluation text that must not be trained on.
 
-Protected are labels, not language: a record that holds an evaluation query (or, of a sentence-pair set, a
-sentence), or that answers with the document an evaluation query looks for, teaches the answer and goes. The
-evaluation *documents* may stay in a corpus for pretraining: whoever trains a search model for a collection
-has that collection, and unlabelled text does not say which query belongs to it. A passage that spells out a
-whole query does say so, and goes.
+Protected are labels, not language: a record that holds an evaluation query (or a sentence of a pair, or a
+text to be classified), or that answers with the document an evaluation query looks for, teaches the answer
+and goes. The evaluation *documents* may stay in a corpus for pretraining: whoever trains a search model for a
+collection has that collection, and unlabelled text does not say which query belongs to it. A passage that
+spells out a whole query does say so, and goes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from embedline.data.evaluation_sets import read_pairs, read_retrieval, read_sets
-from embedline.data.normalize import comparison_form
+from embedline.data.evaluation_sets import TEST, read_labelled, read_pairs, read_retrieval, read_sets
+from embedline.data.normalize import comparison_form, normalize
 
 MIN_CONTAINED_WORDS = 8
 
@@ -70,15 +70,17 @@ class Protected:
             folder = evaluation_folder / info.name
             if info.kind == "retrieval":
                 found = read_retrieval(folder)
-                queries.update(map(comparison_form, found.queries.values()))
+                queries.update(map(_form, found.queries.values()))
                 judged = (item for relevant in found.qrels.values() for item in relevant.items())
                 for document in {document for document, score in judged if score > 0}:
                     title, text = found.corpus[document]
-                    answers.add(comparison_form(text))
-                    answers.add(comparison_form(f"{title}\n{text}"))
+                    answers.add(_form(text))
+                    answers.add(_form(f"{title}\n{text}"))
+            elif info.kind in {"classification", "multilabel"}:
+                sentences.update(_form(text) for text, _ in read_labelled(folder, TEST))
             else:
                 for sentence1, sentence2, _ in read_pairs(folder):
-                    sentences.update((comparison_form(sentence1), comparison_form(sentence2)))
+                    sentences.update((_form(sentence1), _form(sentence2)))
         return cls(
             frozenset(queries - {""}),
             frozenset(sentences - {""}),
@@ -103,3 +105,8 @@ class Protected:
 
     def _spelled_out(self, texts: Sequence[str]) -> str | None:
         return "evaluation_query_inside" if any(self.contained.find(text) for text in texts) else None
+
+
+def _form(text: str) -> str:
+    """As texts are compared that were tidied: what tidying takes out of them, it takes out here."""
+    return comparison_form(normalize(text))

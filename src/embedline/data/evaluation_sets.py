@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from embedline.config.data import EvaluationSet
 from embedline.data.lines import Line
-from embedline.data.sources import locate, read_source
+from embedline.data.retrieval_files import Retrieval, load_retrieval, rows_of_file, text_of
+from embedline.data.sources import locate
 from embedline.data.tables import Row, RowWriter, read_rows
 from embedline.errors import InputError
 
@@ -23,27 +24,26 @@ _STRINGS = {
     for name, columns in {"corpus": ("id", "title", "text"), "queries": ("id", "text")}.items()
 }
 _QRELS = pa.schema([("query_id", pa.string()), ("corpus_id", pa.string()), ("score", pa.int64())])
+_LABELLED = pa.schema([("split", pa.string()), ("text", pa.string()), ("labels", pa.list_(pa.string()))])
+TRAIN, TEST = "train", "test"
+_TASK_TYPES = {
+    "retrieval": "short-long",
+    "bitext": "bitext",
+    "classification": "classification",
+    "multilabel": "classification",
+}
 _PAIRS = pa.schema([("sentence1", pa.string()), ("sentence2", pa.string()), ("score", pa.float64())])
 
 
 @dataclass(frozen=True)
 class SetInfo:
-    """One laid-out set; `count` is its queries or its pairs."""
+    """One laid-out set; `count` is its queries, its pairs, or the texts to classify."""
 
     name: str
     kind: str
     language: str
     task_type: str
     count: int
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """corpus: id → (title, text); queries: id → text; qrels: query id → corpus id → score."""
-
-    corpus: dict[str, tuple[str, str]]
-    queries: dict[str, str]
-    qrels: dict[str, dict[str, int]]
 
 
 def lay_out(sets: Sequence[EvaluationSet], root: Path, out_folder: Path) -> list[SetInfo]:
@@ -65,10 +65,12 @@ def lay_out(sets: Sequence[EvaluationSet], root: Path, out_folder: Path) -> list
         folder = out_folder / name
         folder.mkdir()
         if item.kind == "retrieval":
-            count = write_retrieval(_load_retrieval(place), folder)
+            count = write_retrieval(load_retrieval(place, item.split), folder)
+        elif item.kind in {"classification", "multilabel"}:
+            count = _write_labelled(place, item, folder)
         else:
             count = _write_pairs(place, item, folder)
-        default = {"retrieval": "short-long", "bitext": "bitext"}.get(item.kind, "sts")
+        default = _TASK_TYPES.get(item.kind, "sts")
         infos.append(SetInfo(name, item.kind, item.language, item.task_type or default, count))
     write_sets(out_folder, infos)
     return infos
@@ -109,43 +111,6 @@ def read_pairs(folder: Path) -> list[tuple[str, str, float | None]]:
     return [(row["sentence1"], row["sentence2"], row["score"]) for row in read_rows(folder / "pairs.parquet")]
 
 
-def _load_retrieval(place: Path) -> Retrieval:
-    corpus: dict[str, tuple[str, str]] = {}
-    for line, row in _rows(place, "corpus"):
-        title = _text(line, row, "title", optional=True)
-        corpus[_new_id(line, row, corpus)] = (title, _text(line, row, "text"))
-    queries: dict[str, str] = {}
-    for line, row in _rows(place, "queries"):
-        queries[_new_id(line, row, queries)] = _text(line, row, "text")
-    return Retrieval(corpus, queries, _read_qrels(place / "qrels.tsv", queries, corpus))
-
-
-def _read_qrels(path: Path, queries: Row, corpus: Row) -> dict[str, dict[str, int]]:
-    if not path.is_file():
-        fix = "A retrieval set needs corpus, queries and qrels."
-        raise InputError("is missing.", where=str(path), fix=fix)
-    qrels: dict[str, dict[str, int]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError("is not UTF-8.", where=str(path)) from error
-    for number, line in enumerate(lines, 1):
-        fields = line.split("\t")
-        if not line.strip() or (number == 1 and fields[-1].strip() == "score"):
-            continue
-        where = f"{path}:{number}"
-        try:
-            query, document, score = fields[0], fields[1], int(fields[2])
-        except (IndexError, ValueError) as error:
-            fix = "Write query-id, corpus-id and a whole score, separated by tabs."
-            raise InputError(f"cannot be read: {line!r}.", where=where, fix=fix) from error
-        for name, wanted, known in (("query", query, queries), ("document", document, corpus)):
-            if wanted not in known:
-                raise InputError(f"names a {name} {wanted!r} that the set does not have.", where=where)
-        qrels.setdefault(query, {})[document] = score
-    return qrels
-
-
 def write_retrieval(found: Retrieval, folder: Path) -> int:
     """Queries without any relevant document cannot be scored: they stay out, as in mteb."""
     asked = {query for query, relevant in found.qrels.items() if max(relevant.values()) > 0}
@@ -168,15 +133,46 @@ def write_retrieval(found: Retrieval, folder: Path) -> int:
 def _write_pairs(place: Path, item: EvaluationSet, folder: Path) -> int:
     """Pairs whose label is null have no known answer and stay out."""
     with RowWriter(folder / "pairs.parquet", _PAIRS) as writer:
-        for line, row in _rows(place, item.split):
+        for line, row in rows_of_file(place, item.split):
             score = None if item.kind == "bitext" else _score(line, row, item.kind)
             if score is None and item.kind != "bitext":
                 continue
-            sentences = {name: _text(line, row, name) for name in ("sentence1", "sentence2")}
+            sentences = {name: text_of(line, row, name) for name in ("sentence1", "sentence2")}
             writer.write({**sentences, "score": score})
     if writer.count == 0:
         raise InputError("holds no pair with an answer.", where=str(place))
     return writer.count
+
+
+def read_labelled(folder: Path, split: str) -> list[tuple[str, list[str]]]:
+    """Texts and labels of a laid-out classification set, of its TRAIN or its TEST part."""
+    rows = read_rows(folder / "labelled.parquet")
+    return [(row["text"], row["labels"]) for row in rows if row["split"] == split]
+
+
+def _write_labelled(place: Path, item: EvaluationSet, folder: Path) -> int:
+    """The texts that are classified, and those of `train` that a classifier learns from."""
+    if item.split == TRAIN:
+        raise InputError("a classifier learns from train: it cannot be scored on it.", where=str(place))
+    counts = Counter[str]()
+    with RowWriter(folder / "labelled.parquet", _LABELLED) as writer:
+        for split, stem in ((TRAIN, TRAIN), (TEST, item.split)):
+            for line, row in rows_of_file(place, stem):
+                labels = _labels(line, row, item.kind)
+                writer.write({"split": split, "text": text_of(line, row, "text"), "labels": labels})
+                counts[split] += 1
+    return counts[TEST]
+
+
+def _labels(line: Line, row: Row, kind: str) -> list[str]:
+    """Whole numbers and words; a text of several labels may have none of them."""
+    value = row.get("labels", row.get("label")) if kind == "multilabel" else [row.get("label")]
+    if not isinstance(value, list) or any(
+        isinstance(one, bool) or not isinstance(one, str | int) for one in value
+    ):
+        column = "labels, a list of words or whole numbers" if kind == "multilabel" else "label"
+        raise InputError(f"has no {column}.", where=f"{line.file}:{line.line}")
+    return [str(one) for one in value]
 
 
 def _score(line: Line, row: Row, kind: str) -> float | None:
@@ -191,38 +187,3 @@ def _score(line: Line, row: Row, kind: str) -> float | None:
     if kind == "pairs" and value not in {0, 1}:
         raise InputError(f"{column!r} is {value!r}; a pair is 0 or 1.", where=f"{line.file}:{line.line}")
     return float(value)
-
-
-def _rows(place: Path, stem: str) -> Iterator[tuple[Line, Row]]:
-    """The rows of `<stem>.jsonl`, `.jsonl.gz` or `.parquet`; a row that cannot be read is an error here."""
-    names = [f"{stem}{suffix}" for suffix in (".jsonl", ".jsonl.gz", ".parquet")]
-    found = next((name for name in names if (place / name).is_file()), None)
-    if found is None:
-        fix = f"Any of {', '.join(names)} will do."
-        raise InputError("is missing.", where=str(place / names[0]), fix=fix)
-    empty = True
-    for line in read_source(found, place):
-        empty = False
-        if line.values is None:
-            raise InputError(f"{line.reason}.", where=f"{line.file}:{line.line}")
-        yield line, line.values
-    if empty:
-        raise InputError("is empty.", where=str(place / found))
-
-
-def _new_id(line: Line, row: Row, known: dict[str, Any]) -> str:
-    value = row.get("_id", row.get("id"))
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise InputError("has no _id.", where=f"{line.file}:{line.line}")
-    if str(value) in known:
-        raise InputError(f"repeats the id {value!r}.", where=f"{line.file}:{line.line}")
-    return str(value)
-
-
-def _text(line: Line, row: Row, column: str, *, optional: bool = False) -> str:
-    value = row.get(column)
-    if value is None and optional:
-        return ""
-    if not isinstance(value, str) or (not optional and not value.strip()):
-        raise InputError(f"has no {column!r}.", where=f"{line.file}:{line.line}")
-    return value

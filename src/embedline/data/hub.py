@@ -50,6 +50,26 @@ def read_folder(folder: Path, split: str, configuration: str | None = None) -> I
     return _rows(f"{folder}[{split}]", fix, path=str(folder), name=configuration, split=split, streaming=True)
 
 
+def splits_of(folder: Path) -> dict[str, list[str]]:
+    """Configurations that the README.md of a folder in hub layout names, and the splits of each.
+
+    Raises:
+        InputError: they name files that are not there.
+    """
+    readme = folder / "README.md"
+    if not readme.is_file() or "config_name:" not in readme.read_text(encoding="utf-8", errors="replace"):
+        return {}
+    import datasets
+
+    try:
+        names = datasets.get_dataset_config_names(str(folder))
+        return {name: datasets.get_dataset_split_names(str(folder), name) for name in names}
+    except Exception as error:  # `datasets` raises dozens of kinds
+        first = (str(error) or type(error).__name__).strip().splitlines()[0]
+        fix = "Check its configs and the files that they name."
+        raise InputError(f"cannot be used ({first}).", where=str(readme), fix=fix) from error
+
+
 def read_parquet(path: Path) -> Iterator[Line]:
     """Rows of one Parquet file.
 

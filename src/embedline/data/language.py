@@ -10,8 +10,11 @@ MIN_LETTERS, MIN_WORDS = 40, 5
 MIN_CYRILLIC_IN_RU = 0.15
 MIN_LATIN_IN_EN = 0.75
 MIN_PROSE = 0.6
+MAX_FOREIGN, MIN_HARD_SIGNS = 0.02, 0.01
 
 _CYRILLIC = re.compile(r"[\u0400-\u052f]+")
+_NOT_RUSSIAN = re.compile("[\u0450\u0452-\u045f\u0460-\u052f]")
+_BULGARIAN = re.compile("ъ(?![еёюя])")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]+")
 _OTHER = re.compile(r"[^\W\d_A-Za-z\u00c0-\u024f\u0400-\u052f]+")
 _PROSE_WORD = re.compile(r"""[("'«“]*[A-Za-z\u00c0-\u024f]?[a-z\u00df-\u024f'’-]*[)"'»”.,;:!?]*""")
@@ -33,7 +36,8 @@ def letters(text: str) -> tuple[int, int, int]:
 def is_written_in(text: str, language: str) -> bool:
     """Whether `text` may be `language` (ru, en); of other languages nothing is known, so they may.
 
-    Undecidable counts as yes. Russian documentation has titles that are all product names and passages that
+    Undecidable counts as yes; so does a short text in another Cyrillic language whose letters are all
+    Russian. Russian documentation has titles that are all product names and passages that
     are all code: a Latin text is not Russian only when it is long enough and reads as prose. A Cyrillic one
     does not pass as English.
     """
@@ -45,9 +49,23 @@ def is_written_in(text: str, language: str) -> bool:
         return True
     if language == "en":
         return latin >= MIN_LATIN_IN_EN * total
-    if other > cyrillic + latin:
+    if other > cyrillic + latin or _is_other_cyrillic(text, cyrillic):
         return False
     return total < MIN_LETTERS or cyrillic >= MIN_CYRILLIC_IN_RU * total or not _is_latin_prose(text)
+
+
+def _is_other_cyrillic(text: str, cyrillic: int) -> bool:
+    """Whether a Cyrillic text has letters that Russian lacks, or ъ where only Bulgarian has it.
+
+    Russian writes ъ before vowels; before 1918, when it had ѣ and і as well, also at the end of words.
+    """
+    sample = text[:SAMPLE_CHARS].lower()
+    if "ѣ" in sample:
+        return False
+    if len(_NOT_RUSSIAN.findall(sample)) > MAX_FOREIGN * cyrillic:
+        return True
+    hard_signs = len(_BULGARIAN.findall(sample))
+    return hard_signs >= max(2, MIN_HARD_SIGNS * cyrillic) and not re.search("[ыэё]", sample)
 
 
 def _is_latin_prose(text: str) -> bool:
@@ -69,5 +87,5 @@ def guess(text: str) -> str:
     if total == 0:
         return ""
     if cyrillic >= MIN_CYRILLIC_IN_RU * total and cyrillic >= other:
-        return "ru"
+        return "" if _is_other_cyrillic(text, cyrillic) else "ru"
     return "en" if latin >= MIN_LATIN_IN_EN * total else ""

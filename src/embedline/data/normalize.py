@@ -16,6 +16,10 @@ _INVISIBLE = re.compile(
 _SPACES = re.compile(r"[^\S\n]{2,}|[^\S\n ]")
 _GAPS = re.compile(r"\n{3,}")
 _WORD = re.compile(r"[^\W_]+")
+# what nobody reads: stress marks, soft hyphens, zero-width characters
+_UNREAD = re.compile("[\u0300\u0301\xad\u200b-\u200f\u2060\ufeff]")
+_TWO_ALPHABETS = re.compile("[a-z][а-я]|[а-я][a-z]")
+_LOOKALIKES = str.maketrans("abcehkmoptxy", "авсенкмортху")
 
 
 def normalize(text: str, max_chars: int | None = None) -> str:
@@ -51,9 +55,16 @@ def _once(text: str) -> str:
 def comparison_form(text: str) -> str:
     """What two texts are compared by: NFKC, lower case, ё as е, words only, single spaces.
 
-    A text without any word (an operator, say) is compared as it stands, without its white space.
+    Without stress marks and invisible characters; in a word of two alphabets, Latin letters that look like
+    Cyrillic ones are taken for these. A text without any word (an operator, say) is compared as it stands,
+    without its white space.
     """
-    if not text.isascii() and not unicodedata.is_normalized("NFKC", text):
-        text = unicodedata.normalize("NFKC", text)
+    if not text.isascii():
+        if not unicodedata.is_normalized("NFKC", text):
+            text = unicodedata.normalize("NFKC", text)
+        text = _UNREAD.sub("", text)
     text = text.lower().replace("ё", "е")
-    return " ".join(_WORD.findall(text)) or "".join(text.split())
+    words = _WORD.findall(text)
+    if not text.isascii() and _TWO_ALPHABETS.search(text):
+        words = [word.translate(_LOOKALIKES) if _TWO_ALPHABETS.search(word) else word for word in words]
+    return " ".join(words) or "".join(text.split())

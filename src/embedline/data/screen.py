@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import get_args
 
-from embedline.config.data import CleanConfig
+from embedline.config.data import CleanConfig, Stage
 from embedline.data.decontaminate import Protected
 from embedline.data.language import may_be
 from embedline.data.normalize import comparison_form, normalize
 from embedline.data.tables import Row
 
+Uses = frozenset[str]
+_ONE_USE: Uses = frozenset({"text"})
+
 
 @dataclass(frozen=True)
 class Judged:
-    """A tidied row, the rule it breaks (or None), and its sides in comparison form, for near duplicates."""
+    """A tidied row, the rule it breaks (or None), its sides in comparison form, and what it is used for.
+
+    Rows are duplicates within a use only: a weak pair does not stand for the one that fine-tunes, nor a pair
+    as question and answer for the same pair with a score of its likeness.
+    """
 
     row: Row
     rule: str | None
     forms: tuple[str, ...] = ()
+    uses: Uses = _ONE_USE
 
 
 @dataclass
 class Screen:
-    """Tidies rows and judges them; remembers what it has seen, for exact duplicates."""
+    """Tidies rows and judges them; remembers what it has seen, for exact duplicates.
+
+    Args:
+        stages: the training stages that use each source; of a source that is not named, all do.
+    """
 
     config: CleanConfig
     protected: Protected
-    _seen: set[bytes] = field(default_factory=set)
+    stages: Mapping[str, Collection[str]] = field(default_factory=dict)
+    _seen: dict[bytes, Uses] = field(default_factory=dict)
 
     def record(self, row: Row, changed: Counter[str]) -> Judged:
         """Rules in order: empty, too short, language, evaluation text, exact duplicate.
@@ -60,9 +75,10 @@ class Screen:
         row["negative_scores"] = _chosen(row.get("negative_scores"), list(negatives))
         if leak := self.protected.leak_in_record(query_form, positive_forms):
             return Judged(row, leak)
-        if config.exact_duplicates and self._is_known(query_form, *sorted(positive_forms)):
+        uses = self._uses(row)
+        if config.exact_duplicates and self._is_known(uses, query_form, *sorted(positive_forms)):
             return Judged(row, "exact_duplicate")
-        return Judged(row, None, (query_form, " ".join(positive_forms)))
+        return Judged(row, None, (query_form, " ".join(positive_forms)), uses)
 
     def passage(self, row: Row, changed: Counter[str]) -> Judged:
         """The same rules for a passage; its title is tidied, and its text judged."""
@@ -77,7 +93,7 @@ class Screen:
         form = comparison_form(text)
         if leak := self.protected.leak_in_passage(form):
             return Judged(row, leak)
-        if self.config.exact_duplicates and self._is_known(form):
+        if self.config.exact_duplicates and self._is_known(_ONE_USE, form):
             return Judged(row, "exact_duplicate")
         return Judged(row, None, (form,))
 
@@ -111,11 +127,18 @@ class Screen:
             return any(may_be(text, one) for one in allowed)
         return set(language.split("-")) <= set(allowed) and may_be(text, language)
 
-    def _is_known(self, *forms: str) -> bool:
+    def _uses(self, row: Row) -> Uses:
+        kind = "pair" if row["score"] is None else "scored"
+        return frozenset(f"{stage} {kind}" for stage in self.stages.get(row["source"], get_args(Stage)))
+
+    def _is_known(self, uses: Uses, *forms: str) -> bool:
+        """Whether earlier rows of the same text serve everything that this one would."""
         digest = blake2b("\x1f".join(forms).encode(), digest_size=16).digest()
-        known = digest in self._seen
-        self._seen.add(digest)
-        return known
+        served = self._seen.get(digest, frozenset())
+        if uses <= served:
+            return True
+        self._seen[digest] = served | uses
+        return False
 
 
 def _chosen(scores: list[float] | None, places: list[int]) -> list[float] | None:

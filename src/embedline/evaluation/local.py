@@ -18,8 +18,10 @@ from embedline.evaluation.metrics import (
     spearman,
 )
 from embedline.evaluation.sets import (
+    LABELLED,
     EvaluationSet,
     Scores,
+    read_labelled,
     read_pairs,
     read_retrieval,
     score_row,
@@ -122,7 +124,8 @@ def score_subject(
         by_head = []
         if evaluation_set.kind == "retrieval" and len(subject.heads) > 1:
             by_head = _other_heads(subject, evaluation_set, resamples)  # first: it gives the dense vectors
-        scorer = {"retrieval": _retrieval, "bitext": _bitext}.get(evaluation_set.kind, _pairs)
+        scorers = {"retrieval": _retrieval, "bitext": _bitext} | dict.fromkeys(LABELLED, _labelled)
+        scorer = scorers.get(evaluation_set.kind, _pairs)
         dense = [("dense", dim, result) for dim, result in scorer(subject, evaluation_set, resamples)]
         for head, dim, result in [*dense, *by_head]:
             scores.add(result.as_scores({**identity, "dim": dim, "head": head}))
@@ -233,6 +236,25 @@ def _pairs(subject: Subject, of: EvaluationSet, resamples: int) -> list[tuple[in
         else:
             metrics = {"ap": _precision(similarity, gold, resamples)}
         results.append((dim, _Result(metrics, len(gold))))
+    return results
+
+
+def _labelled(subject: Subject, of: EvaluationSet, resamples: int) -> list[tuple[int, _Result]]:
+    from embedline.evaluation.classification import accuracy, multilabel_accuracy
+
+    train, test = read_labelled(of.folder)
+    prompt, _ = _prompts(subject, of)
+    learnt, asked = (subject.vectors(part.texts, prompt, subject.document_length) for part in (train, test))
+    ids = [str(i) for i in range(len(test.texts))]
+    results = []
+    for dim in _dims(subject, asked):
+        vectors = unit(learnt, dim), unit(asked, dim)
+        if of.kind == "multilabel":
+            right = multilabel_accuracy(vectors[0], train.labels, vectors[1], test.labels)
+        else:
+            one, other = ([label for (label,) in part.labels] for part in (train, test))
+            right = accuracy(vectors[0], one, vectors[1], other)
+        results.append((dim, _of_means({"accuracy": right}, "accuracy", ids, resamples)))
     return results
 
 

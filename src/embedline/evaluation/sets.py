@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 
 from embedline.errors import InputError
 
-KINDS = ("retrieval", "sts", "pairs", "bitext")
+LABELLED = ("classification", "multilabel")
+KINDS = ("retrieval", "sts", "pairs", "bitext", *LABELLED)
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """One held-out set: its folder holds `corpus`, `queries` and `qrels`, or `pairs` (Parquet)."""
+    """One held-out set: its folder holds corpus, queries and qrels, or pairs, or labelled (Parquet)."""
 
     name: str
     kind: str
@@ -44,6 +45,14 @@ class Pairs:
     first: list[str]
     second: list[str]
     scores: np.ndarray
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts and their labels, one each where a set is no multilabel one."""
+
+    texts: list[str]
+    labels: list[list[str]]
 
 
 @dataclass
@@ -116,6 +125,18 @@ def read_pairs(folder: Path, *, scored: bool) -> Pairs:
         raise InputError("it has no pair to score.", where=f"evaluation set {folder.name}")
     gold = np.array([scores[i] for i in kept] if scored else [], float)
     return Pairs([first[i] for i in kept], [second[i] for i in kept], gold)
+
+
+def read_labelled(folder: Path) -> tuple[Labelled, Labelled]:
+    """What a classifier learns from, and what it is asked."""
+    table = pq.read_table(folder / "labelled.parquet").to_pylist()
+    parts = []
+    for split in ("train", "test"):
+        rows = [row for row in table if row["split"] == split]
+        if not rows:
+            raise InputError(f"it has no text to {split}.", where=f"evaluation set {folder.name}")
+        parts.append(Labelled([row["text"] for row in rows], [row["labels"] for row in rows]))
+    return parts[0], parts[1]
 
 
 def score_row(

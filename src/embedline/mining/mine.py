@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -12,8 +14,17 @@ from embedline.mining.negatives import MiningCounts, Negative, choose_negatives,
 from embedline.training.records import Record, SourceRecords
 from embedline.vectors.search import exact_search
 
-# texts, source name, task type, side → normalised vectors
-Encode = Callable[[list[str], str, str, str], np.ndarray]
+QUERIES = 16_384  # searched for at a time: their vectors and candidates are in memory
+
+
+class Encode(Protocol):
+    """Texts of a source, task type and side to normalised vectors."""
+
+    def __call__(
+        self, texts: list[str], source: str, task_type: str, side: Literal["query", "document"]
+    ) -> np.ndarray: ...
+
+
 # source name, task type → the words before documents
 DocumentPrompt = Callable[[str, str], str]
 
@@ -42,6 +53,7 @@ def mine_negatives(
     because it may be an unlabelled positive as any other. For each source they carry the prompt that this
     source's documents are trained with, whatever source they come from.
     """
+    answers = _Answers(sources)
     mined = {name: MinedSource(negatives=[[] for _ in source.rows]) for name, source in sources.items()}
     groups: dict[tuple[str, str], dict[str, list[int]]] = {}
     for name, source in sources.items():
@@ -58,10 +70,10 @@ def mine_negatives(
         for names in by_prompt.values():
             documents = encode(list(pool), names[0], task_type, "document")
             for name in names:
-                queries = encode([row.query for row in rows[name]], name, task_type, "query")
-                known = _known_positives(sources[name].rows, rows[name], pool)
+                known = [answers.places(row, pool) for row in rows[name]]
+                asked = partial(encode, source=name, task_type=task_type, side="query")
                 _mine_rows(
-                    mined[name], members[name], rows[name], known, queries, documents, pool, config, seed
+                    mined[name], members[name], rows[name], known, asked, documents, pool, config, seed
                 )
     return mined
 
@@ -71,40 +83,55 @@ def _mine_rows(
     places: Sequence[int],
     rows: Sequence[Record],
     known: Sequence[frozenset[int]],
-    queries_ND: np.ndarray,
+    encode: Callable[[list[str]], np.ndarray],
     documents_MD: np.ndarray,
     pool: dict[str, int],
     config: MineConfig,
     seed: int,
 ) -> None:
-    # The known positives are among the best candidates: look that much deeper, so that `depth` others remain.
-    depth = min(config.depth + max(map(len, known)), len(pool))
-    scores_NK, indices_NK = exact_search(queries_ND, documents_MD, depth)
     generator = np.random.default_rng(seed) if config.sampling == "random" else None
     before = len(result.pool)
     result.pool.extend(pool)
-    for i, row in enumerate(rows):
-        own = [pool[text] for text in row.positives]
-        look = config.depth + len(known[i])  # what other rows know does not make this one look deeper
-        chosen, counts = choose_negatives(
-            scores_NK[i, :look],
-            indices_NK[i, :look],
-            positives=known[i],
-            positive_score=float((documents_MD[own] @ queries_ND[i]).min()),
-            count=config.negatives,
-            margin=config.margin,
-            skip_top=config.skip_top,
-            draw=generator,
-        )
-        result.negatives[places[i]] = [replace(pick, index=before + pick.index) for pick in chosen]
-        result.counts.add(counts)
+    for start in range(0, len(rows), QUERIES):
+        block = range(start, min(start + QUERIES, len(rows)))
+        queries_ND = encode([rows[i].query for i in block])
+        # The known positives are among the best candidates: so much deeper, that `depth` others remain.
+        depth = min(config.depth + max(len(known[i]) for i in block), len(pool))
+        scores_NK, indices_NK = exact_search(queries_ND, documents_MD, depth)
+        for i in block:
+            at, look = (
+                i - start,
+                config.depth + len(known[i]),
+            )  # what other rows know does not deepen this one
+            own = [pool[text] for text in rows[i].positives]
+            chosen, counts = choose_negatives(
+                scores_NK[at, :look],
+                indices_NK[at, :look],
+                positives=known[i],
+                positive_score=float((documents_MD[own] @ queries_ND[at]).min()),
+                count=config.negatives,
+                margin=config.margin,
+                skip_top=config.skip_top,
+                draw=generator,
+            )
+            result.negatives[places[i]] = [replace(pick, index=before + pick.index) for pick in chosen]
+            result.counts.add(counts)
 
 
-def _known_positives(
-    all_rows: Sequence[Record], rows: Sequence[Record], pool: Mapping[str, int]
-) -> list[frozenset[int]]:
-    """A row's positives are those of every row of its source with the same query."""
-    by_query: dict[str, set[int]] = {}
-    for row in all_rows:
-        by_query.setdefault(row.query, set()).update(pool[text] for text in row.positives if text in pool)
-    return [frozenset(by_query[row.query]) for row in rows]
+class _Answers:
+    """What no query may be told to be far from: the answers that any row, of any source, gives to it."""
+
+    def __init__(self, sources: Mapping[str, SourceRecords]) -> None:
+        self._texts: dict[str, set[str]] = {}
+        for source in sources.values():
+            for row in source.rows:
+                self._texts.setdefault(_plain(row.query), set()).update(row.positives)
+
+    def places(self, row: Record, pool: Mapping[str, int]) -> frozenset[int]:
+        """Of those texts in the pool, and of the query itself where it is one of them."""
+        texts = self._texts[_plain(row.query)] | {row.query}
+        return frozenset(pool[text] for text in texts if text in pool)
+
+
+def _plain(query: str) -> str:
+    return " ".join(query.casefold().split())

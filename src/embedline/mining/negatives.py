@@ -66,7 +66,7 @@ def choose_negatives(
         elif passed_over < skip_top:
             passed_over += 1
             counts.skipped_top += 1
-        elif positive_score <= 0 or score >= bar:
+        elif not (positive_score > 0 and score < bar):  # nor when one of them is no number
             counts.above_margin += 1
         else:
             fit.append(Negative(index, rank, score, positive_score))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from embedline.config.model import HybridWeights, LatentConfig
-from embedline.errors import InputError
+from embedline.errors import InputError, StepError
 from embedline.models.batching import token_batches
 from embedline.models.heads import Encoded, LexicalHead, MultiVectorHead
 from embedline.models.pooling import LatentAttention, Pooler
@@ -191,6 +191,9 @@ class Embedder(nn.Module):
 
         Args:
             batch_tokens: tokens a batch, padding included: what bounds the memory.
+
+        Raises:
+            StepError: a vector is not finite: searched with, it would be the nearest or the farthest of all.
         """
         was_training = self.training
         self.eval()
@@ -202,6 +205,13 @@ class Embedder(nn.Module):
             pooled = F.normalize(pooled.float(), dim=-1) if normalize else pooled.float()
             vectors[rows] = pooled.cpu().numpy()
         self.train(was_training)
+        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(broken):
+            raise StepError(
+                f"the model gives no finite vector for {len(broken)} of {len(texts)} texts; the first: "
+                f"{texts[broken[0]][:80]!r}.",
+                fix="Look at the last checkpoints of its training; runtime.precision: fp32 is safer.",
+            )
         return vectors
 
     def encode_side(

@@ -44,7 +44,7 @@ STEPS: dict[str, Step] = {
         Step(
             "clean",
             "clean",
-            ("clean", "teacher", "runtime"),
+            ("clean", "data.sources", "teacher", "runtime"),
             inputs={"dataset": "dataset", "evaluation": "evaluation"},
             outputs={"dataset": "dataset"},
             pins=("teacher",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embedline.config.data import CleanConfig
+from embedline.config.data import CleanConfig, Source
 from embedline.config.model import TeacherConfig
 from embedline.config.training import RuntimeConfig
 from embedline.steps.base import Context, StepResult
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def run(context: Context) -> StepResult:
     """Output `dataset`: the clean records and corpus, the rejected rows, and the funnel."""
     from embedline.data.clean import clean
+    from embedline.data.sources import source_name
 
     teacher = context.slice.section("teacher", TeacherConfig)  # None when the run has no teacher
     funnel = clean(
@@ -28,6 +29,7 @@ def run(context: Context) -> StepResult:
         context.slice.section("clean", CleanConfig),
         _teacher(context) if teacher and teacher.filter else None,
         teacher.languages if teacher else [],
+        {source_name(s.name, s.path): s.stages for s in context.slice.section("data.sources", list[Source])},
     )
     counts = {
         "records": funnel.rows_out("records"),

@@ -250,10 +250,10 @@ def _shown(artifact: Artifact, wanted: Wanted) -> list[dict[str, Any]]:
 def _metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Main scores at full width, `<model>/<set>/main`; of the candidate also their mean over retrieval."""
     metrics: dict[str, float] = {}
-    for (name, metric), cells in main_table(rows).items():
-        local = metric in ("ndcg@10", "spearman", "ap", "f1", "recall@1")
-        place = name if local else f"mteb/{name}"
-        metrics |= {f"{model}/{place}/main": float(row["value"]) for model, row in cells.items()}
+    for (name, _), cells in main_table(rows).items():
+        for model, row in cells.items():
+            place = f"mteb/{name}" if "mteb " in row["revision"] else name
+            metrics[f"{model}/{place}/main"] = float(row["value"])
     for name, heads in heads_table(rows).items():
         others = {head: row for head, row in heads.items() if not is_dense(row)}
         metrics |= {f"candidate/{name}/{head}": float(row["value"]) for head, row in others.items()}

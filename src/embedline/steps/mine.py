@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ def run(context: Context) -> StepResult:
     prompts = embedder.spec.prompts
     mined = mine_negatives(
         unscored,
-        _encoder(embedder, bf16, config.document_length),
+        _encoder(embedder, bf16, config.document_length, context.checkpoints / "vectors"),
         config,
         seed=context.slice.config["seed"],
         document_prompt=lambda name, kind: prompts.prompt("document", name=name, task_type=kind),
@@ -52,11 +52,17 @@ def run(context: Context) -> StepResult:
     return _result(sources, mined)
 
 
-def _encoder(embedder: Embedder, bf16: bool, document_length: int | None) -> Any:
+def _encoder(embedder: Embedder, bf16: bool, document_length: int | None, folder: Path) -> Any:
+    """Vectors are kept in `folder`, so that a killed step does not compute them again."""
+    from embedline.vectors.embed import embed
+
     def encode(texts: list[str], source: str, task_type: str, side: Side) -> np.ndarray:
-        return embedder.encode_side(
-            texts, side, name=source, task_type=task_type, document_length=document_length, bf16=bf16
-        )
+        def vectors(some: Sequence[str]) -> np.ndarray:
+            return embedder.encode_side(
+                some, side, name=source, task_type=task_type, document_length=document_length, bf16=bf16
+            )
+
+        return embed(texts, vectors, folder, about=f"{source}\n{task_type}\n{side}")
 
     return encode
 

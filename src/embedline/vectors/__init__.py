@@ -1,1 +1,1 @@
-"""Vectors of a corpus: exact search."""
+"""Vectors of a corpus: embedding to disk, exact search."""

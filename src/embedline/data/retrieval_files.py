@@ -1,0 +1,177 @@
+"""A retrieval set as people keep it: BEIR's files, one folder with all three, or a hub dataset's layout."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedline.data.hub import read_folder, splits_of
+from embedline.data.lines import Line
+from embedline.data.sources import read_source
+from embedline.data.tables import Row
+from embedline.errors import InputError
+
+SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
+Judgement = tuple[str, str, str, int]  # where it stands, query, document, grade
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """corpus: id → (title, text); queries: id → text; qrels: query id → corpus id → score."""
+
+    corpus: dict[str, tuple[str, str]]
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+
+
+def load_retrieval(place: Path, split: str) -> Retrieval:
+    """The set in a folder: `corpus` and `queries` (JSON lines or Parquet), and judgements.
+
+    Judgements are `qrels.tsv`, `qrels/<split>.tsv` (BEIR, or TREC's four columns), or the same as JSON lines
+    or Parquet. A folder in hub layout has configurations `corpus`, `queries`, and `qrels` or `default`.
+
+    Raises:
+        InputError: a file is missing, empty or malformed, or judgements name an unknown id.
+    """
+    corpus: dict[str, tuple[str, str]] = {}
+    for line, row in _rows(place, "corpus", split):
+        title = text_of(line, row, "title", optional=True)
+        corpus[_new_id(line, row, corpus)] = (title, text_of(line, row, "text", empty=True))
+    queries: dict[str, str] = {}
+    for line, row in _rows(place, "queries", split):
+        queries[_new_id(line, row, queries)] = text_of(line, row, "text")
+    qrels: dict[str, dict[str, int]] = {}
+    for where, query, document, grade in _judgements(place, split):
+        for name, wanted, known in (("query", query, queries), ("document", document, corpus)):
+            if wanted not in known:
+                raise InputError(f"names a {name} {wanted!r} that the set does not have.", where=where)
+        qrels.setdefault(query, {})[document] = grade
+    return Retrieval(corpus, queries, qrels)
+
+
+def rows_of_file(place: Path, stem: str) -> Iterator[tuple[Line, Row]]:
+    """The rows of `<stem>.jsonl`, `.jsonl.gz` or `.parquet`; a row that cannot be read is an error here."""
+    found = _file(place, stem)
+    if found is None:
+        names = [f"{stem}{suffix}" for suffix in SUFFIXES]
+        fix = f"Any of {', '.join(names)} will do."
+        raise InputError("is missing.", where=str(place / names[0]), fix=fix)
+    yield from _readable(read_source(found, place), str(place / found))
+
+
+def text_of(line: Line, row: Row, column: str, *, optional: bool = False, empty: bool = False) -> str:
+    """A text of a row.
+
+    Args:
+        optional: it may be absent; empty: it may be blank, as some documents of BEIR are.
+    """
+    value = row.get(column)
+    if value is None and optional:
+        return ""
+    if not isinstance(value, str) or (not (optional or empty) and not value.strip()):
+        raise InputError(f"has no {column!r}.", where=f"{line.file}:{line.line}")
+    return value
+
+
+def _file(place: Path, stem: str) -> str | None:
+    names = [f"{stem}{suffix}" for suffix in SUFFIXES]
+    return next((name for name in names if (place / name).is_file()), None)
+
+
+def _rows(place: Path, part: str, split: str) -> Iterator[tuple[Line, Row]]:
+    configurations = splits_of(place)
+    if part not in configurations:
+        return rows_of_file(place, part)
+    return _readable(_configuration(place, part, split, configurations), f"{place}[{part}]")
+
+
+def _configuration(
+    place: Path, name: str, split: str, configurations: Mapping[str, list[str]]
+) -> Iterator[Line]:
+    """mteb calls the split of a corpus `corpus`, other people `test` or `train`."""
+    splits = configurations[name]
+    chosen = next((one for one in (split, name) if one in splits), splits[0])
+    return read_folder(place, chosen, name)
+
+
+def _readable(lines: Iterator[Line], where: str) -> Iterator[tuple[Line, Row]]:
+    empty = True
+    for line in lines:
+        empty = False
+        if line.values is None:
+            raise InputError(f"{line.reason}.", where=f"{line.file}:{line.line}")
+        yield line, line.values
+    if empty:
+        raise InputError("is empty.", where=where)
+
+
+def _judgements(place: Path, split: str) -> Iterator[Judgement]:
+    configurations = splits_of(place)
+    names = ("qrels", "default") if "corpus" in configurations else ()
+    named = next((name for name in names if name in configurations), None)
+    if named is not None:
+        if split not in configurations[named]:
+            fix = f"Known: {', '.join(configurations[named])}."
+            raise InputError(f"has no split {split!r}.", where=f"{place}[{named}]", fix=fix)
+        yield from _of_rows(_readable(read_folder(place, split, named), f"{place}[{named}]"))
+        return
+    tables = [place / "qrels.tsv", place / "qrels" / f"{split}.tsv"]
+    for path in tables:
+        if path.is_file():
+            yield from _of_table(path)
+            return
+    for folder, stem in ((place, "qrels"), (place / "qrels", split)):
+        if _file(folder, stem) is not None:
+            yield from _of_rows(rows_of_file(folder, stem))
+            return
+    fix = f"A retrieval set needs corpus, queries and qrels; qrels/{split}.tsv will do, too."
+    raise InputError("is missing.", where=str(tables[0]), fix=fix)
+
+
+def _of_table(path: Path) -> Iterator[Judgement]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError("is not UTF-8.", where=str(path)) from error
+    for number, line in enumerate(lines, 1):
+        fields = line.strip().split("\t")
+        if len(fields) == 1 and len(line.split()) == 4:
+            fields = line.split()
+        if len(fields) == 4:  # TREC's: query, iteration, document, grade
+            del fields[1]
+        if not line.strip() or (number == 1 and fields[-1] in {"score", "relevance", "rel"}):
+            continue
+        where = f"{path}:{number}"
+        try:
+            query, document, grade = fields[0], fields[1], int(fields[2])
+        except (IndexError, ValueError) as error:
+            fix = "Write query-id, corpus-id and a whole score, separated by tabs."
+            raise InputError(f"cannot be read: {line!r}.", where=where, fix=fix) from error
+        yield where, query, document, grade
+
+
+def _of_rows(rows: Iterator[tuple[Line, Row]]) -> Iterator[Judgement]:
+    for line, row in rows:
+        where = f"{line.file}:{line.line}"
+        query, document, grade = (row.get(name) for name in ("query-id", "corpus-id", "score"))
+        if query is None or document is None:
+            raise InputError("has no query-id or no corpus-id.", where=where)
+        if isinstance(grade, bool) or not isinstance(grade, int | float) or not _whole(grade):
+            raise InputError(f"'score' is {grade!r}, not a whole number.", where=where)
+        yield where, str(query), str(document), int(grade)
+
+
+def _whole(grade: float) -> bool:
+    return math.isfinite(grade) and grade == int(grade)
+
+
+def _new_id(line: Line, row: Row, known: Mapping[str, Any]) -> str:
+    value = row.get("_id", row.get("id"))
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise InputError("has no _id.", where=f"{line.file}:{line.line}")
+    if str(value) in known:
+        raise InputError(f"repeats the id {value!r}.", where=f"{line.file}:{line.line}")
+    return str(value)

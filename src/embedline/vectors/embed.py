@@ -1,0 +1,59 @@
+"""Vectors of many texts on the disk: memory for a shard of them, and none is computed twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+SHARD = 16_384  # texts whose vectors are computed before they are on the disk
+
+
+def embed(
+    texts: Sequence[str],
+    encode: Callable[[Sequence[str]], np.ndarray],
+    folder: Path,
+    *,
+    about: str = "",
+    shard: int = SHARD,
+) -> np.ndarray:
+    """Vectors (N × D, float32) of `texts`, memory-mapped; those that a killed call left are not made again.
+
+    Args:
+        encode: of at most `shard` texts at a time.
+        folder: of one model; what is in it is found by the texts themselves.
+        about: what else decides a vector: prompt, side, length.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = _digest(about, texts)
+    path, marker = folder / f"{name}.npy", folder / f"{name}.rows"
+    done = int(marker.read_text()) if marker.is_file() and path.is_file() else 0
+    vectors = np.lib.format.open_memmap(path, mode="r+") if done else None
+    for start in range(done, len(texts), shard):
+        block = encode(texts[start : start + shard])
+        if vectors is None:
+            shape = (len(texts), block.shape[1])
+            vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        vectors[start : start + len(block)] = block
+        vectors.flush()
+        _replace(marker, str(start + len(block)))
+    if vectors is None:
+        return np.zeros((0, 0), np.float32)
+    found: np.ndarray = np.load(path, mmap_mode="c")
+    return found
+
+
+def _digest(about: str, texts: Sequence[str]) -> str:
+    digest = hashlib.sha256(about.encode())
+    for text in texts:
+        raw = text.encode()
+        digest.update(f"\n{len(raw)}\n".encode() + raw)
+    return digest.hexdigest()[:32]
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_suffix(".draft")
+    draft.write_text(text)
+    draft.replace(path)
