@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from embedline.config.renamed import old_spellings
 from embedline.config.schema import RunConfig
+from embedline.config.yamltext import read_yaml
 from embedline.errors import InputError
 
 PRESETS = "embedline.pipelines.retrain"
@@ -68,7 +69,7 @@ def preset_text(preset: str) -> str:
     Raises:
         InputError: no such preset, or it cannot be read.
     """
-    if Path(preset).suffix not in {".yaml", ".yml"}:
+    if not _is_file(preset):
         return preset
     return json.dumps(_read(preset, ()), ensure_ascii=False, default=str)
 
@@ -80,11 +81,12 @@ def preset_name(preset: str) -> str:
     return Path(preset).stem
 
 
-def _read(preset: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    text, where = _text_of(preset, seen)
+def _read(preset: str, seen: tuple[str, ...], folder: Path = Path()) -> dict[str, Any]:
+    """A preset's values on top of those it extends; a path starts at `folder`."""
+    text, where = _text_of(preset, folder)
     try:
-        # JSON as JSON: YAML takes 1e-05 for a word
-        values = json.loads(text) if preset.startswith("{") else yaml.safe_load(text)
+        # JSON as JSON: what `preset_text` wrote
+        values = json.loads(text) if preset.startswith("{") else read_yaml(text)
     except (yaml.YAMLError, json.JSONDecodeError) as error:
         raise InputError(f"is not valid YAML ({' '.join(str(error).split())}).", where=where) from error
     if not isinstance(values, dict):
@@ -92,21 +94,32 @@ def _read(preset: str, seen: tuple[str, ...]) -> dict[str, Any]:
     parent = values.pop("extends", None)
     if parent is None:
         return values
-    if parent in seen or parent == preset:
+    if not isinstance(parent, str):
+        raise InputError(f"extends: takes one preset, got {parent!r}.", where=where)
+    here = where
+    if _is_file(preset):
+        folder = (folder / preset).parent
+        here = str((folder / Path(preset).name).resolve())
+    if here in seen:
         raise InputError(f"extends {parent!r}, which extends it again.", where=where)
-    return _merge(_read(parent, (*seen, preset)), values)
+    return _merge(_read(parent, (*seen, here), folder), values)
 
 
-def _text_of(preset: str, seen: tuple[str, ...]) -> tuple[str, str]:
+def _is_file(preset: str) -> bool:
+    return not preset.startswith("{") and Path(preset).suffix in {".yaml", ".yml"}
+
+
+def _text_of(preset: str, folder: Path) -> tuple[str, str]:
     if preset.startswith("{"):
         return preset, "preset"
-    path = Path(preset)
-    if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file() and seen:  # `extends:` is relative to the file that says it
-            path = Path(seen[-1]).parent / path
+    if _is_file(preset):
+        path = folder / preset
         if not path.is_file():
             raise InputError("no such preset file.", where=str(path))
-        return path.read_text(encoding="utf-8"), str(path)
+        try:
+            return path.read_text(encoding="utf-8-sig"), str(path)
+        except UnicodeDecodeError as error:
+            raise InputError(f"is not UTF-8 (byte {error.start + 1}).", where=str(path)) from error
     known = preset_names()
     if preset not in known:
         raise InputError(
@@ -130,7 +143,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise InputError(f"override {override!r} is not of the form section.key=value.")
     try:
-        value = yaml.safe_load(text)
+        value = read_yaml(text)
     except yaml.YAMLError as error:
         raise InputError(f"override {override!r}: the value is not valid YAML.") from error
     *parents, last = key.strip().split(".")
@@ -160,6 +173,8 @@ def _explain(item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{key} is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "model_type":
+        return f"{key}: is a section of settings, got {item['input']!r}"
     if item["type"] == "value_error":
         return f"{key}: {message}" if location else message
     return f"{key}: {message[:1].lower()}{message[1:]}, got {item['input']!r}"
