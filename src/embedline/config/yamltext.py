@@ -36,4 +36,4 @@ def read_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is none, or a mapping holds a key twice.
     """
-    return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    return yaml.load(text, _Loader)
