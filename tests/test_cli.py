@@ -27,7 +27,7 @@ def embedline(*words: str, cwd: Path | None = None, given: bytes = b"", **more: 
 
 @pytest.fixture
 def preset(tmp_path: Path) -> Path:
-    (tmp_path / "pairs.jsonl").write_text(json.dumps(ROW) + "\n")
+    (tmp_path / "pairs.jsonl").write_text((json.dumps(ROW) + "\n") * 256)  # one batch
     (tmp_path / "preset.yaml").write_text(PRESET)
     return tmp_path / "preset.yaml"
 
@@ -96,7 +96,9 @@ def test_what_init_writes_can_be_planned(tmp_path: Path) -> None:
         (["{preset}", "-o", "data.root=/does/not/exist"], ["data.root", "is not a folder"]),
         (["{preset}", "-o", "data.sources.0.path=pears.jsonl"], ["data.sources.0.path", "'pairs.jsonl'"]),
         (["{preset}", "-o", "data.sources.0.path=empty.jsonl"], ["empty.jsonl", "is empty"]),
-        (["{preset}", "-o", "model.base=./nowhere"], ["nowhere", "no such model folder"]),
+        (["{preset}", "-o", "model.base=./nowhere"], ["model.base: ./nowhere", "no such model folder"]),
+        (["{preset}", "-o", "supervised.batch=257"], ["supervised.batch", "256 rows, one batch needs 257"]),
+        (["{preset}", "-o", "gate.rules=[{set: Suport, min: 0.5}]"], ["gate.rules.0.set", "no 'Suport'"]),
         (["/does/not/exist.yaml"], ["no such preset file"]),
     ],
 )
@@ -183,7 +185,11 @@ def test_status_lists_runs_and_says_when_there_are_none(tmp_path: Path) -> None:
     done = embedline("status", "--work", str(tmp_path), "--json")
     assert [r["status"] for r in json.loads(done.stdout)["runs"]] == ["refused"]
     assert "refused" in embedline("status", "--work", str(tmp_path)).stdout
-    refused(embedline("report", "tiny-2", "--work", str(tmp_path)), "no such run")
+    for command in ("report", "gate"):
+        refused(embedline(command, "tiny-2", "--work", str(tmp_path)), "no such run")
+    refused(embedline("step", "mine", "tiny-1", "--work", str(tmp_path)), "this run has no plan")
+    kept = embedline("clean-up", "--work", str(tmp_path), "--keep", "0", "--dry-run", "--json")
+    assert [item["path"] for item in json.loads(kept.stdout)["items"]] == []  # younger than a day
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +218,24 @@ def test_search_goes_by_meaning_and_embed_agrees_with_the_peer(model: Path, tmp_
     theirs = SentenceTransformer(str(model), device="cpu").encode(texts, normalize_embeddings=True)
     assert np.allclose(ours, theirs, atol=1e-5)
     assert "Reset" in embedline("search", str(model), str(corpus), "forgot login").stdout.splitlines()[0]
+
+
+def test_evaluate_scores_any_model_on_a_held_out_set_beside_bm25(model: Path, tmp_path: Path) -> None:
+    held_out = tmp_path / "Support"
+    held_out.mkdir()
+    texts = ["The cat sleeps on the sofa.", "Reset your password in the settings.", "Paris is in France."]
+    corpus = "".join(json.dumps({"_id": str(i), "text": text}) + "\n" for i, text in enumerate(texts))
+    (held_out / "corpus.jsonl").write_text(corpus)
+    (held_out / "queries.jsonl").write_text('{"_id": "q", "text": "I forgot my login secret"}\n')
+    (held_out / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\t1\t1\n")
+    done = embedline("evaluate", str(model), str(held_out), "--bm25", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = [row for row in json.loads(done.stdout)["scores"] if row["main"]]
+    scores = {row["model"]: (row["set"], row["metric"], row["value"]) for row in rows}
+    assert scores.pop("bm25")[2] < 1.0
+    assert list(scores.values()) == [("Support", "ndcg@10", 1.0)]
+    refused(embedline("evaluate", str(model)), "nothing to score it on", "--preset")
+    refused(embedline("evaluate", str(tmp_path), str(held_out)), "not a model folder")
 
 
 def test_search_explains_what_it_cannot_open(model: Path, tmp_path: Path) -> None:

@@ -180,3 +180,20 @@ def sees_the_future(model: Path) -> None:
     with torch.no_grad():
         states, _ = embedder.states(**embedder.pad([ids, other]))
     assert (states[0, 0] - states[1, 0]).abs().max() > 1e-4
+
+
+def test_what_init_writes_runs_as_it_is(tmp_path: Path) -> None:
+    """Three rows, no corpus and no held-out set: the whole line, and every step of it worked or was off."""
+    folder = tmp_path / "my-search"
+    for words in (
+        ["init", str(folder)],
+        ["run", str(folder / "preset.yaml"), "--work", str(tmp_path / "runs")],
+    ):
+        command = [sys.executable, "-m", "embedline.cli", *words]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1700)
+        assert done.returncode == 0, done.stdout + done.stderr
+    run = Run((tmp_path / "runs" / "latest").resolve())
+    assert run.record["model"]["name"] == "my-search"
+    trained = {name for name, _ in run.trained}
+    assert {"pretrain", "train_unsupervised", "train_supervised"} <= trained

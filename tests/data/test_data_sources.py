@@ -72,6 +72,28 @@ def test_a_file_that_is_not_gzip_and_one_cut_short_are_refused_by_name(tmp_path:
             values(name, tmp_path)
 
 
+def test_csv_takes_a_text_of_any_length(tmp_path: Path) -> None:
+    long = "слово " * 60_000
+    (tmp_path / "a.csv").write_text(f"query,pos\nq,{long}\n", encoding="utf-8")
+    assert [line.values for line in read_csv(tmp_path / "a.csv")] == [{"query": "q", "pos": long}]
+
+
+def test_csv_with_a_quote_that_is_never_closed_is_refused_and_not_cut_short(tmp_path: Path) -> None:
+    """The rest of the file would be one field of one malformed row, and nobody would miss the rows."""
+    rows = "".join(f"question {i},answer {i}\n" for i in range(20))
+    (tmp_path / "a.csv").write_text(f'query,pos\n{rows}"open,answer\n{rows}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.csv:22: a quote is never closed"):
+        list(read_csv(tmp_path / "a.csv"))
+
+
+def test_csv_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("query,pos,pos\nq,one,two\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"a\.csv:1: names the column 'pos' twice"):
+        list(read_csv(tmp_path / "a.csv"))
+    (tmp_path / "a.csv").write_text(",query,pos,\n1,q,p,\n", encoding="utf-8")  # as spreadsheets write
+    assert [line.values and line.values["pos"] for line in read_csv(tmp_path / "a.csv")] == ["p"]
+
+
 def test_csv_keeps_every_value_as_the_text_it_is(tmp_path: Path) -> None:
     text = 'query,pos\nnull,007\n"a, ""b""","two\nlines"\nshort\n'
     (tmp_path / "a.csv").write_bytes(text.encode() + b"\xff,x\nlast,row\n")

@@ -63,7 +63,7 @@ class Line:
 
 @pytest.fixture
 def line(tmp_path: Path) -> Line:
-    (tmp_path / "pairs.jsonl").write_text(json.dumps(ROW) + "\n")
+    (tmp_path / "pairs.jsonl").write_text((json.dumps(ROW) + "\n") * 256)  # one batch
     (tmp_path / "preset.yaml").write_text("name: tiny\ndata:\n  sources: [{path: pairs.jsonl}]\n")
     return Line(tmp_path)
 

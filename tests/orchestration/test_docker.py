@@ -290,7 +290,7 @@ def test_an_ended_run_leaves_no_container(client: Any, demo: Path, sent: signal.
     finally:
         process.kill()
     if sent == signal.SIGTERM:
-        assert process.returncode == 130
+        assert process.returncode == 143
         assert json.loads((work / "r" / "run.json").read_text())["status"] == "killed"
 
 

@@ -155,17 +155,45 @@ def _wait_gone(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_takes_its_processes_along_and_says_so(line: Any, sent: signal.Signals) -> None:
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_takes_its_processes_along_and_says_so(
+    line: Any, sent: signal.Signals, code: int
+) -> None:
     process, folder, step = _hanging(line)
     process.send_signal(sent)
     said = process.communicate(timeout=120)[0]
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Stopped from outside." in said
     assert _wait_gone(step)
     record = json.loads((folder / "run.json").read_text())
-    assert record["status"] == "killed"
+    assert (record["status"], record["exit_code"]) == ("killed", code)
     assert f"close {record['run']} KILLED" in line.told
+
+
+def test_a_run_that_is_going_on_is_not_begun_a_second_time(line: Any) -> None:
+    process, folder, step = _hanging(line)
+    try:
+        second = line.run("--name", folder.name)
+        assert second.returncode == 2, second.stdout + second.stderr
+        assert "a run of this name is going on" in second.stderr
+        assert psutil.pid_exists(step)
+        assert json.loads((folder / "run.json").read_text())["pid"] == process.pid
+    finally:
+        process.terminate()
+        process.communicate(timeout=120)
+
+
+def test_a_run_is_not_taken_up_again_as_another_one(line: Any) -> None:
+    assert line.run("--name", "mine", fake="mine=raise").returncode == 1
+    folder = line.work / "mine"
+    before = (folder / "run.json").read_bytes()
+    other = line.run("--name", "mine", "-o", "seed=7", "-o", "supervised.steps=9")
+    assert other.returncode == 2
+    assert "begun with other settings (seed, supervised.steps)" in other.stderr
+    assert (folder / "run.json").read_bytes() == before, "what became of the first run still stands"
+    again = line.run("--name", "mine")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "✗" not in again.stdout, "the first attempt's failure is not told again"
 
 
 def test_a_killed_command_leaves_no_process_and_the_next_run_settles_its_record(line: Any) -> None:

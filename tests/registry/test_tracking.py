@@ -202,8 +202,12 @@ def test_closing_ends_the_parent_and_what_is_still_running(uri: str, run_folder:
         "clean": "FINISHED",
         "mine": "KILLED",
     }
+    mirror.parent(RUN, {"error": "mine: it died", "exit_code": "1", "preset": "demo"})
     mirror.reopen(RUN)
-    assert only(nested_runs(uri)["parent"]).info.status == "RUNNING"
+    reopened = only(nested_runs(uri)["parent"])
+    assert reopened.info.status == "RUNNING"
+    assert reopened.data.tags["preset"] == "demo"
+    assert not {"error", "exit_code"} & set(reopened.data.tags), "how it ended before is no news"
 
 
 def test_another_store_gets_everything_from_the_start(uri: str, run_folder: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def preset(tmp_path: Path) -> Path:
     folder = tmp_path / "here"
     (folder / "eval" / "support").mkdir(parents=True)
     (folder / "eval" / "support" / "queries.jsonl").write_text('{"id": "1", "text": "q"}\n')
-    (folder / "pairs.jsonl").write_text(json.dumps({"query": "q", "pos": ["p"]}) + "\n")
+    (folder / "pairs.jsonl").write_text((json.dumps({"query": "q", "pos": ["p"]}) + "\n") * 256)
     (folder / "preset.yaml").write_text(PRESET)
     return folder / "preset.yaml"
 

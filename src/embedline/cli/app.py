@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from embedline import __version__
-from embedline.cli import changed, deploy, doctor, inspect, models, registry, runs, webhook
+from embedline.cli import changed, deploy, doctor, evaluate, inspect, models, registry, runs, steps, webhook
 
 app = typer.Typer(
     help="An assembly line for text-embedding models: raw text in, a gated and registered ONNX model out.",
@@ -19,20 +19,24 @@ for function in (
     runs.init,
     runs.plan,
     runs.run,
+    steps.step,
     changed.fingerprint,
     deploy.compile_command,
     deploy.submit,
+    evaluate.evaluate,
     models.embed,
     models.search,
+    steps.gate,
     inspect.status,
     inspect.report,
     registry.promote,
     registry.rollback,
     registry.history,
     registry.reconcile,
+    steps.clean_up,
     doctor.doctor,
 ):
-    app.command(function.__name__.removesuffix("_command"))(function)
+    app.command(function.__name__.removesuffix("_command").replace("_", "-"))(function)
 
 app.add_typer(webhook.app, name="webhook")
 

@@ -56,17 +56,22 @@ class Encoder:
 
 
 def open_encoder(model: str, work: Path, uri: str, trust_remote_code: bool = False) -> Encoder:
+    """The encoder of what `find_model` finds."""
+    return Encoder(find_model(model, work, uri), trust_remote_code)
+
+
+def find_model(model: str, work: Path, uri: str) -> Path:
     """A model folder, an onnx folder, a run's folder (its model), or `models:/name@alias`, `models:/name/3`.
 
     Raises:
         InputError: there is no such model.
     """
     if model.startswith("models:"):
-        return Encoder(_registered(model, work, uri), trust_remote_code)
+        return _registered(model, work, uri)
     folder = Path(model).expanduser()
     for found in (folder, folder / "model"):
         if (found / "config.json").is_file() or (found / "model.onnx").is_file():
-            return Encoder(found, trust_remote_code)
+            return found
     raise InputError(
         "is not a model folder (no config.json) and not an exported one (no model.onnx).",
         where=model,

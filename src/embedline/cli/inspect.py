@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, note, show, wide_console
+from embedline.cli.shared import (
+    WORK,
+    AsJson,
+    Debug,
+    Run,
+    Uri,
+    Work,
+    command,
+    note,
+    run_folder,
+    show,
+    wide_console,
+)
 from embedline.errors import EmbedlineError, InputError
 
 
@@ -57,7 +69,7 @@ def status(
 
 @command
 def report(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or its name in the work folder.")],
+    run: Run = Path("latest"),
     work: Work = WORK,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -66,10 +78,10 @@ def report(
     from embedline.orchestration.outcome import show_outcome
     from embedline.steps.runrecord import read_run
 
-    folder = run if (run / "run.json").is_file() else work / run
-    record = read_run(folder.resolve())
+    folder = run_folder(run, work)
+    record = read_run(folder)
     if not record:
-        raise InputError("no such run.", where=str(run), fix=f"`embedline status --work {work}` lists them.")
+        raise InputError("the run has no record.", where=str(folder), fix="Wait for its end.")
     if record["status"] == "running":
         raise InputError("the run is still going on.", where=str(folder), fix="Wait for its end.")
     if as_json:
@@ -77,7 +89,7 @@ def report(
             {**record, "report": str(folder / "report.html") if (folder / "report.html").is_file() else None}
         )
     else:
-        show_outcome(wide_console(), record, folder.resolve())
+        show_outcome(wide_console(), record, folder)
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -173,6 +173,7 @@ def run(
     from embedline.orchestration.local import new_run, run_here
     from embedline.orchestration.progress import Progress
     from embedline.steps.requirements import check_workspace, checked_run_name
+    from embedline.steps.runrecord import require_same_run
 
     config = load_config(preset, overrides)
     if importlib.util.find_spec("kfp") is None:
@@ -188,6 +189,7 @@ def run(
     chosen = name or new_run(work, config.name)
     folder = work.resolve() / chosen
     folder.mkdir(exist_ok=True)
+    require_same_run(folder, config.model_dump(mode="json"))
     console = wide_console(stderr=as_json)
     console.print(
         f"{chosen}: output of the steps goes to {folder / 'log.txt'}", highlight=False, soft_wrap=True
@@ -198,7 +200,7 @@ def run(
     finally:
         progress.stop()
     _conclude(record, folder, as_json, debug)
-    return 130 if record["status"] == "killed" else int(record["exit_code"])
+    return int(record["exit_code"])
 
 
 def _conclude(record: dict[str, Any], folder: Path, as_json: bool, debug: bool) -> None:

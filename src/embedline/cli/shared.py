@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from embedline.errors import EmbedlineError, without_passwords
+from embedline.errors import EmbedlineError, InputError, Stopped, without_passwords
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +46,7 @@ Overrides = Annotated[
 Uri = Annotated[
     str, typer.Option("--uri", help="Tracking server; else MLFLOW_TRACKING_URI, else the work folder's own.")
 ]
+Run = Annotated[Path, typer.Argument(help="A run's folder, or its name in the work folder.")]
 WORK = Path("runs")
 
 
@@ -63,6 +64,8 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             code = _fail(str(error), error.exit_code, debug, as_json)
         except KeyboardInterrupt:
             code = _fail("interrupted.", 130, False, as_json)
+        except Stopped as stopped:
+            code = _fail(str(stopped), stopped.exit_code, False, as_json)
         except BrokenPipeError:
             sys.stderr.close()
             code = 1
@@ -95,6 +98,18 @@ def wide_console(*, stderr: bool = False) -> Console:
 def absolute_preset(preset: str) -> str:
     """A preset file's path that holds in other processes too."""
     return str(Path(preset).resolve()) if Path(preset).suffix in {".yaml", ".yml"} else preset
+
+
+def run_folder(run: Path, work: Path) -> Path:
+    """The folder of a run that is named by its folder, or by its name in the work folder.
+
+    Raises:
+        InputError: there is no such run.
+    """
+    for folder in (run, work / run):
+        if (folder / "plan.json").is_file() or (folder / "run.json").is_file():
+            return folder.resolve()
+    raise InputError("no such run.", where=str(run), fix=f"`embedline status --work {work}` lists them.")
 
 
 def _fail(message: str, code: int, debug: bool, as_json: bool) -> int:

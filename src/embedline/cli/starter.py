@@ -50,9 +50,13 @@ model:
   settings: {{hidden_size: 256, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 512}}
   vocabulary: 16384
   dims: [128]
-unsupervised: {{steps: 500, batch: 128}}
-supervised: {{steps: 300, batch: 64, negatives: 4, matryoshka: true}}
-pretrain: {{steps: 300}}
+# So small that three rows run through the whole line in a minute or two. With thousands of your own:
+# pretrain: {{steps: 1000, batch: 64}}
+# unsupervised: {{steps: 1000, batch: 256}}
+# supervised: {{steps: 500, batch: 128, negatives: 4, matryoshka: true}}
+pretrain: {{steps: 20, batch: 3}}
+unsupervised: {{steps: 20, batch: 3}}
+supervised: {{steps: 20, batch: 3, negatives: 1, matryoshka: true}}
 runtime: {{precision: auto}}  # bf16 where the machine has instructions for it
 # The bars a candidate must pass; `*` is the mean of all held-out retrieval sets.
 # gate:

@@ -99,7 +99,9 @@ class DataConfig(Section):
 
     root: str = Field("", description="folder that relative paths start from; demo: is the shipped generator")
     sources: list[Source] = Field(min_length=1)
-    corpus: list[CorpusSource] = Field([], description="passages for pretraining")
+    corpus: list[CorpusSource] = Field(
+        [], description="passages for pretraining; without any, the records' positives are"
+    )
     evaluation: list[EvaluationSet] = Field([], description="sets scored by evaluate and protected by clean")
 
     hold_out: HoldOut | None = Field(None, description="a retrieval set taken from the sources themselves")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import types
@@ -45,6 +46,18 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> RunConfig:
 def deprecated(preset: str, overrides: Sequence[str] = ()) -> list[str]:
     """One line for each old spelling that a preset or an override still uses."""
     return old_spellings(_written(preset, overrides))
+
+
+def overridden(values: dict[str, Any], overrides: Sequence[str], *, where: str) -> RunConfig:
+    """A config that was read before (as JSON), with overrides on top.
+
+    Raises:
+        InputError: as `load_config`.
+    """
+    values = copy.deepcopy(values)
+    for override in overrides:
+        _apply(values, override)
+    return validate_config(values, where=where)
 
 
 def _written(preset: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -120,6 +133,9 @@ def _text_of(preset: str, folder: Path) -> tuple[str, str]:
             return path.read_text(encoding="utf-8-sig"), str(path)
         except UnicodeDecodeError as error:
             raise InputError(f"is not UTF-8 (byte {error.start + 1}).", where=str(path)) from error
+        except OSError as error:
+            reason = (error.strerror or type(error).__name__).lower()
+            raise InputError(f"cannot be read ({reason}).", where=str(path)) from error
     known = preset_names()
     if preset not in known:
         raise InputError(

@@ -19,7 +19,7 @@ class RunConfig(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="of the run and of the registered model")
     description: str = Field("", description="one line for people, shown in reports")
-    seed: int = Field(0, description="of everything that is drawn at random")
+    seed: int = Field(0, ge=0, lt=2**32, description="of everything that is drawn at random")
     data: DataConfig
     clean: CleanConfig = CleanConfig()
     model: ModelConfig = ModelConfig()

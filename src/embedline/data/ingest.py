@@ -120,7 +120,9 @@ def _take(
                 raise MalformedRowError(line.reason)
             row = convert(line.values)
         except MalformedRowError as error:
-            excerpt = line.excerpt or shorten(json.dumps(line.values, ensure_ascii=False, default=str))
+            excerpt = line.excerpt
+            if line.values is not None:
+                excerpt = shorten(json.dumps(line.values, ensure_ascii=False, default=str))
             bad = Line(line.file, line.line, None, str(error), excerpt)
             first = first or bad
             counts.quarantined += 1

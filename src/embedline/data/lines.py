@@ -14,6 +14,7 @@ from typing import Any
 from embedline.errors import InputError
 
 _BOM = b"\xef\xbb\xbf"
+csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters would refuse a long text
 _EXCERPT = 200
 
 
@@ -98,7 +99,7 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[Line]:
     `007` into 7, and would refuse the whole file for one row.
 
     Raises:
-        InputError: the file cannot be opened or has no header.
+        InputError: the file cannot be opened, has no header or one column twice, or a quote is never closed.
     """
     try:
         # surrogateescape marks the undecodable bytes, so that they cost their own row only
@@ -107,6 +108,10 @@ def read_csv(path: Path, delimiter: str = ",") -> Iterator[Line]:
             header = next(reader, None)
             if not header:
                 raise InputError("has no header line.", where=str(path), fix="Name the columns in line 1.")
+            if twice := next((name for name in header if name and header.count(name) > 1), None):
+                raise InputError(
+                    f"names the column {twice!r} twice.", where=f"{path}:1", fix="Rename one of them."
+                )
             yield from _csv_rows(reader, header, str(path))
     except OSError as error:
         raise unreadable(str(path), error) from error
@@ -122,6 +127,9 @@ def _csv_rows(reader: Any, header: list[str], file: str) -> Iterator[Line]:
         except StopIteration:
             return
         except csv.Error as error:
+            if "unexpected end" in str(error):  # the rest of the file went into one field
+                fix = "Close it; a quote inside a field is written twice."
+                raise InputError("a quote is never closed.", where=f"{file}:{start}", fix=fix) from error
             yield Line(file, start, None, f"invalid CSV: {error}")
             continue
         if not row:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 420, 200
-LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 28
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 28
 
 Point = tuple[float, float]
 

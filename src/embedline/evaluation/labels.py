@@ -128,7 +128,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "champion": ("champion", "чемпион"),
     "onnx-fp32": ("ONNX fp32", "ONNX fp32"),
     "onnx-int8": ("ONNX int8", "ONNX int8"),
-    "preflight": ("preflight", "предполётная проверка"),
+    "preflight": ("preflight", "проверка перед запуском"),
     "ingest": ("ingest", "загрузка данных"),
     "clean": ("clean", "очистка"),
     "prune_before": ("prune before", "прореживание до обучения"),

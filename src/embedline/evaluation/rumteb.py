@@ -58,6 +58,12 @@ def score_tasks(subject: Subject, names: Sequence[str], *, root: Path | None = N
     return rows
 
 
+def require_tasks(names: Sequence[str]) -> None:
+    """Raises InputError: mteb has no task of one of these names."""
+    for name in names:
+        _task(name)
+
+
 def _task(name: str) -> Any:
     """A fresh task: one of ruMTEB with the subsets and splits it has there, others in Russian if possible."""
     for listed in mteb.get_benchmark(BENCHMARK).tasks:

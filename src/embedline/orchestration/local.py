@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from embedline.artifacts.record import StepRecord, read_records
+from embedline.errors import InputError, Stopped
 from embedline.orchestration.compile import one_line
 from embedline.orchestration.containers import Containers, ExitWatch, hand_over, stop_containers
 from embedline.orchestration.line import CONTAINERS
@@ -57,9 +58,25 @@ def run_here(
 
     The steps are processes, or containers when `containers` says how. Their output goes to `<run>/log.txt`.
     Ctrl-C and SIGTERM end the run and every process and container of it.
+
+    Raises:
+        InputError: a run of that name is going on.
     """
     workspace = workspace.resolve()
     folder = workspace / run
+    with alone(folder):
+        return _run(preset, overrides, workspace, folder, watch, containers)
+
+
+def _run(
+    preset: str,
+    overrides: Sequence[str],
+    workspace: Path,
+    folder: Path,
+    watch: Watcher,
+    containers: Containers | None,
+) -> dict[str, Any]:
+    run = folder.name
     close_abandoned(workspace)
     runrecord.begin_run(folder, run=run, preset=preset, pid=os.getpid())
     command = [sys.executable, "-m", "embedline.orchestration.line"]
@@ -68,7 +85,7 @@ def run_here(
     if containers is not None:
         environment[CONTAINERS] = json.dumps(containers.arguments(folder))
         hand_over(folder, containers.user)
-    killed = False
+    killed = 0
     exits = ExitWatch(folder)
     watched = exits.watching() if containers is not None else contextlib.nullcontext()
     with (folder / LOG).open("ab") as log, _terminable(), watched:
@@ -85,7 +102,9 @@ def run_here(
                 watch(folder, read_records(folder))
                 time.sleep(_POLL_S)
         except KeyboardInterrupt:
-            killed = True
+            killed = 130
+        except Stopped as stopped:
+            killed = stopped.exit_code
         finally:
             _end(driver)
             if containers is not None:
@@ -94,9 +113,25 @@ def run_here(
     if record.get("status") in {None, "running"}:  # the exit handler had no chance
         record = _close(workspace, run, preset, killed)
     elif containers is not None and not record["error"] and (complaint := exits.complaint(len(STEPS) + 2)):
-        record = _close(workspace, run, preset, killed=False, message=complaint)
+        record = _close(workspace, run, preset, message=complaint)
     watch(folder, read_records(folder))
     return record
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time works on a run; the lock goes with the process, however it ends."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            "a run of this name is going on.",
+            where=str(folder),
+            fix="Wait for its end, or give another name.",
+        ) from error
 
 
 def close_abandoned(workspace: Path) -> list[str]:
@@ -107,17 +142,27 @@ def close_abandoned(workspace: Path) -> list[str]:
         if folder.is_symlink() or not runrecord.is_abandoned(runrecord.read_run(folder)):
             continue
         preset = runrecord.read_run(folder).get("preset", "")
-        _close(workspace, folder.name, preset, killed=True, latest=False)
+        _close(workspace, folder.name, preset, killed=1, latest=False)
         closed.append(folder.name)
     return closed
 
 
 def _close(
-    workspace: Path, run: str, preset: str, killed: bool, latest: bool = True, message: str = _DIED
+    workspace: Path, run: str, preset: str, killed: int = 0, latest: bool = True, message: str = _DIED
 ) -> dict[str, Any]:
+    """Write the record of a run whose exit handler had no chance; `killed`: the exit code of who ended it."""
     from embedline.steps.finish import finish
 
-    return finish(workspace, run, preset=preset, failed=True, killed=killed, message=message, latest=latest)
+    return finish(
+        workspace,
+        run,
+        preset=preset,
+        failed=True,
+        killed=bool(killed),
+        exit_code=killed,
+        message=message,
+        latest=latest,
+    )
 
 
 def _end(driver: subprocess.Popen[bytes]) -> None:
@@ -134,7 +179,7 @@ def _terminable() -> Iterator[None]:
     """SIGTERM ends a run like Ctrl-C does."""
 
     def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+        raise Stopped("stopped by SIGTERM.")
 
     try:
         before = signal.signal(signal.SIGTERM, interrupt)

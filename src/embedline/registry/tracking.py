@@ -55,9 +55,11 @@ class RunMirror:
             return str(found.info.run_id)
 
     def reopen(self, run_id: str) -> None:
-        """A run that had ended is going on (restarted after a failure)."""
+        """A run that had ended is going on (restarted after a failure): how it ended then is no news."""
         with reaching(self.uri):
             found = self._find_or_create(run_id, None)
+            for tag in {"error", "exit_code"} & set(found.data.tags):
+                self._client.delete_tag(found.info.run_id, tag)
             if found.info.status != "RUNNING":
                 self._client.update_run(found.info.run_id, status="RUNNING")
 

@@ -98,7 +98,6 @@ def _wanted(context: Context) -> Iterator[Wanted]:
     pins, places = context.slice.pins, context.slice.locations
     listed = json.loads((context.artifact("evaluation").path / "sets.json").read_text(encoding="utf-8"))
     sets = tuple(entry["name"] for entry in listed)
-    _require_known(config, sets)
     stage_sets = tuple(config.stage_sets) or sets
     tasks = tuple(config.mteb_tasks)
     candidate, onnx = context.artifact("candidate"), context.inputs["onnx"]
@@ -125,19 +124,6 @@ def _wanted(context: Context) -> Iterator[Wanted]:
         model = context.inputs[name]
         if model is not None and model.manifest.step == stage:  # else the stage is off and handed it on
             yield Wanted(stage, model.digest, model.path, stage_sets)
-
-
-def _require_known(config: EvaluateConfig, sets: tuple[str, ...]) -> None:
-    from embedline.errors import InputError
-
-    for key in ("stage_sets", "onnx_sets"):
-        for name in getattr(config, key):
-            if name not in sets:
-                raise InputError(
-                    f"there is no evaluation set {name!r}.",
-                    where=f"evaluate.{key}",
-                    fix=f"Known: {', '.join(sets) or 'none'}.",
-                )
 
 
 def _scored(context: Context, wanted: Wanted) -> tuple[Artifact, bool]:

@@ -29,6 +29,7 @@ def finish(
     preset: str = "",
     failed: bool = False,
     killed: bool = False,
+    exit_code: int = 1,
     message: str = "",
     latest: bool = True,
 ) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def finish(
 
     Args:
         failed: what the orchestrator says about the steps, with its `message`.
-        killed: the run was ended from outside.
+        killed: the run was ended from outside; its command exits with `exit_code`.
         latest: whether `latest` beside the run's folder shall point at it.
 
     Returns:
@@ -45,7 +46,7 @@ def finish(
     place = Workspace(workspace)
     folder = place.run_folder(run)
     records = _settle(place, run, killed)
-    record = _record(folder, run, preset, records, failed, killed, message)
+    record = _record(folder, run, preset, records, failed, exit_code if killed else 0, message)
     _link(folder, records)
     write_json(folder / runrecord.RUN, record)
     if latest:
@@ -89,14 +90,14 @@ def _record(
     preset: str,
     records: list[StepRecord],
     failed: bool,
-    killed: bool,
+    killed: int,
     message: str,
 ) -> dict[str, Any]:
     begun, plan = runrecord.read_run(folder), runrecord.read_plan(folder)
     verdict, promotion = runrecord.verdict_of(records), runrecord.promotion_of(records)
     broken = next((r for r in records if r.status in {"failed", "killed"}), None)
     if killed:
-        status, exit_code = "killed", 1
+        status, exit_code = "killed", killed
     elif broken or failed or not verdict:
         status, exit_code = "failed", 2 if broken and broken.exit_code == 2 else 1
     else:
@@ -150,7 +151,8 @@ def _close(
         mirror = found.mirror()
         tags = {"status": record["status"], "exit_code": str(record["exit_code"])}
         if record["error"]:
-            tags["error"] = f"{record['error']['step']}: {record['error']['message']}"
+            step, message = record["error"]["step"], record["error"]["message"]
+            tags["error"] = f"{step}: {message}" if step else message
         mirror.parent(run, tags)
         mirror.replay(folder, run)
         for step in records:

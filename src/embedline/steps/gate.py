@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from embedline.artifacts.jsonl import read_jsonl
+from embedline.artifacts.manifest import Artifact
 from embedline.artifacts.markdown import cell
 from embedline.artifacts.record import write_json
 from embedline.config.outcome import GateConfig
+from embedline.errors import InputError
 from embedline.gate.decision import Verdict, decide
 from embedline.steps.base import Context, StepResult
 
@@ -18,17 +21,7 @@ VERDICT = "verdict.json"
 def run(context: Context) -> StepResult:
     """Inputs `scores`, `onnx` (its parity) and `candidate` (its digest); output `verdict`."""
     config = context.slice.section("gate", GateConfig)
-    scores = read_jsonl(context.artifact("scores").path / "scores.jsonl")
-    champion = context.slice.pins.get("champion")
-    candidate = context.artifact("candidate").digest
-    verdict = decide(
-        [{**row, "digest": candidate} if row["model"] == "candidate" else row for row in scores],
-        _read_parity(context),
-        config,
-        champion_present=champion is not None,
-        base_present=any(row["model"] == "base" for row in scores),
-        champion_digest=champion["digest"] if champion else None,
-    )
+    verdict = decide_on(context.inputs, config, context.slice.pins.get("champion"))
     write_json(context.output("verdict") / VERDICT, verdict.as_dict())
     metrics = {
         "passed": float(verdict.passed),
@@ -38,9 +31,33 @@ def run(context: Context) -> StepResult:
     return StepResult(metrics=metrics, summary=_summary(verdict))
 
 
-def _read_parity(context: Context) -> dict[str, Any]:
+def decide_on(
+    inputs: Mapping[str, Artifact | None], config: GateConfig, champion: Mapping[str, Any] | None
+) -> Verdict:
+    """The decision on the gate's inputs.
+
+    Args:
+        champion: its pin (`digest`); None when there is no champion.
+
+    Raises:
+        InputError: there are no scores.
+    """
+    found, candidate = inputs["scores"], inputs["candidate"]
+    if found is None or candidate is None:
+        raise InputError("there is nothing to decide on: no scores, or no candidate.", where="gate")
+    scores = read_jsonl(found.path / "scores.jsonl")
+    return decide(
+        [{**row, "digest": candidate.digest} if row["model"] == "candidate" else row for row in scores],
+        _read_parity(inputs["onnx"]),
+        config,
+        champion_present=champion is not None,
+        base_present=any(row["model"] == "base" for row in scores),
+        champion_digest=champion["digest"] if champion else None,
+    )
+
+
+def _read_parity(onnx: Artifact | None) -> dict[str, Any]:
     """What export measured; empty when nothing was exported."""
-    onnx = context.inputs["onnx"]
     path = onnx.path / "parity.json" if onnx else None
     if path is None or not path.is_file():
         return {}

@@ -21,6 +21,7 @@ from embedline.steps.base import Workspace
 from embedline.steps.code import sources_digest
 
 DEMO = "demo:"
+_KEYS = {"base": "model.base", "teacher": "teacher.model"}
 
 
 @dataclass
@@ -105,7 +106,10 @@ def pin_models(config: RunConfig, root: Path) -> Pinned:
         wanted["teacher"] = (config.teacher.model, config.teacher.revision)
     for role, (reference, revision) in wanted.items():
         if reference:
-            found = resolve_model(reference, revision, root=root)
+            try:
+                found = resolve_model(reference, revision, root=root)
+            except InputError as error:
+                raise InputError(error.what, where=f"{_KEYS[role]}: {error.where}", fix=error.fix) from error
             pinned.pins[role], pinned.locations[role] = found.digest, str(found.path)
     if config.evaluate.mteb_tasks and config.evaluate.mteb_root:
         folder = root / Path(config.evaluate.mteb_root).expanduser()

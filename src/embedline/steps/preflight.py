@@ -17,15 +17,18 @@ from embedline.steps.base import Slice, Workspace
 from embedline.steps.catalogue import STEPS
 from embedline.steps.champion import find_champion, register_first
 from embedline.steps.code import check_image
+from embedline.steps.enough import require_enough
 from embedline.steps.execute import recorded
 from embedline.steps.fingerprint import Fingerprint, fingerprint_of, write_fingerprint
 from embedline.steps.machine import precision_notes
 from embedline.steps.memory import memory_notes
 from embedline.steps.missing import missing
+from embedline.steps.names import require_known_names
 from embedline.steps.pins import Pinned, data_root, pin_data, pin_models
 from embedline.steps.plan import Plan, foresee
 from embedline.steps.requirements import check_disk, check_memory, check_workspace
 from embedline.steps.room import require_room
+from embedline.steps.runrecord import forget_records, require_same_run
 from embedline.steps.torchrun import SHARED
 from embedline.steps.tracking import complain_once, tracking_place, write_tracking
 
@@ -43,10 +46,12 @@ def preflight(preset: str, overrides: Sequence[str], workspace: Path, run: str) 
     check_workspace(workspace)
     place = Workspace(workspace)
     folder = place.step_folder(run, STEP)
-    _forget_records(place, run)
+    forget_records(place.run_folder(run))
     record = StepRecord(step=STEP, status="running", started_at=time.time())
     with recorded(folder, record):
         check_image()
+        config = load_config(preset, overrides).model_dump(mode="json")
+        require_same_run(place.run_folder(run), config)
         plan = make_plan(preset, overrides, workspace, run, act=True)
         plan.write(place.run_folder(run))
         found = _fingerprint(plan)
@@ -68,6 +73,7 @@ def make_plan(
         InputError: the config, a source, a model, the machine or the tracker is not usable.
     """
     config = load_config(preset, overrides)
+    require_known_names(config)
     check_workspace(workspace)
     place = Workspace(workspace)
     found = tracking_place(config.tracking, place)
@@ -77,6 +83,7 @@ def make_plan(
         _begin(run, config, place)
     root = data_root(config, preset, place)
     data = pin_data(config, root)
+    require_enough(config, root)
     models = pin_models(config, root)
     _require_heads(config, models.locations.get("base"))
     base = Path(models.locations["base"]) if "base" in models.locations else None
@@ -178,12 +185,6 @@ def _begin(run: str, config: RunConfig, place: Workspace) -> None:
         raise
     except EmbedlineError as error:
         complain_once(found.uri, error)
-
-
-def _forget_records(place: Workspace, run: str) -> None:
-    """A run started again under its name begins with clean records; its spools stay."""
-    for record in place.run_folder(run).glob("steps/*/record.json"):
-        record.unlink()
 
 
 def _bytes(config: RunConfig, root: Path) -> int:

@@ -109,7 +109,7 @@ def _tokenizer_texts(context: Context) -> list[str]:
     from embedline.training.records import read_records
 
     folder = context.artifact("dataset").path
-    texts = _passages(context, weighted=False)
+    texts = _corpus(context, weighted=False)
     for source in read_records(folder / "records.parquet").values():
         for row in source.rows:
             texts += [row.query, *row.positives]
@@ -125,7 +125,17 @@ def _tokenizer_texts(context: Context) -> list[str]:
     return chosen
 
 
-def _passages(context: Context, *, weighted: bool = True) -> list[str]:
+def _passages(context: Context) -> list[str]:
+    """What is pretrained on: the corpus; where a run has none, what its records give as answers."""
+    from embedline.training.records import read_records
+
+    if texts := _corpus(context):
+        return texts
+    sources = read_records(context.artifact("dataset").path / "records.parquet").values()
+    return list(dict.fromkeys(text for source in sources for row in source.rows for text in row.positives))
+
+
+def _corpus(context: Context, *, weighted: bool = True) -> list[str]:
     """Title and text of every passage; a source of weight w below 1 gives a seeded share of its passages."""
     import random
 

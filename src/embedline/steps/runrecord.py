@@ -6,11 +6,13 @@ import json
 import os
 import platform
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from embedline.artifacts.jsonl import read_jsonl
-from embedline.artifacts.record import StepRecord, write_json
+from embedline.artifacts.record import RECORD, StepRecord, write_json
+from embedline.errors import InputError
 from embedline.steps.plan import PLAN
 
 RUN = "run.json"
@@ -29,8 +31,41 @@ STAGES = (
 
 def begin_run(run_folder: Path, *, run: str, preset: str, pid: int = 0) -> None:
     """Say that a run is going on; `pid` is of the process that must live for it."""
+    forget_records(run_folder)
     value = {"run": run, "preset": preset, "status": "running", "started": time.time(), "steps": []}
     write_json(run_folder / RUN, {**value, "pid": pid, "born": _born(pid), "host": platform.node()})
+
+
+def forget_records(run_folder: Path) -> None:
+    """A run started again under its name begins with clean records; its spools stay."""
+    for record in run_folder.glob(f"steps/*/{RECORD}"):
+        record.unlink()
+
+
+def require_same_run(run_folder: Path, config: dict[str, Any]) -> None:
+    """Refuse to take a run up again as another one: its curves and parameters would be of both.
+
+    Raises:
+        InputError: naming the settings that differ.
+    """
+    before = read_plan(run_folder).get("config", config)
+    if before != config:
+        differ = sorted(_changed(before, config))
+        shown = ", ".join(differ[:5]) + (", …" if len(differ) > 5 else "")
+        raise InputError(
+            f"this run was begun with other settings ({shown}).",
+            where=str(run_folder),
+            fix="Give another name, or none.",
+        )
+
+
+def _changed(one: Any, other: Any, key: str = "") -> Iterator[str]:
+    """The keys at which two configs differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in {*one, *other}:
+            yield from _changed(one.get(name), other.get(name), f"{key}.{name}".lstrip("."))
+    elif one != other:
+        yield key
 
 
 def read_run(run_folder: Path) -> dict[str, Any]:

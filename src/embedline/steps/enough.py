@@ -1,0 +1,70 @@
+"""Whether a stage has the rows that its batch needs, said before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from embedline.config.data import CorpusSource, Source
+from embedline.config.schema import RunConfig
+from embedline.errors import InputError
+
+
+def require_enough(config: RunConfig, root: Path) -> None:
+    """Refuse a batch that no source of its stage could fill, even if cleaning threw nothing away.
+
+    What cannot be counted cheaply (folders, what only the hub has) is taken to be enough; the stage itself
+    counts again what is left after cleaning.
+
+    Raises:
+        InputError: naming the stage's batch.
+    """
+    for where, batch, items in _wanted(config):
+        found = _largest(items, root, batch)
+        if found is not None and found < batch:
+            raise InputError(
+                f"the largest source has {found} rows, one batch needs {batch}.",
+                where=where,
+                fix="Lower it, or bring more data.",
+            )
+
+
+def _wanted(config: RunConfig) -> Iterator[tuple[str, int, list[Source] | list[CorpusSource]]]:
+    """The setting, the batch, and the sources that fill it; no weight makes a stage ask for fewer rows."""
+    if config.pretrain.enabled and all(item.weight == 1 for item in config.data.corpus):
+        yield "pretrain.batch", config.pretrain.batch, config.data.corpus
+    for name, stage in (("unsupervised", config.unsupervised), ("supervised", config.supervised)):
+        if stage.enabled:
+            batch = min([bucket.batch for bucket in stage.buckets], default=stage.batch)
+            items = [item for item in config.data.sources if name in item.stages]
+            yield f"{name}.{'buckets' if stage.buckets else 'batch'}", batch, items
+
+
+def _largest(items: list[Source] | list[CorpusSource], root: Path, most: int) -> int | None:
+    """Rows of the largest source (a corpus is one source), counted up to `most`; None: not to be told."""
+    from embedline.data.sources import source_name
+
+    counts: dict[str, int] = {}
+    for item in items:
+        name = source_name(item.name, item.path) if isinstance(item, Source) else "corpus"
+        found = _rows(item, root, most)
+        if found is None:
+            return None
+        counts[name] = counts.get(name, 0) + found
+        if counts[name] >= most:
+            return most
+    return max(counts.values(), default=None)
+
+
+def _rows(item: Source | CorpusSource, root: Path, most: int) -> int | None:
+    from embedline.data.hub import count_parquet
+    from embedline.data.sources import is_hub, locate, read_source
+
+    if is_hub(item.path) or (place := locate(item.path, root)).is_dir():
+        return None
+    most = min(most, item.limit or most)
+    if place.name.lower().endswith(".parquet"):
+        return min(most, count_parquet(place))
+    rows: Iterable[object] = read_source(item.path, root, item.split)
+    return sum(1 for _ in islice(rows, most))
