@@ -156,8 +156,8 @@ class RuntimeConfig(Section):
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "fp32",
-        description="bf16 is autocast over fp32 weights. auto: bf16 where GPU or CPU has instructions for it, "
-        "else fp32 (bf16 would be emulated, many times slower)",
+        description="bf16 is autocast over fp32 weights. auto: bf16 where GPU or CPU has instructions for "
+        "it, else fp32 (bf16 would be emulated, many times slower)",
     )
     threads: int | None = Field(
         None, ge=1, description="CPU threads of a process; when empty, all, shared by the processes"
