@@ -37,10 +37,6 @@ def config(**sections: Any) -> RunConfig:
         ({"data": {"hold_out": {"sources": ["faqs"]}}}, r"data\.hold_out\.sources\.0: .*mean 'faq'"),
         ({"data": {"hold_out": {"sources": ["faq"], "name": "SupportQA"}}}, r"data\.hold_out\.name"),
         (
-            {"data": {"evaluation": [{"path": "a/ev"}, {"path": "b/ev"}]}},
-            r"evaluation\.1\.name: .*called 'ev'",
-        ),
-        (
             {"data": {"evaluation": [{"path": "a", "name": "a/b"}]}},
             r"evaluation\.0\.name: 'a/b' is not a name",
         ),
