@@ -35,7 +35,7 @@ FULL = ReportData(
     EVIL,
     EVIL,
     EVIL,
-    verdict={"passed": True, "reasons": [{"rule": EVIL, "passed": True, "text": EVIL}]},
+    verdict={"passed": True, "reasons": [{"rule": EVIL, "passed": True, "text": EVIL, "ru": EVIL + "?"}]},
     promotion={"name": EVIL, "version": 3, "aliases": {EVIL: 3}, "moved": True},
     scores=[
         score("candidate", 0.71),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import pytest
@@ -236,6 +237,7 @@ def test_the_verdict_is_plain_json() -> None:
         "rule": "rules.0.min",
         "passed": False,
         "text": "docs (main score) of the candidate is 0.5200; at least 0.9000 is required.",
+        "ru": "docs (основная метрика): у кандидата 0.5200, нужно не меньше 0.9000.",
     }
 
 
@@ -290,3 +292,38 @@ def test_a_verdict_passes_exactly_when_every_reason_does(
     verdict = judge([row("candidate", s, v) for s, v in candidate.items()], asked, champion=True, base=True)
     assert verdict.passed == all(reason.passed for reason in verdict.reasons)
     assert all(reason.text.endswith(".") for reason in verdict.reasons)
+
+
+def test_every_reason_says_the_same_numbers_in_russian() -> None:
+    rules = [
+        rule(min=0.9),
+        rule("*", min=0.1),
+        rule("nothing", min=0.1),
+        rule(max_drop=0.01, against="champion"),
+        rule("*", min_gain=0.2, against="base", head="lexical"),
+        rule("nothing", max_drop=0.0, against="champion"),
+        rule(min_gain=0.1, against="untrained"),
+        rule(max_drop=0.1, against="bm25", metric="map@100"),
+    ]
+    more = [row("candidate", "docs", 0.3, head="lexical"), row("candidate", "sts", math.nan, kind="sts")]
+    verdicts = [
+        judge([*BOTH, *more], rules, champion=there, base=there, parity=parity, max_drop_vs_champion=0.02)
+        for there in (False, True)
+        for parity in ({}, {"passed": True}, {"passed": False})
+    ]
+    verdicts += [judge(BOTH, require_parity=False), judge(BOTH, mode="off")]
+    same = {"champion": True, "champion_digest": "digest of candidate"}
+    verdicts.append(judge(BOTH, [rule(max_drop=0.1, against="champion")], **same))
+    for reason in (reason for verdict in verdicts for reason in verdict.reasons):
+        english, russian = (re.findall(r"\d\.\d{4}", text) for text in (reason.text, reason.ru))
+        assert english == russian, reason
+        assert re.search("[а-я]", reason.ru), reason
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(1, "1 набору"), (2, "2 наборам"), (11, "11 наборам"), (21, "21 набору")]
+)
+def test_russian_counts_agree(count: int, words: str) -> None:
+    rows = [row("candidate", f"set {number}", 0.5) for number in range(count)]
+    [reason, *_] = judge(rows, [rule("*", min=0.5)]).reasons
+    assert reason.ru.startswith(f"Среднее по {words} поиска (основная метрика): у кандидата 0.5000")

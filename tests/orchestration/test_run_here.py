@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from embedline.orchestration import local
 from embedline.steps.catalogue import STEPS
 
 pytestmark = pytest.mark.timeout(300)
@@ -207,3 +210,41 @@ def test_a_killed_command_leaves_no_process_and_the_next_run_settles_its_record(
     assert record["status"] == "killed"
     assert f"close {record['run']} KILLED" in line.told
     assert os.readlink(line.work / "latest") != record["run"]
+
+
+STEP = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+def save(*_):
+    time.sleep(4)
+    (folder / "saved").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save if sys.argv[2] == "saves" else signal.SIG_IGN)
+(folder / "ready").touch()
+time.sleep(600)
+"""
+
+
+def _driver_of(step: str, folder: Path) -> subprocess.Popen[bytes]:
+    """A driver that dies of SIGTERM at once, with a step that does not."""
+    command = shlex.join([sys.executable, "-c", STEP, str(folder), step])
+    driver = subprocess.Popen(["sh", "-c", f"{command} & wait"], start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (folder / "ready").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return driver
+
+
+def test_a_step_that_is_told_to_stop_has_time_to_save_though_its_driver_is_gone(tmp_path: Path) -> None:
+    local._end(_driver_of("saves", tmp_path))
+    assert (tmp_path / "saved").exists()
+
+
+def test_a_step_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_GRACE_S", 0.5)
+    driver = _driver_of("stays", tmp_path)
+    local._end(driver)
+    deadline = time.monotonic() + 60  # the system needs a moment to take a killed process away
+    while local._tell(driver, 0) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not local._tell(driver, 0)

@@ -156,10 +156,16 @@ LABELS: dict[str, tuple[str, str]] = {
 def label(key: str, *values: object, tag: str = "span") -> Markup:
     """A label in both languages, one of which the style sheet hides; an unknown key stands for itself."""
     english, russian = LABELS.get(key, (key, key))
+    if values:
+        english, russian = english.format(*values), russian.format(*values)
+    return bilingual(english, russian, tag=tag)
+
+
+def bilingual(english: str, russian: str, *, tag: str = "span") -> Markup:
+    """A text in both languages, one of which the style sheet hides."""
     if english == russian:
         return Markup.escape(english)
-    both = (Markup(f'<{tag} class="{name}" lang="{name}">{{}}</{tag}>') for name in ("en", "ru"))
+    both = (("en", english), ("ru", russian))
     return Markup("").join(
-        form.format(text.format(*values) if values else text)
-        for form, text in zip(both, (english, russian), strict=True)
+        Markup(f'<{tag} class="{name}" lang="{name}">{{}}</{tag}>').format(text) for name, text in both
     )

@@ -19,7 +19,7 @@ from embedline.evaluation.compare import (
     stage_comparison,
 )
 from embedline.evaluation.curves import Curves, shown, speed
-from embedline.evaluation.labels import LABELS, label
+from embedline.evaluation.labels import LABELS, bilingual, label
 from embedline.training.curves import PHASES
 
 Json = Mapping[str, Any]
@@ -59,7 +59,7 @@ def render_report(data: ReportData) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    environment.globals["t"] = label
+    environment.globals |= {"t": label, "both": bilingual}
     environment.filters |= {"n": _whole, "score": _score, "real": _real, "share": _share}
     return environment.get_template("report.html.j2").render(
         data=data,

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from embedline.config.outcome import GateConfig
-from embedline.gate.policy import Reason, Side, check_rule, compare
+from embedline.gate.policy import Reason, Side, check_rule, compare, mean_over
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def decide(
         champion_digest: of the champion, for the case that nobody scored it again; else taken from its rows.
     """
     if config.mode == "off":
-        return Verdict(True, config.mode, (Reason("mode", True, "The gate is off."),), True)
+        off = Reason("mode", True, "The gate is off.", "Проверка выключена.")
+        return Verdict(True, config.mode, (off,), True)
     candidate = Side("candidate", scores)
     others = {name: Side(name, scores) for name in ("base", "champion", "bm25", "untrained")}
     present: dict[str, Side | None] = {
@@ -75,7 +76,7 @@ def decide(
     if config.require_parity:
         reasons.append(_parity(parity))
     if not reasons:
-        reasons.append(Reason("rules", True, "No rule asks for anything."))
+        reasons.append(Reason("rules", True, "No rule asks for anything.", "Правил нет, проверять нечего."))
     holds = all(reason.passed for reason in reasons)
     return Verdict(holds or config.mode == "dry_run", config.mode, tuple(reasons), holds, same)
 
@@ -85,37 +86,58 @@ _ONLY_MIN = {"max_drop": None, "min_gain": None, "against": None}
 
 def _numbers(candidate: Side) -> list[Reason]:
     broken = sorted({s.set for s in candidate.scores if s.main and not math.isfinite(s.value)})
-    return [Reason("scores", False, f"The candidate's score on {name} is not a number.") for name in broken]
+    return [
+        Reason(
+            "scores",
+            False,
+            f"The candidate's score on {name} is not a number.",
+            f"Оценка кандидата на {name} не является числом.",
+        )
+        for name in broken
+    ]
 
 
 def _already_champion(label: str) -> list[Reason]:
-    return [Reason(label, True, "The candidate is already champion: there is nothing to compare.")]
+    return [
+        Reason(
+            label,
+            True,
+            "The candidate is already champion: there is nothing to compare.",
+            "Кандидат и есть чемпион: сравнивать нечего.",
+        )
+    ]
 
 
 def _champion(allowed: float, candidate: Side, champion: Side | None, same: bool) -> list[Reason]:
     """The mean over the retrieval sets that both have; without any, over all sets that both have."""
     label = "max_drop_vs_champion"
     if champion is None:
-        return [Reason(label, True, "There is no champion to compare with: not applicable.")]
+        text = "There is no champion to compare with: not applicable."
+        return [Reason(label, True, text, "Нет чемпиона, сравнивать не с чем: правило неприменимо.")]
     if same:
         return _already_champion(label)
-    kind = "retrieval set"
     sets = candidate.sets(kind="retrieval") & champion.sets(kind="retrieval")
+    what = mean_over(len(sets), "retrieval set", "поиска")
     if not sets:
-        kind, sets = "set", candidate.sets() & champion.sets()
+        sets = candidate.sets() & champion.sets()
+        what = mean_over(len(sets), "set")
     if not sets:
-        return [
-            Reason(label, False, "Candidate and champion have no scored set in common: nothing to compare.")
-        ]
-    what = f"The mean over {len(sets)} {kind}{'s' if len(sets) > 1 else ''}"
+        text = "Candidate and champion have no scored set in common: nothing to compare."
+        return [Reason(label, False, text, "У кандидата и чемпиона нет общих наборов, сравнивать нечего.")]
     return [compare(label, what, candidate.mean(sets), champion.mean(sets), "champion", -allowed)]
 
 
 def _parity(parity: Mapping[str, Any]) -> Reason:
+    label = "require_parity"
     if "passed" not in parity:
-        return Reason("require_parity", False, "No parity of the exported model was measured.")
+        text = "No parity of the exported model was measured."
+        return Reason(label, False, text, "Совпадение экспортированной модели не измерено.")
     if parity["passed"] is True:
-        return Reason("require_parity", True, "The exported models agree with torch.")
+        text = "The exported models agree with torch."
+        return Reason(label, True, text, "Экспортированные модели совпадают с torch.")
     return Reason(
-        "require_parity", False, "The exported models do not agree with torch; parity.json has the numbers."
+        label,
+        False,
+        "The exported models do not agree with torch; parity.json has the numbers.",
+        "Экспортированные модели расходятся с torch; числа в parity.json.",
     )

@@ -5,22 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from embedline.config.outcome import Rule
 
 ALL_RETRIEVAL = "*"
 DENSE = "dense"
+_RU = {"champion": "чемпиона", "base": "базовой модели", "untrained": "необученной модели", "bm25": "BM25"}
 TOLERANCE = 1e-9  # 0.51 - 0.01 is not 0.50 in binary; a drop of exactly the allowed size passes
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One check: which rule, whether it holds, and one sentence with the numbers."""
+    """One check: which rule, whether it holds, one sentence with the numbers in English and in Russian."""
 
     rule: str
     passed: bool
     text: str
+    ru: str
+
+
+class Phrase(NamedTuple):
+    """The same in English and in Russian."""
+
+    en: str
+    ru: str
 
 
 @dataclass(frozen=True)
@@ -88,52 +97,71 @@ def check_rule(label: str, rule: Rule, candidate: Side, other: Side | None) -> l
             continue
         if other is None:
             text = f"There is no {rule.against} to compare with: not applicable."
-            reasons.append(Reason(f"{label}.{name}", True, text))
+            ru = f"Нет {_RU[str(rule.against)]}, сравнивать не с чем: правило неприменимо."
+            reasons.append(Reason(f"{label}.{name}", True, text, ru))
             continue
         floor = -change if name == "max_drop" else change
         reasons.append(_against(f"{label}.{name}", rule, candidate, other, floor))
     return reasons
 
 
-def compare(label: str, what: str, ours: float, theirs: float, other: str, floor: float) -> Reason:
+def compare(label: str, what: Phrase, ours: float, theirs: float, other: str, floor: float) -> Reason:
     """Whether `ours - theirs` is at least `floor` (negative: a drop that is allowed)."""
-    passed = ours - theirs >= floor - TOLERANCE  # false when either is not a number
     change = ours - theirs
-    moved = f"a gain of {change:.4f}" if change >= 0 else f"a drop of {-change:.4f}"
-    asked = (
-        f"a gain of at least {floor:.4f} is required"
-        if floor > 0
-        else f"a drop of {-floor + 0.0:.4f} is allowed"
-    )
+    size, bar = f"{abs(change):.4f}", f"{abs(floor):.4f}"
+    passed = change >= floor - TOLERANCE
+    moved = Phrase(f"a gain of {size}", f"рост {size}")
+    if change < 0:
+        moved = Phrase(f"a drop of {size}", f"падение {size}")
     if not (math.isfinite(ours) and math.isfinite(theirs)):
-        moved = "not comparable"
-        passed = False
-    text = f"{what} of the candidate is {ours:.4f} and of the {other} {theirs:.4f}: {moved}, {asked}."
-    return Reason(label, passed, text)
+        moved, passed = Phrase("not comparable", "несравнимо"), False
+    asked = Phrase(f"a drop of {bar} is allowed", f"допустимо падение на {bar}")
+    if floor > 0:
+        asked = Phrase(f"a gain of at least {bar} is required", f"нужен рост не меньше {bar}")
+    return Reason(
+        label,
+        passed,
+        f"{what.en} of the candidate is {ours:.4f} and of the {other} {theirs:.4f}: {moved.en}, {asked.en}.",
+        f"{what.ru}: у кандидата {ours:.4f}, у {_RU[other]} {theirs:.4f}; {moved.ru}, {asked.ru}.",
+    )
 
 
 def _at_least(label: str, rule: Rule, candidate: Side, bar: float) -> Reason:
     sets = _sets_asked(rule, candidate)
+    what = _what(rule, sets)
     if not sets:
         return Reason(
-            label, False, f"The candidate has no score for {_what(rule, sets)}; {bar:.4f} is required."
+            label,
+            False,
+            f"The candidate has no score for {what.en}; {bar:.4f} is required.",
+            f"{what.ru}: у кандидата нет оценки, нужно {bar:.4f}.",
         )
     value = candidate.mean(sets, rule.metric, rule.head)
-    passed = math.isfinite(value) and value >= bar - TOLERANCE
-    text = f"{_what(rule, sets)} of the candidate is {value:.4f}; at least {bar:.4f} is required."
-    return Reason(label, passed, text)
+    return Reason(
+        label,
+        math.isfinite(value) and value >= bar - TOLERANCE,
+        f"{what.en} of the candidate is {value:.4f}; at least {bar:.4f} is required.",
+        f"{what.ru}: у кандидата {value:.4f}, нужно не меньше {bar:.4f}.",
+    )
 
 
 def _against(label: str, rule: Rule, candidate: Side, other: Side, floor: float) -> Reason:
     sets = _sets_asked(rule, candidate) & _sets_asked(rule, other)
+    what = _what(rule, sets)
     if not sets:
         without = [s.name for s in (candidate, other) if not _sets_asked(rule, s)]
-        missing = f"the {' and the '.join(without)} has" if without else "candidate and other side have"
+        missing = f"The {' and the '.join(without)} has" if without else "Candidate and other side have"
         common = "no score" if without else "no set in common"
-        text = f"{missing[:1].upper()}{missing[1:]} {common} for {_what(rule, sets)}: nothing to compare."
-        return Reason(label, False, text)
+        names = " и ".join(_RU.get(name, "кандидата") for name in without)
+        lacking = f"нет оценки у {names}" if without else "нет общих наборов"
+        return Reason(
+            label,
+            False,
+            f"{missing} {common} for {what.en}: nothing to compare.",
+            f"{what.ru}: {lacking}, сравнивать нечего.",
+        )
     ours, theirs = (side.mean(sets, rule.metric, rule.head) for side in (candidate, other))
-    return compare(label, _what(rule, sets), ours, theirs, other.name, floor)
+    return compare(label, what, ours, theirs, other.name, floor)
 
 
 def _sets_asked(rule: Rule, side: Side) -> set[str]:
@@ -142,13 +170,25 @@ def _sets_asked(rule: Rule, side: Side) -> set[str]:
     return {rule.set} & side.sets(rule.metric, head=rule.head)
 
 
-def _what(rule: Rule, sets: set[str]) -> str:
-    metric = "main score" if rule.metric == "main" else rule.metric
-    metric += "" if rule.head == DENSE else f", {rule.head} head" if rule.head != "hybrid" else ", hybrid"
+def _what(rule: Rule, sets: set[str]) -> Phrase:
+    head = {DENSE: ("", ""), "hybrid": (", hybrid", ", гибрид")}.get(
+        rule.head, (f", {rule.head} head", f", голова {rule.head}")
+    )
+    metric = ("main score", "основная метрика") if rule.metric == "main" else (rule.metric, rule.metric)
+    en, ru = (f"({name}{of})" for name, of in zip(metric, head, strict=True))
     if rule.set != ALL_RETRIEVAL:
-        return f"{rule.set} ({metric})"
-    count = f"{len(sets)} retrieval set{'s' if len(sets) > 1 else ''}" if sets else "any retrieval set"
-    return f"The mean over {count} ({metric})" if sets else f"{count} ({metric})"
+        return Phrase(f"{rule.set} {en}", f"{rule.set} {ru}")
+    if not sets:
+        return Phrase(f"any retrieval set {en}", f"Любой набор поиска {ru}")
+    mean = mean_over(len(sets), "retrieval set", "поиска")
+    return Phrase(f"{mean.en} {en}", f"{mean.ru} {ru}")
+
+
+def mean_over(count: int, kind: str, of: str = "") -> Phrase:
+    """What a mean over sets is called."""
+    one = count % 10 == 1 and count % 100 != 11
+    ru = f"Среднее по {count} {'набору' if one else 'наборам'} {of}".rstrip()
+    return Phrase(f"The mean over {count} {kind}{'s' if count > 1 else ''}", ru)
 
 
 def _is_plain(row: Mapping[str, Any]) -> bool:

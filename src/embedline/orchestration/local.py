@@ -24,7 +24,7 @@ from embedline.steps.requirements import check_workspace
 
 LOG = "log.txt"
 _POLL_S = 0.1
-_GRACE_S = 3.0
+_GRACE_S = 30.0  # for a training's checkpoint
 _DIED = "The process that drives the steps died; the log may say why."
 
 
@@ -166,12 +166,27 @@ def _close(
 
 
 def _end(driver: subprocess.Popen[bytes]) -> None:
-    """Nothing of the group outlives the run: neither the driver nor a step that it left behind."""
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(driver.pid, sent)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            driver.wait(_GRACE_S)
+    """Nothing of the group outlives the run: neither the driver nor a step that it left behind.
+
+    A training that is told to stop has time for its checkpoint; whoever asks twice does not wait for it.
+    """
+    _tell(driver, signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE_S
+    with contextlib.suppress(KeyboardInterrupt, Stopped):
+        while _tell(driver, 0) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+    _tell(driver, signal.SIGKILL)
+    driver.wait()
+
+
+def _tell(driver: subprocess.Popen[bytes], sent: int) -> bool:
+    """Send a signal to the driver's group (0: none); False when nothing is left of it."""
+    driver.poll()  # a process that ended stays in its group until it is waited for
+    try:
+        os.killpg(driver.pid, sent)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 @contextlib.contextmanager
