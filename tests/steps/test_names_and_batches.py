@@ -37,6 +37,14 @@ def config(**sections: Any) -> RunConfig:
         ({"data": {"hold_out": {"sources": ["faqs"]}}}, r"data\.hold_out\.sources\.0: .*mean 'faq'"),
         ({"data": {"hold_out": {"sources": ["faq"], "name": "SupportQA"}}}, r"data\.hold_out\.name"),
         (
+            {"data": {"sources": [{"path": "a/pairs.jsonl"}, {"path": "b/pairs.jsonl.gz"}]}},
+            r"sources\.1\.name: a/pairs.jsonl and b/pairs.jsonl.gz are both called 'pairs'",
+        ),
+        (
+            {"data": {"corpus": [{"path": "a/x.csv"}, {"path": "b", "name": "x"}]}},
+            r"corpus\.1\.name: .* both called 'x'",
+        ),
+        (
             {"data": {"evaluation": [{"path": "a", "name": "a/b"}]}},
             r"evaluation\.0\.name: 'a/b' is not a name",
         ),

@@ -17,6 +17,7 @@ def require_known_names(config: RunConfig) -> None:
     Raises:
         InputError: naming the setting and the nearest name, or a set taken out that is called as another is.
     """
+    _require_distinct_sources(config)
     held_out, sets = config.data.hold_out, set_names(config.data.evaluation)
     if held_out is not None:
         if held_out.name in sets:
@@ -31,6 +32,23 @@ def require_known_names(config: RunConfig) -> None:
         from embedline.evaluation.rumteb import require_tasks
 
         require_tasks(config.evaluate.mteb_tasks)
+
+
+def _require_distinct_sources(config: RunConfig) -> None:
+    """A source's stages and weight, and where its rows come from, go by its name."""
+    from embedline.data.sources import source_name
+
+    for group in ("sources", "corpus"):
+        first: dict[str, str] = {}
+        for number, item in enumerate(getattr(config.data, group)):
+            name = source_name(item.name, item.path)
+            if name in first:
+                raise InputError(
+                    f"{first[name]} and {item.path} are both called {name!r}.",
+                    where=f"data.{group}.{number}.name",
+                    fix="Give this one another name.",
+                )
+            first[name] = item.path
 
 
 def set_names(sets: Sequence[EvaluationSet]) -> list[str]:
