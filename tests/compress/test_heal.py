@@ -114,11 +114,13 @@ def test_the_other_heads_heal_too(make_embedder, make_texts, tmp_path):
         )
         return float(found.mean())
 
-    before = apart()
+    before, heads = apart(), copy.deepcopy(student.heads.state_dict())
     assert before > 0.01
     _heal(student, teacher, make_texts(300, 0), tmp_path, steps=60)
     student.eval()
     assert apart() < 0.6 * before
+    for name, weight in student.heads.state_dict().items():  # the dense vectors say nothing about them
+        assert not torch.equal(weight, heads[name]), name
 
 
 def test_fewer_texts_than_a_batch_are_used_again(make_embedder, make_texts, tmp_path):
