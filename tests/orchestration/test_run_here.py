@@ -40,6 +40,7 @@ def test_a_run_leaves_a_complete_record_and_a_second_one_reuses_it(line: Any) ->
     assert (latest / "onnx" / "onnx.json").is_file()
     assert (latest / "report.html").read_text() == "<p>fake</p>"
     assert f"close {record['run']} FINISHED" in line.told
+    assert "score Support 0.7" in line.told
     for shown in (
         "train_supervised",
         "BM25",

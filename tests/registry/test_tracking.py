@@ -189,6 +189,16 @@ def test_the_parent_is_one_and_carries_its_tags(uri: str) -> None:
     assert RunMirror(uri, "tests").parent("demo-2", {}) != first
 
 
+def test_the_parent_carries_the_figures_that_runs_are_compared_by_each_once(uri: str) -> None:
+    run = "scored"
+    for _ in range(2):
+        parent = RunMirror(uri, "tests").parent(run, metrics={"Docs (lexical)": 0.5, "Наборы": 0.25})
+    client = MlflowClient(tracking_uri=uri)
+    values = client.get_run(parent).data.metrics
+    assert sorted(values.values()) == [0.25, 0.5]
+    assert all(len(client.get_metric_history(parent, key)) == 1 for key in values)
+
+
 def test_closing_ends_the_parent_and_what_is_still_running(uri: str, run_folder: Path) -> None:
     for step in ("clean", "mine"):
         Tracker(run_folder / "steps" / step).metrics({"rows": 1})

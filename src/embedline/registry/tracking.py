@@ -46,12 +46,21 @@ class RunMirror:
         self.uri, self.experiment, self.artifact_root = uri, experiment, artifact_root
         self._opened: tuple[MlflowClient, str] | None = None
 
-    def parent(self, run_id: str, tags: Mapping[str, str] | None = None) -> str:
-        """The MLflow id of the parent run of `run_id`, found or created; `tags` are set on it."""
+    def parent(
+        self, run_id: str, tags: Mapping[str, str] | None = None, metrics: Mapping[str, float] | None = None
+    ) -> str:
+        """The MLflow id of the parent run of `run_id`, found or created.
+
+        `tags` are set on it. So are `metrics`, by which runs are compared; a value that is there is not
+        logged again.
+        """
         with reaching(self.uri):
             found = self._find_or_create(run_id, None)
             for key, value in (tags or {}).items():
                 self._client.set_tag(found.info.run_id, clean_key(key), str(value)[:MAX_TAG_VALUE])
+            for key, number in (metrics or {}).items():
+                if found.data.metrics.get(clean_key(key)) != number:
+                    self._client.log_metric(found.info.run_id, clean_key(key), number)
             return str(found.info.run_id)
 
     def reopen(self, run_id: str) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
 
-from embedline.artifacts.jsonl import read_jsonl
-from embedline.gate.policy import DENSE, Side
 from embedline.registry.versions import (
     INDEX_TAG,
     JUDGED_AGAINST_TAG,
@@ -21,6 +18,7 @@ from embedline.registry.versions import (
 )
 from embedline.steps.base import Context
 from embedline.steps.fingerprint import read_fingerprint
+from embedline.steps.runrecord import main_scores
 
 REFUSED = "refused"
 _MAX_REASONS = 4000  # characters; the whole verdict stands in the run's artefacts
@@ -35,29 +33,18 @@ def candidate_tags(context: Context, verdict: dict[str, Any]) -> dict[str, str]:
     met = (context.slice.pins.get("champion") or {}).get("version")
     refused = [reason["text"] for reason in verdict["reasons"] if not reason["passed"]]
     scores = context.inputs["scores"]
-    rows = read_jsonl(scores.path / "scores.jsonl") if scores else []
     found = read_fingerprint(context.workspace.run_folder(context.run))
     return {
         "embedline.run_id": context.run,
         **{f"embedline.{name}": value for name, value in found.items()},
         INDEX_TAG: _index_version(context.artifact("candidate").path),
-        SCORES_TAG: json.dumps(main_scores(rows), ensure_ascii=False),
+        SCORES_TAG: json.dumps(main_scores(scores.path if scores else None), ensure_ascii=False),
         JUDGED_AGAINST_TAG: str(met or "none"),
         JUDGED_AT_TAG: str(int(time.time() * 1000)),
         VERDICT_TAG: PASSED if verdict["passed"] else REFUSED,
         "verdict.mode": verdict["mode"],
         "verdict.would_pass": str(bool(verdict.get("would_pass", verdict["passed"]))).lower(),
         REASONS_TAG: (" ".join(refused) or "all rules hold")[:_MAX_REASONS],
-    }
-
-
-def main_scores(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The candidate's main score of every evaluation set, at full width; other heads than dense by name."""
-    scores = Side("candidate", rows).scores
-    return {
-        score.set if score.head == DENSE else f"{score.set} ({score.head})": round(score.value, 6)
-        for score in scores
-        if score.main and math.isfinite(score.value)
     }
 
 

@@ -153,7 +153,13 @@ def _close(
         if record["error"]:
             step, message = record["error"]["step"], record["error"]["message"]
             tags["error"] = f"{step}: {message}" if step else message
-        mirror.parent(run, tags)
+        verdict, model = record["verdict"], record["model"]
+        if verdict:
+            tags["verdict"] = "passed" if verdict["passed"] else "refused"
+        if model:
+            tags["model"] = f"{model['name']} version {model['version']}"
+        scores = runrecord.main_scores(runrecord.output_folder(records, "evaluate", "scores"))
+        mirror.parent(run, tags, scores)
         mirror.replay(folder, run)
         for step in records:
             mirror.end_step(run, step.step, _STEP[step.status])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -13,6 +14,7 @@ from typing import Any
 from embedline.artifacts.jsonl import read_jsonl
 from embedline.artifacts.record import RECORD, StepRecord, write_json
 from embedline.errors import InputError
+from embedline.gate.policy import DENSE, Side
 from embedline.steps.plan import PLAN
 
 RUN = "run.json"
@@ -130,6 +132,21 @@ def stage_gains(records: list[StepRecord]) -> dict[str, dict[str, float]]:
         if shared:
             sets["mean"] = sum(sets[name] for name in shared) / len(shared)
     return gains
+
+
+def main_scores(folder: Path | None) -> dict[str, float]:
+    """The candidate's main score of every evaluation set, at full width; other heads than dense by name.
+
+    Args:
+        folder: what evaluate left; None when it left nothing.
+    """
+    if folder is None or not (folder / "scores.jsonl").is_file():
+        return {}
+    return {
+        score.set if score.head == DENSE else f"{score.set} ({score.head})": round(score.value, 6)
+        for score in Side("candidate", read_jsonl(folder / "scores.jsonl")).scores
+        if score.main and math.isfinite(score.value)
+    }
 
 
 def _json(folder: Path | None, name: str) -> dict[str, Any]:

@@ -71,7 +71,8 @@ def _write(folder: Path, name: str, kind: str, context) -> None:
     if kind == "report":
         (folder / "report.html").write_text("<p>fake</p>")
     if kind == "scores":
-        row = {"set": "Support", "kind": "retrieval", "main": True, "runtime": "torch", "dim": 8}
+        row = {"set": "Support", "kind": "retrieval", "metric": "ndcg@10", "main": True, "runtime": "torch"}
+        row |= {"dim": 8}
         rows = [
             {**row, "model": model, "value": value} for model, value in (("bm25", 0.4), ("candidate", 0.7))
         ]
@@ -96,7 +97,9 @@ class _Mirror:
         with self.file.open("a") as file:
             file.write(" ".join(map(str, words)) + "\n")
 
-    def parent(self, run_id, tags=None):
+    def parent(self, run_id, tags=None, metrics=None):
+        for name, value in (metrics or {}).items():
+            self._say("score", name, value)
         return "1"
 
     def reopen(self, run_id):
