@@ -204,8 +204,8 @@ def training(saved: Saved, source: str, task_type: str) -> Ids:
     return {"query": set(ids[:count]), "document": set(ids[count:])}
 
 
-def mining(saved: Saved, source: str, task_type: str) -> Ids:
-    encode = _encoder(saved.embedder, False, None)
+def mining(saved: Saved, source: str, task_type: str, folder: Path) -> Ids:
+    encode = _encoder(saved.embedder, False, None, folder)
     found: Ids = {}
 
     def spied(texts: list[str], name: str, kind: str, side: Any) -> np.ndarray:
@@ -311,7 +311,7 @@ def test_training_mining_evaluation_onnx_and_the_saved_model_tokenise_alike(
     wanted = expected(saved, source, task_type)
     assert LENGTHS["document"] in {len(row) for row in wanted["document"]}  # some are cut
     assert training(saved, source, task_type) == wanted
-    assert mining(saved, source, task_type) == wanted
+    assert mining(saved, source, task_type, tmp_path / "vectors") == wanted
     assert evaluation(saved, source, task_type, tmp_path) == wanted["query"] | wanted["document"]
     assert onnx(saved, source, task_type) == wanted
     assert sentence_transformers(saved, source, task_type) == wanted
@@ -377,14 +377,14 @@ def test_sources_pooled_for_training_keep_their_own_prompts(saved: Saved) -> Non
 
 
 def test_each_source_is_mined_with_its_own_document_prompt_in_every_kind_of_row_it_holds(
-    saved: Saved,
+    saved: Saved, tmp_path: Path
 ) -> None:
     """What negatives look like in training is what mining looked at, whatever source they come from."""
     sources = {
         name: SourceRecords(name, records(name, "short-long").rows + records(name, "sts").rows)
         for name in ("docs", "SciFact")
     }
-    encode = _encoder(saved.embedder, False, None)
+    encode = _encoder(saved.embedder, False, None, tmp_path)
     found: dict[tuple[str, str, str], set[tuple[int, ...]]] = {}
 
     def spied(texts: list[str], name: str, kind: str, side: Any) -> np.ndarray:
