@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -71,11 +70,15 @@ def mine_negatives(
             documents = encode(list(pool), names[0], task_type, "document")
             for name in names:
                 known = [answers.places(row, pool) for row in rows[name]]
-                asked = partial(encode, source=name, task_type=task_type, side="query")
+                asked = _queries(encode, name, task_type)
                 _mine_rows(
                     mined[name], members[name], rows[name], known, asked, documents, pool, config, seed
                 )
     return mined
+
+
+def _queries(encode: Encode, source: str, task_type: str) -> Callable[[list[str]], np.ndarray]:
+    return lambda texts: encode(texts, source, task_type, "query")
 
 
 def _mine_rows(
@@ -99,10 +102,8 @@ def _mine_rows(
         depth = min(config.depth + max(len(known[i]) for i in block), len(pool))
         scores_NK, indices_NK = exact_search(queries_ND, documents_MD, depth)
         for i in block:
-            at, look = (
-                i - start,
-                config.depth + len(known[i]),
-            )  # what other rows know does not deepen this one
+            at = i - start
+            look = config.depth + len(known[i])  # what other rows know does not deepen this one
             own = [pool[text] for text in rows[i].positives]
             chosen, counts = choose_negatives(
                 scores_NK[at, :look],
