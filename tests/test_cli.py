@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -259,3 +259,10 @@ def test_doctor_says_what_this_machine_has(tmp_path: Path) -> None:
     assert {"torch", "kfp", "onnx providers", "tracker", "disk", "cpu"} <= set(checks)
     assert "threads" in checks["cpu"]["value"]
     assert done.returncode == (0 if all(check["ok"] for check in checks.values()) else 1)
+
+
+def test_evaluate_takes_every_kind_of_set_that_a_preset_takes() -> None:
+    from embedline.cli.evaluate import Kind
+    from embedline.config.data import EvaluationSet
+
+    assert {kind.value for kind in Kind} == set(get_args(EvaluationSet.model_fields["kind"].annotation))

@@ -31,13 +31,16 @@ class Kind(StrEnum):
     sts = "sts"
     pairs = "pairs"
     bitext = "bitext"
+    classification = "classification"
+    multilabel = "multilabel"
 
 
 @command
 def evaluate(
     model: Model,
     sets: Annotated[
-        list[Path], typer.Argument(help="Folders of held-out sets: corpus, queries and qrels.tsv, or pairs.")
+        list[Path],
+        typer.Argument(help="Folders of held-out sets: corpus, queries and qrels.tsv; pairs; labels."),
     ] = [],  # noqa: B006
     kind: Annotated[Kind, typer.Option(help="What these folders hold.")] = Kind.retrieval,
     split: Annotated[str, typer.Option(help="File stem of sentence pairs.")] = "test",
