@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import requires
+from importlib.metadata import metadata, requires
 from pathlib import Path
 
 import yaml
@@ -30,10 +30,9 @@ def add_flavor(folder: Path) -> None:
         outputs=Schema([TensorSpec(dtype("float32"), (-1, -1))]),
         params=ParamSchema(asked),
     )
-    described = {
-        "flavors": {"python_function": {"loader_module": "mlflow.sentence_transformers", "data": "."}},
-        "signature": signature.to_dict(),
-    }
+    python = metadata("embedline")["Requires-Python"].removeprefix(">=")
+    loader = {"loader_module": "mlflow.sentence_transformers", "data": ".", "python_version": python}
+    described = {"flavors": {"python_function": loader}, "signature": signature.to_dict()}
     (folder / MLMODEL).write_text(yaml.safe_dump(described), encoding="utf-8")
     if not (folder / REQUIREMENTS).exists():
         (folder / REQUIREMENTS).write_text("\n".join(_requirements()) + "\n", encoding="utf-8")
