@@ -85,7 +85,7 @@ def test_what_is_given_to_the_command_is_what_the_driver_gets(
         def poll(self) -> int:
             return 0
 
-        def wait(self, _: float) -> int:
+        def wait(self) -> int:
             return 0
 
     monkeypatch.setattr(local.subprocess, "Popen", Driver)
