@@ -207,7 +207,7 @@ def test_a_success_that_the_engine_does_not_bear_out_is_a_failed_run(
         def poll(self) -> int:
             return 0
 
-        def wait(self, timeout: float) -> int:
+        def wait(self) -> int:
             return 0
 
     @contextmanager
