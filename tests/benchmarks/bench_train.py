@@ -82,7 +82,6 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--steps", type=int, default=3, help="the first warms up, unless it is the only one")
     parser.add_argument("--unified", action="store_true", help="also our three heads with self-distillation")
-    parser.add_argument("--resident-tokens", type=int, default=100_000)
     parser.add_argument("--settings", type=int, default=0, help="try only the first n settings; 0: all")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -124,8 +123,6 @@ def _compare(
         known = fastest.get((name, objective, precision))
         for setting in [known] if known else SETTINGS[name][: options.settings or None]:
             given = [*setting, "--objective", objective]
-            if name == "embedline":
-                given += ["--resident-tokens", str(options.resident_tokens)]
             if (found := _run(name, model, pairs, precision, given, options)) is not None:
                 seconds = statistics.median(found["seconds"])
                 tried.append((seconds, setting, found["peak_mb"], found["split"]))

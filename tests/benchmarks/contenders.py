@@ -50,7 +50,6 @@ def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> tuple[
         temperature=TEMPERATURE,
         false_negative_margin=None,
         batch_tokens=options.batch_tokens,
-        resident_tokens=options.resident_tokens,
         log_every=1,
         checkpoint_every=10_000,
         weight_decay=0.0,
@@ -207,7 +206,6 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--objective", choices=["infonce", "unified"], default="infonce")
     parser.add_argument("--batch-tokens", type=int, default=2048)
-    parser.add_argument("--resident-tokens", type=int, default=0)
     parser.add_argument("--mini-batch", type=int, default=32)
     parser.add_argument("--mini-batch-tokens", type=int, default=0)
     parser.add_argument("--gradient-checkpointing", action="store_true")

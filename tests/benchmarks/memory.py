@@ -119,14 +119,16 @@ def _ids(generator: Any, lengths: Any) -> Any:
 
 def measure(pairs: int, batch: int, steps: int, size: str, folder: Path) -> dict[str, Any]:
     """Train in this process; the peaks are those above what the process held when its model was made."""
-    from embedline.config.training import ContrastiveConfig
+    from embedline.config.training import ContrastiveConfig, RuntimeConfig
+    from embedline.steps.machine import prepare
     from embedline.training.contrastive import train_contrastive
 
+    prepare(RuntimeConfig(precision="fp32"), training=True)
     embedder = model(size)
     generate(folder / "tokens", pairs)
     config = ContrastiveConfig(
-        batch=batch, steps=steps, batch_tokens=4096, false_negative_margin=0.1, symmetric=True,
-        checkpoint_every=10**6, log_every=max(1, steps // 2),
+        batch=batch, steps=steps, batch_tokens=4096, resident_tokens=0, false_negative_margin=0.1,
+        symmetric=True, checkpoint_every=10**6, log_every=max(1, steps // 2),
     )  # fmt: skip
     peak = Peak()
     began = time.monotonic()

@@ -12,7 +12,7 @@ from embedline.config.load import load_config, validate_config
 from embedline.config.schema import RunConfig
 from embedline.steps import machine
 from embedline.steps.advice import advice
-from embedline.steps.estimate import GPUS, SCORES_AT_ONCE, Stage, estimate_run, table
+from embedline.steps.estimate import GPUS, SCORES_AT_ONCE, Gpu, Stage, estimate_run, table
 from embedline.steps.memory import memory_notes
 from embedline.steps.sizes import _DEFAULTS, backbone_sizes, sizes_from
 
@@ -39,7 +39,7 @@ def config(**changes: Any) -> RunConfig:
         },
         "pretrain": {"enabled": False},
         "unsupervised": {"enabled": False},
-        "supervised": {"steps": 3, "batch": 4, "negatives": 1, "batch_tokens": 64},
+        "supervised": {"steps": 3, "batch": 4, "negatives": 1, "batch_tokens": 64, "resident_tokens": 0},
     }
     for section, section_values in changes.items():
         values[section] = {**values.get(section, {}), **section_values}
@@ -124,6 +124,21 @@ def test_what_gradcache_keeps_is_encoded_once() -> None:
     half = only(estimate_run(config(supervised={"resident_tokens": 56})))  # of 112
     assert hours(twice) / hours(once) == pytest.approx(4 / 3)
     assert hours(half) / hours(once) == pytest.approx(7 / 6)
+
+
+def test_what_memory_has_room_for_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    twice, states = only(estimate_run(config())), 2 * (16 * 8 + 6 * 16) * 2  # bytes of a token
+    auto = config(supervised={"resident_tokens": "auto"})
+    assert hours(twice) / hours(only(estimate_run(auto))) == pytest.approx(4 / 3)
+    monkeypatch.setitem(GPUS, "small", Gpu(989e12, 16 * WHOLE + 2 * 56 * states))
+    half = only(estimate_run(auto, gpu="small"))
+    assert hours(twice) / hours(half) == pytest.approx(4 / 3 / (7 / 6))
+    assert memory(half) == memory(twice)  # it is content with less
+    monkeypatch.setitem(GPUS, "tiny", Gpu(989e12, 0))
+    assert hours(only(estimate_run(auto, gpu="tiny"))) == hours(twice)
+    both = config(supervised={"resident_tokens": "auto"}, runtime={"processes": 2})
+    monkeypatch.setitem(GPUS, "small", Gpu(989e12, 16 * WHOLE + 56 * states))
+    assert hours(only(estimate_run(both, gpu="small"))) == hours(half)
 
 
 def test_masked_language_modelling_by_hand() -> None:

@@ -103,7 +103,8 @@ def _words(annotation: Any) -> str:
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in inside)
     if origin is typing.Annotated:
-        return _words(inside[0])
+        bounds = [_bound(mark) for field in inside[1:] for mark in getattr(field, "metadata", [field])]
+        return ", ".join([_words(inside[0]), *filter(None, bounds)])
     if origin in {types.UnionType, typing.Union}:
         return " or ".join(_words(one) for one in inside if one is not types.NoneType)
     if origin is list:

@@ -124,8 +124,10 @@ class ContrastiveConfig(Optimization):
     matryoshka: bool = Field(False, description="the loss also on model.dims")
     matryoshka_weights: list[float] = Field([], description="one a dim; equal when empty")
     prompts: bool = Field(True, description="put the prompts before the texts")
-    resident_tokens: int = Field(
-        0, ge=0, description="tokens whose graph GradCache may keep instead of computing it twice"
+    resident_tokens: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto",
+        description="tokens whose graph GradCache may keep instead of computing it twice; auto: as many as "
+        "half of the free memory holds",
     )
     max_share: float = Field(1.0, gt=0, le=1, description="largest share of batches one source may take")
     size_exponent: float = Field(0.7, ge=0, le=1, description="share of a source ~ rows ** exponent × weight")

@@ -5,7 +5,8 @@ width D, and texts of T tokens:
 
 - a token costs 6 N + 12 L D T operations, forward and backward (Chowdhery et al. 2022, "PaLM", appendix B);
   4 N + 12 L D T with LoRA, whose frozen weights need no gradient of their own;
-- GradCache encodes what it does not keep twice: × 4/3;
+- GradCache encodes what it does not keep twice: × 4/3; `resident_tokens: auto` keeps as many states as half
+  of the memory holds that weights and gradients leave on the GPU, and needs none of it;
 - hours = operations / (the GPU's peak × the share of it that is reached) / 3600;
 - memory = 16 bytes a weight (fp32 weights, gradients and Adam's two moments; 4 a frozen one), 2 more for the
   bf16 copies; the states that one chunk keeps for its backward pass (Korthikanti et al. 2022, "Reducing
@@ -102,7 +103,7 @@ def estimate_run(
         stages.append(_pretraining(config, config.pretrain, sizes, rate))
     for name, stage in (("train_unsupervised", config.unsupervised), ("train_supervised", config.supervised)):
         if stage.enabled:
-            stages.append(_contrastive(config, name, stage, sizes, rate))
+            stages.append(_contrastive(config, name, stage, sizes, GPUS[gpu].memory, rate))
     if whole is not None and config.prune.when == "after":
         stages += _healing(config, "prune_after", whole, whole.with_layers(_left(whole.layers, config)), rate)
     unknown = ""
@@ -142,7 +143,7 @@ def _pretraining(config: RunConfig, stage: PretrainConfig, sizes: Sizes | None, 
 
 
 def _contrastive(
-    config: RunConfig, name: str, stage: ContrastiveConfig, sizes: Sizes | None, rate: float
+    config: RunConfig, name: str, stage: ContrastiveConfig, sizes: Sizes | None, room: float, rate: float
 ) -> Stage:
     documents = 1 + stage.negatives
     longest = stage.document_length or config.model.document_length
@@ -156,21 +157,27 @@ def _contrastive(
         if sizes is not None:
             cost = batch * query * _token_cost(config, sizes, query)
             cost += batch * documents * document * _token_cost(config, sizes, document)
-            again = 1 - min(1.0, stage.resident_tokens / tokens)  # encoded twice
+            asked, kept = _resident(config, stage, sizes, room)
+            again = 1 - min(1.0, kept / tokens)  # encoded twice
             cost *= 1 + again / 3
             cost += _late_interaction(config, stage, sizes, batch * query, batch * documents * document)
             hours += steps * cost / rate
-            kept = min(
-                -(-tokens // config.runtime.processes),
-                max(stage.batch_tokens, document) + stage.resident_tokens,
-            )
-            needs = _weights(config, sizes) + _activations(config, sizes, kept)
+            held = min(-(-tokens // config.runtime.processes), max(stage.batch_tokens, document) + asked)
+            needs = _weights(config, sizes) + _activations(config, sizes, held)
             needs += _vectors(config, stage, sizes, batch * (1 + documents), document)
             needs += _SCORE_COPIES * 4 * _scores(config, stage, batch * batch * documents)
             memory = max(memory, needs)
     if sizes is None:
         return _stage(name, stage.steps, batches)
     return _stage(name, stage.steps, batches, hours, memory)
+
+
+def _resident(config: RunConfig, stage: ContrastiveConfig, sizes: Sizes, room: float) -> tuple[int, float]:
+    """Tokens that keep their states: those that the config asks for, and those that do, by all processes."""
+    if stage.resident_tokens != "auto":
+        return stage.resident_tokens, stage.resident_tokens
+    half = max(0.0, room - _weights(config, sizes)) / 2
+    return 0, config.runtime.processes * half / _activations(config, sizes, 1)
 
 
 def _healing(config: RunConfig, name: str, whole: Sizes, left: Sizes, rate: float) -> list[Stage]:

@@ -60,11 +60,9 @@ def check_disk(root: Path, data_bytes: int = 0) -> float:
 
 def check_memory() -> float:
     """Available GB; refused when a step could not even load its libraries."""
-    import psutil
+    from embedline.models.memory import available_bytes
 
-    available = float(psutil.virtual_memory().available) / 1e9
-    limit = _cgroup_limit_gb()
-    available = min(available, limit) if limit is not None else available
+    available = available_bytes() / 1e9
     if available < MIN_MEMORY_GB:
         raise InputError(
             f"only {available:.1f} GB of memory are available, a run needs {MIN_MEMORY_GB:.1f} GB.",
@@ -72,13 +70,3 @@ def check_memory() -> float:
             fix="Close other programs or use a larger machine.",
         )
     return available
-
-
-def _cgroup_limit_gb() -> float | None:
-    """What a container may use in all, where it says so."""
-    path = Path("/sys/fs/cgroup/memory.max")
-    try:
-        text = path.read_text(encoding="ascii").strip()
-    except OSError:
-        return None
-    return int(text) / 1e9 if text.isdigit() else None

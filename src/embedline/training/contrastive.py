@@ -83,7 +83,7 @@ def train_contrastive(
     cache = GradCache(
         embedder,
         batch_tokens=config.batch_tokens,
-        resident_tokens=config.resident_tokens,
+        resident_tokens=None if config.resident_tokens == "auto" else config.resident_tokens,
         bf16=bf16,
         watch=watch,
     )

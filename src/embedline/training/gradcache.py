@@ -24,6 +24,7 @@ from embedline.models.embedder import Embedder
 from embedline.models.heads import Encoded
 from embedline.training import processes
 from embedline.training.heap import Heap
+from embedline.training.residency import Graph, room_for
 from embedline.training.watch import Metrics, Watch
 
 # Vectors (N × D, not normalised), or `Encoded` where there are other heads, to a scalar and metrics.
@@ -32,16 +33,20 @@ Loss = Callable[[Any], tuple[Tensor, Metrics]]
 
 @dataclass
 class TokenBudget:
-    """Tokens of one chunk, padding included, and tokens whose graph may be kept until the loss is known."""
+    """Tokens of one chunk, padding included, and tokens whose graph may be kept until the loss is known.
+
+    Where `resident` is None, the first chunk tells how many of them memory has room for.
+    """
 
     chunk: int
-    resident: int = 0
+    resident: int | None = 0
 
     def halve(self) -> bool:
         """Half of both; False when a chunk is so small already that its length is not what fills memory."""
         if self.chunk <= SMALLEST_CHUNK:
             return False
-        self.chunk, self.resident = max(SMALLEST_CHUNK, self.chunk // 2), self.resident // 2
+        self.chunk = max(SMALLEST_CHUNK, self.chunk // 2)
+        self.resident = None if self.resident is None else self.resident // 2
         return True
 
 
@@ -68,7 +73,8 @@ class GradCache:
     Args:
         batch_tokens: tokens of a chunk, padding included.
         resident_tokens: tokens whose graph may be kept, which saves their second encoding; the rest of the
-            batch is cached. 0 is the paper's algorithm; a batch that fits entirely is plain training.
+            batch is cached. 0 is the paper's algorithm; a batch that fits entirely is plain training. None:
+            as many as memory has room for.
         bf16: encode under bf16 autocast; vectors and loss stay fp32.
         watch: told what is encoded, and when.
     """
@@ -78,7 +84,7 @@ class GradCache:
         model: Embedder,
         *,
         batch_tokens: int,
-        resident_tokens: int = 0,
+        resident_tokens: int | None = 0,
         bf16: bool = False,
         watch: Watch | None = None,
     ) -> None:
@@ -110,22 +116,34 @@ class GradCache:
         self, ids: Sequence[Sequence[int]], share: np.ndarray, heads: bool
     ) -> tuple[list[_Chunk], list[Encoded]]:
         """The chunks of this process, and what the model gives for each."""
-        chunks, outputs, resident_tokens = [], [], self.budget.resident
+        chunks, outputs, kept = [], [], 0
         for places in token_batches([len(ids[i]) for i in share], self.budget.chunk):
             rows = share[places]
             inputs = self.model.pad([ids[i] for i in rows])
             self.watch.padded += inputs["input_ids"].numel()
             randomness = _Randomness(self.model.device)
-            resident = inputs["input_ids"].numel() <= resident_tokens
-            resident_tokens -= inputs["input_ids"].numel() if resident else 0
-            with torch.set_grad_enabled(resident):
-                encoded = self._encode(inputs, heads)
+            tokens = inputs["input_ids"].numel()
+            if self.budget.resident is None:
+                resident, encoded = True, self._measured(inputs, heads)
+            else:
+                resident = kept + tokens <= self.budget.resident
+                with torch.set_grad_enabled(resident):
+                    encoded = self._encode(inputs, heads)
+            kept += tokens if resident else 0
             place = torch.from_numpy(np.ascontiguousarray(rows)).to(encoded.dense.device)
             chunks.append(_Chunk(place, inputs, randomness, encoded if resident else None))
             outputs.append(Encoded(*(None if each is None else each.detach() for each in encoded)))  # type: ignore[arg-type]
             if not resident:
                 self.heap.settle()
         return chunks, outputs
+
+    def _measured(self, inputs: dict[str, Tensor], heads: bool) -> Encoded:
+        """The first chunk, with its graph, which tells how many tokens may keep theirs."""
+        graph, tokens = Graph(self.model), inputs["input_ids"].numel()
+        with graph.made(), torch.enable_grad():
+            encoded = self._encode(inputs, heads)
+        self.budget.resident = tokens + room_for(self.model, graph, tokens)
+        return encoded
 
     def _learn(self, chunks: list[_Chunk], whole: Encoded, loss: Loss, heads: bool) -> tuple[Tensor, Metrics]:
         """The loss of all vectors, and its gradient through the chunks of this process."""

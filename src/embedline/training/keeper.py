@@ -39,7 +39,9 @@ class Keeper(TrainerCallback):  # type: ignore[misc,unused-ignore]
         self.progress.restore(kept["metrics"])
         self.bad_steps = kept["bad_steps"]
         if self.budget is not None and kept["budget"]:
-            self.budget.chunk, self.budget.resident = kept["budget"]
+            self.budget.chunk, resident = kept["budget"]
+            if self.budget.resident is not None:  # else this machine's memory tells
+                self.budget.resident = resident
 
     def shrink(self, step: int, words: str) -> None:
         """Halve the token budget, or give up."""
