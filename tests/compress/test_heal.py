@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 
 import pytest
@@ -60,7 +61,9 @@ def test_the_teacher_is_not_touched(make_embedder, make_texts, tmp_path):
 def test_chunks_leave_the_gradient_of_the_whole_batch(make_embedder, make_texts):
     teacher, texts = make_embedder(layers=3), make_texts(32, 0)
     student = without_layers(teacher, [0, 2])
-    _HealStep(student, teacher, TokenBudget(24), Watch())(student, texts)
+    _HealStep(student, teacher, TokenBudget(24), Watch())(
+        student, {"ids": student.tokenize(texts, max_length=32)}
+    )
     found = {name: p.grad.clone() for name, p in student.named_parameters()}
     student.zero_grad()
     inputs = student.pad(student.tokenize(texts, max_length=32))
@@ -121,6 +124,26 @@ def test_the_other_heads_heal_too(make_embedder, make_texts, tmp_path):
     assert apart() < 0.6 * before
     for name, weight in student.heads.state_dict().items():  # the dense vectors say nothing about them
         assert not torch.equal(weight, heads[name]), name
+
+
+def test_the_longest_texts_come_first_and_what_gives_no_number_is_kept(
+    make_embedder, make_texts, tmp_path, monkeypatch, capsys
+):
+    teacher, texts = make_embedder(layers=2), make_texts(64, 0)
+    sizes: list[int] = []
+    real = _HealStep.__call__
+
+    def watched(self, module, batch):
+        sizes.append(sum(len(texts[row]) for row in batch["rows"]))
+        value, metrics = real(self, module, batch)
+        return value * float("nan") if len(sizes) == 2 else value, metrics
+
+    monkeypatch.setattr(_HealStep, "__call__", watched)
+    _heal(without_layers(teacher, [0]), teacher, texts, tmp_path, batch=4, evidence=tmp_path / "bad")
+    assert sizes[0] == max(sizes) > min(sizes)
+    assert "step 1: the loss is nan on a batch of healing (rows " in capsys.readouterr().out
+    kept = json.loads((tmp_path / "bad" / "bad-step-1-healing.json").read_text())
+    assert sum(len(texts[row]) for row in kept["rows"]) == sizes[1]
 
 
 def test_fewer_texts_than_a_batch_are_used_again(make_embedder, make_texts, tmp_path):

@@ -20,6 +20,7 @@ from embedline.models.heads import Encoded
 from embedline.training.engine import train
 from embedline.training.gradcache import TokenBudget
 from embedline.training.objectives.distillation import distillation_loss, heads_distance
+from embedline.training.passages import Passages
 from embedline.training.progress import OnMetrics
 from embedline.training.watch import Metrics, Watch
 
@@ -45,6 +46,7 @@ def heal(
     bf16: bool,
     checkpoints: Path,
     on_metrics: OnMetrics,
+    evidence: Path | None = None,
 ) -> None:
     """Train `student` in place to give what all heads of `teacher` (of the same widths) give for `texts`.
 
@@ -53,6 +55,7 @@ def heal(
     Args:
         texts: with their prompts; used again in another order when there are fewer than steps × batch.
         batch_tokens: tokens of a chunk, padding included: what bounds the memory, whatever the batch.
+        evidence: as in `engine.train`.
 
     Raises:
         InputError: no texts.
@@ -71,7 +74,15 @@ def heal(
     watch = Watch(student, bf16=bf16)
     train(
         student,
-        _Batches(texts, batch, steps, seed),
+        Passages(
+            student,
+            texts,
+            source="healing",
+            length=student.spec.document_length,
+            batch=min(batch, len(texts)),
+            steps=steps,
+            seed=seed,
+        ),
         _HealStep(student, teacher, budget, watch),
         optimization,
         checkpoints=checkpoints,
@@ -79,6 +90,7 @@ def heal(
         on_metrics=on_metrics,
         budget=budget,
         watch=watch,
+        evidence=evidence,
     )
 
 
@@ -98,11 +110,11 @@ class _HealStep:
         self.student, self.teacher = student, teacher.eval()
         self.budget, self.watch = budget, watch
 
-    def __call__(self, module: nn.Module, texts: list[str]) -> tuple[Tensor, Metrics]:
+    def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Metrics]:
         self.student.eval()  # dropout would only blur what the teacher says; gradients flow all the same
         device = self.student.device
         self.teacher.to(device)
-        ids = self.student.tokenize(texts, max_length=self.student.spec.document_length)
+        ids = batch["ids"]
         chunks = token_batches([len(row) for row in ids], self.budget.chunk)
         inputs = [self.student.pad([ids[i] for i in rows]) for rows in chunks]
         with torch.no_grad():
@@ -130,26 +142,6 @@ class _HealStep:
         with self.watch.phase("forward"), autocast:
             found = model.represent(**inputs)
         return found._replace(dense=F.normalize(found.dense, dim=-1))
-
-
-class _Batches(Sequence[Any]):
-    """Batch i of a stream of shuffled passes over the texts."""
-
-    def __init__(self, texts: Sequence[str], batch: int, steps: int, seed: int) -> None:
-        self.texts, self.steps = texts, steps
-        self.batch = min(batch, len(texts))
-        passes = -(-steps * self.batch // len(texts))
-        generator = np.random.default_rng(seed)
-        self.order = np.concatenate([generator.permutation(len(texts)) for _ in range(passes)])
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, index: Any) -> list[str]:
-        if not 0 <= index < self.steps:
-            raise IndexError(index)
-        rows = self.order[index * self.batch : (index + 1) * self.batch]
-        return [self.texts[i] for i in rows]
 
 
 def _index(rows: np.ndarray, device: torch.device) -> Tensor:

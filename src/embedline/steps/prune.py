@@ -89,6 +89,7 @@ def prune(
                 seed=seed,
                 bf16=bf16,
                 checkpoints=context.checkpoints,
+                evidence=context.evidence,
                 on_metrics=context.tracker.metrics,
             )
         healed = fidelity(student, teacher, held_out, batch_tokens=HEAL_BATCH_TOKENS)

@@ -17,19 +17,17 @@ from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.language_head import LanguageHead
 from embedline.training import processes
-from embedline.training.batches import Draw, draw_batches
 from embedline.training.engine import train
 from embedline.training.gradcache import TokenBudget
 from embedline.training.objectives.mlm import MaskedLanguageModel
 from embedline.training.objectives.mntp import MaskedNextTokenModel
 from embedline.training.objectives.prediction import corrupt_tokens, mask_tokens, vocabulary_size
 from embedline.training.objectives.retromae import RetroMAE
+from embedline.training.passages import Passages
 from embedline.training.progress import OnMetrics
 from embedline.training.watch import Metrics, Watch
 
 Objective = RetroMAE | MaskedLanguageModel | MaskedNextTokenModel
-
-_LONGEST_TOKEN = 8  # characters; few are longer
 
 
 def pretrain(
@@ -60,10 +58,15 @@ def pretrain(
             where="pretrain.batch",
             fix="Lower it, or add passages to data.corpus.",
         )
-    draws = draw_batches(
-        {"corpus": len(texts)}, {"corpus": 1.0}, batch=config.batch, steps=config.steps, seed=seed
+    batches = Passages(
+        embedder,
+        texts,
+        source="corpus",
+        length=config.length,
+        batch=config.batch,
+        steps=config.steps,
+        seed=seed,
     )
-    draws = draws.led_by([_longest(draws, texts, config.length)])
     torch.manual_seed(seed)
     module = objective_module(embedder, texts, config, head)
     module.to(embedder.device)
@@ -71,7 +74,7 @@ def pretrain(
     step = PretrainStep(config, mask_id=mask_token(embedder.tokenizer), bf16=bf16, watch=watch)
     train(
         module,
-        _Passages(embedder, texts, draws, config.length),
+        batches,
         step,
         config,
         checkpoints=checkpoints,
@@ -115,29 +118,6 @@ def _token_counts(embedder: Embedder, texts: Sequence[str], length: int, sample:
     chosen = texts[:: max(1, len(texts) // sample)]
     ids = np.concatenate([np.asarray(row) for row in embedder.tokenize(chosen, max_length=length)])
     return torch.from_numpy(np.bincount(ids, minlength=vocabulary_size(embedder)))
-
-
-def _longest(draws: Sequence[Draw], texts: Sequence[str], length: int) -> int:
-    """The batch whose passages are the longest, by characters: were it too large for the memory, it should
-    be the first. A passage counts up to where it is sure to be cut."""
-    sizes = np.array([min(len(text), _LONGEST_TOKEN * length) for text in texts])
-    return int(np.argmax([sizes[draw.rows].sum() for draw in draws]))
-
-
-class _Passages(Sequence[Any]):
-    def __init__(self, embedder: Embedder, texts: Sequence[str], draws: Sequence[Draw], length: int) -> None:
-        self.embedder, self.texts, self.draws, self.length = embedder, texts, draws, length
-
-    def __len__(self) -> int:
-        return len(self.draws)
-
-    def __getitem__(self, index: Any) -> Any:
-        rows = self.draws[index].rows.tolist()
-        return {
-            "source": "corpus",
-            "rows": rows,
-            "ids": self.embedder.tokenize([self.texts[i] for i in rows], max_length=self.length),
-        }
 
 
 class PretrainStep:
