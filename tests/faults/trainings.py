@@ -107,8 +107,8 @@ STAGES: dict[str, Callable[[Path, Told], Any]] = {
     "infonce": lambda folder, told: contrastive(
         folder, told, matryoshka=True, learnable_temperature=True, resident_tokens=64
     ),
-    "unified": lambda folder, told: contrastive(folder, told, *HEADS, objective="unified"),
-    "distilled": lambda folder, told: contrastive(folder, told, taught=True),
+    "unified": lambda folder, told: contrastive(folder, told, *HEADS, objective="unified", resident_tokens=0),
+    "distilled": lambda folder, told: contrastive(folder, told, taught=True, resident_tokens=0),
     "healing": healing,
 }
 
