@@ -221,7 +221,23 @@ def engine(folder: Path) -> dict[str, Any]:
     done["budget"] = short_of_memory(folder / "memory", last)
     done["bad"] = bad_step(folder / "bad", last)
     done["different"] = different_batches()
+    done["dropped"] = dropped_vectors()
     return done
+
+
+def dropped_vectors() -> list[list[float]]:
+    """What dropout makes of one and the same text, four times over, whoever encodes it."""
+    model, seen = embedder(hidden_dropout_prob=0.5).train(), list[Tensor]()
+    ids = model.tokenize([TEXTS[0]] * 4, max_length=24)
+
+    def loss(vectors: Tensor) -> tuple[Tensor, dict[str, float]]:
+        seen.append(vectors.detach().clone())
+        return vectors.square().sum(), {}
+
+    torch.manual_seed(3)
+    GradCache(model, batch_tokens=64).step(ids, loss)
+    found: list[list[float]] = seen[0].tolist()
+    return found
 
 
 def short_of_memory(folder: Path, which: int) -> dict[str, list[Any]]:

@@ -96,6 +96,12 @@ def test_a_resumed_training_is_the_uninterrupted_one_in_every_process(several: O
     assert all(engine["resumed is whole"] for engine in several.engines())
 
 
+def test_each_process_draws_its_own_dropout(several: Outcome) -> None:
+    drawn = [engine["dropped"] for engine in several.engines()]
+    assert all(vectors == drawn[0] for vectors in drawn)  # all of them hold the same gathered vectors
+    assert len(set(map(tuple, drawn[0]))) == 4  # and the same text four times differs four times
+
+
 def test_only_the_first_process_says_and_writes_anything(several: Outcome) -> None:
     first, *others = several.engines()
     assert first["whole told"] == [2, 4, 6]
