@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from embedline.config.training import Optimization
 from embedline.errors import StepError, Stopped
-from embedline.training import keeper, stopping
+from embedline.training import checkpoints, keeper, stopping
 from embedline.training.curves import PHASES, TIMED
 from embedline.training.engine import train
 from embedline.training.gradcache import TokenBudget
@@ -295,6 +295,27 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(
     assert "checkpoint-6 is damaged" in capsys.readouterr().out
     assert_bit_for_bit(module, uninterrupted[0])
     assert without_speed(told) == without_speed(uninterrupted[1])
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_is_marked_complete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    real = checkpoints._to_disk
+
+    def watched(path: Path) -> None:
+        folder = path if path.is_dir() else path.parent
+        synced.append((path.name, (folder / "complete").exists()))
+        real(path)
+
+    monkeypatch.setattr(checkpoints, "_to_disk", watched)
+    run(tmp_path, Step(), steps=3)
+    [checkpoint] = tmp_path.glob("checkpoint-*")
+    before = [name for name, marked in synced if not marked]
+    written = {path.name for path in checkpoint.iterdir()} - {"complete"}
+    assert set(before) == written | {".complete"}
+    assert before[-1] == ".complete"
+    assert [name for name, marked in synced if marked] == [checkpoint.name]  # the rename itself
 
 
 def test_a_resume_between_two_logged_lines_tells_the_same(tmp_path: Path) -> None:
