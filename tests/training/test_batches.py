@@ -137,3 +137,43 @@ def test_shares_are_a_distribution_under_the_cap(
 def test_what_the_cap_cuts_goes_to_the_others() -> None:
     shares = source_shares({"a": 80, "b": 15, "c": 5}, {}, exponent=1, max_share=0.5)
     assert shares == pytest.approx({"a": 0.5, "b": 0.375, "c": 0.125})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shares=st.dictionaries(
+        st.tuples(st.sampled_from("xyz"), st.sampled_from("abcd"), st.sampled_from("12345")),
+        st.floats(0.01, 1),
+        min_size=1,
+    ),
+    steps=st.integers(1, 300),
+)
+def test_task_types_and_sources_get_their_shares_however_many_groups_they_have(
+    shares: dict[tuple[str, str, str], float], steps: int
+) -> None:
+    names = {"".join(path): path for path in shares}
+    draws = draw_batches(
+        dict.fromkeys(names, 20),
+        {name: shares[path] for name, path in names.items()},
+        batch=4,
+        steps=steps,
+        seed=0,
+        within={name: (path[0], "".join(path[:2])) for name, path in names.items()},
+    )
+    assert len(draws) == steps
+    for depth in (1, 2, 3):
+        drawn = Counter(draw.source[:depth] for draw in draws)
+        for whole in {path[:depth] for path in shares}:
+            above = whole[: depth - 1]
+            seats = Counter(draw.source[: depth - 1] for draw in draws)["".join(above)]
+            wanted, among = (
+                sum(share for path, share in shares.items() if path[: len(which)] == which)
+                for which in (whole, above)
+            )
+            assert abs(drawn["".join(whole)] - wanted / among * seats) < 1
+
+
+def test_what_a_source_is_within_may_be_unknown_of_some() -> None:
+    sizes = dict.fromkeys("abc", 20)
+    draws = draw_batches(sizes, even(sizes), batch=4, steps=30, seed=0, within={"a": ("one",), "b": ("one",)})
+    assert Counter(draw.source for draw in draws) == {"a": 10, "b": 10, "c": 10}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
+from embedline.training import contrastive
 from embedline.training.batches import Draws, draw_batches
 from embedline.training.buckets import Group, groups
 from embedline.training.contrastive import train_contrastive
@@ -161,3 +163,40 @@ def test_the_longest_batches_are_the_first_that_train(
     )
     assert sum(seen[0]) == max(map(sum, seen)) > min(map(sum, seen))
     assert max(max(seen[0]), max(seen[1])) == max(map(max, seen))
+
+
+def test_buckets_belong_to_their_source_and_sources_to_their_task_type(
+    make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def watched(*given: Any, **named: Any) -> Draws:
+        asked.append(named["within"])
+        return draw_batches(*given, **named)
+
+    monkeypatch.setattr(contrastive, "draw_batches", watched)
+    rows = [
+        replace(record(text[:12], [f"{i} {'слово ' * 4 * (i % 6)}{text}"], task_type=task), source=source)
+        for i, text in enumerate(texts * 12)
+        for source, task in (("a", "sts"), ("b", "short-long"))
+    ]
+    train_contrastive(
+        make_embedder(),
+        rows,
+        ContrastiveConfig(
+            buckets=[{"tokens": 20, "batch": 2}, {"tokens": 32, "batch": 2}], steps=2, prompts=False
+        ),
+        weights={},
+        seed=0,
+        bf16=False,
+        checkpoints=tmp_path,
+        on_metrics=lambda *_: None,
+    )
+    assert asked == [
+        {
+            "a, 20 tokens": ("sts", "a"),
+            "b, 20 tokens": ("short-long", "b"),
+            "a, 32 tokens": ("sts", "a"),
+            "b, 32 tokens": ("short-long", "b"),
+        }
+    ]

@@ -75,6 +75,7 @@ def draw_batches(
     batch: int | Mapping[str, int],
     steps: int,
     seed: int,
+    within: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Draws:
     """`steps` batches of up to `batch` rows, each from one source, no row twice in a pass over its source.
 
@@ -83,6 +84,8 @@ def draw_batches(
 
     Args:
         batch: of every source, or by source.
+        within: what each source belongs to, the widest first; that gets its share, too, rounded once, however
+            many sources it has.
 
     Raises:
         InputError: no source has as many rows as its batch.
@@ -96,7 +99,9 @@ def draw_batches(
             fix="Lower the stage's batch, or bring more data.",
         )
     names = sorted(name for name in sizes if sizes[name] >= min(2, batches[name]))
-    counts = apportioned([shares[name] for name in names], steps)
+    counts = _divided(
+        [(within or {}).get(name, ()) for name in names], [shares[name] for name in names], steps
+    )
     picks = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(names)), counts))
     passes = [_Passes(name, sizes[name], batches[name], [seed, i]) for i, name in enumerate(names)]
     return Draws(passes, picks)
@@ -108,6 +113,22 @@ def apportioned(shares: Sequence[float], seats: int) -> np.ndarray:
     counts = np.floor(wanted).astype(np.int64)
     left = seats - int(counts.sum())
     counts[np.argsort(counts - wanted, kind="stable")[:left]] += 1
+    return counts
+
+
+def _divided(within: Sequence[tuple[str, ...]], shares: Sequence[float], seats: int) -> np.ndarray:
+    """`apportioned` among the widest wholes, then of each one's seats among what is in it, and so on."""
+    if not any(within):
+        return apportioned(shares, seats)
+    parts: dict[str | int, list[int]] = {}
+    for place, wholes in enumerate(within):
+        parts.setdefault(wholes[0] if wholes else place, []).append(place)
+    counts = np.zeros(len(within), dtype=np.int64)
+    wanted = [sum(shares[place] for place in places) for places in parts.values()]
+    for places, own in zip(parts.values(), apportioned(wanted, seats), strict=True):
+        counts[places] = _divided(
+            [within[place][1:] for place in places], [shares[p] for p in places], int(own)
+        )
     return counts
 
 

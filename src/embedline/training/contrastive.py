@@ -76,6 +76,7 @@ def train_contrastive(
         batch={name: group.batch for name, group in drawn_from.items()} if config.buckets else config.batch,
         steps=config.steps,
         seed=seed,
+        within={name: (group.source.kind.task_type, group.source.name) for name, group in drawn_from.items()},
     )
     watch = Watch(embedder, bf16=bf16)
     mix = mix_of(draws, drawn_from, columns)
