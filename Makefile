@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 WORK ?= runs
-# Test files run side by side, each on one thread: two busy torch processes on all cores slow each other.
+# Test files run side by side, each on one thread: two busy torch processes on all cores slow each other. They keep
+# the order of tests/conftest.py.
 JOBS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(JOBS) --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL := /bin/bash
 export HF_HUB_OFFLINE ?= 1
 export DAFT_ANALYTICS_ENABLED ?= 0
@@ -64,7 +65,7 @@ ablation: $(VENV)/.dev
 
 # The same tests again and again, in another order of processes each time.
 soak: $(VENV)/.dev
-	for i in 1 2 3 4 5; do $(BIN)/pytest -m "not slow" -p no:cacheprovider || exit 1; done
+	for i in 1 2 3 4 5; do $(BIN)/pytest -m "not slow" -p no:cacheprovider --hypothesis-profile=default || exit 1; done
 	EMBEDLINE_SOAK=50 $(BIN)/pytest -n $(JOBS) tests/registry/test_boundaries.py  # kill -9 everywhere, 250 races
 	EMBEDLINE_SOAK=10 $(BIN)/pytest tests/faults/test_killed_trainings.py  # random moments of each stage
 	for i in 1 2 3 4 5; do $(PYTEST) tests/training/test_processes.py tests/faults/test_processes_that_die.py || exit 1; done

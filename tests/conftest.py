@@ -13,9 +13,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples each time; `make soak` draws others.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
+
+
+# Files that take minutes, the longest first: begun last, one of them would work alone at the end.
+LONG = (
+    "test_tiny_presets.py",
+    "test_services.py",
+    "test_needle.py",
+    "test_whole_line.py",
+    "test_killed_runs.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from embedline.data.language import guess, is_written_in, may_be
@@ -100,12 +100,18 @@ def test_the_comparison_form_of_what_has_no_word() -> None:
     assert comparison_form(" <= > ") == "<=>"
 
 
+VISIBLE = {"Lu", "Ll", "Nd", "Pd", "Ps", "Po", "Sm", "Sc"}
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.text())
+@example("\xad")  # a soft hyphen is nothing to read
+@example("\u0301")
 def test_the_comparison_form_of_a_comparison_form_is_itself_for_words(text: str) -> None:
     form = comparison_form(text)
-    assert bool(form) == bool(text.strip())
     assert form == form.strip()
+    assert not form or not text.isspace()
+    assert form or not any(unicodedata.category(letter) in VISIBLE for letter in text)
 
 
 RUSSIAN = "Метод OrganizationService.RetrieveMultiple возвращает EntityCollection из таблицы msdyn_workorder."
