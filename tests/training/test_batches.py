@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedline.errors import InputError
-from embedline.training.batches import Draw, draw_batches, source_shares
+from embedline.training.batches import Draw, apportioned, draw_batches, source_shares
 
 sizes_strategy = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 60), min_size=1)
 
@@ -177,3 +177,8 @@ def test_what_a_source_is_within_may_be_unknown_of_some() -> None:
     sizes = dict.fromkeys("abc", 20)
     draws = draw_batches(sizes, even(sizes), batch=4, steps=30, seed=0, within={"a": ("one",), "b": ("one",)})
     assert Counter(draw.source for draw in draws) == {"a": 10, "b": 10, "c": 10}
+
+
+def test_steps_left_over_go_where_most_was_cut_off() -> None:
+    assert apportioned([0.1, 0.45, 0.45], 2).tolist() == [0, 1, 1]
+    assert apportioned([0.45, 0.1, 0.45], 2).tolist() == [1, 0, 1]

@@ -297,6 +297,14 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(
     assert without_speed(told) == without_speed(uninterrupted[1])
 
 
+def test_what_is_no_whole_checkpoint_is_removed(tmp_path: Path) -> None:
+    run(tmp_path, Step())
+    older, newer = sorted(tmp_path.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
+    (newer / "complete").unlink()
+    assert checkpoints.newest_whole(tmp_path) == older
+    assert not newer.exists()
+
+
 def test_a_checkpoint_is_on_the_disk_before_it_is_marked_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
