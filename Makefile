@@ -63,7 +63,7 @@ demo-docker: $(VENV)/.dev
 ablation: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/ablation.py --work $(WORK)/ablation
 
-# The same tests again and again, in another order of processes each time.
+# The same tests again and again, with other examples and in another order of processes each time.
 soak: $(VENV)/.dev
 	for i in 1 2 3 4 5; do $(BIN)/pytest -m "not slow" -p no:cacheprovider --hypothesis-profile=default || exit 1; done
 	EMBEDLINE_SOAK=50 $(BIN)/pytest -n $(JOBS) tests/registry/test_boundaries.py  # kill -9 everywhere, 250 races

@@ -120,9 +120,9 @@ class GradCache:
         for places in token_batches([len(ids[i]) for i in share], self.budget.chunk):
             rows = share[places]
             inputs = self.model.pad([ids[i] for i in rows])
-            self.watch.padded += inputs["input_ids"].numel()
-            randomness = _Randomness(self.model.device)
             tokens = inputs["input_ids"].numel()
+            self.watch.padded += tokens
+            randomness = _Randomness(self.model.device)
             if self.budget.resident is None:
                 resident, encoded = True, self._measured(inputs, heads)
             else:
