@@ -26,14 +26,14 @@ from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder import load_embedder, save_embedder, spec_from_config
 from embedline.models.prompts import PromptTable
 from embedline.models.tokenizer import train_tokenizer
-from embedline.training.batches import Draw
-from embedline.training.contrastive_step import ContrastiveStep
-from embedline.training.gradcache import GradCache
-from embedline.training.pairs import Batches, tokenised
+from embedline.training.batching.batches import Draw
+from embedline.training.batching.pairs import Batches, tokenised
+from embedline.training.batching.records import Record
+from embedline.training.batching.rows import apart
+from embedline.training.contrastive.gradcache import GradCache
+from embedline.training.contrastive.step import ContrastiveStep
+from embedline.training.contrastive.teacher import Teaching
 from embedline.training.pretraining import PretrainStep, objective_module
-from embedline.training.records import Record
-from embedline.training.rows import apart
-from embedline.training.teaching import Teaching
 
 Row = tuple[str, ...]
 

@@ -36,10 +36,10 @@ from embedline.models.folder import load_embedder, save_embedder
 from embedline.models.prompts import PromptTable, Side, is_long
 from embedline.models.tokenizer import train_tokenizer
 from embedline.steps.mine import _encoder
-from embedline.training.batches import Draw
-from embedline.training.pairs import Batches, tokenised
-from embedline.training.records import Record, SourceRecords
-from embedline.training.rows import apart, pool_small
+from embedline.training.batching.batches import Draw
+from embedline.training.batching.pairs import Batches, tokenised
+from embedline.training.batching.records import Record, SourceRecords
+from embedline.training.batching.rows import apart, pool_small
 
 NOMIC = PromptTable(
     {

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from embedline.artifacts.record import StepRecord
+from embedline.artifacts.workspace import Workspace
 from embedline.cli.app import app
 from embedline.config.load import load_config
-from embedline.config.outcome import TrackingConfig
+from embedline.config.registry import TrackingConfig
 from embedline.config.secrets import refuse_password, resolve_secret
 from embedline.errors import InputError, without_passwords
-from embedline.steps.base import Workspace
-from embedline.steps.execute import recorded
-from embedline.steps.tracking import read_tracking, tracking_place, write_tracking
+from embedline.execution.execute import recorded
+from embedline.registry.tracking_target import read_tracking, tracking_place, write_tracking
 
 CANARY = "hunter2-canary"
 

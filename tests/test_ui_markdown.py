@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedline.artifacts.curves import heard, read_curves, write_curves
 from embedline.artifacts.markdown import CELL_CHARS, cell, shown, table
 from embedline.data.funnel import Funnel
 from embedline.evaluation.compare import markdown
 from embedline.evaluation.curves import MOST_CHARTS, curves_page
-from embedline.steps import component
-from embedline.steps.curves import heard, read_curves, write_curves
-from embedline.steps.plan import Plan, PlannedStep
+from embedline.execution import kfp_component as component
+from embedline.planning.plan import Plan, PlannedStep
 
 HOSTILE = "a|b\n| c <img src=x onerror=alert(1)> [click](javascript:alert(1)) `**x**` </script><script>&lt;"
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from embedline.artifacts.code_version import package_digest
 from embedline.components.image import IMAGE
-from embedline.steps.code import package_digest
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,7 +25,8 @@ def test_a_wheel_plans_the_demo_away_from_the_checkout(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(site)}
     code = (
         "import embedline.components.ingest.component as c, embedline.pipelines.retrain.pipeline as p;"
-        "from embedline.components.image import IMAGE; from embedline.steps.code import package_digest;"
+        "from embedline.components.image import IMAGE;"
+        "from embedline.artifacts.code_version import package_digest;"
         "print(c.__file__, p.__file__, IMAGE, package_digest())"
     )
     found = subprocess.run(

@@ -39,7 +39,7 @@ def evaluate(
         metrics: Numbers of this step.
         summary: What the step did, for the pipelines UI.
     """
-    from embedline.steps.component import run_component
+    from embedline.execution.kfp_component import run_component
 
     run_component(
         "evaluate",

@@ -17,6 +17,6 @@ def finish(preset: str, workspace: str, run_name: str, job_id: str, status: Pipe
         job_id: Id of the pipeline job.
         status: How the steps ended; the pipeline fills it in.
     """
-    from embedline.steps.finish import run_finish
+    from embedline.runs.finish import run_finish
 
     run_finish(workspace, run_name, job_id, preset, status.state, status.error_message)

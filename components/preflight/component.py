@@ -79,7 +79,7 @@ def preflight(
         promote: Config slice of promote, as JSON.
         report: Config slice of report, as JSON.
     """
-    from embedline.steps.component import run_preflight
+    from embedline.planning.preflight_component import run_preflight
 
     inputs = {
         "seed": seed,

@@ -37,7 +37,7 @@ def prune(
         summary: What the step did, for the pipelines UI.
         curves: The course of the training, for the pipelines UI.
     """
-    from embedline.steps.component import run_component
+    from embedline.execution.kfp_component import run_component
 
     run_component(
         step,

@@ -5,6 +5,7 @@ from kfp.dsl.base_component import BaseComponent
 from kfp.dsl.graph_component import GraphComponent
 from kfp.dsl.pipeline_task import PipelineTask
 
+from embedline.artifacts.code_version import COMPILED_FOR
 from embedline.components.clean.component import clean
 from embedline.components.evaluate.component import evaluate
 from embedline.components.export.component import export
@@ -22,7 +23,6 @@ from embedline.components.train_supervised.component import train_supervised
 from embedline.components.train_unsupervised.component import train_unsupervised
 from embedline.config.schema import RunConfig
 from embedline.pipelines.retrain.policy import on_a_cluster, on_this_machine, pipeline_config
-from embedline.steps.code import COMPILED_FOR
 
 
 def retrain_pipeline(config: RunConfig | None = None, workspace: str = "/workspace") -> GraphComponent:

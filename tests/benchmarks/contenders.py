@@ -33,9 +33,9 @@ def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> tuple[
     from embedline.config.training import ContrastiveConfig, RuntimeConfig
     from embedline.models.embedder import EmbedderSpec
     from embedline.models.folder import load_embedder
-    from embedline.steps.machine import attention, prepare
-    from embedline.training.contrastive import train_contrastive
-    from embedline.training.records import Record
+    from embedline.models.machine import attention, prepare
+    from embedline.training.batching.records import Record
+    from embedline.training.contrastive.training import train_contrastive
 
     heads = ("dense", "lexical", "multi_vector") if options.objective == "unified" else ("dense",)
     runtime = RuntimeConfig(precision=options.precision)

@@ -78,7 +78,7 @@ def generate(folder: Path, pairs: int) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from embedline.training.tokens import BLOCK, KINDS, ROWS, SCHEMA
+    from embedline.training.batching.tokens import BLOCK, KINDS, ROWS, SCHEMA
 
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -120,8 +120,8 @@ def _ids(generator: Any, lengths: Any) -> Any:
 def measure(pairs: int, batch: int, steps: int, size: str, folder: Path) -> dict[str, Any]:
     """Train in this process; the peaks are those above what the process held when its model was made."""
     from embedline.config.training import ContrastiveConfig, RuntimeConfig
-    from embedline.steps.machine import prepare
-    from embedline.training.contrastive import train_contrastive
+    from embedline.models.machine import prepare
+    from embedline.training.contrastive.training import train_contrastive
 
     prepare(RuntimeConfig(precision="fp32"), training=True)
     embedder = model(size)

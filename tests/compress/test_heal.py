@@ -12,9 +12,9 @@ from embedline.compress.heal import _HealStep, fidelity, heal
 from embedline.compress.layers import without_layers
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
-from embedline.training.gradcache import TokenBudget
+from embedline.training.contrastive.gradcache import TokenBudget
+from embedline.training.engine.step_timer import Watch
 from embedline.training.objectives.distillation import distillation_loss, heads_distance
-from embedline.training.watch import Watch
 
 
 def _heal(

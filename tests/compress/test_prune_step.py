@@ -9,12 +9,13 @@ import pytest
 
 from embedline.artifacts.manifest import write_manifest
 from embedline.artifacts.tracker import Tracker, read_spool
+from embedline.artifacts.workspace import Workspace
 from embedline.config.model import Prompt
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
 from embedline.models.folder import load_embedder, read_lineage, save_embedder
 from embedline.models.prompts import PromptTable
-from embedline.steps.base import Context, Slice, Workspace
+from embedline.steps.context import Context, Slice
 from embedline.steps.prune import run, sample_texts
 
 PRUNE = {"drop_share": 0.25, "heal_steps": 30, "heal_batch": 32, "heal_learning_rate": 2e-3}

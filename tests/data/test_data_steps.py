@@ -11,11 +11,12 @@ import pytest
 
 from embedline.artifacts.manifest import Artifact, write_manifest
 from embedline.artifacts.tracker import Tracker
+from embedline.artifacts.workspace import Workspace
 from embedline.config.schema import RunConfig
+from embedline.dag import STEPS
 from embedline.data.tables import read_rows
 from embedline.steps import clean, ingest
-from embedline.steps.base import Context, Slice, StepResult, Workspace
-from embedline.steps.catalogue import STEPS
+from embedline.steps.context import Context, Slice, StepResult
 
 QUESTION = "Как напечатать этикетки волны на складе номер два?"
 

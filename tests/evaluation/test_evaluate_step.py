@@ -10,11 +10,12 @@ import pytest
 
 from embedline.artifacts.manifest import folder_digest, write_manifest
 from embedline.artifacts.tracker import Tracker
-from embedline.config.outcome import EvaluateConfig
+from embedline.artifacts.workspace import Workspace
+from embedline.config.evaluation import EvaluateConfig
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.steps import evaluate
-from embedline.steps.base import Context, Slice, Workspace
+from embedline.steps.context import Context, Slice
 
 
 @pytest.fixture

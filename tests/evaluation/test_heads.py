@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedline.config.outcome import Rule
+from embedline.config.gate import Rule
 from embedline.evaluation.compare import heads_table, main_table, markdown
 from embedline.evaluation.heads import blocks, rank_by_head
 from embedline.evaluation.local import Subject, score_subject

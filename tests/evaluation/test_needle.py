@@ -16,8 +16,8 @@ from embedline.models.backbone import new_backbone
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.rope import apply_dynamic_ntk
 from embedline.models.tokenizer import train_tokenizer
-from embedline.training.contrastive import train_contrastive
-from embedline.training.records import Record
+from embedline.training.batching.records import Record
+from embedline.training.contrastive.training import train_contrastive
 
 
 def words(text):

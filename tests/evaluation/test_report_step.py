@@ -3,12 +3,13 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from embedline.artifacts.curves import heard, write_curves
 from embedline.artifacts.manifest import write_manifest
 from embedline.artifacts.record import StepRecord, write_record
 from embedline.artifacts.tracker import Tracker
+from embedline.artifacts.workspace import Workspace
 from embedline.steps import report
-from embedline.steps.base import Context, Slice, Workspace
-from embedline.steps.curves import heard, write_curves
+from embedline.steps.context import Context, Slice
 
 
 def context(tmp_path, **inputs):

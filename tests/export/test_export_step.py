@@ -8,10 +8,11 @@ import pytest
 
 from embedline.artifacts.manifest import write_manifest
 from embedline.artifacts.tracker import Tracker
+from embedline.artifacts.workspace import Workspace
 from embedline.config.schema import RunConfig
 from embedline.export.runtime import OnnxEmbedder
 from embedline.models.folder import save_embedder
-from embedline.steps.base import Context, Slice, Workspace
+from embedline.steps.context import Context, Slice
 from embedline.steps.export import parity_texts, run
 
 

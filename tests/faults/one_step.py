@@ -32,7 +32,7 @@ def prepare(workspace: Path, **sections: Any) -> None:
     from embedline.models.folder import save_embedder, spec_from_config
     from embedline.models.prompts import PromptTable
     from embedline.models.tokenizer import train_tokenizer
-    from embedline.steps.base import Slice
+    from embedline.steps.context import Slice
 
     config = RunConfig.model_validate(
         {
@@ -100,7 +100,7 @@ def prepare(workspace: Path, **sections: Any) -> None:
 
 
 def run(workspace: Path, run_name: str, step: str) -> None:
-    from embedline.steps.component import run_component
+    from embedline.execution.kfp_component import run_component
 
     made = workspace / "made" / run_name
     made.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from embedline.training.curves import TIMED
+from embedline.training.engine.curves import TIMED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 SCRIPT = Path(__file__).with_name("trainings.py")

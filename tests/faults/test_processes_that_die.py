@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from embedline.training.curves import TIMED
+from embedline.training.engine.curves import TIMED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SCRIPT = Path(__file__).with_name("one_step.py")
@@ -89,7 +89,7 @@ class Place:
 
 
 def workers(process: psutil.Process) -> list[psutil.Process]:
-    found = [p for p in process.children(recursive=True) if "embedline.steps.worker" in p.cmdline()]
+    found = [p for p in process.children(recursive=True) if "embedline.execution.worker" in p.cmdline()]
     return sorted(found, key=lambda p: int(p.environ()["RANK"]))
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from embedline.artifacts.jsonl import read_jsonl
 from embedline.artifacts.markdown import cell
-from embedline.steps.catalogue import STEPS
-from embedline.steps.component import PAGE_BYTES, UI_BYTES
+from embedline.dag import STEPS
+from embedline.execution.kfp_component import PAGE_BYTES, UI_BYTES
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

@@ -29,12 +29,12 @@ from shared_batches import TEXTS, embedder, records
 
 from embedline.compress.heal import heal
 from embedline.config.training import ContrastiveConfig, DistillationConfig, PretrainConfig
-from embedline.training import engine
-from embedline.training.checkpoints import newest_whole
-from embedline.training.contrastive import train_contrastive
-from embedline.training.gradcache import GradCache
+from embedline.training.contrastive.gradcache import GradCache
+from embedline.training.contrastive.teacher import Teaching
+from embedline.training.contrastive.training import train_contrastive
+from embedline.training.engine import trainer as engine
+from embedline.training.engine.checkpoints import newest_whole
 from embedline.training.pretraining import pretrain
-from embedline.training.teaching import Teaching
 
 STEPS, EVERY = 12, 3
 SHARED = {"steps": STEPS, "checkpoint_every": EVERY, "log_every": 2, "batch_tokens": 128}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedline.config.outcome import GateConfig, Rule
+from embedline.config.gate import GateConfig, Rule
 from embedline.gate.decision import Verdict, decide
 
 

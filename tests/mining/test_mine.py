@@ -13,7 +13,7 @@ from embedline.config.training import MineConfig
 from embedline.mining import mine as mining
 from embedline.mining.mine import MinedSource, mine_negatives
 from embedline.steps.mine import _encoder
-from embedline.training.records import Record, SourceRecords
+from embedline.training.batching.records import Record, SourceRecords
 
 DIM = 6
 

@@ -15,9 +15,9 @@ from kubernetes.utils.quantity import parse_quantity
 from embedline.components.image import GPU_IMAGE, IMAGE
 from embedline.config.cluster import GROUPS, NEVER_CACHED, PER_RUN, TASKS, ClusterConfig
 from embedline.config.load import load_config, preset_names
+from embedline.dag import STEPS
 from embedline.errors import InputError
 from embedline.orchestration.compile import compile_pipeline
-from embedline.steps.catalogue import STEPS
 
 EXECUTORS = {
     name: {"prune_before": "prune", "prune_after": "prune-2"}.get(name, name.replace("_", "-"))

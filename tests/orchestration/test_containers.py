@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from embedline.artifacts.run_folder import RUN, read_run
 from embedline.cli.app import app
 from embedline.config.load import load_config
 from embedline.errors import InputError
 from embedline.orchestration import containers, local
 from embedline.orchestration.containers import EXITS, ExitWatch, plan_containers
-from embedline.steps import runrecord
+from embedline.runs import record as runrecord
 
 ROOT = Path(__file__).parents[2]
 PRESET = "name: tiny\ndata: {sources: [{path: pairs.jsonl}]}\n"
@@ -201,8 +202,8 @@ def test_a_success_that_the_engine_does_not_bear_out_is_a_failed_run(
             assert given["environment"] == secret
             assert "canary" not in " ".join(command), "everybody can read a process's arguments"
             runrecord.begin_run(folder, run="r", preset="p")
-            record = {**runrecord.read_run(folder), "status": "succeeded", "exit_code": 0, "error": None}
-            (folder / runrecord.RUN).write_text(json.dumps(record))
+            record = {**read_run(folder), "status": "succeeded", "exit_code": 0, "error": None}
+            (folder / RUN).write_text(json.dumps(record))
 
         def poll(self) -> int:
             return 0
@@ -222,4 +223,4 @@ def test_a_success_that_the_engine_does_not_bear_out_is_a_failed_run(
     assert (record["status"], record["exit_code"]) == ("failed", 1)
     assert "exit codes in order: 137" in record["error"]["message"]
     assert EXITS in record["error"]["message"]
-    assert runrecord.read_run(folder)["status"] == "failed"
+    assert read_run(folder)["status"] == "failed"

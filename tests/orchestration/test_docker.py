@@ -22,6 +22,7 @@ import yaml
 
 from embedline.artifacts.manifest import MANIFEST
 from embedline.config.load import load_config
+from embedline.dag import STEPS
 from embedline.errors import InputError
 from embedline.orchestration.containers import (
     EXITS,
@@ -33,7 +34,6 @@ from embedline.orchestration.containers import (
     plan_containers,
 )
 from embedline.orchestration.image_lock import lock_path, read_lock
-from embedline.steps.catalogue import STEPS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -217,7 +217,7 @@ def test_an_image_of_other_code_than_the_compiled_pipelines_is_refused(client: A
     import docker
 
     code = (
-        "from embedline.steps.component import run_preflight\n"
+        "from embedline.execution.kfp_component import run_preflight\n"
         "run_preflight('demo', '', '/tmp/w', 'r', '', None, {})"
     )
     told = {"EMBEDLINE_COMPILED_FOR": "f" * 64}

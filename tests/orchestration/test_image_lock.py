@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from embedline.artifacts import code_version as code
+from embedline.artifacts.workspace import Workspace
 from embedline.components.image import reference
 from embedline.errors import InputError
 from embedline.orchestration import image_lock
-from embedline.steps import code
-from embedline.steps.base import Workspace
-from embedline.steps.preflight import preflight
+from embedline.planning.preflight import preflight
 
 ROOT = Path(__file__).parents[2]
 DIGEST = "sha256:" + "a" * 64
@@ -40,7 +40,11 @@ def wheel(tmp_path: Path) -> Path:
 
 def _digest(package: Path) -> str:
     said = subprocess.run(
-        [sys.executable, "-c", "from embedline.steps.code import package_digest; print(package_digest())"],
+        [
+            sys.executable,
+            "-c",
+            "from embedline.artifacts.code_version import package_digest; print(package_digest())",
+        ],
         env={**os.environ, "PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,

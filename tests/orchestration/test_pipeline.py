@@ -13,13 +13,12 @@ import yaml
 from hypothesis import strategies as st
 
 from embedline.components.image import reference
+from embedline.config.load import read_overrides
+from embedline.dag import STEPS
 from embedline.orchestration.compile import compile_pipeline, one_line
 from embedline.orchestration.component_docs import components_folder, stale
 from embedline.orchestration.image_lock import lock_path
-from embedline.steps.catalogue import STEPS
-from embedline.steps.component import read_overrides
-from embedline.steps.inputs import KEYS
-from embedline.steps.wiring import WIRING
+from embedline.planning.pipeline_inputs import KEYS
 
 ROOT = Path(__file__).parents[2]
 COMPONENTS = sorted(path.parent.name for path in components_folder().glob("*/component.py"))
@@ -147,23 +146,22 @@ def test_every_step_runs_in_the_locked_image_and_installs_nothing(spec: dict[str
     assert {"name": "EMBEDLINE_COMPILED_FOR", "value": lock["code"]} in told
 
 
-def test_the_plan_knows_the_same_wiring_as_the_dag(tasks: dict[str, Any]) -> None:
+def test_the_plan_has_the_same_wiring_as_the_dag(tasks: dict[str, Any]) -> None:
     task_of = {"prune_before": "prune", "prune_after": "prune-2"}
     step_of = {task_of.get(name, name.replace("_", "-")): name for name in STEPS}
     kfp_output = {"clean": "cleaned", "prune_before": "pruned", "prune_after": "pruned"}
-    for name, feeds in WIRING.items():
+    for name, step in STEPS.items():
         task = tasks[task_of.get(name, name.replace("_", "-"))]
         wired = {}
         for given, source in task["inputs"].get("artifacts", {}).items():
             made = source["taskOutputArtifact"]
             wired[given] = step_of[made["producerTask"]], made["outputArtifactKey"]
         expected = {}
-        for given, source in feeds.items():
+        for given, source in step.inputs.items():
             producer, _, output = source.partition(".")
             trained = output == "model" and producer not in kfp_output
             expected[given] = producer, "trained" if trained else kfp_output.get(producer, output)
         assert wired == expected, name
-        assert set(feeds) == set(STEPS[name].inputs), name
 
 
 def test_readmes_and_metadata_are_fresh() -> None:
@@ -186,7 +184,7 @@ def test_a_components_body_calls_its_step_with_every_input_and_output(
     def fake(name: str, slice_json: str, workspace: str, run: str, **rest: Any) -> None:
         called.update(name=name, slice=slice_json, workspace=workspace, run=run, **rest)
 
-    monkeypatch.setattr("embedline.steps.component.run_component", fake)
+    monkeypatch.setattr("embedline.execution.kfp_component.run_component", fake)
     monkeypatch.setattr("embedline.orchestration.train_job.run_component", fake)  # the training steps
     folder = "prune" if step.startswith("prune") else step
     module = importlib.import_module(f"embedline.components.{folder}.component")
@@ -216,7 +214,7 @@ def test_preflight_returns_a_slice_for_each_step_by_name(monkeypatch: pytest.Mon
     plan = SimpleNamespace(run="r", slices={name: json.dumps(name) for name in STEPS})
     called: list[Any] = []
     monkeypatch.setattr(
-        "embedline.steps.component.run_preflight", lambda *given: called.extend(given) or plan
+        "embedline.planning.preflight_component.run_preflight", lambda *given: called.extend(given) or plan
     )
     inputs = {name: f"given {name}" for name in KEYS}
     returned = preflight.python_func("p", "o", "w", "r", "job", summary=None, **inputs)
@@ -230,7 +228,7 @@ def test_finish_passes_the_final_status_on(monkeypatch: pytest.MonkeyPatch) -> N
     from embedline.components.finish.component import finish
 
     seen: list[Any] = []
-    monkeypatch.setattr("embedline.steps.finish.run_finish", lambda *args: seen.extend(args))
+    monkeypatch.setattr("embedline.runs.finish.run_finish", lambda *args: seen.extend(args))
     finish.python_func(
         "p", "w", "", "job", SimpleNamespace(state="FAILED", error_message="Task mine failed.")
     )

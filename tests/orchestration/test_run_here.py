@@ -15,8 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
+from embedline.dag import STEPS
 from embedline.orchestration import local
-from embedline.steps.catalogue import STEPS
 
 pytestmark = pytest.mark.timeout(300)
 

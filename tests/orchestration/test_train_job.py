@@ -19,9 +19,9 @@ from kubernetes import client
 from embedline.artifacts.record import StepRecord, write_record
 from embedline.config.train_job import TrainJobConfig
 from embedline.errors import EmbedlineError, InputError, StepError, Stopped
+from embedline.execution.delegation import HandOver
 from embedline.orchestration import trainer_api
 from embedline.orchestration.train_job import job_name, manifest, nodes_or_processes, train_there
-from embedline.steps.handover import HandOver
 
 HERE = Path(__file__).parent
 CONFIG = TrainJobConfig.model_validate(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from embedline.models.embedder import Embedder
 from embedline.models.folder import load_embedder, save_embedder
-from embedline.training.gradcache import GradCache
+from embedline.training.contrastive.gradcache import GradCache
 from embedline.training.objectives.cosent import cosent
 from embedline.training.objectives.infonce import info_nce
 from embedline.training.objectives.matryoshka import matryoshka

@@ -16,14 +16,22 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from embedline.cli.app import app
-from embedline.cli.flagembedding import Preset, preset_from
-from embedline.cli.script import read_command
-from embedline.config import flagvalues as values
-from embedline.config.flagembedding import DECODERS, FLAGS, OLDER, TRAINER, given, preset_keys, read_flag
-from embedline.config.flagpage import markdown
 from embedline.config.load import load_config
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
+from embedline.importers.flagembedding import values
+from embedline.importers.flagembedding.flags import (
+    DECODERS,
+    FLAGS,
+    OLDER,
+    TRAINER,
+    given,
+    preset_keys,
+    read_flag,
+)
+from embedline.importers.flagembedding.page import markdown
+from embedline.importers.flagembedding.preset import Preset, preset_from
+from embedline.importers.flagembedding.shell_script import read_command
 
 KINDS = ("encoder_only.base", "encoder_only.m3", "decoder_only.base", "decoder_only.icl")
 # Of transformers' Trainer these are in FlagEmbedding's examples; two of them are gone from transformers 5.
@@ -314,7 +322,7 @@ def test_the_written_preset_can_be_planned(here: Path) -> None:
 
 
 def test_the_page_is_fresh() -> None:
-    """`python -m embedline.config.flagpage > pipelines/retrain/presets/FLAGEMBEDDING.md` after a change."""
+    """After a change: `python -m embedline.importers.flagembedding.page > …/presets/FLAGEMBEDDING.md`."""
     page = Path(__file__).parents[2] / "pipelines" / "retrain" / "presets" / "FLAGEMBEDDING.md"
     assert page.read_text(encoding="utf-8") == markdown()
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from embedline.artifacts.run_folder import read_fingerprint
 from embedline.cli.changed import since_last
 from embedline.errors import InputError
+from embedline.planning.fingerprint import take_fingerprint, write_fingerprint
 from embedline.registry.trained import newest_trained, version_with_key
-from embedline.steps.fingerprint import read_fingerprint, take_fingerprint, write_fingerprint
 
 
 def client(uri: str) -> MlflowClient:

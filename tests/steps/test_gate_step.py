@@ -10,9 +10,10 @@ import pytest
 
 from embedline.artifacts.manifest import Artifact, write_manifest
 from embedline.artifacts.tracker import Tracker
-from embedline.config.outcome import GateConfig, Rule
+from embedline.artifacts.workspace import Workspace
+from embedline.config.gate import GateConfig, Rule
 from embedline.steps import gate
-from embedline.steps.base import Context, Slice, StepResult, Workspace
+from embedline.steps.context import Context, Slice, StepResult
 
 
 def artifact(folder: Path, kind: str, files: dict[str, str]) -> Artifact:

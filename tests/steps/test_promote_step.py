@@ -11,12 +11,13 @@ from mlflow import MlflowClient
 
 from embedline.artifacts.manifest import Artifact, write_manifest
 from embedline.artifacts.tracker import Tracker
-from embedline.config.outcome import PromoteConfig, TrackingConfig
+from embedline.artifacts.workspace import Workspace
+from embedline.config.registry import PromoteConfig, TrackingConfig
 from embedline.registry.promotion import history
 from embedline.registry.server import default_uri, prepare
 from embedline.registry.versions import aliases, get_champion
 from embedline.steps import promote
-from embedline.steps.base import Context, Slice, Workspace
+from embedline.steps.context import Context, Slice
 
 CARD = json.dumps({"index_version": "abc123"})
 _ROW = {"model": "candidate", "set": "Docs", "kind": "retrieval", "metric": "ndcg_at_10", "main": True}

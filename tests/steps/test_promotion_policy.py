@@ -12,14 +12,16 @@ import pytest
 from embedline.artifacts.manifest import Artifact, write_manifest
 from embedline.artifacts.record import OutputRecord, StepRecord, write_record
 from embedline.artifacts.tracker import Tracker
+from embedline.artifacts.workspace import Workspace
+from embedline.config.gate import GateConfig, Rule
 from embedline.config.load import deprecated, load_config
-from embedline.config.outcome import GateConfig, PromoteConfig, Rule, TrackingConfig
+from embedline.config.registry import PromoteConfig, TrackingConfig
 from embedline.errors import InputError, RefusedError
 from embedline.registry import promotion
 from embedline.registry.server import default_uri, prepare
+from embedline.runs.finish import finish
 from embedline.steps import gate, promote
-from embedline.steps.base import Context, Slice, Workspace
-from embedline.steps.finish import finish
+from embedline.steps.context import Context, Slice
 
 PAGE = Path(__file__).parents[2] / "pipelines" / "retrain" / "PROMOTION.md"
 

@@ -12,7 +12,7 @@ from embedline.models.backbone import new_backbone
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.prompts import PromptTable
 from embedline.models.tokenizer import train_tokenizer
-from embedline.training.records import Record
+from embedline.training.batching.records import Record
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 TEXTS = [

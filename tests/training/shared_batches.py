@@ -26,17 +26,19 @@ from embedline.models.backbone import new_backbone
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.prompts import PromptTable
 from embedline.models.tokenizer import train_tokenizer
-from embedline.training import contrastive_step, gradcache, processes
-from embedline.training.batches import Draw
-from embedline.training.contrastive import train_contrastive
-from embedline.training.contrastive_step import ContrastiveStep, Temperature
-from embedline.training.engine import train
-from embedline.training.gradcache import GradCache
-from embedline.training.pairs import Batches, tokenised
+from embedline.training.batching.batches import Draw
+from embedline.training.batching.pairs import Batches, tokenised
+from embedline.training.batching.records import Record
+from embedline.training.batching.rows import apart
+from embedline.training.contrastive import gradcache
+from embedline.training.contrastive import step as contrastive_step
+from embedline.training.contrastive.gradcache import GradCache
+from embedline.training.contrastive.step import ContrastiveStep, Temperature
+from embedline.training.contrastive.teacher import Teaching
+from embedline.training.contrastive.training import train_contrastive
+from embedline.training.engine import processes
+from embedline.training.engine.trainer import train
 from embedline.training.pretraining import PretrainStep, mask_token, objective_module, pretrain
-from embedline.training.records import Record
-from embedline.training.rows import apart
-from embedline.training.teaching import Teaching
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 WORDS = ["почта", "принтер", "пароль", "отпуск", "сервер", "экран", "кабель", "договор", "printer", "mail"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedline.errors import InputError
-from embedline.training.batches import Draw, apportioned, draw_batches, source_shares
+from embedline.training.batching.batches import Draw, apportioned, draw_batches, source_shares
 
 sizes_strategy = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 60), min_size=1)
 

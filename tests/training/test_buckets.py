@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from embedline.config.training import Bucket, ContrastiveConfig
 from embedline.errors import InputError
-from embedline.training.batches import Draw, draw_batches
-from embedline.training.buckets import Group, bucket_of, groups
-from embedline.training.contrastive import train_contrastive
-from embedline.training.pairs import Batches, tokenised
-from embedline.training.rows import Columns, Kind, apart
+from embedline.training.batching.batches import Draw, draw_batches
+from embedline.training.batching.buckets import Group, bucket_of, groups
+from embedline.training.batching.pairs import Batches, tokenised
+from embedline.training.batching.rows import Columns, Kind, apart
+from embedline.training.contrastive.training import train_contrastive
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 BUCKETS = [Bucket(tokens=8, batch=6), Bucket(tokens=16, batch=4), Bucket(tokens=32, batch=2)]

@@ -16,16 +16,16 @@ from embedline.config.model import HybridWeights, LoraConfig
 from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
 from embedline.models.lora import merge_lora, with_lora
-from embedline.training import contrastive_step
-from embedline.training.answers import KnownAnswers
-from embedline.training.batches import Draw
-from embedline.training.contrastive import train_contrastive
-from embedline.training.contrastive_step import ContrastiveStep
-from embedline.training.contrastive_step import distinct as distinct_texts
-from embedline.training.gradcache import GradCache
-from embedline.training.pairs import Batches, tokenised
-from embedline.training.records import Record, SourceRecords
-from embedline.training.rows import apart, pool_small
+from embedline.training.batching.batches import Draw
+from embedline.training.batching.pairs import Batches, tokenised
+from embedline.training.batching.records import Record, SourceRecords
+from embedline.training.batching.rows import apart, pool_small
+from embedline.training.contrastive import step as contrastive_step
+from embedline.training.contrastive.gradcache import GradCache
+from embedline.training.contrastive.known_positives import KnownAnswers
+from embedline.training.contrastive.step import ContrastiveStep
+from embedline.training.contrastive.step import distinct as distinct_texts
+from embedline.training.contrastive.training import train_contrastive
 
 
 def config(**values: Any) -> ContrastiveConfig:

@@ -11,12 +11,12 @@ import pytest
 
 from embedline.compress.heal import heal
 from embedline.config.training import ContrastiveConfig, DistillationConfig, PretrainConfig
-from embedline.training import contrastive_step
-from embedline.training.contrastive import train_contrastive
-from embedline.training.curves import CURVES, of_training
+from embedline.training.batching.records import Record
+from embedline.training.contrastive import step as contrastive_step
+from embedline.training.contrastive.teacher import Teaching
+from embedline.training.contrastive.training import train_contrastive
+from embedline.training.engine.curves import CURVES, of_training
 from embedline.training.pretraining import pretrain
-from embedline.training.records import Record
-from embedline.training.teaching import Teaching
 
 Told = list[tuple[int, dict[str, float]]]
 SHARED: dict[str, Any] = {"steps": 4, "batch": 4, "batch_tokens": 128, "log_every": 1}

@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from embedline.config.training import Optimization
 from embedline.errors import StepError, Stopped
-from embedline.training import checkpoints, keeper, stopping
-from embedline.training.curves import PHASES, TIMED
-from embedline.training.engine import train
-from embedline.training.gradcache import TokenBudget
+from embedline.training.contrastive.gradcache import TokenBudget
+from embedline.training.engine import checkpoint_callback as keeper
+from embedline.training.engine import checkpoints
+from embedline.training.engine import sigterm as stopping
+from embedline.training.engine.curves import PHASES, TIMED
+from embedline.training.engine.trainer import train
 
 STEPS = 12
 History = list[tuple[int, dict[str, float]]]

@@ -16,7 +16,7 @@ from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.heads import Encoded
 from embedline.models.scoring import lexical_scores, multi_vector_scores
-from embedline.training.gradcache import GradCache, Loss
+from embedline.training.contrastive.gradcache import GradCache, Loss
 
 PAIRS = 6
 

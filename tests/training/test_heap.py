@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from embedline.training.heap import Heap
+from embedline.training.engine.malloc_trim import Heap
 
 
 def test_free_memory_goes_back_when_it_grows_beyond_what_a_chunk_leaves() -> None:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from embedline.training import in_batch as module
-from embedline.training.in_batch import alignment, in_batch, uniformity
+from embedline.training.contrastive import batch_metrics as module
+from embedline.training.contrastive.batch_metrics import alignment, in_batch, uniformity
 from embedline.training.objectives.infonce import info_nce
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from embedline.errors import InputError
-from embedline.training.contrastive_step import weighted_dims
+from embedline.training.contrastive.step import weighted_dims
 from embedline.training.objectives.matryoshka import matryoshka
 
 

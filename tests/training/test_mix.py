@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
-from embedline.training import contrastive
-from embedline.training.batches import Draws, draw_batches
-from embedline.training.buckets import Group, groups
-from embedline.training.contrastive import train_contrastive
-from embedline.training.contrastive_step import ContrastiveStep
-from embedline.training.mix import Mix, mix_of
-from embedline.training.rows import Columns, Kind, apart
+from embedline.training.batching.batches import Draws, draw_batches
+from embedline.training.batching.buckets import Group, groups
+from embedline.training.batching.mixture import Mix, mix_of
+from embedline.training.batching.rows import Columns, Kind, apart
+from embedline.training.contrastive import training as contrastive
+from embedline.training.contrastive.step import ContrastiveStep
+from embedline.training.contrastive.training import train_contrastive
 
 # GigaEmbeddings' shares of task types, as the preset asks for them.
 GIGA = {"short-long": 33, "long-short": 24, "sts": 19, "bitext": 18, "short-short": 3, "long-long": 3}

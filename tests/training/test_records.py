@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedline.training.records import read_records, stream_records
+from embedline.training.batching.records import read_records, stream_records
 
 
 def test_scores_and_sources_are_read(tmp_path: Path) -> None:

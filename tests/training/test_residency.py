@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from embedline.models import memory
 from embedline.models.embedder import Embedder
 from embedline.models.heads import Encoded
-from embedline.training import processes, residency
-from embedline.training.gradcache import GradCache, TokenBudget
-from embedline.training.keeper import Keeper
-from embedline.training.residency import Graph, room_for
+from embedline.training.contrastive import activation_memory as residency
+from embedline.training.contrastive.activation_memory import Graph, room_for
+from embedline.training.contrastive.gradcache import GradCache, TokenBudget
+from embedline.training.engine import processes
+from embedline.training.engine.checkpoint_callback import Keeper
 
 CHUNK = 64
 AMPLE, NONE = 10**12, 0
@@ -149,7 +150,7 @@ def test_a_resumed_training_measures_anew_what_was_measured(
     monkeypatch: pytest.MonkeyPatch, given: int | None, expected: int | None
 ) -> None:
     saved = {"metrics": {}, "bad_steps": 2, "budget": [256, 500]}
-    monkeypatch.setattr("embedline.training.keeper.read_progress", lambda _: dict(saved))
+    monkeypatch.setattr("embedline.training.engine.checkpoint_callback.read_progress", lambda _: dict(saved))
     budget = TokenBudget(1024, given)
     progress: Any = SimpleNamespace(restore=lambda _: None)
     Keeper(progress, SimpleNamespace(), budget).restore(Path())  # type: ignore[arg-type]

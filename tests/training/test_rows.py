@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedline.errors import InputError
-from embedline.training.rows import Columns, Kind, apart, pool_small
+from embedline.training.batching.rows import Columns, Kind, apart, pool_small
 
 
 def columns(rows: list[tuple[str, str, float | None]]) -> Columns:

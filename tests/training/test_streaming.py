@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from embedline.training.answers import KnownAnswers
+from embedline.training.contrastive.known_positives import KnownAnswers
 from embedline.training.objectives import streaming
 from embedline.training.objectives.cosent import ranking_loss
 from embedline.training.objectives.infonce import info_nce
@@ -150,7 +150,7 @@ def test_blocks_are_all_rows_in_order_and_no_larger_than_asked(rows: int, column
 
 _PEAK = """
 import resource, sys, torch
-from embedline.training.answers import KnownAnswers
+from embedline.training.contrastive.known_positives import KnownAnswers
 from embedline.training.objectives.infonce import info_nce
 def step(count):
     texts = [str(i) for i in range(count)]

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 
 from embedline.config.training import ContrastiveConfig, DistillationConfig
 from embedline.errors import InputError
-from embedline.training.batches import Draw
-from embedline.training.contrastive import train_contrastive
-from embedline.training.pairs import Batches, tokenised
-from embedline.training.records import Record
-from embedline.training.rows import apart
-from embedline.training.teaching import Teaching
+from embedline.training.batching.batches import Draw
+from embedline.training.batching.pairs import Batches, tokenised
+from embedline.training.batching.records import Record
+from embedline.training.batching.rows import apart
+from embedline.training.contrastive.teacher import Teaching
+from embedline.training.contrastive.training import train_contrastive
 
 
 def config(of: str, **values: Any) -> ContrastiveConfig:

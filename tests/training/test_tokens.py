@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedline.config.training import ContrastiveConfig
-from embedline.training import tokens
-from embedline.training.pairs import tokenised
-from embedline.training.records import Record
-from embedline.training.rows import Kind
-from embedline.training.tokens import TokenStore, write_tokens
+from embedline.training.batching import tokens
+from embedline.training.batching.pairs import tokenised
+from embedline.training.batching.records import Record
+from embedline.training.batching.rows import Kind
+from embedline.training.batching.tokens import TokenStore, write_tokens
 
 TEXT = st.text(max_size=6)
 SCORES = st.one_of(st.none(), st.lists(st.floats(0, 1), min_size=1, max_size=2))

@@ -15,13 +15,14 @@ from transformers import AutoModel
 
 from embedline.artifacts.manifest import write_manifest
 from embedline.artifacts.tracker import Tracker
+from embedline.artifacts.workspace import Workspace
 from embedline.config.schema import RunConfig
 from embedline.errors import EmbedlineError, InputError
 from embedline.models.demo_decoder import demo_decoder
 from embedline.models.embedder import Embedder
 from embedline.models.folder import load_embedder, read_lineage
 from embedline.steps import clean, mine, pretrain, prune, train_supervised, train_unsupervised
-from embedline.steps.base import Context, Slice, StepResult, Workspace
+from embedline.steps.context import Context, Slice, StepResult
 
 WORDS = ["почта", "принтер", "пароль", "отпуск", "сервер", "экран", "кабель", "договор"]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from embedline.artifacts.tracker import Tracker, read_spool
 from embedline.config.training import Optimization
-from embedline.training import watch as module
-from embedline.training.curves import PHASES, TIMED, line
-from embedline.training.engine import train
-from embedline.training.peak import matrix_product_peak, non_embedding_parameters
-from embedline.training.watch import Watch
+from embedline.training.engine import step_timer as module
+from embedline.training.engine.curves import PHASES, TIMED, line
+from embedline.training.engine.flops import matrix_product_peak, non_embedding_parameters
+from embedline.training.engine.step_timer import Watch
+from embedline.training.engine.trainer import train
 
 Told = list[tuple[int, dict[str, float]]]
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ def test_measuring_the_peak_draws_nothing_and_is_done_once(monkeypatch: pytest.M
     found = matrix_product_peak(CPU, bf16=False)
     assert torch.equal(torch.get_rng_state(), state)
     assert found > 1e9
-    monkeypatch.setattr("embedline.training.peak._seconds", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr("embedline.training.engine.flops._seconds", lambda *_: pytest.fail("measured again"))
     assert matrix_product_peak(CPU, bf16=False) == found
 
 

@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from tracking_server import tracking_server
 from workflow_service import Outcome, Service
 
-from embedline.steps.datamanifest import write_data_manifest
-from embedline.steps.fingerprint import Fingerprint, take_fingerprint
+from embedline.planning.data_lock import write_data_manifest
+from embedline.planning.fingerprint import Fingerprint, take_fingerprint
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -60,3 +60,9 @@ def read_records(run_folder: Path) -> list[StepRecord]:
     files = (run_folder / "steps").glob(f"*/{RECORD}")
     records = [StepRecord.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
     return sorted(records, key=lambda record: record.started_at)
+
+
+def forget_records(run_folder: Path) -> None:
+    """A run started again under its name begins with clean records; its spools stay."""
+    for record in run_folder.glob(f"steps/*/{RECORD}"):
+        record.unlink()

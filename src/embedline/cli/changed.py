@@ -13,8 +13,8 @@ from embedline.cli.shared import WORK, AsJson, Debug, Overrides, Preset, Work, c
 from embedline.errors import InputError
 
 if TYPE_CHECKING:
-    from embedline.steps.changes import Answer
-    from embedline.steps.fingerprint import Fingerprint
+    from embedline.planning.fingerprint import Fingerprint
+    from embedline.planning.fingerprint_diff import Answer
 
 DataManifest = Annotated[
     Path | None,
@@ -40,7 +40,7 @@ def fingerprint(
     debug: Debug = False,
 ) -> None:
     """Print what decides the model of a preset (data, code, image, config, base) and its train key."""
-    from embedline.steps import datamanifest
+    from embedline.planning import data_lock as datamanifest
 
     found = datamanifest.fingerprint(preset, overrides, work, data_manifest)
     if write:
@@ -65,14 +65,13 @@ def since_last(
     Raises:
         InputError: the preset, the data or the tracking store is not usable.
     """
+    from embedline.artifacts.workspace import Workspace, check_workspace
     from embedline.config.load import load_config
+    from embedline.planning.data_lock import fingerprint as fingerprint_of
+    from embedline.planning.fingerprint_diff import Since, answer, last_run
     from embedline.registry.tracking import prepare
+    from embedline.registry.tracking_target import tracking_place
     from embedline.registry.trained import newest_trained, version_with_key
-    from embedline.steps.base import Workspace
-    from embedline.steps.changes import Since, answer, last_run
-    from embedline.steps.datamanifest import fingerprint as fingerprint_of
-    from embedline.steps.requirements import check_workspace
-    from embedline.steps.tracking import tracking_place
 
     config = load_config(preset, overrides)
     check_workspace(work)

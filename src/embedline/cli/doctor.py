@@ -83,13 +83,14 @@ def _accelerator() -> str:
 
 
 def _memory() -> str:
-    from embedline.steps.requirements import check_memory
+    from embedline.planning.checks.machine import check_memory
 
     return f"{check_memory():.1f} GB available"
 
 
 def _disk(work: Path) -> str:
-    from embedline.steps.requirements import check_disk, check_workspace
+    from embedline.artifacts.workspace import check_workspace
+    from embedline.planning.checks.machine import check_disk
 
     check_workspace(work)
     total = shutil.disk_usage(work).total / 1e9

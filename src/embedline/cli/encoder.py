@@ -35,7 +35,7 @@ class Encoder:
             from embedline.config.training import RuntimeConfig
             from embedline.models.device import best_device
             from embedline.models.folder import load_embedder
-            from embedline.steps.machine import prepare
+            from embedline.models.machine import prepare
 
             prepare(RuntimeConfig())
             self._model = load_embedder(folder, trust_remote_code=trust_remote_code).to(best_device())
@@ -113,8 +113,8 @@ def read_passages(path: Path) -> list[Passage]:
 
 
 def _registered(model: str, work: Path, uri: str) -> Path:
+    from embedline.artifacts.workspace import Workspace
     from embedline.registry.versions import download, get_champion
-    from embedline.steps.base import Workspace
 
     match = re.fullmatch(r"models:/+([^/@]+)(?:@([^/@]+)|/(\d+))", model)
     if match is None:

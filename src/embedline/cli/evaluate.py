@@ -59,7 +59,7 @@ def evaluate(
     from embedline.cli.encoder import find_model
     from embedline.config.data import EvaluationSet
     from embedline.config.load import load_config
-    from embedline.steps.scoring import score_folder
+    from embedline.evaluation.model_folder import score_folder
 
     if not sets and not preset:
         raise InputError("nothing to score it on.", fix="Name folders of held-out sets, or a --preset.")

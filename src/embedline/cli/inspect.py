@@ -36,8 +36,9 @@ def status(
     debug: Debug = False,
 ) -> int:
     """List the runs of a work folder and the champions they compete for, or the aliases of one model."""
+    from embedline.artifacts.run_folder import read_run
     from embedline.cli.registry import show_model, tracker
-    from embedline.steps.runrecord import is_abandoned, read_run
+    from embedline.runs.record import is_abandoned
 
     if name:
         return show_model(name, tracker(uri, work), as_json)
@@ -75,8 +76,8 @@ def report(
     debug: Debug = False,
 ) -> None:
     """Show how a run ended and where its HTML report is."""
+    from embedline.artifacts.run_folder import read_run
     from embedline.orchestration.outcome import show_outcome
-    from embedline.steps.runrecord import read_run
 
     folder = run_folder(run, work)
     record = read_run(folder)

@@ -98,7 +98,7 @@ def history(
 ) -> None:
     """List every move of a model's aliases, oldest first: when, who, what and why."""
     from embedline.registry import promotion
-    from embedline.registry.standing import words
+    from embedline.registry.alias_state import words
 
     generations = promotion.history(name, uri=tracker(uri, work))
     if as_json:
@@ -174,10 +174,10 @@ def show_model(name: str, uri: str, as_json: bool) -> int:
 
 def tracker(uri: str, work: Path) -> str:
     """The tracking address that a command means, after it has answered."""
-    from embedline.config.outcome import TrackingConfig
+    from embedline.artifacts.workspace import Workspace
+    from embedline.config.registry import TrackingConfig
     from embedline.registry.tracking import prepare
-    from embedline.steps.base import Workspace
-    from embedline.steps.tracking import tracking_place
+    from embedline.registry.tracking_target import tracking_place
 
     found = tracking_place(TrackingConfig(uri=uri), Workspace(work)).uri
     prepare(found)

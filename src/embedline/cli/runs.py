@@ -52,7 +52,7 @@ def init(
     """Write a preset and a three-line data file to start from, or a preset from a FlagEmbedding command."""
     left_out: dict[str, str] = {}
     if from_flagembedding:
-        from embedline.cli.flagembedding import preset_from
+        from embedline.importers.flagembedding.preset import preset_from
 
         made = preset_from(from_flagembedding, run_name(folder))
         written, left_out = write_new({folder / "preset.yaml": made.text}), made.left_out
@@ -117,9 +117,9 @@ def plan(
     if data_manifest or ci_output:
         raise InputError("--data-manifest and --ci-output go with --since-last.")
     from embedline.config.load import deprecated, load_config
-    from embedline.steps.advice import advice
-    from embedline.steps.estimate import GPUS, estimate_run, table
-    from embedline.steps.preflight import make_plan, missing_here
+    from embedline.planning.checks.recommendations import advice
+    from embedline.planning.cost import GPUS, estimate_run, table
+    from embedline.planning.preflight import make_plan, missing_here
 
     if gpu not in GPUS:
         raise InputError(f"{gpu!r} is not known.", where="--gpu", fix=f"Known: {', '.join(GPUS)}.")
@@ -169,11 +169,11 @@ def run(
     debug: Debug = False,
 ) -> int:
     """Run the whole line here: 0 passed or already champion, 3 refused, 2 bad input, 1 a step failed."""
+    from embedline.artifacts.workspace import check_workspace, checked_run_name
     from embedline.config.load import load_config
     from embedline.orchestration.local import new_run, run_here
     from embedline.orchestration.progress import Progress
-    from embedline.steps.requirements import check_workspace, checked_run_name
-    from embedline.steps.runrecord import require_same_run
+    from embedline.planning.preflight import require_same_run
 
     config = load_config(preset, overrides)
     if importlib.util.find_spec("kfp") is None:

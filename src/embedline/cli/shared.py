@@ -25,7 +25,7 @@ def _each(given: list[str]) -> list[str]:
     """As the pipeline's own `overrides` input takes them: one a line, or a JSON list; empty is none."""
     if not given:
         return given
-    from embedline.steps.component import read_overrides
+    from embedline.config.load import read_overrides
 
     try:
         return [override for text in given for override in read_overrides(text)]

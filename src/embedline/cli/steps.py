@@ -24,9 +24,9 @@ def step(
     It works again when its code or its inputs have changed since, else what it made is found. The steps after
     it are not done: `embedline run PRESET --name RUN` does those.
     """
+    from embedline.artifacts.workspace import Workspace
     from embedline.orchestration.local import alone
-    from embedline.steps.again import step_again
-    from embedline.steps.base import Workspace
+    from embedline.runs.rerun import step_again
 
     folder = run_folder(run, work)
     with alone(folder):
@@ -54,9 +54,9 @@ def gate(
 
     Nothing is written or promoted.
     """
+    from embedline.artifacts.workspace import Workspace
     from embedline.orchestration.outcome import verdict_words
-    from embedline.steps.again import decide_again
-    from embedline.steps.base import Workspace
+    from embedline.runs.rerun import decide_again
 
     folder = run_folder(run, work)
     verdict = decide_again(Workspace(folder.parent), folder.name, overrides)
@@ -84,8 +84,8 @@ def clean_up(
 
     Registered versions and the tracking server's records stay.
     """
-    from embedline.steps.base import Workspace
-    from embedline.steps.retention import remove, superfluous
+    from embedline.artifacts.workspace import Workspace
+    from embedline.runs.retention import remove, superfluous
 
     found = superfluous(Workspace(work), keep, grace_s=grace * 3600)
     if not dry_run:

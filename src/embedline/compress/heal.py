@@ -17,12 +17,12 @@ from embedline.errors import InputError
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.heads import Encoded
-from embedline.training.engine import train
-from embedline.training.gradcache import TokenBudget
+from embedline.training.batching.passages import Passages
+from embedline.training.contrastive.gradcache import TokenBudget
+from embedline.training.engine.progress import OnMetrics
+from embedline.training.engine.step_timer import Metrics, Watch
+from embedline.training.engine.trainer import train
 from embedline.training.objectives.distillation import distillation_loss, heads_distance
-from embedline.training.passages import Passages
-from embedline.training.progress import OnMetrics
-from embedline.training.watch import Metrics, Watch
 
 
 @dataclass(frozen=True)

@@ -219,3 +219,14 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if get_origin(annotation) in {list, dict, types.UnionType, typing.Union}:
         return next((m for m in map(_model_in, get_args(annotation)) if m), None)
     return None
+
+
+def read_overrides(text: str) -> list[str]:
+    """One `section.key=value` a line, or a JSON list of them."""
+    if text.lstrip().startswith("["):
+        try:
+            return [str(item) for item in json.loads(text)]
+        except ValueError as error:
+            raise InputError(f"is not a JSON list ({error}).", where="overrides") from error
+    lines = [line.strip() for line in text.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]

@@ -7,9 +7,12 @@ from pydantic import Field, model_validator
 from embedline.config.base import Section
 from embedline.config.cluster import ClusterConfig
 from embedline.config.data import SYMMETRIC, CleanConfig, DataConfig
+from embedline.config.evaluation import EvaluateConfig
+from embedline.config.export import ExportConfig
+from embedline.config.gate import GateConfig
 from embedline.config.model import ModelConfig, Prompt, PruneConfig, TeacherConfig
-from embedline.config.outcome import EvaluateConfig, ExportConfig, GateConfig, PromoteConfig, TrackingConfig
 from embedline.config.refusals import refused
+from embedline.config.registry import PromoteConfig, TrackingConfig
 from embedline.config.train_job import TrainJobConfig
 from embedline.config.training import ContrastiveConfig, MineConfig, PretrainConfig, RuntimeConfig
 

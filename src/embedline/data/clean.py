@@ -19,7 +19,7 @@ from embedline.data.consistency import Encode, Kind, consistent
 from embedline.data.decontaminate import Protected
 from embedline.data.dedup import Signatures, representatives, signatures
 from embedline.data.funnel import Funnel
-from embedline.data.screen import Judged, Screen, Uses
+from embedline.data.row_filters import Judged, Screen, Uses
 from embedline.data.tables import (
     CORPUS,
     PASSAGE_SCHEMA,

@@ -187,3 +187,20 @@ def _score(line: Line, row: Row, kind: str) -> float | None:
     if kind == "pairs" and value not in {0, 1}:
         raise InputError(f"{column!r} is {value!r}; a pair is 0 or 1.", where=f"{line.file}:{line.line}")
     return float(value)
+
+
+def set_names(sets: Sequence[EvaluationSet]) -> list[str]:
+    """The held-out sets by name; a set's scores and its folder go by it.
+
+    Raises:
+        InputError: two sets of one name, or a name that is a path.
+    """
+    names: list[str] = []
+    for number, item in enumerate(sets):
+        where, name = f"data.evaluation.{number}.name", item.name or Path(item.path).name
+        if name in names:
+            raise InputError(f"two sets are called {name!r}.", where=where, fix="Give this one another name.")
+        if Path(name).name != name:
+            raise InputError(f"{name!r} is not a name for a set.", where=where, fix="Leave out the slashes.")
+        names.append(name)
+    return names

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 import snowballstemmer
 
+BM25_DIGEST = "bm25-stemmed-k1.2-b0.75"  # stands for a model's digest in its score rows
 _WORD = re.compile(r"\w+")
 _CYRILLIC = re.compile("[а-я]")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup, escape
 
 from embedline.evaluation.charts import Point, line_chart
-from embedline.training.curves import PHASES, place
+from embedline.training.engine.curves import PHASES, place
 
 MOST_CHARTS = 18
 # What the report draws of a training, beside the table of its speed.

@@ -20,7 +20,7 @@ from embedline.evaluation.compare import (
 )
 from embedline.evaluation.curves import Curves, shown, speed
 from embedline.evaluation.labels import LABELS, bilingual, label
-from embedline.training.curves import PHASES
+from embedline.training.engine.curves import PHASES
 
 Json = Mapping[str, Any]
 

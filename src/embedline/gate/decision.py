@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from embedline.config.outcome import GateConfig
+from embedline.config.gate import GateConfig
 from embedline.gate.policy import Reason, Side, check_rule, compare, mean_over
 
 

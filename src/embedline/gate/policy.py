@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from embedline.config.outcome import Rule
+from embedline.config.gate import Rule
 
 ALL_RETRIEVAL = "*"
 DENSE = "dense"

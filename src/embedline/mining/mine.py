@@ -10,7 +10,7 @@ import numpy as np
 
 from embedline.config.training import MineConfig
 from embedline.mining.negatives import MiningCounts, Negative, choose_negatives, pool_of
-from embedline.training.records import Record, SourceRecords
+from embedline.training.batching.records import Record, SourceRecords
 from embedline.vectors.search import exact_search
 
 QUERIES = 16_384  # searched for at a time: their vectors and candidates are in memory

@@ -15,10 +15,10 @@ from embedline.errors import InputError
 from embedline.models.bidirectional import is_decoder_family, make_bidirectional, require_bidirectional
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.modeling_embedline import EmbedlineConfig
-from embedline.models.outside import read_json
 from embedline.models.pooling import POOLING
 from embedline.models.positions import require_room
 from embedline.models.rotary import has_dynamic_ntk
+from embedline.models.third_party import read_json
 
 CARD = "embedline.json"
 HEADS = "heads.safetensors"

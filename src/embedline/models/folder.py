@@ -43,11 +43,11 @@ from embedline.models.checks import (
 from embedline.models.device import best_device
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.modeling_embedline import EmbedlineConfig, EmbedlineModel, auto_class
-from embedline.models.outside import outside_heads, outside_spec, pools_itself, read_json
-from embedline.models.peer_files import write_peer_files
 from embedline.models.prompts import PromptTable
 from embedline.models.rope import apply_dynamic_ntk
 from embedline.models.rotary import has_dynamic_ntk
+from embedline.models.st_files import write_peer_files
+from embedline.models.third_party import outside_heads, outside_spec, pools_itself, read_json
 
 __all__ = [
     "CARD",

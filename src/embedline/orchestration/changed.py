@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedline.artifacts.workspace import Workspace
 from embedline.config.load import load_config
-from embedline.config.outcome import TrackingConfig
+from embedline.config.registry import TrackingConfig
 from embedline.errors import InputError
 from embedline.orchestration.server import connect, every
+from embedline.planning.data_lock import fingerprint
 from embedline.registry.claims import Claims
+from embedline.registry.tracking_target import tracking_place
 from embedline.registry.trained import version_with_key
-from embedline.steps.base import Workspace
-from embedline.steps.datamanifest import fingerprint
-from embedline.steps.tracking import tracking_place
 
 WITHDRAWN = "withdrawn"
 _ENDED = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED", "CANCELING"}

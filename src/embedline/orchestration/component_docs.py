@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-from embedline.training.curves import NOTE as CURVES_NOTE
-from embedline.training.curves import of_training
+from embedline.training.engine.curves import NOTE as CURVES_NOTE
+from embedline.training.engine.curves import of_training
 
 # The kind of training that a component is, where it is one.
 TRAININGS = {
@@ -23,6 +23,8 @@ TRAININGS = {
     "train_supervised": "contrastive",
     "prune": "heal",
 }
+# The components that are no steps.
+WORK = {"preflight": "planning/preflight.py", "finish": "runs/finish.py"}
 NOTE = "<!-- Written by `python -m embedline.orchestration.component_docs` from the files beside it. -->"
 
 
@@ -54,7 +56,7 @@ def readme(folder: Path) -> str:
         "## Outputs",
         _table(about["outputs"]) if about["outputs"] else "None.",
         *(_curves(TRAININGS[folder.name]) if folder.name in TRAININGS else []),
-        f"The work is done in `src/embedline/steps/{folder.name}.py`.",
+        f"The work is done in `src/embedline/{WORK.get(folder.name, f'steps/{folder.name}.py')}`.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -20,9 +20,9 @@ from typing import Any
 import yaml
 
 from embedline import __version__
+from embedline.artifacts.code_version import package_digest
 from embedline.components.image import reference, tagged
 from embedline.errors import EmbedlineError, InputError
-from embedline.steps.code import package_digest
 
 TARGETS = {"cpu": ("pipelines", "cpu", "s3"), "gpu": ("pipelines", "gpu", "s3")}
 _HEAD = """\

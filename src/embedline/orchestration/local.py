@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from embedline.artifacts.record import StepRecord, read_records
+from embedline.artifacts.run_folder import RUN, read_run
+from embedline.artifacts.workspace import check_workspace
+from embedline.dag import STEPS
 from embedline.errors import InputError, Stopped
 from embedline.orchestration.compile import one_line
 from embedline.orchestration.containers import Containers, ExitWatch, hand_over, stop_containers
 from embedline.orchestration.line import CONTAINERS
-from embedline.steps import runrecord
-from embedline.steps.catalogue import STEPS
-from embedline.steps.requirements import check_workspace
+from embedline.runs import record as runrecord
 
 LOG = "log.txt"
 _POLL_S = 0.1
@@ -109,7 +110,7 @@ def _run(
             _end(driver)
             if containers is not None:
                 stop_containers(folder)
-    record = runrecord.read_run(folder)
+    record = read_run(folder)
     if record.get("status") in {None, "running"}:  # the exit handler had no chance
         record = _close(workspace, run, preset, killed)
     elif containers is not None and not record["error"] and (complaint := exits.complaint(len(STEPS) + 2)):
@@ -137,11 +138,11 @@ def alone(folder: Path) -> Iterator[None]:
 def close_abandoned(workspace: Path) -> list[str]:
     """Runs that say they are running although their process is gone are marked as killed."""
     closed = []
-    for file in sorted(workspace.glob(f"*/{runrecord.RUN}")):
+    for file in sorted(workspace.glob(f"*/{RUN}")):
         folder = file.parent
-        if folder.is_symlink() or not runrecord.is_abandoned(runrecord.read_run(folder)):
+        if folder.is_symlink() or not runrecord.is_abandoned(read_run(folder)):
             continue
-        preset = runrecord.read_run(folder).get("preset", "")
+        preset = read_run(folder).get("preset", "")
         _close(workspace, folder.name, preset, killed=1, latest=False)
         closed.append(folder.name)
     return closed
@@ -151,7 +152,7 @@ def _close(
     workspace: Path, run: str, preset: str, killed: int = 0, latest: bool = True, message: str = _DIED
 ) -> dict[str, Any]:
     """Write the record of a run whose exit handler had no chance; `killed`: the exit code of who ended it."""
-    from embedline.steps.finish import finish
+    from embedline.runs.finish import finish
 
     return finish(
         workspace,

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedline.steps import runrecord
+from embedline.artifacts.run_folder import read_plan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,7 +103,7 @@ def _table(*columns: str) -> Table:
 
 def _corpus(record: dict[str, Any], run_folder: Path) -> Path:
     """A corpus of this run to search in: the user's own file where there is one."""
-    plan = runrecord.read_plan(run_folder)
+    plan = read_plan(run_folder)
     root = Path(json.loads(plan["slices"]["ingest"])["locations"]["root"])
     for source in record["config"]["data"]["corpus"]:
         path = root / str(source["path"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from embedline.artifacts.record import StepRecord
 from embedline.artifacts.tracker import SPOOL
-from embedline.training.curves import line
+from embedline.training.engine.curves import line
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from embedline.artifacts.record import StepRecord
 from embedline.config.train_job import TrainJobConfig
 from embedline.errors import EmbedlineError, InputError, StepError
+from embedline.execution.delegation import Elsewhere, HandOver
+from embedline.execution.kfp_component import run_component
+from embedline.execution.torchrun import WORKER, processes_here, trains
 from embedline.orchestration.trainer_api import GROUP, VERSION, TrainJob
-from embedline.steps.base import Slice
-from embedline.steps.component import run_component
-from embedline.steps.handover import Elsewhere, HandOver
-from embedline.steps.torchrun import WORKER, processes_here, trains
+from embedline.steps.context import Slice
 
 if TYPE_CHECKING:
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedline.config.names import CHALLENGER
+from embedline.registry.alias_state import point
 from embedline.registry.server import client, quoted, reaching
-from embedline.registry.standing import point
 from embedline.registry.versions import JUDGED_AT_TAG, PASSED, VERDICT_TAG, read_aliases
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from embedline.config.names import CHALLENGER
+from embedline.registry.alias_state import fix_for, read_standing, require_names, words
 from embedline.registry.challenger import last_passed
 from embedline.registry.ledger import Ledger
 from embedline.registry.server import client, reaching
-from embedline.registry.standing import fix_for, read_standing, require_names, words
 from embedline.registry.versions import INDEX_TAG, VERDICT_TAG, find_version, read_aliases
 
 

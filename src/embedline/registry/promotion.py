@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedline.errors import ConflictError, InputError, RefusedError
+from embedline.registry.alias_state import Standing, claim, follow, require_names, settled, winner, words
 from embedline.registry.files import verify_files
 from embedline.registry.ledger import Entry, Generation, Ledger
 from embedline.registry.server import client, reaching
-from embedline.registry.standing import Standing, claim, follow, require_names, settled, winner, words
 from embedline.registry.versions import (
     INDEX_TAG,
     JUDGED_AGAINST_TAG,

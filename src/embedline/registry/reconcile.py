@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from embedline.config.names import CHALLENGER
 from embedline.errors import ConflictError
+from embedline.registry.alias_state import Standing, claim, follow, point, read_standing, require_names, words
 from embedline.registry.challenger import last_passed
 from embedline.registry.ledger import Entry, Generation, Kind, Ledger
 from embedline.registry.server import client, quoted, reaching
-from embedline.registry.standing import Standing, claim, follow, point, read_standing, require_names, words
 from embedline.registry.versions import MODEL_TAG, read_aliases
 
 if TYPE_CHECKING:

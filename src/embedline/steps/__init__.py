@@ -1,1 +1,1 @@
-"""One module a DAG step, and the one adapter that components call."""
+"""The steps of the line: one module a step of dag.py, and what they see."""

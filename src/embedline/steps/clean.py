@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from embedline.config.data import CleanConfig, Source
 from embedline.config.model import TeacherConfig
 from embedline.config.training import RuntimeConfig
-from embedline.steps.base import Context, StepResult
+from embedline.steps.context import Context, StepResult
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,8 +47,8 @@ def run(context: Context) -> StepResult:
 
 def _teacher(context: Context) -> Encode:
     """The teacher, asked with its own prompts for each row's source and task type."""
-    from embedline.steps.machine import prepare
-    from embedline.steps.training import load_teacher
+    from embedline.models.machine import prepare
+    from embedline.steps.shared.training import load_teacher
 
     bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
     embedder = load_teacher(context)

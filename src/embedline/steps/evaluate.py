@@ -12,23 +12,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedline.artifacts.code_version import code_version
 from embedline.artifacts.manifest import Artifact, write_manifest
 from embedline.artifacts.store import cache_key
+from embedline.config.evaluation import EvaluateConfig
 from embedline.config.model import Prompt
-from embedline.config.outcome import EvaluateConfig
 from embedline.config.training import RuntimeConfig
+from embedline.evaluation.bm25 import BM25_DIGEST
 from embedline.evaluation.compare import BENCHMARK, full_width, heads_table, is_dense, main_table, markdown
 from embedline.evaluation.haystack import GENERATOR, set_name
 from embedline.evaluation.table import read_per_query, read_rows, write_scores
-from embedline.steps.base import Context, StepResult
-from embedline.steps.code import code_version
-from embedline.steps.machine import works_in_bf16
+from embedline.models.machine import works_in_bf16
+from embedline.steps.context import Context, StepResult
 
 if TYPE_CHECKING:
     from embedline.evaluation.local import Subject
     from embedline.evaluation.sets import Scores
 
-BM25 = "bm25-stemmed-k1.2-b0.75"
 STAGES = {
     "pretrained": "pretrain",
     "unsupervised": "train_unsupervised",
@@ -42,7 +42,7 @@ class Wanted:
 
     Args:
         role: `model` in its rows.
-        folder: of the model; None for BM25.
+        folder: of the model; None for BM25_DIGEST.
         depths: of needles in long documents.
         runtime: torch, onnx-fp32 or onnx-int8.
         all_dims: whether its rows at smaller Matryoshka dims are shown, too.
@@ -109,7 +109,7 @@ def _wanted(context: Context) -> Iterator[Wanted]:
                 yield Wanted(
                     "candidate", onnx.digest, onnx.path, tuple(config.onnx_sets), runtime=f"onnx-{variant}"
                 )
-    yield Wanted("bm25", BM25, None, sets)
+    yield Wanted("bm25", BM25_DIGEST, None, sets)
     base, champion = pins.get("base"), pins.get("champion")
     pretrained = context.inputs["pretrained"]
     if base and config.score_base:
@@ -193,8 +193,8 @@ def _score(context: Context, wanted: Wanted) -> Scores:
 
 def _subject(context: Context, wanted: Wanted, config: EvaluateConfig) -> Subject:
     from embedline.evaluation.subjects import onnx_subject, torch_subject
+    from embedline.models.machine import attention, prepare
     from embedline.models.prompts import PromptTable
-    from embedline.steps.machine import attention, prepare
 
     assert wanted.folder is not None
     runtime = context.slice.section("runtime", RuntimeConfig)

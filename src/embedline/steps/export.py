@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.artifacts.record import write_json
+from embedline.config.export import ExportConfig
 from embedline.config.model import ModelConfig
-from embedline.config.outcome import ExportConfig
 from embedline.config.training import RuntimeConfig
-from embedline.steps.base import Context, StepResult
-from embedline.steps.machine import prepare
+from embedline.models.machine import prepare
+from embedline.steps.context import Context, StepResult
 
 if TYPE_CHECKING:
     from embedline.export.parity import Parity

@@ -10,10 +10,10 @@ from embedline.artifacts.jsonl import read_jsonl
 from embedline.artifacts.manifest import Artifact
 from embedline.artifacts.markdown import cell
 from embedline.artifacts.record import write_json
-from embedline.config.outcome import GateConfig
+from embedline.config.gate import GateConfig
 from embedline.errors import InputError
 from embedline.gate.decision import Verdict, decide
-from embedline.steps.base import Context, StepResult
+from embedline.steps.context import Context, StepResult
 
 VERDICT = "verdict.json"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from embedline.artifacts.markdown import cell
 from embedline.config.data import DataConfig
-from embedline.steps.base import Context, StepResult
+from embedline.steps.context import Context, StepResult
 
 if TYPE_CHECKING:
     from embedline.data.evaluation_sets import SetInfo

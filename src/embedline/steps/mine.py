@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from embedline.artifacts.markdown import cell
 from embedline.config.training import MineConfig, RuntimeConfig
-from embedline.steps.base import Context, StepResult
-from embedline.steps.training import load_model, stage_records
+from embedline.steps.context import Context, StepResult
+from embedline.steps.shared.training import load_model, stage_records
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from embedline.mining.mine import MinedSource
     from embedline.models.embedder import Embedder
     from embedline.models.prompts import Side
-    from embedline.training.records import SourceRecords
+    from embedline.training.batching.records import SourceRecords
 
 
 def run(context: Context) -> StepResult:
@@ -30,8 +30,8 @@ def run(context: Context) -> StepResult:
 
     from embedline.mining.mine import mine_negatives
     from embedline.models.checks import require_tokens
-    from embedline.steps.machine import prepare
-    from embedline.training.records import only
+    from embedline.models.machine import prepare
+    from embedline.training.batching.records import only
 
     bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
     embedder = load_model(context)

@@ -10,8 +10,8 @@ from embedline.config.data import CorpusSource
 from embedline.config.model import ModelConfig
 from embedline.config.training import PretrainConfig, RuntimeConfig
 from embedline.errors import InputError
-from embedline.steps.base import Context, StepResult
-from embedline.steps.training import (
+from embedline.steps.context import Context, StepResult
+from embedline.steps.shared.training import (
     adapters,
     fit,
     handed_on,
@@ -36,7 +36,7 @@ def run(context: Context) -> StepResult:
         return handed_on(context)
 
     from embedline.models.checks import require_tokens
-    from embedline.steps.machine import prepare
+    from embedline.models.machine import prepare
     from embedline.training.pretraining import pretrain
 
     bf16 = prepare(context.slice.section("runtime", RuntimeConfig), training=True)
@@ -87,8 +87,8 @@ def _from_scratch(context: Context) -> Embedder:
     from embedline.models.backbone import new_backbone
     from embedline.models.device import best_device
     from embedline.models.embedder import Embedder
+    from embedline.models.machine import attention
     from embedline.models.tokenizer import train_tokenizer
-    from embedline.steps.machine import attention
 
     model = context.slice.section("model", ModelConfig)
     tokenizer = train_tokenizer(
@@ -106,7 +106,7 @@ def _tokenizer_texts(context: Context) -> list[str]:
     """A seeded sample of queries, positives and passages, up to a bounded number of characters."""
     import random
 
-    from embedline.training.records import read_records
+    from embedline.training.batching.records import read_records
 
     folder = context.artifact("dataset").path
     texts = _corpus(context, weighted=False)
@@ -127,7 +127,7 @@ def _tokenizer_texts(context: Context) -> list[str]:
 
 def _passages(context: Context) -> list[str]:
     """What is pretrained on: the corpus; where a run has none, what its records give as answers."""
-    from embedline.training.records import read_records
+    from embedline.training.batching.records import read_records
 
     if texts := _corpus(context):
         return texts

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from embedline.artifacts.record import write_json
-from embedline.config.outcome import PromoteConfig, TrackingConfig
+from embedline.config.registry import PromoteConfig, TrackingConfig
 from embedline.errors import ConflictError
-from embedline.steps.base import Context, StepResult
-from embedline.steps.candidate import candidate_tags
+from embedline.registry.registered_form import registered_form
+from embedline.registry.tracking_target import TrackingPlace, read_tracking, tracking_place
+from embedline.steps.context import Context, StepResult
 from embedline.steps.gate import VERDICT
-from embedline.steps.registered import registered_form
-from embedline.steps.tracking import TrackingPlace, read_tracking, tracking_place
+from embedline.steps.shared.version_tags import candidate_tags
 
 PROMOTION = "promotion.json"
 

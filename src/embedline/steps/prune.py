@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING
 from embedline.config.model import PruneConfig
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
-from embedline.steps.base import Context, StepResult
-from embedline.steps.machine import prepare
-from embedline.steps.training import adapters, fit, handed_on, keep_model, load_folder, load_model, naming
+from embedline.models.machine import prepare
+from embedline.steps.context import Context, StepResult
+from embedline.steps.shared.training import (
+    adapters,
+    fit,
+    handed_on,
+    keep_model,
+    load_folder,
+    load_model,
+    naming,
+)
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from embedline.artifacts.curves import Curves, read_curves
 from embedline.artifacts.jsonl import read_jsonl
 from embedline.artifacts.manifest import Artifact
 from embedline.artifacts.record import read_records
 from embedline.evaluation.report import ReportData, render_report
-from embedline.steps.base import Context, StepResult
-from embedline.steps.curves import Curves, read_curves
+from embedline.steps.context import Context, StepResult
 
 PAGE = "report.html"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from embedline.steps.base import Context, StepResult
-from embedline.steps.contrastive import train_stage
+from embedline.steps.context import Context, StepResult
+from embedline.steps.shared.contrastive import train_stage
 
 
 def run(context: Context) -> StepResult:

@@ -16,16 +16,16 @@ from embedline.errors import InputError
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.language_head import LanguageHead
-from embedline.training import processes
-from embedline.training.engine import train
-from embedline.training.gradcache import TokenBudget
+from embedline.training.batching.passages import Passages
+from embedline.training.contrastive.gradcache import TokenBudget
+from embedline.training.engine import processes
+from embedline.training.engine.progress import OnMetrics
+from embedline.training.engine.step_timer import Metrics, Watch
+from embedline.training.engine.trainer import train
 from embedline.training.objectives.mlm import MaskedLanguageModel
 from embedline.training.objectives.mntp import MaskedNextTokenModel
 from embedline.training.objectives.prediction import corrupt_tokens, mask_tokens, vocabulary_size
 from embedline.training.objectives.retromae import RetroMAE
-from embedline.training.passages import Passages
-from embedline.training.progress import OnMetrics
-from embedline.training.watch import Metrics, Watch
 
 Objective = RetroMAE | MaskedLanguageModel | MaskedNextTokenModel
 

@@ -18,9 +18,9 @@ MODULES += ["export", "evaluate", "gate", "promote", "report"]
 
 
 def _run(context):
+    from embedline.dag import STEPS
     from embedline.errors import InputError, StepError
-    from embedline.steps.base import StepResult
-    from embedline.steps.catalogue import STEPS
+    from embedline.steps.context import StepResult
 
     for wanted in os.environ.get("EMBEDLINE_FAKE", "").split():
         step, _, what = wanted.partition("=")

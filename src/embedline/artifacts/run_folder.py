@@ -1,0 +1,35 @@
+"""The files of a run's folder by name, and their readers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+PLAN = "plan.json"
+RUN = "run.json"
+FINGERPRINT = "fingerprint.json"
+
+
+def read_plan(run_folder: Path) -> dict[str, Any]:
+    path = run_folder / PLAN
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return value
+
+
+def read_run(run_folder: Path) -> dict[str, Any]:
+    """run.json, or an empty record when there is none or it is damaged."""
+    try:
+        value: dict[str, Any] = json.loads((run_folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value
+
+
+def read_fingerprint(run_folder: Path) -> dict[str, str]:
+    """What `write_fingerprint` wrote; empty for a run that never got that far."""
+    try:
+        values: dict[str, str] = json.loads((run_folder / FINGERPRINT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values

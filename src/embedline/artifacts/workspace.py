@@ -1,0 +1,62 @@
+"""The folder of `--work`: the places of runs, store, checkpoints and tracking, and the names of runs."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from embedline.artifacts.store import Store
+from embedline.errors import InputError
+
+HUB_CACHE = ".embedline/huggingface"  # below the workspace: what preflight fetches, later pods must find
+_MAX_NAME = 200  # bytes of a run's name; a folder has room for 255
+
+
+class Workspace:
+    """The folder of `--work`: runs at the top, store, checkpoints and tracking below `.embedline/`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.resolve()
+        self.internal = self.root / ".embedline"
+        self.store = Store(self.internal / "store")
+
+    def run_folder(self, run: str) -> Path:
+        return self.root / run
+
+    def step_folder(self, run: str, step: str) -> Path:
+        return self.run_folder(run) / "steps" / step
+
+    def checkpoints(self, step: str, key: str) -> Path:
+        """Checkpoints are kept by step and key, so that a retried pod and a restarted run both find them."""
+        return self.internal / "checkpoints" / f"{step}-{key}"
+
+
+def checked_run_name(name: str, *, where: str) -> str:
+    """`name`, when it can be a run's folder and be searched for in the tracker.
+
+    Raises:
+        InputError: it is a path, hidden, taken by us, too long for a folder, or holds a quote or a control
+            character.
+    """
+    plain = name.isprintable() and "'" not in name and Path(name).name == name
+    if not name or not plain or name.startswith(".") or name == "latest" or len(name.encode()) > _MAX_NAME:
+        shown = f"{name[:50]}…" if len(name) > 50 else name
+        raise InputError(
+            f"{shown!r} is not a name for a run.", where=where, fix="Use letters, digits and dashes."
+        )
+    return name
+
+
+def check_workspace(root: Path) -> None:
+    """Raises InputError when the folder cannot be made or written to."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"the work directory cannot be written to ({reason.lower()}).",
+            where=str(root),
+            fix="Choose another with --work, or change its permissions.",
+        ) from error

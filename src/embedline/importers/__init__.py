@@ -1,0 +1,1 @@
+"""Settings of other tools, read as presets."""

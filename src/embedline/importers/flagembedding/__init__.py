@@ -1,0 +1,1 @@
+"""FlagEmbedding: its flags and shell scripts as a preset."""

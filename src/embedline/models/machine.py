@@ -1,0 +1,72 @@
+"""The machine's settings, applied once in a step's process."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from functools import cache
+from typing import TYPE_CHECKING
+
+from embedline.config.training import RuntimeConfig
+
+if TYPE_CHECKING:
+    from embedline.models.attention import Attention
+
+# Parameters of glibc's mallopt (malloc.h).
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+
+NO_BF16 = "this device has no instructions for bf16 and emulates it"
+_log = logging.getLogger(__name__)
+
+
+def prepare(runtime: RuntimeConfig, *, training: bool = False) -> bool:
+    """Set the threads and, for training, the allocator; True when the step works under bf16 autocast."""
+    import torch
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    if runtime.threads is not None:
+        torch.set_num_threads(runtime.threads)
+    elif runtime.processes > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // runtime.processes))
+    if training:
+        _keep_freed_memory()
+    return works_in_bf16(runtime)
+
+
+def works_in_bf16(runtime: RuntimeConfig) -> bool:
+    """What `runtime.precision` comes to on this machine; auto's choice is said once in the log."""
+    from embedline.models.device import best_device, bf16_instructions
+
+    if runtime.precision != "auto":
+        return runtime.precision == "bf16"
+    found = bf16_instructions(best_device())
+    _say(f"Precision: bf16 ({', '.join(found)})." if found else f"Precision: fp32 ({NO_BF16}).")
+    return bool(found)
+
+
+@cache
+def _say(message: str) -> None:
+    _log.info(message)
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep what is freed, instead of giving it back to the system at once.
+
+    A training frees and takes the same large blocks again at every chunk. Given back, each comes anew page
+    by page, zeroed, which took a fifth of the time (tests/benchmarks/README.md).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc's alone
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)
+        mallopt(_M_TOP_PAD, 64 * 2**20)
+
+
+def attention(runtime: RuntimeConfig) -> Attention:
+    """The attention kernel that models are loaded with on this machine."""
+    from embedline.models.attention import attention_for
+    from embedline.models.device import best_device
+
+    return attention_for(runtime.attention, best_device().type, bf16=works_in_bf16(runtime))

@@ -1,0 +1,108 @@
+"""The files by which sentence-transformers, and LangChain on top of it, load a model folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from embedline.artifacts.record import write_json
+from embedline.models.embedder import EmbedderSpec
+from embedline.models.third_party import MODES
+
+_MODULES = "sentence_transformers.models"
+# encode() is not told what its texts are: the card says how to tell it.
+_CARD = """---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+---
+
+# An embedding model, made by Embedline
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/this/folder"{code})
+queries = model.encode_query(["..."])
+documents = model.encode_document(["..."])
+scores = model.similarity(queries, documents)
+```
+
+Queries are cut at {query} tokens, documents at {document} tokens, prompt included. `encode_query` and
+`encode_document` know that, and put the right words first. `encode` knows the words alone: it cuts every text
+at {document} tokens unless it is told that these are queries.
+
+```python
+model.encode(["..."], prompt="...", task="query")  # or prompt_name="query", task="query"
+HuggingFaceEmbeddings(model_name="...", query_encode_kwargs={{"prompt": "...", "task": "query"}})  # LangChain
+```
+
+Both sides of a symmetric task (similarity, translation, classification, clustering) are cut where documents
+are: `model.encode(["..."], prompt_name="sts")`. Names of prompts: {names}.
+
+`embedline.json` says the rest: pooling, heads, Matryoshka dims, the table of prompts, and what each step did.
+"""
+
+_OWN_CLASS = """
+The folder brings its model class, so loaders ask for `trust_remote_code=True`. Without sentence-transformers:
+
+```python
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder", trust_remote_code=True)
+model = AutoModel.from_pretrained("path/to/this/folder", trust_remote_code=True)
+batch = tokenizer(["..."], padding=True, truncation=True, max_length={document}, return_tensors="pt")
+vectors = model(**batch, return_embeddings=True)  # of length 1; put the prompt before the texts yourself
+```
+"""
+
+
+def write_peer_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class: bool) -> None:
+    """Write them.
+
+    Args:
+        own_class: the folder carries a model class of its own, which pools and normalises.
+    """
+    kinds: list[str] = ["Transformer"]
+    transformer: dict[str, Any] = {}
+    if not own_class:
+        kinds += ["Pooling", *(["LayerNorm"] if spec.layer_norm else []), "Normalize"]
+        modes = {key: name == spec.pooling for key, name in MODES.items() if key.startswith("pooling_mode")}
+        size = {"word_embedding_dimension": width, "include_prompt": True}
+        write_json(folder / "1_Pooling" / "config.json", size | modes)
+        if spec.layer_norm:  # without parameters here is with weight 1 and bias 0 there
+            write_json(folder / "2_LayerNorm" / "config.json", {"dimension": width})
+            weights = {"norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}
+            save_file(weights, folder / "2_LayerNorm" / "model.safetensors")
+        (folder / f"{len(kinds) - 1}_Normalize").mkdir(exist_ok=True)
+    else:
+        output = "sentence_embedding"  # normalised already
+        transformer = {
+            "modality_config": {"text": {"method": "forward", "method_output_name": output}},
+            "module_output_name": output,
+            "unpad_inputs": False,
+        }
+    modules = [
+        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"{_MODULES}.{kind}"}
+        for i, kind in enumerate(kinds)
+    ]
+    write_json(folder / "modules.json", modules)
+    # encode_query and encode_document cut each at its own length, encode cuts where documents are cut.
+    lengths = {"query_length": spec.query_length, "document_length": spec.document_length}
+    write_json(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": spec.document_length, **lengths, "do_lower_case": False, **transformer},
+    )
+    write_json(
+        folder / "config_sentence_transformers.json",
+        {"prompts": spec.prompts.named(), "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )
+    code = ", trust_remote_code=True" if own_class else ""
+    names = ", ".join(f"`{name}`" for name in spec.prompts.named()) or "none"
+    card = _CARD + (_OWN_CLASS if own_class else "")
+    (folder / "README.md").write_text(
+        card.format(query=spec.query_length, document=spec.document_length, code=code, names=names),
+        encoding="utf-8",
+    )

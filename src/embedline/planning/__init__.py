@@ -1,0 +1,1 @@
+"""Look ahead: validate a run, pin what it depends on, plan it, and estimate its cost."""

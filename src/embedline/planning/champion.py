@@ -1,0 +1,93 @@
+"""The champion a run competes against: its pin, its folder here, and the first one of a model's name."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedline.artifacts.workspace import Workspace
+from embedline.config.schema import RunConfig
+from embedline.errors import InputError
+from embedline.registry.registered_form import registered_form
+from embedline.registry.tracking_target import TrackingPlace
+
+if TYPE_CHECKING:
+    from embedline.registry.versions import ChampionRef
+
+
+@dataclass(frozen=True)
+class Champion:
+    """`pin` is part of keys (None: there is no champion); `first`: it is outside and not registered yet."""
+
+    pin: dict[str, Any] | None
+    path: Path | None
+    first: bool = False
+
+
+def find_champion(config: RunConfig, found: TrackingPlace, place: Workspace, root: Path) -> Champion:
+    """The version under the alias; when there is none, promote.first_champion as the version 1 to be."""
+    from embedline.registry.versions import get_champion
+
+    name, alias = config.promote.model or config.name, config.promote.alias
+    current = get_champion(name, alias, uri=found.uri)
+    if current is not None:
+        path = current.path or _downloaded(current, found.uri, place)
+        return Champion({"version": current.version, "digest": current.digest}, path)
+    if config.promote.first_champion is None:
+        return Champion(None, None)
+    from embedline.models.resolve import resolve_model
+
+    try:
+        model = resolve_model(config.promote.first_champion, root=root)
+    except InputError as error:
+        raise InputError(error.what, where=f"promote.first_champion: {error.where}", fix=error.fix) from error
+    return Champion({"version": 1, "digest": model.digest}, model.path, first=True)
+
+
+def register_first(
+    config: RunConfig, found: TrackingPlace, champion: Champion, place: Workspace, run: str
+) -> Champion:
+    """Register an outside model and point the alias at it; called after everything else is validated."""
+    from embedline.registry.promotion import NOTHING, promote
+    from embedline.registry.versions import OUTSIDE, VERDICT_TAG, register
+
+    assert champion.pin is not None
+    assert champion.path is not None
+    name, alias = config.promote.model or config.name, config.promote.alias
+    with registered_form(champion.path, None, place.internal) as folder:
+        version = register(
+            name,
+            folder,
+            digest=champion.pin["digest"],
+            tags={"origin": str(config.promote.first_champion), VERDICT_TAG: OUTSIDE},
+            uri=found.uri,
+            experiment=found.experiment,
+            artifact_root=found.artifact_root,
+        )
+    promote(
+        name,
+        version,
+        alias,
+        reason="first champion, from outside",
+        by=f"run {run}",
+        expect=NOTHING,
+        uri=found.uri,
+    )
+    return Champion({"version": version, "digest": champion.pin["digest"]}, champion.path)
+
+
+def _downloaded(champion: ChampionRef, uri: str, place: Workspace) -> Path:
+    """A copy of a champion whose files lie on another machine. Another registry has another version 3."""
+    from embedline.registry.versions import download
+
+    identity = hashlib.sha256((champion.digest or uri).encode()).hexdigest()[:12]
+    folder = place.internal / "champions" / f"{champion.name}-{champion.version}-{identity}"
+    if not folder.is_dir():
+        try:
+            download(champion.name, champion.version, folder, uri=uri)
+        except InputError:
+            if not folder.is_dir():  # else another run has fetched it in the meantime
+                raise
+    return folder

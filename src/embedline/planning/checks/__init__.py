@@ -1,0 +1,1 @@
+"""What preflight checks before anything is spent, one file a question."""

@@ -1,0 +1,69 @@
+"""Whether the sets, sources and tasks that a config refers to by name are among those that it has."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator
+
+from embedline.config.schema import RunConfig
+from embedline.data.evaluation_sets import set_names
+from embedline.errors import InputError
+
+
+def require_known_names(config: RunConfig) -> None:
+    """Refuse a name that nothing has: it would come to light in the last steps, after all training.
+
+    Raises:
+        InputError: naming the setting and the nearest name, or a set taken out that is called as another is.
+    """
+    _require_distinct_sources(config)
+    held_out, sets = config.data.hold_out, set_names(config.data.evaluation)
+    if held_out is not None:
+        if held_out.name in sets:
+            raise InputError(f"a set called {held_out.name!r} exists already.", where="data.hold_out.name")
+        sets.append(held_out.name)
+    for where, name, known in _named(config, sets):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(known)) or 'none'}."
+            raise InputError(f"there is no {name!r}.", where=where, fix=hint)
+    if config.evaluate.mteb_tasks:
+        from embedline.evaluation.rumteb import require_tasks
+
+        require_tasks(config.evaluate.mteb_tasks)
+
+
+def _require_distinct_sources(config: RunConfig) -> None:
+    """A source's stages and weight, and where its rows come from, go by its name."""
+    from embedline.data.sources import source_name
+
+    for group in ("sources", "corpus"):
+        first: dict[str, str] = {}
+        for number, item in enumerate(getattr(config.data, group)):
+            name = source_name(item.name, item.path)
+            if name in first:
+                raise InputError(
+                    f"{first[name]} and {item.path} are both called {name!r}.",
+                    where=f"data.{group}.{number}.name",
+                    fix="Give this one another name.",
+                )
+            first[name] = item.path
+
+
+def _named(config: RunConfig, sets: list[str]) -> Iterator[tuple[str, str, Collection[str]]]:
+    """Each place that refers to something by name, the name, and the names there are."""
+    from embedline.data.sources import source_name
+    from embedline.evaluation.compare import BENCHMARK
+    from embedline.evaluation.haystack import set_name
+
+    if config.data.hold_out is not None:
+        sources = {source_name(item.name, item.path) for item in config.data.sources}
+        for number, name in enumerate(config.data.hold_out.sources):
+            yield f"data.hold_out.sources.{number}", name, sources
+    for key in ("stage_sets", "onnx_sets"):
+        for number, name in enumerate(getattr(config.evaluate, key)):
+            yield f"evaluate.{key}.{number}", name, sets
+    tasks = [*config.evaluate.mteb_tasks, BENCHMARK] if config.evaluate.mteb_tasks else []
+    scored = {"*", *sets, *tasks, *map(set_name, config.evaluate.needle_depths)}
+    for number, rule in enumerate(config.gate.rules):
+        yield f"gate.rules.{number}.set", rule.set, scored

@@ -1,0 +1,87 @@
+"""The data manifest: a small file, committed beside the preset, that stands for data too large for a commit.
+
+Who changes data writes it anew (`embedline fingerprint PRESET --write data.lock.json`) and pushes it; that
+push is what a retraining is triggered by. A CI machine, which has neither the data nor the models, takes
+their checksums from it; the cluster's preflight reads the data itself and so notices when the two disagree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from embedline.artifacts.record import write_json
+from embedline.config.load import load_config
+from embedline.config.schema import RunConfig
+from embedline.errors import InputError
+from embedline.planning.fingerprint import (
+    DataEntry,
+    Fingerprint,
+    ModelEntry,
+    build,
+    named_data,
+    named_models,
+    take_fingerprint,
+)
+
+_FORMAT = 1
+
+
+def write_data_manifest(path: Path, found: Fingerprint) -> None:
+    """Data and outside models of a fingerprint, sorted, so that a diff shows what changed.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    data, base = map(asdict, found.data), map(asdict, found.base)
+    try:
+        write_json(path, {"format": _FORMAT, "data": list(data), "base": list(base)})
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise InputError(f"cannot be written ({reason}).", where=str(path)) from error
+
+
+def fingerprint(
+    preset: str, overrides: Sequence[str], workspace: Path, manifest: Path | None = None
+) -> Fingerprint:
+    """The fingerprint of a run of this preset: of the data here, or of a data manifest.
+
+    Raises:
+        InputError: the config or the data are not usable, or the manifest does not fit the preset.
+    """
+    if manifest is None:
+        return take_fingerprint(preset, overrides, workspace)
+    config = load_config(preset, overrides)
+    return build(config, *_read(manifest, preset, config))
+
+
+def _read(path: Path, preset: str, config: RunConfig) -> tuple[list[DataEntry], list[ModelEntry]]:
+    fix = f"Write it anew where the data is: embedline fingerprint {preset} --write {path}"
+    try:
+        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != _FORMAT:
+            raise InputError(f"is of format {values['format']!r}, not {_FORMAT}.", where=str(path), fix=fix)
+        data = [DataEntry(**entry) for entry in values["data"]]
+        base = [ModelEntry(**entry) for entry in values["base"]]
+    except OSError as error:
+        raise InputError("no such data manifest.", where=str(path), fix=fix) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError("is not a data manifest.", where=str(path), fix=fix) from error
+    listed = {(entry.kind, entry.name, entry.uri) for entry in data}
+    listed |= {(model.role, model.uri, model.revision or "") for model in base}
+    wanted = set(named_data(config))
+    wanted |= {(role, uri, revision or "") for role, uri, revision in named_models(config)}
+    if listed != wanted:
+        what = "; ".join(
+            [f"{preset} names {_words(entry)}, it does not" for entry in sorted(wanted - listed)]
+            + [f"it names {_words(entry)}, {preset} does not" for entry in sorted(listed - wanted)]
+        )
+        raise InputError(f"does not fit the preset: {what}.", where=str(path), fix=fix)
+    return data, base
+
+
+def _words(entry: tuple[str, str, str]) -> str:
+    return f"{entry[0]} {' '.join(dict.fromkeys(part for part in entry[1:] if part))}"

@@ -1,0 +1,256 @@
+"""The fingerprint of a run: what decides the model that it makes and the verdict on it, as one train key.
+
+Same content, same key, on every machine: no absolute paths, no times, not data.root. Left out is what changes
+neither the model nor its judgement: where the run is tracked and on which hardware it is scheduled, the
+description, how the alias moves, how often a step logs and checkpoints. The champion is left out, too:
+it changes with every promotion, and a model need not be trained again because it won.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from embedline.artifacts.code_version import code_version
+from embedline.artifacts.record import write_json
+from embedline.artifacts.run_folder import FINGERPRINT
+from embedline.artifacts.workspace import Workspace
+from embedline.components.image import IMAGE, RECIPE
+from embedline.config.load import load_config
+from embedline.config.schema import RunConfig
+from embedline.dag import STEPS
+from embedline.data.root import data_root
+from embedline.planning.pins import Pinned, named_sources, pin_data, pin_models
+
+PARTS = ("data", "code", "image", "config", "base")
+_LAST_STEP = "gate"  # what follows registers and reports
+_SILENT = ("checkpoint_every", "log_every")  # settings of a stage that leave its weights alone
+_PINNED = ("base", "revision", "model", "path", "mteb_root", "root")  # stand in `data` and `base`, by content
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """One outside piece of data.
+
+    Args:
+        kind: sources, corpus, evaluation or mteb.
+        uri: as the config names it: a path below data.root, the file name of an absolute path, hub:ORG/NAME.
+        size: bytes; None for what only the hub has, as is `rows`.
+        checksum: SHA-256 over contents (of a folder: and names), or `hub:REVISION`.
+    """
+
+    kind: str
+    name: str
+    uri: str
+    size: int | None
+    rows: int | None
+    checksum: str
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """An outside model.
+
+    Args:
+        role: base or teacher.
+        uri: as the config names it, as of data.
+        revision: as the config asks for it, of a hub model.
+        checksum: SHA-256 over its files; this alone counts.
+    """
+
+    role: str
+    uri: str
+    revision: str | None
+    checksum: str
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The parts of a train key.
+
+    Args:
+        data: sorted by kind and name.
+        code: digest of the sources that the steps up to the gate import.
+        image: what components run in. Its tag moves with any code, also with what makes no model, and its
+            digest is known only after it was pushed: neither is part of the key.
+        recipe: digest of what the image is made of beside the code: the libraries.
+        config: resolved, without what changes no model.
+        base: the base and the teacher, as far as there are any.
+    """
+
+    data: tuple[DataEntry, ...]
+    code: str
+    image: str
+    recipe: str
+    config: dict[str, Any]
+    base: tuple[ModelEntry, ...]
+
+    def parts(self) -> dict[str, str]:
+        """Each part as one short string."""
+        return {
+            "data": _digest([asdict(entry) for entry in self.data]),
+            "code": self.code,
+            "image": self.recipe,
+            "config": _digest(self.config),
+            "base": _digest({entry.role: entry.checksum for entry in self.base}),
+        }
+
+    @property
+    def train_key(self) -> str:
+        return _digest(self.parts())
+
+    def manifest(self) -> str:
+        """All of it as one line of JSON, which `parse` reads."""
+        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+    @staticmethod
+    def parse(text: str) -> Fingerprint | None:
+        """None when the text is not what `manifest` wrote."""
+        try:
+            values = json.loads(text)
+            data = tuple(DataEntry(**entry) for entry in values.pop("data"))
+            base = tuple(ModelEntry(**entry) for entry in values.pop("base"))
+            return Fingerprint(data=data, base=base, **values)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+def take_fingerprint(preset: str, overrides: Sequence[str], workspace: Path) -> Fingerprint:
+    """The fingerprint that a run of this preset would have now. Reads all data; asks no tracker.
+
+    Raises:
+        InputError: the config, a source or a model is not usable.
+    """
+    config = load_config(preset, overrides)
+    root = data_root(config, preset, Workspace(workspace))
+    return fingerprint_of(config, root, pin_data(config, root), pin_models(config, root))
+
+
+def fingerprint_of(config: RunConfig, root: Path, data: Pinned, models: Pinned) -> Fingerprint:
+    """The fingerprint of what is pinned already; sizes and rows are read from `root`."""
+    entries = sorted(_data(config, root, data, models), key=lambda entry: (entry.kind, entry.name))
+    base = [ModelEntry(*named, models.pins[named[0]]) for named in named_models(config)]
+    return build(config, entries, base)
+
+
+def build(config: RunConfig, data: Sequence[DataEntry], base: Sequence[ModelEntry]) -> Fingerprint:
+    """A fingerprint from its outside parts, this code and its image."""
+    return Fingerprint(tuple(data), _code(), IMAGE, RECIPE, _config(config), tuple(base))
+
+
+def write_fingerprint(run_folder: Path, found: Fingerprint) -> None:
+    """fingerprint.json: train_key, the parts (of the image its name) and the whole manifest, as strings."""
+    parts = {**found.parts(), "image": found.image}
+    values = {"train_key": found.train_key, **parts, "manifest": found.manifest()}
+    write_json(run_folder / FINGERPRINT, values)
+
+
+def named_data(config: RunConfig) -> list[tuple[str, str, str]]:
+    """kind, name and uri of all data that a config names, in the manifest's order."""
+    found = [
+        (name.partition(".")[0], name.partition(".")[2], _uri(item.path))
+        for name, _, item in named_sources(config)
+    ]
+    found += [
+        ("evaluation", item.name or Path(item.path).name, _uri(item.path)) for item in config.data.evaluation
+    ]
+    if config.evaluate.mteb_tasks and config.evaluate.mteb_root:
+        found.append(("mteb", "mteb", _uri(config.evaluate.mteb_root)))
+    return sorted(found)
+
+
+def named_models(config: RunConfig) -> list[tuple[str, str, str | None]]:
+    """role, uri and revision of all outside models that a config names."""
+    found = []
+    if config.model.base:
+        found.append(("base", _uri(config.model.base), config.model.revision))
+    if config.teacher:
+        found.append(("teacher", _uri(config.teacher.model), config.teacher.revision))
+    return found
+
+
+def _data(config: RunConfig, root: Path, data: Pinned, models: Pinned) -> Iterator[DataEntry]:
+    from embedline.data.sources import FILES, count_rows, source_files
+
+    for name, _, item in named_sources(config):
+        kind, _, own = name.partition(".")
+        files = source_files(item.path, root)
+        yield DataEntry(
+            kind,
+            own,
+            _uri(item.path),
+            _size(files) if files else None,
+            count_rows(item.path, root, item.split),
+            data.pins["sources"][name],
+        )
+    for held_out in config.data.evaluation:
+        folder = root / Path(held_out.path).expanduser()
+        name = held_out.name or folder.name
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        tables = [path for path in files if path.name.lower().endswith(FILES)]
+        rows = sum(count_rows(path.name, path.parent) or 0 for path in tables)
+        yield DataEntry(
+            "evaluation", name, _uri(held_out.path), _size(files), rows, data.pins["evaluation"][name]
+        )
+    if models.pins["mteb"]:
+        files = [path for path in Path(models.locations["mteb"]).rglob("*") if path.is_file()]
+        uri = _uri(config.evaluate.mteb_root)
+        yield DataEntry("mteb", "mteb", uri, _size(files), None, models.pins["mteb"])
+
+
+def _uri(path: str) -> str:
+    """The same on every machine: what leads to an absolute path does not count, nor does a hub's revision."""
+    from embedline.data.sources import is_hub
+
+    if is_hub(path):
+        return path.partition("@")[0]
+    place = Path(path).expanduser()
+    return place.name if place.is_absolute() else place.as_posix()
+
+
+def _size(files: Sequence[Path]) -> int:
+    return sum(path.stat().st_size for path in files)
+
+
+def _code() -> str:
+    names = list(STEPS)
+    modules = sorted({STEPS[name].module for name in names[: names.index(_LAST_STEP) + 1]})
+    return _digest({module: code_version(module) for module in modules})[:16]
+
+
+def _config(config: RunConfig) -> dict[str, Any]:
+    """The sections that the steps up to the gate read, and the name that the model is registered under."""
+    names = list(STEPS)
+    read = {
+        section.partition(".")[0]
+        for name in names[: names.index(_LAST_STEP) + 1]
+        for section in STEPS[name].sections
+    }
+    values = {key: value for key, value in config.model_dump(mode="json").items() if key in read}
+    for section in ("pretrain", "unsupervised", "supervised"):
+        _drop(values[section], _SILENT)
+    for (name, _, _), item in zip(
+        named_sources(config), [*values["data"]["sources"], *values["data"]["corpus"]], strict=True
+    ):
+        item["name"] = name.partition(".")[2]
+        _drop(item, _PINNED)
+    for held_out in values["data"]["evaluation"]:
+        held_out["name"] = held_out["name"] or Path(held_out["path"]).name
+        _drop(held_out, _PINNED)
+    for outside in (values["data"], values["model"], values["evaluate"], values["teacher"] or {}):
+        _drop(outside, _PINNED)
+    return {"name": config.promote.model or config.name, **values}
+
+
+def _drop(values: dict[str, Any], keys: Sequence[str]) -> None:
+    for key in keys:
+        values.pop(key, None)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

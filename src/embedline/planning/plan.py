@@ -1,0 +1,126 @@
+"""What a run will do: one line a step, with the cache hits that can be foreseen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from embedline.artifacts.markdown import cell, table
+from embedline.artifacts.record import write_json
+from embedline.artifacts.run_folder import PLAN
+from embedline.artifacts.workspace import Workspace
+from embedline.dag import STEPS, Step
+from embedline.execution.execute import recall, step_key
+from embedline.steps.context import Slice
+
+Action = Literal["cached", "handed on", "runs", "acts"]
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step.
+
+    Args:
+        action: cached (its outputs are here), handed on (switched off), runs, or acts (each time anew,
+            because it touches the outside world or keeps its parts in the store itself).
+        key: of its outputs; None while an input is not made yet.
+        seconds: what it took when it last ran for this preset in this workspace.
+    """
+
+    step: str
+    action: Action
+    key: str | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A validated run: its config, each step's slice (JSON) and what each step will do."""
+
+    run: str
+    preset: str
+    name: str
+    config: dict[str, Any]
+    pins: dict[str, Any]
+    slices: dict[str, str]
+    steps: list[PlannedStep]
+    warnings: list[str]
+
+    def write(self, run_folder: Path) -> None:
+        write_json(run_folder / PLAN, asdict(self))
+
+    @property
+    def base(self) -> Path | None:
+        """Where the base model lies on this machine, when the run starts from one."""
+        found = Slice.model_validate_json(self.slices["prune_before"]).locations.get("base")
+        return Path(found) if found else None
+
+    def markdown(self) -> str:
+        """The plan for the pipelines UI."""
+        rows = [[step.step, step.action, _duration(step)] for step in self.steps]
+        notes = [f"- note: {cell(warning)}" for warning in self.warnings]
+        head = f"Run **{cell(self.run)}** of **{cell(self.name)}**."
+        return "\n".join([head, "", table(["step", "what it does", "time"], rows), "", *notes]) + "\n"
+
+    def table(self) -> str:
+        """The plan as plain lines."""
+        lines = [f"{step.step:<20}{step.action:<12}{_duration(step)}".rstrip() for step in self.steps]
+        known = [step.seconds for step in self.steps if step.action in {"runs", "acts"}]
+        seconds = [s for s in known if s is not None]
+        if seconds:
+            missing = "" if len(seconds) == len(known) else f", {len(known) - len(seconds)} steps never timed"
+            lines.append(f"about {sum(seconds):.0f} s by the last run's times{missing}")
+        return "\n".join([*lines, *(f"note: {warning}" for warning in self.warnings)])
+
+
+def _duration(step: PlannedStep) -> str:
+    return (
+        f"about {step.seconds:.0f} s" if step.seconds is not None and step.action in {"runs", "acts"} else ""
+    )
+
+
+def foresee(place: Workspace, preset: str, slices: dict[str, str]) -> list[PlannedStep]:
+    """Walk the steps while keys can be computed; what follows a step that was never made runs."""
+    known: dict[str, str | None] = {}
+    times = _last_times(place, preset)
+    planned = []
+    for name, step in STEPS.items():
+        feeds = step.inputs
+        key, action = None, "runs" if step.cached else "acts"
+        if all(source in known for source in feeds.values()):
+            inputs = {given: known[source] for given, source in feeds.items()}
+            key = step_key(step, Slice.model_validate_json(slices[name]), inputs)
+            found = _outcome(place, step, key)
+            if found is not None:
+                action, digests = found
+                known |= {f"{name}.{output}": digest for output, digest in digests.items()}
+        planned.append(PlannedStep(name, action, key, times.get(name)))  # type: ignore[arg-type]
+    return planned
+
+
+def _outcome(place: Workspace, step: Step, key: str) -> tuple[Action, dict[str, str | None]] | None:
+    note = recall(place, step, key)
+    if note is not None and note["handed_on"]:
+        return "handed on", note["outputs"]
+    if not step.cached:
+        return ("acts", note["outputs"]) if note else None
+    found = place.store.find(step.name, key, step.outputs)
+    return ("cached", {name: artifact.digest for name, artifact in found.items()}) if found else None
+
+
+def _last_times(place: Workspace, preset: str) -> dict[str, float]:
+    """Seconds a step took when it last ran, from the records of this workspace's earlier runs."""
+    times: dict[str, float] = {}
+    for file in sorted(place.root.glob("*/run.json"), key=lambda path: path.stat().st_mtime):
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            continue
+        if file.parent.is_symlink() or record.get("preset") != preset:
+            continue
+        for step in record.get("steps", []):
+            if step["status"] == "done" and not step["cache_hit"]:
+                times[step["step"]] = step["seconds"]
+    return times

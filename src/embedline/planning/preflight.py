@@ -1,0 +1,247 @@
+"""Preflight: everything validated and pinned before anything is spent, and the plan."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedline.artifacts.code_version import check_image
+from embedline.artifacts.record import StepRecord, forget_records
+from embedline.artifacts.run_folder import read_plan
+from embedline.artifacts.tracker import Tracker
+from embedline.artifacts.workspace import Workspace, check_workspace
+from embedline.config.load import deprecated, load_config, validate_config
+from embedline.config.schema import RunConfig
+from embedline.dag import STEPS
+from embedline.data.root import data_root
+from embedline.errors import EmbedlineError, InputError
+from embedline.execution.execute import recorded
+from embedline.execution.torchrun import SHARED
+from embedline.planning.champion import find_champion, register_first
+from embedline.planning.checks.availability import missing
+from embedline.planning.checks.batch_sizes import require_enough
+from embedline.planning.checks.machine import check_disk, check_memory, precision_notes
+from embedline.planning.checks.memory import memory_notes
+from embedline.planning.checks.recommendations import advice
+from embedline.planning.checks.references import require_known_names
+from embedline.planning.checks.sequence_length import require_room
+from embedline.planning.fingerprint import Fingerprint, fingerprint_of, write_fingerprint
+from embedline.planning.pins import Pinned, pin_data, pin_models
+from embedline.planning.plan import Plan, foresee
+from embedline.registry.tracking_target import complain_once, tracking_place, write_tracking
+from embedline.steps.context import Slice
+
+STEP = "preflight"
+
+
+def preflight(preset: str, overrides: Sequence[str], workspace: Path, run: str) -> Plan:
+    """Validate, pin, check, plan; leaves plan.json and tracking.json in the run's folder.
+
+    A first champion from outside is registered here, after everything else was found to be in order.
+
+    Raises:
+        InputError: whatever would make the run fail later.
+    """
+    check_workspace(workspace)
+    place = Workspace(workspace)
+    folder = place.step_folder(run, STEP)
+    forget_records(place.run_folder(run))
+    record = StepRecord(step=STEP, status="running", started_at=time.time())
+    with recorded(folder, record):
+        check_image()
+        config = load_config(preset, overrides).model_dump(mode="json")
+        require_same_run(place.run_folder(run), config)
+        plan = make_plan(preset, overrides, workspace, run, act=True)
+        plan.write(place.run_folder(run))
+        found = _fingerprint(plan)
+        write_fingerprint(place.run_folder(run), found)
+        tracker = Tracker(folder)
+        tracker.params(_flat(plan.config))
+        tracker.tags({f"pin.{name}": pin for name, pin in _flat(plan.pins).items()})
+        tracker.tags({"train_key": found.train_key})
+        record.summary = f"```\n{plan.table()}\n```\n"
+    return plan
+
+
+def make_plan(
+    preset: str, overrides: Sequence[str], workspace: Path, run: str = "", *, act: bool = False
+) -> Plan:
+    """The plan alone; without `act` nothing is registered, and no run begins at the tracker.
+
+    Raises:
+        InputError: the config, a source, a model, the machine or the tracker is not usable.
+    """
+    config = load_config(preset, overrides)
+    require_known_names(config)
+    check_workspace(workspace)
+    place = Workspace(workspace)
+    found = tracking_place(config.tracking, place)
+    _prepare(found.uri)
+    if act:
+        write_tracking(place.run_folder(run), found)
+        _begin(run, config, place)
+    root = data_root(config, preset, place)
+    data = pin_data(config, root)
+    require_enough(config, root)
+    models = pin_models(config, root)
+    _require_heads(config, models.locations.get("base"))
+    base = Path(models.locations["base"]) if "base" in models.locations else None
+    require_room(config, base)
+    check_disk(place.root, _bytes(config, root))
+    machine = [*memory_notes(config, base, check_memory()), *precision_notes(config.runtime)]
+    champion = find_champion(config, found, place, root)
+    if act and champion.first:
+        champion = register_first(config, found, champion, place, run)
+    pinned = Pinned(
+        {**data.pins, **models.pins, "champion": champion.pin},
+        {**data.locations, **models.locations, **({"champion": str(champion.path)} if champion.path else {})},
+        data.revisions,
+    )
+    slices = slice_config(config, pinned)
+    return Plan(
+        run=run,
+        preset=preset,
+        name=config.name,
+        config=config.model_dump(mode="json"),
+        pins=pinned.pins,
+        slices=slices,
+        steps=foresee(place, preset, slices),
+        warnings=[*deprecated(preset, overrides), *_warnings(config), *machine, *advice(config, root)],
+    )
+
+
+def _fingerprint(plan: Plan) -> Fingerprint:
+    """Of what the plan has pinned already: nothing is digested twice."""
+    locations = Slice.model_validate_json(plan.slices["ingest"]).locations
+    pinned = Pinned(plan.pins, locations)
+    config = validate_config(plan.config, where=plan.preset)
+    return fingerprint_of(config, Path(locations["root"]), pinned, pinned)
+
+
+def _require_heads(config: RunConfig, base: str | None) -> None:
+    """Refuse heads that would be saved at random: the base lacks them, and no stage trains them."""
+    stages = (config.unsupervised, config.supervised)
+    if base is None or any(stage.enabled and stage.objective == "unified" for stage in stages):
+        return
+    from embedline.models.folder import folder_heads
+
+    for head in config.model.heads:
+        if head not in folder_heads(Path(base)):
+            raise InputError(
+                f"the base has no {head} head, and no stage trains one.",
+                where="model.heads",
+                fix="Set a stage's objective to unified, or leave the head out.",
+            )
+
+
+def missing_here(config: RunConfig, preset: str, workspace: Path) -> list[str]:
+    """Everything a run would lack on this machine; empty when the data's folder itself is not to be had."""
+    try:
+        return missing(config, data_root(config, preset, Workspace(workspace)))
+    except (InputError, OSError):
+        return []
+
+
+def slice_config(config: RunConfig, pinned: Pinned) -> dict[str, str]:
+    """Each step's own sections, pins and the locations of outside things, as JSON.
+
+    Where the data lies is no part of a key: data.root is empty in slices. Hub sources carry their revision.
+    """
+    values = config.model_dump(mode="json")
+    values["data"]["root"] = ""
+    for group in ("sources", "corpus"):
+        for item in values["data"][group]:
+            if item["path"] in pinned.revisions:
+                item["path"] = f"{item['path'].partition('@')[0]}@{pinned.revisions[item['path']]}"
+    return {
+        name: Slice(
+            config={section: _part(values, section) for section in step.sections},
+            pins={pin: pinned.pins[pin] for pin in step.pins},
+            locations=dict(pinned.locations),
+            train_job=values["train_job"] if name in SHARED else {},
+        ).model_dump_json()
+        for name, step in STEPS.items()
+    }
+
+
+def _prepare(uri: str) -> None:
+    from embedline.registry.tracking import prepare
+
+    prepare(uri)
+
+
+def _begin(run: str, config: RunConfig, place: Workspace) -> None:
+    """Open the parent run, also one that an earlier attempt under this name has closed."""
+    from embedline.registry.tracking_target import read_tracking
+
+    found = read_tracking(place.run_folder(run))
+    assert found is not None
+    try:
+        mirror = found.mirror()
+        mirror.parent(run, {"preset": config.name, "status": "running"})
+        mirror.reopen(run)
+    except InputError:
+        raise
+    except EmbedlineError as error:
+        complain_once(found.uri, error)
+
+
+def _bytes(config: RunConfig, root: Path) -> int:
+    from embedline.data.sources import source_files
+
+    paths = [item.path for item in config.data.sources] + [item.path for item in config.data.corpus]
+    return sum(file.stat().st_size for path in paths for file in source_files(path, root))
+
+
+def _warnings(config: RunConfig) -> list[str]:
+    warnings = []
+    if not config.data.evaluation and not config.evaluate.mteb_tasks:
+        warnings.append("there are no evaluation sets: the gate has nothing to judge by")
+    if not config.gate.rules and config.gate.mode == "enforce":
+        warnings.append("gate.rules is empty: only the champion and the parity can refuse the candidate")
+    return warnings
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        elif value not in (None, "", [], {}):
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _part(values: dict[str, Any], section: str) -> Any:
+    """A section, or a part of one (`data.corpus`)."""
+    for name in section.split("."):
+        values = values[name]
+    return values
+
+
+def require_same_run(run_folder: Path, config: dict[str, Any]) -> None:
+    """Refuse to take a run up again as another one: its curves and parameters would be of both.
+
+    Raises:
+        InputError: naming the settings that differ.
+    """
+    before = read_plan(run_folder).get("config", config)
+    if before != config:
+        differ = sorted(_changed(before, config))
+        shown = ", ".join(differ[:5]) + (", …" if len(differ) > 5 else "")
+        raise InputError(
+            f"this run was begun with other settings ({shown}).",
+            where=str(run_folder),
+            fix="Give another name, or none.",
+        )
+
+
+def _changed(one: Any, other: Any, key: str = "") -> Iterator[str]:
+    """The keys at which two configs differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for name in {*one, *other}:
+            yield from _changed(one.get(name), other.get(name), f"{key}.{name}".lstrip("."))
+    elif one != other:
+        yield key

@@ -1,0 +1,39 @@
+"""Plan a run for the preflight component."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from embedline.artifacts.markdown import shown
+from embedline.artifacts.workspace import checked_run_name
+from embedline.config.load import read_overrides
+from embedline.execution.kfp_component import UI_BYTES, plain_failure
+from embedline.planning.pipeline_inputs import with_inputs
+from embedline.planning.plan import Plan
+from embedline.planning.preflight import preflight
+
+
+def run_preflight(
+    preset: str,
+    overrides: str,
+    workspace: str,
+    run_name: str,
+    job_id: str,
+    summary: Any,
+    inputs: Mapping[str, str | int],
+) -> Plan:
+    """Plan a run for the preflight component.
+
+    Args:
+        overrides: as `read_overrides` takes them.
+        summary: file for the plan as Markdown.
+        inputs: the pipeline's other inputs (`embedline.planning.pipeline_inputs.KEYS`).
+    """
+    with plain_failure():
+        run = checked_run_name(run_name or job_id, where="run_name")
+        plan = preflight(preset, with_inputs(read_overrides(overrides), inputs), Path(workspace), run)
+    print(plan.table())  # noqa: T201
+    Path(summary.path).write_text(shown(plan.markdown(), UI_BYTES), encoding="utf-8")
+    return plan

@@ -1,0 +1,1 @@
+"""Look back: the record of a run, its end, its repetition and its retention."""

@@ -1,0 +1,169 @@
+"""The exit handler: the run's record, links and report, and the tracker's last word, also after a failure."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from embedline.artifacts.record import StepRecord, read_records, write_json, write_record
+from embedline.artifacts.run_folder import RUN, read_plan, read_run
+from embedline.artifacts.workspace import Workspace, checked_run_name
+from embedline.config.load import preset_name
+from embedline.errors import EmbedlineError
+from embedline.evaluation.summary import main_scores, stage_gains
+from embedline.registry.tracking_target import TrackingPlace, complain_once, read_tracking
+from embedline.runs import record as runrecord
+
+DIED = "The process died without a word (a signal, or out of memory)."
+_MLFLOW = {"succeeded": "FINISHED", "refused": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+_STEP = {"done": "FINISHED", "failed": "FAILED", "killed": "KILLED", "running": "KILLED"}
+_log = logging.getLogger(__name__)
+
+
+def finish(
+    workspace: Path,
+    run: str,
+    *,
+    preset: str = "",
+    failed: bool = False,
+    killed: bool = False,
+    exit_code: int = 1,
+    message: str = "",
+    latest: bool = True,
+) -> dict[str, Any]:
+    """Close a run with its true status; called once more it says the same again.
+
+    Args:
+        failed: what the orchestrator says about the steps, with its `message`.
+        killed: the run was ended from outside; its command exits with `exit_code`.
+        latest: whether `latest` beside the run's folder shall point at it.
+
+    Returns:
+        The content of run.json.
+    """
+    place = Workspace(workspace)
+    folder = place.run_folder(run)
+    records = _settle(place, run, killed)
+    record = _record(folder, run, preset, records, failed, exit_code if killed else 0, message)
+    _link(folder, records)
+    write_json(folder / RUN, record)
+    if latest:
+        runrecord.point_latest(folder)
+    found = read_tracking(folder)
+    if found is not None:
+        _close(found, folder, run, record, records)
+    return record
+
+
+def run_finish(workspace: str, run_name: str, job_id: str, preset: str, state: str, message: str) -> None:
+    """What the finish component calls: nothing that goes wrong here may fail a run."""
+    try:
+        finish(
+            Path(workspace),
+            checked_run_name(run_name or job_id, where="run_name"),
+            preset=preset_name(preset) if preset.startswith("{") else preset,
+            failed=state not in {"SUCCEEDED", "CANCELLED"},
+            killed=state == "CANCELLED",
+            message=message,
+        )
+    except Exception:
+        _log.exception("the run's record could not be completed")
+
+
+def _settle(place: Workspace, run: str, killed: bool) -> list[StepRecord]:
+    """A step that still says it is running had no chance to say how it ended."""
+    records = read_records(place.run_folder(run))
+    for record in records:
+        if record.status == "running":
+            record.status, record.exit_code = ("killed" if killed else "failed"), 1
+            record.error = "Stopped from outside." if killed else DIED
+            record.seconds = round(time.time() - record.started_at, 2)
+            write_record(place.step_folder(run, record.step), record)
+    return records
+
+
+def _record(
+    folder: Path,
+    run: str,
+    preset: str,
+    records: list[StepRecord],
+    failed: bool,
+    killed: int,
+    message: str,
+) -> dict[str, Any]:
+    begun, plan = read_run(folder), read_plan(folder)
+    verdict, promotion = runrecord.verdict_of(records), runrecord.promotion_of(records)
+    broken = next((r for r in records if r.status in {"failed", "killed"}), None)
+    if killed:
+        status, exit_code = "killed", killed
+    elif broken or failed or not verdict:
+        status, exit_code = "failed", 2 if broken and broken.exit_code == 2 else 1
+    else:
+        fine = verdict["passed"] or verdict.get("already_champion", False)
+        status, exit_code = ("succeeded", 0) if fine else ("refused", 3)
+    started = begun.get("started") or min((r.started_at for r in records), default=time.time())
+    error = None
+    if status in {"failed", "killed"}:
+        error = {
+            "step": broken.step if broken else None,
+            "message": broken.error if broken else message or "The run ended before its gate.",
+        }
+    return {
+        "run": run,
+        "preset": preset or begun.get("preset", ""),
+        "name": plan.get("name", ""),
+        "status": status,
+        "exit_code": exit_code,
+        "error": error,
+        "started": started,
+        "ended": time.time(),
+        "seconds": round(time.time() - started, 2),
+        "steps": [record.model_dump() for record in records],
+        "stages": stage_gains(runrecord.output_folder(records, "evaluate", "scores")),
+        "verdict": verdict,
+        "model": promotion,
+        "tracking": _tracking(folder),
+        "config": plan.get("config", {}),
+    }
+
+
+def _tracking(folder: Path) -> dict[str, Any]:
+    found = read_tracking(folder)
+    return {"uri": found.uri, "experiment": found.experiment} if found else {}
+
+
+def _link(folder: Path, records: list[StepRecord]) -> None:
+    for name, step, output in (("model", "prune_after", "model"), ("onnx", "export", "onnx")):
+        target = runrecord.output_folder(records, step, output)
+        if target is not None:
+            runrecord.link(folder / name, target)
+    report = runrecord.output_folder(records, "report", "report")
+    if report is not None and (report / "report.html").is_file():
+        shutil.copyfile(report / "report.html", folder / "report.html")
+
+
+def _close(
+    found: TrackingPlace, folder: Path, run: str, record: dict[str, Any], records: list[StepRecord]
+) -> None:
+    try:
+        mirror = found.mirror()
+        tags = {"status": record["status"], "exit_code": str(record["exit_code"])}
+        if record["error"]:
+            step, message = record["error"]["step"], record["error"]["message"]
+            tags["error"] = f"{step}: {message}" if step else message
+        verdict, model = record["verdict"], record["model"]
+        if verdict:
+            tags["verdict"] = "passed" if verdict["passed"] else "refused"
+        if model:
+            tags["model"] = f"{model['name']} version {model['version']}"
+        scores = main_scores(runrecord.output_folder(records, "evaluate", "scores"))
+        mirror.parent(run, tags, scores)
+        mirror.replay(folder, run)
+        for step in records:
+            mirror.end_step(run, step.step, _STEP[step.status])
+        mirror.close(run, _MLFLOW[record["status"]])
+    except (EmbedlineError, OSError) as error:
+        complain_once(found.uri, error)

@@ -1,0 +1,55 @@
+"""Batches of single texts: passages to pretrain on, texts to heal a pruned model with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from embedline.models.embedder import Embedder
+from embedline.training.batching.batches import Draw, draw_batches
+
+_LONGEST_TOKEN = 8  # characters; few are longer
+
+
+class Passages(Sequence[Any]):
+    """Batch i of shuffled passes over texts; the one with the longest texts is the first.
+
+    A batch says its `source`, the numbers of its `rows`, and their token `ids`.
+
+    Args:
+        length: tokens after which a text is cut.
+        batch: texts of a batch, at most as many as there are.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        texts: Sequence[str],
+        *,
+        source: str,
+        length: int,
+        batch: int,
+        steps: int,
+        seed: int,
+    ) -> None:
+        self.embedder, self.texts, self.length = embedder, texts, length
+        draws = draw_batches({source: len(texts)}, {source: 1.0}, batch=batch, steps=steps, seed=seed)
+        self.draws = draws.led_by([_longest(draws, texts, length)])
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __getitem__(self, index: Any) -> Any:
+        draw = self.draws[index]
+        rows = draw.rows.tolist()
+        ids = self.embedder.tokenize([self.texts[i] for i in rows], max_length=self.length)
+        return {"source": draw.source, "rows": rows, "ids": ids}
+
+
+def _longest(draws: Sequence[Draw], texts: Sequence[str], length: int) -> int:
+    """The batch whose texts are the longest, by characters: were it too large for the memory, it should be
+    the first. A text counts up to where it is sure to be cut."""
+    sizes = np.array([min(len(text), _LONGEST_TOKEN * length) for text in texts])
+    return int(np.argmax([sizes[draw.rows].sum() for draw in draws]))

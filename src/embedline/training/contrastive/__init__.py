@@ -1,0 +1,1 @@
+"""Contrastive training: GradCache, its step, teachers and metrics."""

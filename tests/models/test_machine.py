@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from embedline.config.training import RuntimeConfig
+from embedline.models import machine
+from embedline.models.machine import prepare
+from embedline.planning.checks import machine as checks
+from embedline.planning.checks.machine import precision_notes
+
+
+@pytest.fixture(autouse=True)
+def a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine._say.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(checks, "_GPU_DRIVER", Path("/no/such/file"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+
+def has_bf16(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
+
+
+@pytest.mark.parametrize(
+    ("precision", "has", "expected"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        ("bf16", False, True),
+        ("bf16", True, True),
+        ("fp32", True, False),
+    ],
+)
+def test_auto_is_bf16_where_the_machine_has_it_and_what_is_asked_for_by_name_is_done(
+    monkeypatch: pytest.MonkeyPatch, precision: str, has: bool, expected: bool
+) -> None:
+    has_bf16(monkeypatch, has)
+    assert prepare(RuntimeConfig.model_validate({"precision": precision})) is expected
+
+
+def test_what_auto_comes_to_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    has_bf16(monkeypatch, False)
+    with caplog.at_level(logging.INFO, logger="embedline"):
+        for _ in range(2):
+            prepare(RuntimeConfig(precision="auto"))
+    [said] = caplog.messages
+    assert said == "Precision: fp32 (this device has no instructions for bf16 and emulates it)."
+
+
+def test_the_plan_warns_of_emulated_bf16_where_the_training_will_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    has_bf16(monkeypatch, False)
+    [note] = precision_notes(RuntimeConfig(precision="bf16"))
+    assert note.startswith("runtime.precision: ")
+    assert precision_notes(RuntimeConfig(precision="auto")) == []
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")  # preflight's pod is not the training's
+    assert precision_notes(RuntimeConfig(precision="bf16")) == []
+
+
+def test_the_plan_is_silent_where_bf16_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    has_bf16(monkeypatch, True)
+    assert precision_notes(RuntimeConfig(precision="bf16")) == []

@@ -1,0 +1,93 @@
+"""One step of a run done again, and its verdict under other settings, on real folders of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedline.artifacts.manifest import write_manifest
+from embedline.artifacts.record import OutputRecord, StepRecord, write_json, write_record
+from embedline.artifacts.workspace import Workspace
+from embedline.config.load import validate_config
+from embedline.errors import InputError
+from embedline.planning.pins import Pinned
+from embedline.planning.preflight import slice_config
+from embedline.runs.rerun import decide_again, step_again
+
+CONFIG: dict[str, Any] = {
+    "name": "tiny",
+    "data": {"sources": [{"path": "pairs.jsonl"}]},
+    "gate": {"rules": [{"set": "S", "min": 0.6}], "require_parity": False},
+}
+
+
+def _output(place: Workspace, step: str, kind: str, files: dict[str, str]) -> OutputRecord:
+    folder = place.store.root / step / "key" / kind
+    folder.mkdir(parents=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    artifact = write_manifest(folder, kind=kind, step=step, key="key")
+    return OutputRecord(kind=kind, path=str(folder), digest=artifact.digest)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    """A run that scored 0.5 on its only set."""
+    found, config = Workspace(tmp_path / "runs"), validate_config(CONFIG, where="test")
+    folder = found.run_folder("one")
+    pinned = Pinned(
+        pins={"champion": None, "sources": {}, "evaluation": {}, "base": None, "teacher": None, "mteb": None}
+    )
+    write_json(
+        folder / "plan.json",
+        {"config": config.model_dump(mode="json"), "slices": slice_config(config, pinned)},
+    )
+    write_json(folder / "run.json", {"run": "one", "status": "refused"})
+    row = {"model": "candidate", "set": "S", "kind": "retrieval", "metric": "ndcg@10", "main": True}
+    scores = json.dumps({**row, "value": 0.5, "digest": "d"})
+    outputs = {
+        "prune_after": {"model": _output(found, "prune_after", "model", {"weights": "w"})},
+        "export": {"onnx": OutputRecord(kind="onnx", path=None, digest=None)},
+        "evaluate": {"scores": _output(found, "evaluate", "scores", {"scores.jsonl": scores + "\n"})},
+    }
+    for step, made in outputs.items():
+        write_record(folder / "steps" / step, StepRecord(step=step, status="done", outputs=made))
+    return found
+
+
+def test_the_gate_decides_again_under_the_runs_settings_or_others_and_writes_nothing(
+    place: Workspace,
+) -> None:
+    files = {path: path.stat().st_mtime_ns for path in place.root.rglob("*")}
+    verdict = decide_again(place, "one", [])
+    assert not verdict.passed
+    assert "0.6000 is required" in verdict.reasons[0].text
+    assert decide_again(place, "one", ["gate.rules.0.min=0.4"]).passed
+    assert decide_again(place, "one", ["gate.mode=dry_run"]).passed
+    assert {path: path.stat().st_mtime_ns for path in place.root.rglob("*")} == files
+    with pytest.raises(InputError, match=r"gate\.rulez \(did you mean 'rules'\?\)"):
+        decide_again(place, "one", ["gate.rulez=[]"])
+    with pytest.raises(InputError, match="is not about the gate"):
+        decide_again(place, "one", ["seed=3"])
+
+
+def test_a_step_works_on_what_the_run_made_is_found_the_second_time_and_leaves_the_record(
+    place: Workspace,
+) -> None:
+    first = step_again(place, "one", "gate")
+    assert (first.status, first.cache_hit, first.metrics["passed"]) == ("done", False, 0.0)
+    assert Path(str(first.outputs["verdict"].path), "verdict.json").is_file()
+    assert step_again(place, "one", "gate").cache_hit
+    assert not (place.step_folder("one", "gate") / "record.json").exists()
+
+
+def test_what_a_step_lacks_is_said(place: Workspace) -> None:
+    with pytest.raises(InputError, match="step mine of one: needs what train_unsupervised makes"):
+        step_again(place, "one", "mine")
+    with pytest.raises(InputError, match=r"there is no step 'gat'\. Known: ingest, "):
+        step_again(place, "one", "gat")
+    with pytest.raises(InputError, match="this run has no plan"):
+        step_again(place, "two", "gate")
