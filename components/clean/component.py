@@ -8,7 +8,7 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def clean(
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     dataset: Input[Dataset],
@@ -20,7 +20,7 @@ def clean(
     """Normalise, filter, remove duplicates and evaluation leaks; a funnel says what went where.
 
     Args:
-        slice_json: This step's part of the config, as JSON; preflight makes it.
+        config_json: This step's part of the config, as JSON; preflight makes it.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run: Name of the run, a folder of the workspace.
         dataset: Records and corpus as ingested.
@@ -35,7 +35,7 @@ def clean(
 
     run_component(
         "clean",
-        slice_json,
+        config_json,
         workspace,
         run,
         inputs={"dataset": dataset, "evaluation": evaluation},

@@ -8,7 +8,7 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evaluate(
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     pretrained: Input[Model],
@@ -24,7 +24,7 @@ def evaluate(
     """Score candidate, champion, base and every stage on the held-out sets.
 
     Args:
-        slice_json: This step's part of the config, as JSON; preflight makes it.
+        config_json: This step's part of the config, as JSON; preflight makes it.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run: Name of the run, a folder of the workspace.
         pretrained: The model after pretrain.
@@ -43,7 +43,7 @@ def evaluate(
 
     run_component(
         "evaluate",
-        slice_json,
+        config_json,
         workspace,
         run,
         inputs={

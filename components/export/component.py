@@ -8,7 +8,7 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def export(
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     model: Input[Model],
@@ -20,7 +20,7 @@ def export(
     """Write ONNX fp32 and int8 with a measured parity.
 
     Args:
-        slice_json: This step's part of the config, as JSON; preflight makes it.
+        config_json: This step's part of the config, as JSON; preflight makes it.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run: Name of the run, a folder of the workspace.
         model: The candidate.
@@ -35,7 +35,7 @@ def export(
 
     run_component(
         "export",
-        slice_json,
+        config_json,
         workspace,
         run,
         inputs={"model": model, "evaluation": evaluation},

@@ -8,7 +8,7 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def gate(
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     scores: Input[Artifact],
@@ -21,7 +21,7 @@ def gate(
     """Decide whether the candidate may become champion, with reasons.
 
     Args:
-        slice_json: This step's part of the config, as JSON; preflight makes it.
+        config_json: This step's part of the config, as JSON; preflight makes it.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run: Name of the run, a folder of the workspace.
         scores: The score rows.
@@ -37,7 +37,7 @@ def gate(
 
     run_component(
         "gate",
-        slice_json,
+        config_json,
         workspace,
         run,
         inputs={"scores": scores, "onnx": onnx, "candidate": candidate},

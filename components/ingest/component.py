@@ -8,7 +8,7 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def ingest(
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     dataset: Output[Dataset],
@@ -19,7 +19,7 @@ def ingest(
     """Read the sources into records, corpus and evaluation sets.
 
     Args:
-        slice_json: This step's part of the config, as JSON; preflight makes it.
+        config_json: This step's part of the config, as JSON; preflight makes it.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run: Name of the run, a folder of the workspace.
 
@@ -33,7 +33,7 @@ def ingest(
 
     run_component(
         "ingest",
-        slice_json,
+        config_json,
         workspace,
         run,
         inputs={},

@@ -8,7 +8,7 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def mine(
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     model: Input[Model],
@@ -20,7 +20,7 @@ def mine(
     """Choose hard negatives with the current model and a positive-aware margin.
 
     Args:
-        slice_json: This step's part of the config, as JSON; preflight makes it.
+        config_json: This step's part of the config, as JSON; preflight makes it.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run: Name of the run, a folder of the workspace.
         model: The model that searches.
@@ -35,7 +35,7 @@ def mine(
 
     run_component(
         "mine",
-        slice_json,
+        config_json,
         workspace,
         run,
         inputs={"model": model, "dataset": dataset},

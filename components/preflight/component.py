@@ -26,7 +26,7 @@ def preflight(
     experiment: str,
     summary: Output[Markdown],
 ) -> NamedTuple(
-    "Slices",
+    "StepConfigs",
     [
         ("run", str),
         ("ingest", str),
@@ -65,19 +65,19 @@ def preflight(
     Returns:
         summary: The plan, for the pipelines UI.
         run: Name of the run.
-        ingest: Config slice of ingest, as JSON.
-        clean: Config slice of clean, as JSON.
-        prune_before: Config slice of prune_before, as JSON.
-        pretrain: Config slice of pretrain, as JSON.
-        train_unsupervised: Config slice of train_unsupervised, as JSON.
-        mine: Config slice of mine, as JSON.
-        train_supervised: Config slice of train_supervised, as JSON.
-        prune_after: Config slice of prune_after, as JSON.
-        export: Config slice of export, as JSON.
-        evaluate: Config slice of evaluate, as JSON.
-        gate: Config slice of gate, as JSON.
-        promote: Config slice of promote, as JSON.
-        report: Config slice of report, as JSON.
+        ingest: Config of ingest, as JSON.
+        clean: Config of clean, as JSON.
+        prune_before: Config of prune_before, as JSON.
+        pretrain: Config of pretrain, as JSON.
+        train_unsupervised: Config of train_unsupervised, as JSON.
+        mine: Config of mine, as JSON.
+        train_supervised: Config of train_supervised, as JSON.
+        prune_after: Config of prune_after, as JSON.
+        export: Config of export, as JSON.
+        evaluate: Config of evaluate, as JSON.
+        gate: Config of gate, as JSON.
+        promote: Config of promote, as JSON.
+        report: Config of report, as JSON.
     """
     from embedline.planning.preflight_component import run_preflight
 
@@ -93,4 +93,4 @@ def preflight(
         "experiment": experiment,
     }
     plan = run_preflight(preset, overrides, workspace, run_name, job_id, summary, inputs)
-    return (plan.run, *plan.slices.values())
+    return (plan.run, *plan.step_configs.values())

@@ -8,7 +8,7 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def pretrain(
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     model: Input[Model],
@@ -21,7 +21,7 @@ def pretrain(
     """Make a tokenizer when starting from scratch, and pretrain the encoder on passages.
 
     Args:
-        slice_json: This step's part of the config, as JSON; preflight makes it.
+        config_json: This step's part of the config, as JSON; preflight makes it.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run: Name of the run, a folder of the workspace.
         model: The base, pruned or not; empty from scratch.
@@ -37,7 +37,7 @@ def pretrain(
 
     run_training(
         "pretrain",
-        slice_json,
+        config_json,
         workspace,
         run,
         inputs={"model": model, "dataset": dataset},

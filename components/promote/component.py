@@ -8,7 +8,7 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def promote(
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     verdict: Input[Artifact],
@@ -22,7 +22,7 @@ def promote(
     """Register the candidate with its verdict; move the alias when the gate has passed.
 
     Args:
-        slice_json: This step's part of the config, as JSON; preflight makes it.
+        config_json: This step's part of the config, as JSON; preflight makes it.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run: Name of the run, a folder of the workspace.
         verdict: The gate's decision.
@@ -39,7 +39,7 @@ def promote(
 
     run_component(
         "promote",
-        slice_json,
+        config_json,
         workspace,
         run,
         inputs={"verdict": verdict, "scores": scores, "candidate": candidate, "onnx": onnx},

@@ -10,7 +10,7 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def prune(
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     step: str,
@@ -24,7 +24,7 @@ def prune(
     """Drop a share of the layers before or after training, and heal.
 
     Args:
-        slice_json: This step's part of the config, as JSON; preflight makes it.
+        config_json: This step's part of the config, as JSON; preflight makes it.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run: Name of the run, a folder of the workspace.
         step: Either prune_before or prune_after.
@@ -41,7 +41,7 @@ def prune(
 
     run_component(
         step,
-        slice_json,
+        config_json,
         workspace,
         run,
         inputs={"dataset": dataset} if model is None else {"model": model, "dataset": dataset},

@@ -8,7 +8,7 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def report(
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     dataset: Input[Dataset],
@@ -25,7 +25,7 @@ def report(
     """Write one HTML file from all artefacts.
 
     Args:
-        slice_json: This step's part of the config, as JSON; preflight makes it.
+        config_json: This step's part of the config, as JSON; preflight makes it.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run: Name of the run, a folder of the workspace.
         dataset: For the funnel.
@@ -45,7 +45,7 @@ def report(
 
     run_component(
         "report",
-        slice_json,
+        config_json,
         workspace,
         run,
         inputs={

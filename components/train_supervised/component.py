@@ -8,7 +8,7 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def train_supervised(
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     model: Input[Model],
@@ -21,7 +21,7 @@ def train_supervised(
     """Stage three: triplets with instructions, Matryoshka, several heads.
 
     Args:
-        slice_json: This step's part of the config, as JSON; preflight makes it.
+        config_json: This step's part of the config, as JSON; preflight makes it.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run: Name of the run, a folder of the workspace.
         model: The model of stage two.
@@ -37,7 +37,7 @@ def train_supervised(
 
     run_training(
         "train_supervised",
-        slice_json,
+        config_json,
         workspace,
         run,
         inputs={"model": model, "triplets": triplets},

@@ -8,7 +8,7 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def train_unsupervised(
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     model: Input[Model],
@@ -21,7 +21,7 @@ def train_unsupervised(
     """Stage two: InfoNCE over weak pairs, with GradCache and single-source batches.
 
     Args:
-        slice_json: This step's part of the config, as JSON; preflight makes it.
+        config_json: This step's part of the config, as JSON; preflight makes it.
         workspace: Folder that all steps share: runs, store and checkpoints.
         run: Name of the run, a folder of the workspace.
         model: The pretrained model.
@@ -37,7 +37,7 @@ def train_unsupervised(
 
     run_training(
         "train_unsupervised",
-        slice_json,
+        config_json,
         workspace,
         run,
         inputs={"model": model, "dataset": dataset},

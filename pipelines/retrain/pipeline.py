@@ -95,7 +95,7 @@ def retrain_pipeline(config: RunConfig | None = None, workspace: str = "/workspa
             checked.set_env_variable(COMPILED_FOR, CODE)
 
             def run(name: str, component: BaseComponent, /, **inputs: object) -> PipelineTask:
-                given = {"slice_json": checked.outputs[name], "workspace": workspace}
+                given = {"config_json": checked.outputs[name], "workspace": workspace}
                 return settle(name, component(**given, run=checked.outputs["run"], **inputs))
 
             ingested = run("ingest", ingest)

@@ -15,7 +15,7 @@ from embedline.config.schema import RunConfig
 from embedline.errors import InputError
 from embedline.models.folder import load_embedder, read_lineage, save_embedder
 from embedline.models.prompts import PromptTable
-from embedline.steps.context import Context, Slice
+from embedline.steps.context import Context, StepConfig
 from embedline.steps.prune import run, sample_texts
 
 PRUNE = {"drop_share": 0.25, "heal_steps": 30, "heal_batch": 32, "heal_learning_rate": 2e-3}
@@ -53,7 +53,7 @@ def context(make_embedder, make_texts, tmp_path):
         return Context(
             step=step,
             key="k",
-            slice=Slice(config=config, locations={"base": str(model)} if base else {}),
+            step_config=StepConfig(config=config, locations={"base": str(model)} if base else {}),
             inputs={
                 "dataset": write_manifest(dataset, kind="dataset", step="clean", key="k"),
                 "model": write_manifest(model, kind="model", step="train", key="k"),
@@ -68,13 +68,13 @@ def context(make_embedder, make_texts, tmp_path):
 
 
 def test_a_model_from_scratch_has_nothing_to_prune_before_training(context):
-    assert run(context("prune_before", base=False)).handed_on == {"model": None}
+    assert run(context("prune_before", base=False)).passed_through == {"model": None}
 
 
 @pytest.mark.parametrize("when", ["never", "before"])
 def test_a_step_that_is_off_hands_its_input_on(context, when):
     found = context("prune_after", when=when)
-    assert run(found).handed_on == {"model": found.inputs["model"]}
+    assert run(found).passed_through == {"model": found.inputs["model"]}
 
 
 @pytest.mark.parametrize("when", ["never", "after"])
@@ -82,7 +82,7 @@ def test_the_base_comes_unpruned_with_the_runs_own_spec(context, when):
     found = context("prune_before", when=when)
     result = run(found)
     model = load_embedder(found.draft / "model")
-    assert result.handed_on == {}
+    assert result.passed_through == {}
     assert model.backbone.config.num_hidden_layers == 4
     assert (model.spec.query_length, model.spec.document_length, set(model.spec.dims)) == (16, 32, {16, 32})
     assert model.spec.prompts.prompt("document") == "d: "
@@ -118,10 +118,10 @@ def test_what_the_base_cannot_do_is_refused_with_its_key(context, make_embedder,
     found = context("prune_before")
     base = tmp_path / "bert"
     save_embedder(make_embedder("bert"), base)
-    config = found.slice.config | {"model": found.slice.config["model"] | change}
-    asked = Slice(config=config, locations={"base": str(base)})
+    config = found.step_config.config | {"model": found.step_config.config["model"] | change}
+    asked = StepConfig(config=config, locations={"base": str(base)})
     with pytest.raises(InputError, match=key):
-        run(Context(**{**vars(found), "slice": asked}))
+        run(Context(**{**vars(found), "step_config": asked}))
 
 
 def test_texts_are_the_same_every_time_different_from_each_other_and_carry_their_prompts(context):

@@ -16,7 +16,7 @@ from embedline.config.schema import RunConfig
 from embedline.dag import STEPS
 from embedline.data.tables import read_rows
 from embedline.steps import clean, ingest
-from embedline.steps.context import Context, Slice, StepResult
+from embedline.steps.context import Context, StepConfig, StepResult
 
 QUESTION = "Как напечатать этикетки волны на складе номер два?"
 
@@ -51,7 +51,7 @@ def context(
     values = config.model_dump(mode="json")
     locations = {"root": str(tmp_path / "data"), "teacher": str(tmp_path / "teacher")}
     values["data.sources"] = values["data"]["sources"]
-    parsed = Slice(config={name: values[name] for name in sections}, locations=locations)
+    parsed = StepConfig(config={name: values[name] for name in sections}, locations=locations)
     tracker = Tracker(tmp_path / "spool" / step)
     return Context(step, "key", parsed, inputs, Workspace(tmp_path / "work"), "run", tracker, draft)
 

@@ -15,7 +15,7 @@ from embedline.config.evaluation import EvaluateConfig
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.steps import evaluate
-from embedline.steps.context import Context, Slice
+from embedline.steps.context import Context, StepConfig
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def line(tmp_path, evaluation_folder, tiny_model, monkeypatch):
         context = Context(
             "evaluate",
             "key",
-            Slice(config=sections, pins=pins or {}, locations=locations or {}),
+            StepConfig(config=sections, pins=pins or {}, locations=locations or {}),
             {**empty, "evaluation": evaluation, **inputs},
             Workspace(tmp_path / "work"),
             name,

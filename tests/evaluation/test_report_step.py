@@ -9,7 +9,7 @@ from embedline.artifacts.record import StepRecord, write_record
 from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace
 from embedline.steps import report
-from embedline.steps.context import Context, Slice
+from embedline.steps.context import Context, StepConfig
 
 
 def context(tmp_path, **inputs):
@@ -18,7 +18,7 @@ def context(tmp_path, **inputs):
     return Context(
         "report",
         "key",
-        Slice(config={"name": "support", "description": "Поиск по <документации>"}),
+        StepConfig(config={"name": "support", "description": "Поиск по <документации>"}),
         inputs,
         Workspace(tmp_path),
         "support-1",

@@ -22,9 +22,9 @@ from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS, Step
 from embedline.errors import EmbedlineError, InputError, StepError, Stopped
 from embedline.execution import execute as protocol
-from embedline.execution.delegation import HandOver, read_handover
+from embedline.execution.delegation import DelegatedStep, read_delegated_step
 from embedline.execution.execute import execute, recall
-from embedline.steps.context import Context, Slice, StepResult
+from embedline.steps.context import Context, StepConfig, StepResult
 
 Work = Callable[[Context], StepResult]
 STEP = Step(
@@ -47,9 +47,9 @@ class Bench:
         self.place = Workspace(root)
         self.dataset = root / "refs" / "dataset.json"
         self.model = root / "refs" / "model.json"
-        gathered = Slice(config={"seed": 0}).model_dump_json()
+        gathered = StepConfig(config={"seed": 0}).model_dump_json()
         arguments = {"workspace": root, "run": "first", "inputs": {}, "outputs": {"dataset": self.dataset}}
-        execute("gather", slice_json=gathered, **arguments)
+        execute("gather", config_json=gathered, **arguments)
 
     def _run(self, context: Context) -> StepResult:
         self.calls += 1
@@ -62,7 +62,7 @@ class Bench:
 
     @staticmethod
     def write(context: Context) -> StepResult:
-        (context.output("model") / "weights.txt").write_text(f"seed {context.slice.config['seed']}")
+        (context.output("model") / "weights.txt").write_text(f"seed {context.step_config.config['seed']}")
         return StepResult(metrics={"loss": 0.25}, summary="brewed", counts={"model": {"layers": 2}})
 
     def run(
@@ -72,17 +72,19 @@ class Bench:
         seed: int = 0,
         base: str = "abc",
         root: str = "/here",
-        elsewhere: Any = None,
+        delegate: Any = None,
     ) -> StepRecord:
-        chosen = Slice(config={"seed": seed}, pins={"base": base}, locations={"root": root}).model_dump_json()
+        chosen = StepConfig(
+            config={"seed": seed}, pins={"base": base}, locations={"root": root}
+        ).model_dump_json()
         return execute(
             "brew",
-            slice_json=chosen,
+            config_json=chosen,
             workspace=self.root,
             run=run,
             inputs={"dataset": self.dataset},
             outputs={"model": self.model},
-            elsewhere=elsewhere,
+            delegate=delegate,
         )
 
     def record(self, run: str = "first") -> StepRecord:
@@ -202,20 +204,22 @@ def test_a_switched_off_step_hands_on_by_reference_and_next_time_without_its_mod
 ) -> None:
     step = replace(STEP, outputs={"model": "dataset"})
     monkeypatch.setitem(STEPS, "brew", step)
-    bench.work = lambda context: StepResult(handed_on={"model": context.inputs["dataset"]}, summary="off")
+    bench.work = lambda context: StepResult(
+        passed_through={"model": context.inputs["dataset"]}, summary="off"
+    )
     first, second = bench.run("first"), bench.run("second")
     assert bench.calls == 1
     assert first.outputs == second.outputs
-    assert (second.handed_on, second.cache_hit, second.summary) == (True, False, "off")
+    assert (second.passed_through, second.cache_hit, second.summary) == (True, False, "off")
     assert json.loads(bench.model.read_text())["digest"] == json.loads(bench.dataset.read_text())["digest"]
     assert bench.stored() == []
     note = recall(bench.place, step, first.key)
     assert note is not None
-    assert note["handed_on"]
+    assert note["passed_through"]
 
 
 def test_nothing_can_be_handed_on_too(bench: Bench) -> None:
-    bench.work = lambda context: StepResult(handed_on={"model": None})
+    bench.work = lambda context: StepResult(passed_through={"model": None})
     for run in ("first", "second"):
         assert bench.run(run).outputs["model"].path is None
     assert json.loads(bench.model.read_text())["path"] is None
@@ -305,22 +309,22 @@ def test_sigterm_leaves_a_record_that_says_so_and_a_retry_works(bench: Bench) ->
     assert bench.run().status == "done"
 
 
-class Elsewhere:
+class Delegate:
     """Does the work of `brew` as others would: by the same protocol, from what was handed over."""
 
     def __init__(self, bench: Bench, *, works: bool = True) -> None:
         self.bench, self.works, self.calls = bench, works, 0
 
-    def __call__(self, handover: HandOver) -> None:
+    def __call__(self, delegated: DelegatedStep) -> None:
         self.calls += 1
-        handover.write()
-        there = read_handover(handover.folder)
-        assert there.key == handover.key
+        delegated.write()
+        there = read_delegated_step(delegated.folder)
+        assert there.key == delegated.key
         assert there.workspace == self.bench.root.resolve()
         if self.works:
             execute(
                 there.step,
-                slice_json=there.slice_json,
+                config_json=there.config_json,
                 workspace=there.workspace,
                 run=there.run,
                 inputs=there.inputs,
@@ -330,18 +334,18 @@ class Elsewhere:
 
 
 def test_work_done_elsewhere_is_taken_from_the_store(bench: Bench) -> None:
-    elsewhere = Elsewhere(bench)
-    record = bench.run(elsewhere=elsewhere)
+    delegate = Delegate(bench)
+    record = bench.run(delegate=delegate)
     assert (record.status, record.cache_hit, record.metrics) == ("done", False, {"loss": 0.25})
     assert json.loads(bench.model.read_text())["digest"] == record.outputs["model"].digest
     assert bench.record() == record
-    assert bench.run("second", elsewhere=elsewhere).cache_hit
-    assert (bench.calls, elsewhere.calls) == (1, 1)
+    assert bench.run("second", delegate=delegate).cache_hit
+    assert (bench.calls, delegate.calls) == (1, 1)
 
 
 def test_others_that_leave_nothing_are_a_failure(bench: Bench) -> None:
     with pytest.raises(StepError, match="left no result"):
-        bench.run(elsewhere=Elsewhere(bench, works=False))
+        bench.run(delegate=Delegate(bench, works=False))
     assert bench.calls == 0
 
 
@@ -359,15 +363,15 @@ def test_the_failure_of_others_is_the_steps_own(
     def fail(context: Context) -> StepResult:
         raise error
 
-    class Failing(Elsewhere):
-        def __call__(self, handover: HandOver) -> None:
+    class Failing(Delegate):
+        def __call__(self, delegated: DelegatedStep) -> None:
             with pytest.raises(type(error)):
-                super().__call__(handover)
-            handover.raise_failure()
+                super().__call__(delegated)
+            delegated.raise_failure()
 
     bench.work = fail
     with pytest.raises(kind) as raised:
-        bench.run(elsewhere=Failing(bench))
+        bench.run(delegate=Failing(bench))
     assert type(raised.value) is kind
     assert str(error) in str(raised.value)
     assert bench.record().final is final
@@ -375,6 +379,6 @@ def test_the_failure_of_others_is_the_steps_own(
 
 
 def test_where_a_training_works_is_no_part_of_the_key(bench: Bench) -> None:
-    chosen = Slice(config={"seed": 0})
-    there = Slice(config={"seed": 0}, train_job={"nodes": 8})
+    chosen = StepConfig(config={"seed": 0})
+    there = StepConfig(config={"seed": 0}, train_job={"nodes": 8})
     assert protocol.step_key(STEP, chosen, {}) == protocol.step_key(STEP, there, {})

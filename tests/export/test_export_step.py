@@ -12,7 +12,7 @@ from embedline.artifacts.workspace import Workspace
 from embedline.config.schema import RunConfig
 from embedline.export.runtime import OnnxEmbedder
 from embedline.models.folder import save_embedder
-from embedline.steps.context import Context, Slice
+from embedline.steps.context import Context, StepConfig
 from embedline.steps.export import parity_texts, run
 
 
@@ -62,7 +62,7 @@ def test_the_step_writes_both_models_and_a_parity_that_only_the_gate_judges(
     context = Context(
         step="export",
         key="k",
-        slice=Slice(config=config),
+        step_config=StepConfig(config=config),
         inputs={
             "model": write_manifest(model, kind="model", step="train", key="k"),
             "evaluation": write_manifest(evaluation, kind="evaluation", step="ingest", key="k"),

@@ -32,7 +32,7 @@ def prepare(workspace: Path, **sections: Any) -> None:
     from embedline.models.folder import save_embedder, spec_from_config
     from embedline.models.prompts import PromptTable
     from embedline.models.tokenizer import train_tokenizer
-    from embedline.steps.context import Slice
+    from embedline.steps.context import StepConfig
 
     config = RunConfig.model_validate(
         {
@@ -96,7 +96,7 @@ def prepare(workspace: Path, **sections: Any) -> None:
         keep(name, name, folder)
     values = config.model_dump(mode="json")
     values |= {"data.sources": values["data"]["sources"], "data.corpus": []}
-    (workspace / "slice.json").write_text(Slice(config=values).model_dump_json())
+    (workspace / "slice.json").write_text(StepConfig(config=values).model_dump_json())
 
 
 def run(workspace: Path, run_name: str, step: str) -> None:

@@ -181,15 +181,15 @@ def test_a_components_body_calls_its_step_with_every_input_and_output(
 
     called: dict[str, Any] = {}
 
-    def fake(name: str, slice_json: str, workspace: str, run: str, **rest: Any) -> None:
-        called.update(name=name, slice=slice_json, workspace=workspace, run=run, **rest)
+    def fake(name: str, config_json: str, workspace: str, run: str, **rest: Any) -> None:
+        called.update(name=name, config=config_json, workspace=workspace, run=run, **rest)
 
     monkeypatch.setattr("embedline.execution.kfp_component.run_component", fake)
     monkeypatch.setattr("embedline.orchestration.train_job.run_component", fake)  # the training steps
     folder = "prune" if step.startswith("prune") else step
     module = importlib.import_module(f"embedline.components.{folder}.component")
     body = getattr(module, folder).python_func
-    given: dict[str, Any] = {"slice_json": "{}", "workspace": "w", "run": "r"}
+    given: dict[str, Any] = {"config_json": "{}", "workspace": "w", "run": "r"}
     for name in inspect.signature(body).parameters:
         if name not in given:
             given[name] = _artefact(tmp_path / name)
@@ -198,7 +198,7 @@ def test_a_components_body_calls_its_step_with_every_input_and_output(
     if step == "prune_before":
         given["model"] = None
     body(**given)
-    assert (called["name"], called["slice"], called["workspace"], called["run"]) == (step, "{}", "w", "r")
+    assert (called["name"], called["config"], called["workspace"], called["run"]) == (step, "{}", "w", "r")
     assert set(called["inputs"]) == set(STEPS[step].inputs)
     assert set(called["outputs"]) == set(STEPS[step].outputs)
     for name, artefact in called["inputs"].items():
@@ -211,7 +211,7 @@ def test_a_components_body_calls_its_step_with_every_input_and_output(
 def test_preflight_returns_a_slice_for_each_step_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     from embedline.components.preflight.component import preflight
 
-    plan = SimpleNamespace(run="r", slices={name: json.dumps(name) for name in STEPS})
+    plan = SimpleNamespace(run="r", step_configs={name: json.dumps(name) for name in STEPS})
     called: list[Any] = []
     monkeypatch.setattr(
         "embedline.planning.preflight_component.run_preflight", lambda *given: called.extend(given) or plan

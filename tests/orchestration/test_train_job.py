@@ -19,7 +19,7 @@ from kubernetes import client
 from embedline.artifacts.record import StepRecord, write_record
 from embedline.config.train_job import TrainJobConfig
 from embedline.errors import EmbedlineError, InputError, StepError, Stopped
-from embedline.execution.delegation import HandOver
+from embedline.execution.delegation import DelegatedStep
 from embedline.orchestration import trainer_api
 from embedline.orchestration.train_job import job_name, manifest, nodes_or_processes, train_there
 
@@ -55,18 +55,18 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def handover(tmp_path: Path) -> HandOver:
+def delegated(tmp_path: Path) -> DelegatedStep:
     reference = tmp_path / "model.json"
     reference.write_text(json.dumps({"kind": "model", "path": None, "digest": None}))
-    return HandOver("pretrain", "k1", "demo-1", tmp_path / "work", "{}", {"model": reference})
+    return DelegatedStep("pretrain", "k1", "demo-1", tmp_path / "work", "{}", {"model": reference})
 
 
 def api(server: Any) -> client.CustomObjectsApi:
     return client.CustomObjectsApi(client.ApiClient(client.Configuration(host=server.url)))
 
 
-def train(server: Any, handover: HandOver, config: TrainJobConfig = CONFIG) -> None:
-    train_there(handover, config, Path("/workspace"), "team-a", api(server))
+def train(server: Any, delegated: DelegatedStep, config: TrainJobConfig = CONFIG) -> None:
+    train_there(delegated, config, Path("/workspace"), "team-a", api(server))
 
 
 @given(run=st.text(max_size=80), step=st.sampled_from(["pretrain", "train_unsupervised", "train_supervised"]))
@@ -79,8 +79,10 @@ def test_a_jobs_name_is_a_label_that_stays_the_same(run: str, step: str) -> None
     assert name not in others
 
 
-def test_the_manifest_runs_torchrun_with_the_workspace_and_secrets_by_reference(handover: HandOver) -> None:
-    job = manifest(handover, CONFIG, Path("/workspace"), "team-a").to_dict()
+def test_the_manifest_runs_torchrun_with_the_workspace_and_secrets_by_reference(
+    delegated: DelegatedStep,
+) -> None:
+    job = manifest(delegated, CONFIG, Path("/workspace"), "team-a").to_dict()
     assert job["metadata"]["name"] == job_name("demo-1", "pretrain", "k1")
     spec = job["spec"]
     assert spec["runtimeRef"] == {
@@ -91,7 +93,7 @@ def test_the_manifest_runs_torchrun_with_the_workspace_and_secrets_by_reference(
     trainer = spec["trainer"]
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (2, 4)
     assert trainer["command"][:4] == ["python", "-m", "torch.distributed.run", "--virtual-local-rank"]
-    assert trainer["command"][-1] == "/workspace/demo-1/steps/pretrain/handover"
+    assert trainer["command"][-1] == "/workspace/demo-1/steps/pretrain/delegated"
     assert trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"] == "4"
     from embedline.components.image import GPU_IMAGE
 
@@ -108,9 +110,9 @@ def test_the_manifest_runs_torchrun_with_the_workspace_and_secrets_by_reference(
     assert spec["activeDeadlineSeconds"] == 3600
 
 
-def test_a_cpu_job_without_a_claim_asks_for_nothing_more(handover: HandOver) -> None:
+def test_a_cpu_job_without_a_claim_asks_for_nothing_more(delegated: DelegatedStep) -> None:
     config = TrainJobConfig(nodes=2, claim=None, image="other:1")
-    spec = manifest(handover, config, Path("/workspace"), "n").to_dict()["spec"]
+    spec = manifest(delegated, config, Path("/workspace"), "n").to_dict()["spec"]
     assert "runtimePatches" not in spec
     assert "resourcesPerNode" not in spec["trainer"]
     assert "--virtual-local-rank" not in spec["trainer"]["command"]
@@ -123,16 +125,16 @@ def test_a_secrets_value_is_refused_and_not_repeated() -> None:
     assert "never the value" in str(error.value.errors()[0]["msg"])
 
 
-def test_a_job_is_started_once_and_waited_for(server: Any, handover: HandOver) -> None:
+def test_a_job_is_started_once_and_waited_for(server: Any, delegated: DelegatedStep) -> None:
     server.after = {4: lambda: server.end("Complete")}
-    train(server, handover)
+    train(server, delegated)
     assert server.requests == [("GET", 404), ("POST", 201), *[("GET", 200)] * 3]
-    assert (handover.folder / "inputs" / "model.json").is_file()
+    assert (delegated.folder / "inputs" / "model.json").is_file()
 
 
 def test_a_retry_attaches_and_leaves_what_was_handed_over_alone(
     server: Any,
-    handover: HandOver,
+    delegated: DelegatedStep,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -142,94 +144,98 @@ def test_a_retry_attaches_and_leaves_what_was_handed_over_alone(
     with monkeypatch.context() as patch:
         patch.setattr(trainer_api.time, "sleep", sigterm)
         with pytest.raises(Stopped):
-            train(server, handover)
+            train(server, delegated)
     record = StepRecord(step="pretrain", status="running")
-    write_record(handover.folder, record)
+    write_record(delegated.folder, record)
     server.end("Complete")
     server.requests.clear()
-    train(server, handover)
+    train(server, delegated)
     assert server.requests == [("GET", 200), ("GET", 200)]  # nothing deleted, nothing started
-    assert handover.record() == record
+    assert delegated.record() == record
     assert "attached to TrainJob team-a/pretrain-demo-1-" in capsys.readouterr().out
 
 
-def test_a_job_started_by_somebody_at_the_same_moment_is_attached_to(server: Any, handover: HandOver) -> None:
-    train_it = manifest(handover, CONFIG, Path("/workspace"), "team-a").to_dict()
+def test_a_job_started_by_somebody_at_the_same_moment_is_attached_to(
+    server: Any, delegated: DelegatedStep
+) -> None:
+    train_it = manifest(delegated, CONFIG, Path("/workspace"), "team-a").to_dict()
     server.troubles = [404]
     server.jobs["team-a", train_it["metadata"]["name"]] = {**train_it, "status": {}}
     server.after = {2: lambda: server.end("Complete")}
-    train(server, handover)
+    train(server, delegated)
     assert server.requests[:2] == [("GET", 404), ("POST", 409)]
     assert len(server.jobs) == 1
 
 
 @pytest.mark.parametrize("troubles", [[500, 500], [503, 429], [-1, 502]])
-def test_a_server_that_falters_is_waited_for(server: Any, handover: HandOver, troubles: list[int]) -> None:
+def test_a_server_that_falters_is_waited_for(
+    server: Any, delegated: DelegatedStep, troubles: list[int]
+) -> None:
     server.troubles = list(troubles)
     server.after = {3: lambda: server.troubles.extend(troubles), 5: lambda: server.end("Complete")}
-    train(server, handover)
+    train(server, delegated)
     assert len([request for request in server.requests if request == ("POST", 201)]) == 1
     assert [status for _, status in server.requests if status in {500, 502, 503, 429, -1}]
 
 
 def test_a_server_that_stays_away_is_given_up_but_not_for_good(
-    server: Any, handover: HandOver, monkeypatch: pytest.MonkeyPatch
+    server: Any, delegated: DelegatedStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer_api, "UNREACHABLE_S", 0.2)
     server.troubles = [500] * 1000
     with pytest.raises(EmbedlineError, match=r"has not answered.*next try attaches") as error:
-        train(server, handover)
+        train(server, delegated)
     assert type(error.value) is EmbedlineError  # worth another try
 
 
 @pytest.mark.parametrize(("status", "advice"), [(403, "service account"), (401, "token"), (422, "train_job")])
-def test_a_refusal_is_told_at_once(server: Any, handover: HandOver, status: int, advice: str) -> None:
+def test_a_refusal_is_told_at_once(server: Any, delegated: DelegatedStep, status: int, advice: str) -> None:
     server.after = {1: lambda: server.troubles.append(status)}
     with pytest.raises(InputError, match=advice) as error:
-        train(server, handover)
+        train(server, delegated)
     assert f"({status})" in str(error.value)
     assert f"told to answer {status}" in str(error.value)
     assert server.requests == [("GET", 404), ("POST", status)]
 
 
-def test_a_cluster_without_the_trainer_is_named(server: Any, handover: HandOver) -> None:
+def test_a_cluster_without_the_trainer_is_named(server: Any, delegated: DelegatedStep) -> None:
     server.after = {1: lambda: server.troubles.append(404)}
     with pytest.raises(InputError, match="Is Kubeflow Trainer installed"):
-        train(server, handover)
+        train(server, delegated)
 
 
-def test_the_jobs_reason_is_the_failure(server: Any, handover: HandOver) -> None:
+def test_the_jobs_reason_is_the_failure(server: Any, delegated: DelegatedStep) -> None:
     server.after = {3: lambda: server.end("Failed", "DeadlineExceeded", "job ran for too long.")}
     with pytest.raises(EmbedlineError, match=r"failed \(DeadlineExceeded\): job ran for too long\.") as error:
-        train(server, handover)
+        train(server, delegated)
     assert type(error.value) is EmbedlineError
 
 
 @pytest.mark.parametrize(("final", "kind"), [(True, StepError), (False, EmbedlineError)])
 def test_what_the_first_process_said_is_told_too(
-    server: Any, handover: HandOver, final: bool, kind: type[EmbedlineError]
+    server: Any, delegated: DelegatedStep, final: bool, kind: type[EmbedlineError]
 ) -> None:
     def fail() -> None:
         said = {"status": "failed", "error": "no negative.", "exit_code": 2, "final": final}
-        write_record(handover.folder, StepRecord.model_validate({"step": "pretrain", **said}))
+        write_record(delegated.folder, StepRecord.model_validate({"step": "pretrain", **said}))
         server.end("Failed", "JobsFailed", "one or more jobs failed")
 
     server.after = {3: fail}
     with pytest.raises(
         EmbedlineError, match=r"JobsFailed.*no negative\..*delete it to have another"
     ) as error:
-        train(server, handover)
+        train(server, delegated)
     assert type(error.value) is kind
     assert error.value.exit_code == 2
 
 
-def test_a_deleted_job_is_said_to_be(server: Any, handover: HandOver) -> None:
+def test_a_deleted_job_is_said_to_be(server: Any, delegated: DelegatedStep) -> None:
     server.after = {3: server.jobs.clear}
     with pytest.raises(EmbedlineError, match="was deleted"):
-        train(server, handover)
+        train(server, delegated)
 
 
-def slice_json(enabled: bool = True, **train_job: Any) -> str:
+def config_json(enabled: bool = True, **train_job: Any) -> str:
     config = {"pretrain": {"enabled": enabled}, "runtime": {"processes": 1}}
     return json.dumps({"config": config, "train_job": train_job})
 
@@ -239,12 +245,14 @@ def test_only_a_training_on_several_nodes_of_a_cluster_is_handed_over(
 ) -> None:
     monkeypatch.setattr("kubernetes.config.load_incluster_config", lambda: None)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    asked = slice_json(nodes=2, namespace="n")
+    asked = config_json(nodes=2, namespace="n")
     assert nodes_or_processes("pretrain", asked, tmp_path) is None
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert nodes_or_processes("pretrain", asked, tmp_path) is not None
-    assert nodes_or_processes("pretrain", slice_json(), tmp_path) is None
-    assert nodes_or_processes("pretrain", slice_json(enabled=False, nodes=2, namespace="n"), tmp_path) is None
+    assert nodes_or_processes("pretrain", config_json(), tmp_path) is None
+    assert (
+        nodes_or_processes("pretrain", config_json(enabled=False, nodes=2, namespace="n"), tmp_path) is None
+    )
     assert nodes_or_processes("prune_after", asked, tmp_path) is None
 
 
@@ -252,7 +260,7 @@ def test_a_task_without_a_token_is_told_so(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     with pytest.raises(InputError, match=r"train_job\.nodes: the task cannot ask.*token"):
-        nodes_or_processes("pretrain", slice_json(nodes=2), tmp_path)
+        nodes_or_processes("pretrain", config_json(nodes=2), tmp_path)
 
 
 @pytest.mark.slow
@@ -278,7 +286,7 @@ def test_the_component_trains_on_two_nodes_and_takes_the_result_from_the_store(
     told: dict[str, float] = {}
     try:
         train_supervised.python_func(
-            slice_json=json.dumps(given),
+            config_json=json.dumps(given),
             workspace=str(tmp_path),
             run="r",
             model=SimpleNamespace(path=str(tmp_path / "references" / "model.json")),

@@ -19,7 +19,7 @@ from embedline.planning.champion import Champion
 from embedline.planning.checks import machine as requirements
 from embedline.planning.fingerprint import Fingerprint, take_fingerprint
 from embedline.planning.preflight import make_plan, preflight
-from embedline.steps.context import Slice
+from embedline.steps.context import StepConfig
 
 PRESET = """\
 name: tiny
@@ -47,7 +47,7 @@ def preset(tmp_path: Path) -> Path:
 
 
 def _key(plan: Any, step: str = "ingest") -> str:
-    return step_key(STEPS[step], Slice.model_validate_json(plan.slices[step]), {})
+    return step_key(STEPS[step], StepConfig.model_validate_json(plan.step_configs[step]), {})
 
 
 def test_the_same_data_elsewhere_has_the_same_key_and_other_data_another(
@@ -58,7 +58,7 @@ def test_the_same_data_elsewhere_has_the_same_key_and_other_data_another(
     second = make_plan(str(moved / "preset.yaml"), [], tmp_path / "runs")
     named = make_plan(str(preset), [f"data.root={moved}"], tmp_path / "runs")
     assert _key(first) == _key(second) == _key(named)
-    assert first.slices["ingest"] != second.slices["ingest"], "where it lies is told all the same"
+    assert first.step_configs["ingest"] != second.step_configs["ingest"], "where it lies is told all the same"
     for changed in ("pairs.jsonl", "eval/support/queries.jsonl"):
         with (moved / changed).open("a") as file:
             file.write('{"query": "r", "pos": ["s"]}\n')
@@ -78,11 +78,11 @@ def test_the_run_folder_keeps_the_fingerprint_that_the_command_prints(preset: Pa
 def test_a_step_sees_its_own_sections_and_pins_only(preset: Path, tmp_path: Path) -> None:
     plan = make_plan(str(preset), [], tmp_path / "runs")
     for name, step in STEPS.items():
-        found = Slice.model_validate_json(plan.slices[name])
+        found = StepConfig.model_validate_json(plan.step_configs[name])
         assert set(found.config) == set(step.sections)
         assert set(found.pins) == set(step.pins)
     other = make_plan(str(preset), ["gate.max_drop_vs_champion=0.5"], tmp_path / "runs")
-    assert {name for name in STEPS if plan.slices[name] != other.slices[name]} == {"gate"}
+    assert {name for name in STEPS if plan.step_configs[name] != other.step_configs[name]} == {"gate"}
 
 
 def test_a_hub_source_is_pinned_to_a_revision(
@@ -90,7 +90,7 @@ def test_a_hub_source_is_pinned_to_a_revision(
 ) -> None:
     monkeypatch.setattr("embedline.planning.pins._hub_revision", lambda name: "abc123")
     plan = make_plan(str(preset), ["data.sources.0.path=hub:org/pairs"], tmp_path / "runs")
-    config = Slice.model_validate_json(plan.slices["ingest"]).config
+    config = StepConfig.model_validate_json(plan.step_configs["ingest"]).config
     assert config["data"]["sources"][0]["path"] == "hub:org/pairs@abc123"
     assert plan.pins["sources"] == {"sources.pairs": "hub:abc123"}
 
@@ -118,8 +118,8 @@ def test_the_plan_foresees_what_is_cached(
     fake.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     outputs = {name: tmp_path / f"{name}.json" for name in ("dataset", "evaluation")}
-    slice_json = before.slices["ingest"]
-    record = execute("ingest", slice_json=slice_json, workspace=work, run="one", inputs={}, outputs=outputs)
+    config_json = before.step_configs["ingest"]
+    record = execute("ingest", config_json=config_json, workspace=work, run="one", inputs={}, outputs=outputs)
     after = make_plan(str(preset), [], work)
     assert (after.steps[0].action, after.steps[0].key) == ("cached", record.key)
     assert after.steps[1].action == "runs"
@@ -131,7 +131,7 @@ def test_preflight_leaves_the_plan_and_where_the_tracker_is(preset: Path, tmp_pa
     work = tmp_path / "runs"
     plan = preflight(str(preset), ["tracking.uri=sqlite:///x.db"], work, "one")
     folder = Workspace(work).run_folder("one")
-    assert json.loads((folder / "plan.json").read_text())["slices"] == plan.slices
+    assert json.loads((folder / "plan.json").read_text())["step_configs"] == plan.step_configs
     assert json.loads((folder / "tracking.json").read_text())["uri"] == "sqlite:///x.db"
     record = json.loads((folder / "steps" / "preflight" / "record.json").read_text())
     assert record["status"] == "done"
@@ -148,7 +148,10 @@ def test_a_first_champion_is_registered_after_everything_else_is_in_order(
     assert registered == [], "a plan acts on nothing"
     preflight(str(preset), [], tmp_path / "runs", "one")
     assert registered == [first]
-    assert Slice.model_validate_json(plan.slices["gate"]).pins["champion"] == {"version": 1, "digest": "d"}
+    assert StepConfig.model_validate_json(plan.step_configs["gate"]).pins["champion"] == {
+        "version": 1,
+        "digest": "d",
+    }
     (preset.parent / "pairs.jsonl").write_text("")
     with pytest.raises(InputError, match="is empty"):
         preflight(str(preset), [], tmp_path / "runs", "two")
@@ -169,7 +172,7 @@ def test_a_machine_that_is_too_small_is_refused(
 def test_the_demo_world_is_written_once_a_workspace(preset: Path, tmp_path: Path) -> None:
     words = ['data.root="demo:"', "data.sources.0.path=train/sts.jsonl", "data.evaluation=[]"]
     first = make_plan(str(preset), words, tmp_path / "runs")
-    root = Path(json.loads(first.slices["ingest"])["locations"]["root"])
+    root = Path(json.loads(first.step_configs["ingest"])["locations"]["root"])
     stamp = (root / "train" / "sts.jsonl").stat().st_mtime_ns
     make_plan(str(preset), words, tmp_path / "runs")
     assert (root / "train" / "sts.jsonl").stat().st_mtime_ns == stamp

@@ -14,7 +14,7 @@ from embedline.artifacts.workspace import Workspace
 from embedline.config.load import validate_config
 from embedline.errors import InputError
 from embedline.planning.pins import Pinned
-from embedline.planning.preflight import slice_config
+from embedline.planning.preflight import make_step_configs
 from embedline.runs.rerun import decide_again, step_again
 
 CONFIG: dict[str, Any] = {
@@ -43,7 +43,7 @@ def place(tmp_path: Path) -> Workspace:
     )
     write_json(
         folder / "plan.json",
-        {"config": config.model_dump(mode="json"), "slices": slice_config(config, pinned)},
+        {"config": config.model_dump(mode="json"), "step_configs": make_step_configs(config, pinned)},
     )
     write_json(folder / "run.json", {"run": "one", "status": "refused"})
     row = {"model": "candidate", "set": "S", "kind": "retrieval", "metric": "ndcg@10", "main": True}

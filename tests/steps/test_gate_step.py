@@ -13,7 +13,7 @@ from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace
 from embedline.config.gate import GateConfig, Rule
 from embedline.steps import gate
-from embedline.steps.context import Context, Slice, StepResult
+from embedline.steps.context import Context, StepConfig, StepResult
 
 
 def artifact(folder: Path, kind: str, files: dict[str, str]) -> Artifact:
@@ -51,7 +51,7 @@ def judged(tmp_path: Path):
             inputs["onnx"] = artifact(tmp_path / "onnx", "onnx", files)
         if champion == "candidate":
             champion = {"version": 1, "digest": inputs["candidate"].digest}
-        sliced = Slice(config={"gate": config.model_dump()}, pins={"champion": champion})
+        sliced = StepConfig(config={"gate": config.model_dump()}, pins={"champion": champion})
         place, draft = Workspace(tmp_path / "work"), tmp_path / "draft"
         draft.mkdir()
         result = gate.run(

@@ -17,7 +17,7 @@ from embedline.registry.promotion import history
 from embedline.registry.server import default_uri, prepare
 from embedline.registry.versions import aliases, get_champion
 from embedline.steps import promote
-from embedline.steps.context import Context, Slice
+from embedline.steps.context import Context, StepConfig
 
 CARD = json.dumps({"index_version": "abc123"})
 _ROW = {"model": "candidate", "set": "Docs", "kind": "retrieval", "metric": "ndcg_at_10", "main": True}
@@ -80,7 +80,7 @@ def promoted(uri: str, tmp_path: Path):
         context = Context(
             "promote",
             "key",
-            Slice(config=config, pins=pins),
+            StepConfig(config=config, pins=pins),
             inputs,
             Workspace(tmp_path / "work"),
             run_name,

@@ -21,7 +21,7 @@ from embedline.registry import promotion
 from embedline.registry.server import default_uri, prepare
 from embedline.runs.finish import finish
 from embedline.steps import gate, promote
-from embedline.steps.context import Context, Slice
+from embedline.steps.context import Context, StepConfig
 
 PAGE = Path(__file__).parents[2] / "pipelines" / "retrain" / "PROMOTION.md"
 
@@ -96,7 +96,7 @@ def test_a_run_does_what_the_table_says(row: Row, uri: str, tmp_path: Path) -> N
     def acted(step: str, output: str) -> Artifact:
         draft = tmp_path / f"draft-{step}"
         draft.mkdir()
-        slice_ = Slice(config=config, pins={"champion": None})
+        slice_ = StepConfig(config=config, pins={"champion": None})
         tracker = Tracker(tmp_path / f"spool-{step}")
         context = Context(step, "key", slice_, inputs, place, f"{name}-1", tracker, draft)
         {"gate": gate, "promote": promote}[step].run(context)

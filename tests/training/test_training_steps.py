@@ -22,7 +22,7 @@ from embedline.models.demo_decoder import demo_decoder
 from embedline.models.embedder import Embedder
 from embedline.models.folder import load_embedder, read_lineage
 from embedline.steps import clean, mine, pretrain, prune, train_supervised, train_unsupervised
-from embedline.steps.context import Context, Slice, StepResult
+from embedline.steps.context import Context, StepConfig, StepResult
 
 WORDS = ["почта", "принтер", "пароль", "отпуск", "сервер", "экран", "кабель", "договор"]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -107,7 +107,7 @@ class Line:
             Context(
                 step=step,
                 key="k",
-                slice=Slice(config=config, locations=locations),
+                step_config=StepConfig(config=config, locations=locations),
                 inputs=dict(self.made),
                 workspace=Workspace(self.folder / "work"),
                 run="r",
@@ -214,7 +214,7 @@ def test_the_teacher_is_asked_with_its_own_words_and_cut_at_its_own_lengths(
         Context(
             step="clean",
             key="k",
-            slice=Slice(config=config, locations={"teacher": str(folder)}),
+            step_config=StepConfig(config=config, locations={"teacher": str(folder)}),
             inputs={},
             workspace=Workspace(tmp_path / "work"),
             run="r",

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 Status = Literal["running", "done", "failed", "killed"]
 RECORD = "record.json"
@@ -25,12 +25,12 @@ class OutputRecord(BaseModel):
 class StepRecord(BaseModel):
     """What became of one step; `final`: it failed in a way that trying again would not change."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
     step: str
     status: Status
     key: str = ""
     cache_hit: bool = False
-    handed_on: bool = False
+    passed_through: bool = Field(False, validation_alias=AliasChoices("passed_through", "handed_on"))
     started_at: float = 0.0
     seconds: float = 0.0
     peak_memory_mb: float = 0.0

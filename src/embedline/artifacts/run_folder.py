@@ -14,6 +14,8 @@ FINGERPRINT = "fingerprint.json"
 def read_plan(run_folder: Path) -> dict[str, Any]:
     path = run_folder / PLAN
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if "slices" in value:  # as plan.json called them before version 0.2
+        value["step_configs"] = value.pop("slices")
     return value
 
 

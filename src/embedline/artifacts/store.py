@@ -18,7 +18,7 @@ from embedline.errors import InputError
 
 
 def cache_key(step: str, code: str, config: dict[str, Any], inputs: dict[str, str | None]) -> str:
-    """The key a step's outputs are kept under: its code, its own slice of the config, its inputs' digests."""
+    """The key a step's outputs are kept under: its code, its own part of the config, its inputs' digests."""
     payload = json.dumps(
         {"step": step, "code": code, "config": config, "inputs": inputs}, sort_keys=True, ensure_ascii=False
     )

@@ -134,7 +134,7 @@ def plan(
     found = estimate_run(config, made.base if made else None, gpu=gpu, utilisation=utilisation)
     warnings = [*deprecated(preset, overrides), *advice(config)]
     if as_json:
-        value = {**dataclasses.asdict(made), "slices": None} if made else {"warnings": warnings}
+        value = {**dataclasses.asdict(made), "step_configs": None} if made else {"warnings": warnings}
         failed = {"missing": absent, "error": str(wrong), "exit_code": wrong.exit_code} if wrong else {}
         show({**value, "estimate": dataclasses.asdict(found), **failed})
         return wrong.exit_code if wrong else 0

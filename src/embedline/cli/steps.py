@@ -34,7 +34,7 @@ def step(
     if as_json:
         show(record.model_dump())
         return
-    did = "found" if record.cache_hit else "switched off" if record.handed_on else "done"
+    did = "found" if record.cache_hit else "switched off" if record.passed_through else "done"
     typer.echo(f"{name}: {did} in {record.seconds:.1f} s")
     if record.summary:
         typer.echo(record.summary.rstrip())

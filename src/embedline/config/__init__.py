@@ -1,1 +1,1 @@
-"""The run's configuration: schema, presets, overrides, and each step's own slice of it."""
+"""The run's configuration: schema, presets, overrides, and each step's own part of it."""

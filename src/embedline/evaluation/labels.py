@@ -114,7 +114,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "memory": ("Peak memory, MB", "Пик памяти, МБ"),
     "fresh": ("done", "выполнен"),
     "cached": ("from the store", "из хранилища"),
-    "handed_on": ("switched off", "отключён"),
+    "passed_through": ("switched off", "отключён"),
     "failed": ("failed", "ошибка"),
     "killed": ("killed", "прерван"),
     "running": ("running", "выполняется"),

@@ -34,7 +34,7 @@ class ReportData:
         funnel: table (records, corpus) → source → rows_in, rows_out, rejected (rule → rows).
         mining: figures about hard negatives; empty when mining was off.
         curves: training step → series → (step, value).
-        steps: step, status, seconds, peak_memory_mb, cache_hit, handed_on.
+        steps: step, status, seconds, peak_memory_mb, cache_hit, passed_through.
     """
 
     name: str

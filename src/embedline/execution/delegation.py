@@ -1,6 +1,6 @@
 """A step's work handed over to other processes, here or on other machines.
 
-What they need lies in the workspace, `<run>/steps/<step>/handover/`: the slice and the references of the
+What they need lies in the workspace, `<run>/steps/<step>/delegated/`: its config and the references of the
 inputs. They leave their result in the store, under the step's key, and a record of how they ended.
 """
 
@@ -16,11 +16,11 @@ from embedline.artifacts.record import RECORD, StepRecord, write_json
 from embedline.artifacts.workspace import Workspace
 from embedline.errors import EmbedlineError, StepError, Stopped
 
-_ABOUT = "handover.json"
+_ABOUT = "delegated.json"
 
 
 @dataclass(frozen=True)
-class HandOver:
+class DelegatedStep:
     """One step to be done by others.
 
     Args:
@@ -31,12 +31,12 @@ class HandOver:
     key: str
     run: str
     workspace: Path
-    slice_json: str
+    config_json: str
     inputs: dict[str, Path]
 
     @property
     def folder(self) -> Path:
-        return Workspace(self.workspace).step_folder(self.run, self.step) / "handover"
+        return Workspace(self.workspace).step_folder(self.run, self.step) / "delegated"
 
     def write(self) -> None:
         """Lay it down for the others; how an earlier attempt ended is forgotten."""
@@ -45,7 +45,7 @@ class HandOver:
         for name in names:
             write_json(self._reference(name), json.loads(self.inputs[name].read_text(encoding="utf-8")))
         about = {"step": self.step, "key": self.key, "run": self.run, "inputs": names}
-        write_json(self.folder / _ABOUT, {**about, "slice": self.slice_json})
+        write_json(self.folder / _ABOUT, {**about, "config": self.config_json})
 
     def _reference(self, name: str) -> Path:
         return self.folder / "inputs" / f"{name}.json"
@@ -83,12 +83,14 @@ class HandOver:
 
 
 # Does the work of a step somewhere else; returns when the result is in the store.
-Elsewhere = Callable[[HandOver], None]
+Delegate = Callable[[DelegatedStep], None]
 
 
-def read_handover(folder: Path) -> HandOver:
-    """What `HandOver.write` left in a workspace, wherever that is mounted now."""
+def read_delegated_step(folder: Path) -> DelegatedStep:
+    """What `DelegatedStep.write` left in a workspace, wherever that is mounted now."""
     about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     inputs = {name: folder / "inputs" / f"{name}.json" for name in about["inputs"]}
-    # <workspace>/<run>/steps/<step>/handover
-    return HandOver(about["step"], about["key"], about["run"], folder.parents[3], about["slice"], inputs)
+    # <workspace>/<run>/steps/<step>/delegated
+    return DelegatedStep(
+        about["step"], about["key"], about["run"], folder.parents[3], about["config"], inputs
+    )

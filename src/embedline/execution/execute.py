@@ -25,8 +25,8 @@ from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS, Step
 from embedline.errors import EmbedlineError, InputError, StepError, Stopped, without_passwords
-from embedline.execution.delegation import Elsewhere, HandOver
-from embedline.steps.context import Context, Slice, StepResult
+from embedline.execution.delegation import Delegate, DelegatedStep
+from embedline.steps.context import Context, StepConfig, StepResult
 
 RESULT = "result.json"
 MIRROR_EVERY_S = float(os.environ.get("EMBEDLINE_MIRROR_EVERY_S", "20"))  # how live the curves are
@@ -46,12 +46,12 @@ _HOPELESS = (
 def execute(
     name: str,
     *,
-    slice_json: str,
+    config_json: str,
     workspace: Path,
     run: str,
     inputs: dict[str, Path],
     outputs: dict[str, Path],
-    elsewhere: Elsewhere | None = None,
+    delegate: Delegate | None = None,
     record_in: Path | None = None,
     starting: Callable[[], object] = lambda: None,
 ) -> StepRecord:
@@ -59,7 +59,7 @@ def execute(
 
     Args:
         inputs, outputs: paths of references (small JSON files that name a folder of the store).
-        elsewhere: does the work in other processes, which leave the result in the store.
+        delegate: does the work in other processes, which leave the result in the store.
         record_in: the folder of the record; the step's own when None.
         starting: called when the work is about to begin, because nothing was found.
 
@@ -71,23 +71,23 @@ def execute(
     folder = place.step_folder(run, name)
     record = StepRecord(step=name, status="running", started_at=time.time())
     with recorded(record_in or folder, record):
-        parsed = Slice.model_validate_json(slice_json)
+        parsed = StepConfig.model_validate_json(config_json)
         opened = {key: read_reference(place, path, step.input_kinds[key]) for key, path in inputs.items()}
         key = record.key = step_key(step, parsed, {k: a.digest if a else None for k, a in opened.items()})
         handed_over = (
-            elsewhere is not None
+            delegate is not None
             and place.store.find(name, key, step.outputs) is None
-            and _handed_on_before(place, step, key, opened) is None
+            and _passed_through_before(place, step, key, opened) is None
         )
-        if elsewhere is not None and handed_over:
-            handover = HandOver(name, key, run, place.root, slice_json, inputs)
+        if delegate is not None and handed_over:
+            delegated = DelegatedStep(name, key, run, place.root, config_json, inputs)
             with _mirrored(place, run):
-                elsewhere(handover)
-            record.peak_memory_mb = handover.peak_memory_mb
+                delegate(delegated)
+            record.peak_memory_mb = delegated.peak_memory_mb
         tracker = Tracker(folder)
         with place.store.lock(name, key):
             found = place.store.find(name, key, step.outputs) if step.cached else None
-            off = _handed_on_before(place, step, key, opened)
+            off = _passed_through_before(place, step, key, opened)
             if found is not None:
                 result = _stored_result(place, name, key)
                 record.cache_hit = not handed_over
@@ -102,9 +102,9 @@ def execute(
                 with _mirrored(place, run) if record_in is None else nullcontext():
                     result, found = work()
                 record.cache_hit = result.reused
-        record.handed_on = bool(result.handed_on)
+        record.passed_through = bool(result.passed_through)
         write_curves(folder, result.curves)
-        made = {**found, **result.handed_on}
+        made = {**found, **result.passed_through}
         _tell(tracker, result, made, record)
         for output, path in outputs.items():
             write_reference(place, path, step.outputs[output], made[output])
@@ -122,7 +122,7 @@ def execute(
 def remember(place: Workspace, step: Step, record: StepRecord) -> None:
     """Note what this key gave, so that a plan can tell what the next run will find."""
     digests = {name: output.digest for name, output in record.outputs.items()}
-    note = {"handed_on": record.handed_on, "outputs": digests, "summary": record.summary}
+    note = {"passed_through": record.passed_through, "outputs": digests, "summary": record.summary}
     write_json(place.internal / "index" / step.name / f"{record.key}.json", note)
 
 
@@ -133,21 +133,21 @@ def recall(place: Workspace, step: Step, key: str) -> dict[str, Any] | None:
     return note
 
 
-def _handed_on_before(
+def _passed_through_before(
     place: Workspace, step: Step, key: str, opened: dict[str, Artifact | None]
 ) -> StepResult | None:
     """What a switched-off step handed on for this key before: the same again, without loading its module."""
     note = recall(place, step, key)
-    if note is None or not note["handed_on"]:
+    if note is None or not note["passed_through"]:
         return None
     known = {artifact.digest: artifact for artifact in opened.values() if artifact}
     if any(digest is not None and digest not in known for digest in note["outputs"].values()):
         return None
     handed = {name: known[digest] if digest else None for name, digest in note["outputs"].items()}
-    return StepResult(summary=note["summary"], handed_on=handed)
+    return StepResult(summary=note["summary"], passed_through=handed)
 
 
-def step_key(step: Step, parsed: Slice, inputs: dict[str, str | None]) -> str:
+def step_key(step: Step, parsed: StepConfig, inputs: dict[str, str | None]) -> str:
     """The key that `step` keeps its outputs under."""
     content = {"config": parsed.config, "pins": parsed.pins}
     return cache_key(step.name, code_version(step.module), content, inputs)
@@ -172,7 +172,7 @@ def read_reference(place: Workspace, path: Path, kind: str) -> Artifact | None:
 def _work(
     step: Step,
     key: str,
-    parsed: Slice,
+    parsed: StepConfig,
     opened: dict[str, Artifact | None],
     place: Workspace,
     run: str,
@@ -187,11 +187,11 @@ def _work(
             result: StepResult = module.run(context)
             result = replace(result, curves=heard(place.step_folder(run, step.name)))
             for output, kind in step.outputs.items():
-                if output not in result.handed_on:
+                if output not in result.passed_through:
                     _seal(draft / output, kind, step, key, opened, result, output)
             kept = {"metrics": result.metrics, "summary": result.summary, "curves": result.curves}
             write_json(draft / RESULT, kept)
-            if result.handed_on:  # nothing of its own to keep: decided anew each time, at no cost
+            if result.passed_through:  # nothing of its own to keep: decided anew each time, at no cost
                 shutil.rmtree(draft)
                 return result, {}
         found = place.store.find(step.name, kept_as, step.outputs)

@@ -31,7 +31,7 @@ PAGE_BYTES = 2_000_000
 
 def run_component(
     name: str,
-    slice_json: str,
+    config_json: str,
     workspace: str,
     run: str,
     *,
@@ -58,12 +58,12 @@ def run_component(
         _fail_again(Workspace(Path(workspace)).step_folder(run, name) / RECORD)
         record = execute(
             name,
-            slice_json=slice_json,
+            config_json=config_json,
             workspace=Path(workspace),
             run=run,
             inputs={key: Path(artifact.path) for key, artifact in inputs.items()},
             outputs={key: Path(artifact.path) for key, artifact in outputs.items()},
-            elsewhere=where(name, slice_json, Path(workspace)),
+            delegate=where(name, config_json, Path(workspace)),
         )
     for key, artifact in outputs.items():
         made = record.outputs[key]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from embedline.config.training import RuntimeConfig
 from embedline.errors import EmbedlineError, InputError, Stopped
-from embedline.execution.delegation import Elsewhere, HandOver
-from embedline.steps.context import Slice
+from embedline.execution.delegation import Delegate, DelegatedStep
+from embedline.steps.context import StepConfig
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -21,26 +21,28 @@ if TYPE_CHECKING:
 WORKER = "embedline.execution.worker"
 # The steps that can be shared, and the section that switches each of them off.
 SHARED = {"pretrain": "pretrain", "train_unsupervised": "unsupervised", "train_supervised": "supervised"}
-# Who does a step, given its name, its slice and the workspace: others, or (None) the process that asks.
-Where = Callable[[str, str, Path], Elsewhere | None]
+# Who does a step, given its name, its config and the workspace: others, or (None) the process that asks.
+Where = Callable[[str, str, Path], Delegate | None]
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-def trains(step: str, slice_json: str) -> bool:
+def trains(step: str, config_json: str) -> bool:
     """Whether the step has a training to share: it is a training step, and it is switched on."""
     section = SHARED.get(step)
-    return section is not None and bool(Slice.model_validate_json(slice_json).config[section]["enabled"])
+    return section is not None and bool(
+        StepConfig.model_validate_json(config_json).config[section]["enabled"]
+    )
 
 
-def processes_here(step: str, slice_json: str, workspace: Path) -> Elsewhere | None:
+def processes_here(step: str, config_json: str, workspace: Path) -> Delegate | None:
     """What does the step in `runtime.processes` processes of this machine; None where one is enough."""
-    if not trains(step, slice_json):
+    if not trains(step, config_json):
         return None
-    runtime = Slice.model_validate_json(slice_json).section("runtime", RuntimeConfig)
-    return (lambda handover: launch(handover, runtime.processes)) if runtime.processes > 1 else None
+    runtime = StepConfig.model_validate_json(config_json).section("runtime", RuntimeConfig)
+    return (lambda delegated: launch(delegated, runtime.processes)) if runtime.processes > 1 else None
 
 
-def launch(handover: HandOver, processes: int) -> None:
+def launch(delegated: DelegatedStep, processes: int) -> None:
     """Do the step's work with torchrun's agent; when one process dies, it ends the others.
 
     Raises:
@@ -59,40 +61,40 @@ def launch(handover: HandOver, processes: int) -> None:
         raise InputError(
             f"{processes} processes need a GPU each, here are {gpus}.", where="runtime.processes"
         )
-    handover.write()
+    delegated.write()
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
-        run_id=f"{handover.step}-{handover.key}",
+        run_id=f"{delegated.step}-{delegated.key}",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         local_addr="localhost",
         max_restarts=0,
         monitor_interval=0.5,
         virtual_local_rank=gpus is not None,
-        logs_specs=DefaultLogsSpecs(log_dir=str(handover.folder / "torchrun")),
+        logs_specs=DefaultLogsSpecs(log_dir=str(delegated.folder / "torchrun")),
     )
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no other network is needed
     try:
         with _own_signals():
-            elastic_launch(config, sys.executable)("-m", WORKER, str(handover.folder))
+            elastic_launch(config, sys.executable)("-m", WORKER, str(delegated.folder))
     except SignalException as error:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from error
-        handover.raise_failure()
+        delegated.raise_failure()
         raise Stopped(f"stopped by {error.sigval.name}; the last checkpoint stands.") from error
     except ChildFailedError as error:
-        raise _cause(error, handover, processes) from error
+        raise _cause(error, delegated, processes) from error
 
 
-def _cause(error: ChildFailedError, handover: HandOver, processes: int) -> EmbedlineError:
+def _cause(error: ChildFailedError, delegated: DelegatedStep, processes: int) -> EmbedlineError:
     """What began it: a process that a signal ended, else who failed first. The others only lost touch.
 
     Raises:
         EmbedlineError, Stopped: the first process's own words, where they say it better.
     """
-    where = f"step {handover.step}"
+    where = f"step {delegated.step}"
     for rank, failure in error.failures.items():
         if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
             return EmbedlineError(
@@ -101,9 +103,9 @@ def _cause(error: ChildFailedError, handover: HandOver, processes: int) -> Embed
                 fix="If memory ran out, lower batch_tokens; the next try goes on from the last checkpoint.",
             )
     rank, failure = error.get_first_failure()
-    record = handover.record()
+    record = delegated.record()
     if rank == 0 or (record is not None and (record.status == "killed" or record.final)):
-        handover.raise_failure()
+        delegated.raise_failure()
     return EmbedlineError(f"process {rank} of {processes} failed: {failure.message}", where=where)
 
 

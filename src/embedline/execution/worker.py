@@ -19,9 +19,9 @@ from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS
 from embedline.errors import EmbedlineError, Stopped
-from embedline.execution.delegation import HandOver, read_handover
+from embedline.execution.delegation import DelegatedStep, read_delegated_step
 from embedline.execution.execute import execute, read_reference
-from embedline.steps.context import Context, Slice
+from embedline.steps.context import Context, StepConfig
 
 # For whatever the others may wait: the first process's lock on the key, its saving of a large model. A dead
 # process is noticed by its closed connection and by the agent, not by this.
@@ -32,7 +32,7 @@ _PR_SET_PDEATHSIG = 1
 def main(folder: Path) -> None:
     """Do this process's part of the work that `folder` hands over."""
     _die_with_parent()
-    handover = read_handover(folder)
+    delegated = read_delegated_step(folder)
     import torch
     import torch.distributed as dist
 
@@ -41,54 +41,54 @@ def main(folder: Path) -> None:
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         os.environ.pop(name, None)
     if dist.get_rank() == 0:
-        _lead(handover)
+        _lead(delegated)
     else:
-        _follow(handover)
+        _follow(delegated)
     dist.destroy_process_group()
 
 
-def _lead(handover: HandOver) -> None:
+def _lead(delegated: DelegatedStep) -> None:
     from embedline.training.engine import processes
 
-    record = handover.record()
+    record = delegated.record()
     if record is not None and record.final:  # a TrainJob that restarts its pods would only fail again
-        handover.raise_failure()
+        delegated.raise_failure()
     began: list[bool] = []
 
     def starting() -> None:
         began.append(processes.told(True))
 
     execute(
-        handover.step,
-        slice_json=handover.slice_json,
-        workspace=handover.workspace,
-        run=handover.run,
-        inputs=handover.inputs,
-        outputs={name: handover.output(name) for name in STEPS[handover.step].outputs},
-        record_in=handover.folder,
+        delegated.step,
+        config_json=delegated.config_json,
+        workspace=delegated.workspace,
+        run=delegated.run,
+        inputs=delegated.inputs,
+        outputs={name: delegated.output(name) for name in STEPS[delegated.step].outputs},
+        record_in=delegated.folder,
         starting=starting,
     )
     if not began:  # the result was there already
         processes.told(False)
 
 
-def _follow(handover: HandOver) -> None:
+def _follow(delegated: DelegatedStep) -> None:
     from embedline.training.engine import processes
 
     if not processes.told(False):
         return
-    step, place = STEPS[handover.step], Workspace(handover.workspace)
+    step, place = STEPS[delegated.step], Workspace(delegated.workspace)
     with tempfile.TemporaryDirectory() as scratch:
         context = Context(
             step=step.name,
-            key=handover.key,
-            slice=Slice.model_validate_json(handover.slice_json),
+            key=delegated.key,
+            step_config=StepConfig.model_validate_json(delegated.config_json),
             inputs={
                 name: read_reference(place, path, step.input_kinds[name])
-                for name, path in handover.inputs.items()
+                for name, path in delegated.inputs.items()
             },
             workspace=place,
-            run=handover.run,
+            run=delegated.run,
             tracker=Tracker(Path(scratch)),  # only the first process's is kept
             draft=Path(scratch),
         )

@@ -75,7 +75,7 @@ def next_commands(record: dict[str, Any], run_folder: Path) -> list[str]:
 def _steps(record: dict[str, Any]) -> Table:
     table = _table("step", "seconds", "peak MB", "")
     for step in record["steps"]:
-        note = "cached" if step["cache_hit"] else "off" if step["handed_on"] else ""
+        note = "cached" if step["cache_hit"] else "off" if step["passed_through"] else ""
         table.add_row(step["step"], f"{step['seconds']:.1f}", f"{step['peak_memory_mb']:.0f}", note)
     return table
 
@@ -104,7 +104,7 @@ def _table(*columns: str) -> Table:
 def _corpus(record: dict[str, Any], run_folder: Path) -> Path:
     """A corpus of this run to search in: the user's own file where there is one."""
     plan = read_plan(run_folder)
-    root = Path(json.loads(plan["slices"]["ingest"])["locations"]["root"])
+    root = Path(json.loads(plan["step_configs"]["ingest"])["locations"]["root"])
     for source in record["config"]["data"]["corpus"]:
         path = root / str(source["path"])
         if path.is_file():

@@ -98,5 +98,5 @@ class _Heard:
 
 def step_line(record: StepRecord) -> str:
     """`✓ clean                  3.2 s (cached)`."""
-    note = " (cached)" if record.cache_hit else " (off)" if record.handed_on else ""
+    note = " (cached)" if record.cache_hit else " (off)" if record.passed_through else ""
     return f"{_MARKS.get(record.status, '?')} {record.step:<20}{record.seconds:>8.1f} s{note}"

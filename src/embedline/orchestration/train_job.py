@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from embedline.artifacts.record import StepRecord
 from embedline.config.train_job import TrainJobConfig
 from embedline.errors import EmbedlineError, InputError, StepError
-from embedline.execution.delegation import Elsewhere, HandOver
+from embedline.execution.delegation import Delegate, DelegatedStep
 from embedline.execution.kfp_component import run_component
 from embedline.execution.torchrun import WORKER, processes_here, trains
 from embedline.orchestration.trainer_api import GROUP, VERSION, TrainJob
-from embedline.steps.context import Slice
+from embedline.steps.context import StepConfig
 
 if TYPE_CHECKING:
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
@@ -31,20 +31,20 @@ _NAME_CHARS = 40  # pods are named <job>-node-0-<index>-<random>, in at most 63
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
-def run_training(name: str, slice_json: str, workspace: str, run: str, **parts: Any) -> StepRecord:
+def run_training(name: str, config_json: str, workspace: str, run: str, **parts: Any) -> StepRecord:
     """`run_component` of a training step, in a TrainJob where the run asks for one and this is a cluster."""
-    return run_component(name, slice_json, workspace, run, where=nodes_or_processes, **parts)
+    return run_component(name, config_json, workspace, run, where=nodes_or_processes, **parts)
 
 
-def nodes_or_processes(name: str, slice_json: str, workspace: Path) -> Elsewhere | None:
+def nodes_or_processes(name: str, config_json: str, workspace: Path) -> Delegate | None:
     """What hands the step to a TrainJob; here, outside of Kubernetes or where one node is enough.
 
     Raises:
         InputError: the task's pod has no token for the Kubernetes API.
     """
-    config = TrainJobConfig.model_validate(Slice.model_validate_json(slice_json).train_job)
-    if config.nodes == 1 or "KUBERNETES_SERVICE_HOST" not in os.environ or not trains(name, slice_json):
-        return processes_here(name, slice_json, workspace)
+    config = TrainJobConfig.model_validate(StepConfig.model_validate_json(config_json).train_job)
+    if config.nodes == 1 or "KUBERNETES_SERVICE_HOST" not in os.environ or not trains(name, config_json):
+        return processes_here(name, config_json, workspace)
     from kubernetes import client
     from kubernetes.config import ConfigException, load_incluster_config
 
@@ -58,11 +58,11 @@ def nodes_or_processes(name: str, slice_json: str, workspace: Path) -> Elsewhere
         ) from error
     api = client.CustomObjectsApi()
     namespace = config.namespace or _NAMESPACE.read_text(encoding="utf-8").strip()
-    return lambda handover: train_there(handover, config, workspace, namespace, api)
+    return lambda delegated: train_there(delegated, config, workspace, namespace, api)
 
 
 def train_there(
-    handover: HandOver,
+    delegated: DelegatedStep,
     config: TrainJobConfig,
     workspace: Path,
     namespace: str,
@@ -77,17 +77,17 @@ def train_there(
         InputError: the cluster refuses the job, or has no Trainer.
         EmbedlineError: the job failed, in its own words; final where the step's failure was.
     """
-    job = TrainJob(api, namespace, job_name(handover.run, handover.step, handover.key))
+    job = TrainJob(api, namespace, job_name(delegated.run, delegated.step, delegated.key))
     if job.read() is None:
-        handover.write()
-        job.create(manifest(handover, config, workspace, namespace))
+        delegated.write()
+        job.create(manifest(delegated, config, workspace, namespace))
         _say(f"started TrainJob {job}: {config.nodes} nodes of {config.processes_per_node} processes")
     else:
         _say(f"attached to TrainJob {job}, which an earlier try started")
     failure = job.wait()
     if failure is None:
         return
-    record = handover.record()
+    record = delegated.record()
     fix = (
         f"kubectl -n {namespace} describe trainjob {job.name} has more. The run's next try meets the same "
         "job: delete it to have another started."
@@ -109,7 +109,7 @@ def job_name(run: str, step: str, key: str) -> str:
 
 
 def manifest(
-    handover: HandOver, config: TrainJobConfig, workspace: Path, namespace: str
+    delegated: DelegatedStep, config: TrainJobConfig, workspace: Path, namespace: str
 ) -> TrainerV1alpha1TrainJob:
     """The job: torchrun inside, through the runtime; the workspace mounted; secrets by reference."""
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
@@ -120,7 +120,7 @@ def manifest(
     on_gpus = any(name.endswith("/gpu") for name in config.resources)
     if on_gpus:
         torchrun.append("--virtual-local-rank")  # each process sees its own GPU alone
-    folder = workspace / handover.folder.relative_to(handover.workspace)
+    folder = workspace / delegated.folder.relative_to(delegated.workspace)
     trainer: dict[str, Any] = {
         "image": config.image or (GPU_IMAGE if on_gpus else IMAGE),
         "numNodes": config.nodes,
@@ -143,13 +143,13 @@ def manifest(
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "TrainJob",
             "metadata": {
-                "name": job_name(handover.run, handover.step, handover.key),
+                "name": job_name(delegated.run, delegated.step, delegated.key),
                 "namespace": namespace,
                 "labels": {"app.kubernetes.io/managed-by": "embedline"},
                 "annotations": {
-                    "embedline.dev/run": handover.run,
-                    "embedline.dev/step": handover.step,
-                    "embedline.dev/key": handover.key,
+                    "embedline.dev/run": delegated.run,
+                    "embedline.dev/step": delegated.step,
+                    "embedline.dev/key": delegated.key,
                 },
             },
             "spec": spec,

@@ -13,9 +13,9 @@ from embedline.artifacts.run_folder import PLAN
 from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS, Step
 from embedline.execution.execute import recall, step_key
-from embedline.steps.context import Slice
+from embedline.steps.context import StepConfig
 
-Action = Literal["cached", "handed on", "runs", "acts"]
+Action = Literal["cached", "passed through", "runs", "acts"]
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """A validated run: its config, each step's slice (JSON) and what each step will do."""
+    """A validated run: its config, each step's config (JSON) and what each step will do."""
 
     run: str
     preset: str
     name: str
     config: dict[str, Any]
     pins: dict[str, Any]
-    slices: dict[str, str]
+    step_configs: dict[str, str]
     steps: list[PlannedStep]
     warnings: list[str]
 
@@ -54,7 +54,7 @@ class Plan:
     @property
     def base(self) -> Path | None:
         """Where the base model lies on this machine, when the run starts from one."""
-        found = Slice.model_validate_json(self.slices["prune_before"]).locations.get("base")
+        found = StepConfig.model_validate_json(self.step_configs["prune_before"]).locations.get("base")
         return Path(found) if found else None
 
     def markdown(self) -> str:
@@ -81,7 +81,7 @@ def _duration(step: PlannedStep) -> str:
     )
 
 
-def foresee(place: Workspace, preset: str, slices: dict[str, str]) -> list[PlannedStep]:
+def foresee(place: Workspace, preset: str, step_configs: dict[str, str]) -> list[PlannedStep]:
     """Walk the steps while keys can be computed; what follows a step that was never made runs."""
     known: dict[str, str | None] = {}
     times = _last_times(place, preset)
@@ -91,7 +91,7 @@ def foresee(place: Workspace, preset: str, slices: dict[str, str]) -> list[Plann
         key, action = None, "runs" if step.cached else "acts"
         if all(source in known for source in feeds.values()):
             inputs = {given: known[source] for given, source in feeds.items()}
-            key = step_key(step, Slice.model_validate_json(slices[name]), inputs)
+            key = step_key(step, StepConfig.model_validate_json(step_configs[name]), inputs)
             found = _outcome(place, step, key)
             if found is not None:
                 action, digests = found
@@ -102,8 +102,8 @@ def foresee(place: Workspace, preset: str, slices: dict[str, str]) -> list[Plann
 
 def _outcome(place: Workspace, step: Step, key: str) -> tuple[Action, dict[str, str | None]] | None:
     note = recall(place, step, key)
-    if note is not None and note["handed_on"]:
-        return "handed on", note["outputs"]
+    if note is not None and note["passed_through"]:
+        return "passed through", note["outputs"]
     if not step.cached:
         return ("acts", note["outputs"]) if note else None
     found = place.store.find(step.name, key, step.outputs)

@@ -31,7 +31,7 @@ from embedline.planning.fingerprint import Fingerprint, fingerprint_of, write_fi
 from embedline.planning.pins import Pinned, pin_data, pin_models
 from embedline.planning.plan import Plan, foresee
 from embedline.registry.tracking_target import complain_once, tracking_place, write_tracking
-from embedline.steps.context import Slice
+from embedline.steps.context import StepConfig
 
 STEP = "preflight"
 
@@ -99,22 +99,22 @@ def make_plan(
         {**data.locations, **models.locations, **({"champion": str(champion.path)} if champion.path else {})},
         data.revisions,
     )
-    slices = slice_config(config, pinned)
+    step_configs = make_step_configs(config, pinned)
     return Plan(
         run=run,
         preset=preset,
         name=config.name,
         config=config.model_dump(mode="json"),
         pins=pinned.pins,
-        slices=slices,
-        steps=foresee(place, preset, slices),
+        step_configs=step_configs,
+        steps=foresee(place, preset, step_configs),
         warnings=[*deprecated(preset, overrides), *_warnings(config), *machine, *advice(config, root)],
     )
 
 
 def _fingerprint(plan: Plan) -> Fingerprint:
     """Of what the plan has pinned already: nothing is digested twice."""
-    locations = Slice.model_validate_json(plan.slices["ingest"]).locations
+    locations = StepConfig.model_validate_json(plan.step_configs["ingest"]).locations
     pinned = Pinned(plan.pins, locations)
     config = validate_config(plan.config, where=plan.preset)
     return fingerprint_of(config, Path(locations["root"]), pinned, pinned)
@@ -144,10 +144,10 @@ def missing_here(config: RunConfig, preset: str, workspace: Path) -> list[str]:
         return []
 
 
-def slice_config(config: RunConfig, pinned: Pinned) -> dict[str, str]:
+def make_step_configs(config: RunConfig, pinned: Pinned) -> dict[str, str]:
     """Each step's own sections, pins and the locations of outside things, as JSON.
 
-    Where the data lies is no part of a key: data.root is empty in slices. Hub sources carry their revision.
+    Where the data lies is no part of a key: data.root is empty there. Hub sources carry their revision.
     """
     values = config.model_dump(mode="json")
     values["data"]["root"] = ""
@@ -156,7 +156,7 @@ def slice_config(config: RunConfig, pinned: Pinned) -> dict[str, str]:
             if item["path"] in pinned.revisions:
                 item["path"] = f"{item['path'].partition('@')[0]}@{pinned.revisions[item['path']]}"
     return {
-        name: Slice(
+        name: StepConfig(
             config={section: _part(values, section) for section in step.sections},
             pins={pin: pinned.pins[pin] for pin in step.pins},
             locations=dict(pinned.locations),

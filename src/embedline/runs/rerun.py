@@ -17,7 +17,7 @@ from embedline.errors import InputError
 from embedline.execution.execute import execute, write_reference
 from embedline.execution.torchrun import processes_here
 from embedline.gate.decision import Verdict
-from embedline.steps.context import Slice
+from embedline.steps.context import StepConfig
 
 
 def step_again(place: Workspace, run: str, name: str) -> StepRecord:
@@ -44,12 +44,12 @@ def step_again(place: Workspace, run: str, name: str) -> StepRecord:
             write_reference(place, given[key], STEPS[name].input_kinds[key], artifact)
         return execute(
             name,
-            slice_json=plan["slices"][name],
+            config_json=plan["step_configs"][name],
             workspace=place.root,
             run=run,
             inputs=given,
             outputs={key: Path(scratch) / f"out-{key}" for key in STEPS[name].outputs},
-            elsewhere=processes_here(name, plan["slices"][name], place.root),
+            delegate=processes_here(name, plan["step_configs"][name], place.root),
             record_in=Path(scratch),
         )
 
@@ -70,7 +70,7 @@ def decide_again(place: Workspace, run: str, overrides: Sequence[str]) -> Verdic
         if not override.startswith("gate."):
             raise InputError(f"override {override!r} is not about the gate.", fix="Write gate.key=value.")
     config: GateConfig = overridden(plan["config"], overrides, where=str(folder)).gate
-    champion = Slice.model_validate_json(plan["slices"]["gate"]).pins.get("champion")
+    champion = StepConfig.model_validate_json(plan["step_configs"]["gate"]).pins.get("champion")
     return decide_on(_inputs(folder, "gate"), config, champion)
 
 

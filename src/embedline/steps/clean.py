@@ -21,15 +21,18 @@ def run(context: Context) -> StepResult:
     from embedline.data.clean import clean
     from embedline.data.sources import source_name
 
-    teacher = context.slice.section("teacher", TeacherConfig)  # None when the run has no teacher
+    teacher = context.step_config.section("teacher", TeacherConfig)  # None when the run has no teacher
     funnel = clean(
         context.artifact("dataset").path,
         context.artifact("evaluation").path,
         context.output("dataset"),
-        context.slice.section("clean", CleanConfig),
+        context.step_config.section("clean", CleanConfig),
         _teacher(context) if teacher and teacher.filter else None,
         teacher.languages if teacher else [],
-        {source_name(s.name, s.path): s.stages for s in context.slice.section("data.sources", list[Source])},
+        {
+            source_name(s.name, s.path): s.stages
+            for s in context.step_config.section("data.sources", list[Source])
+        },
     )
     counts = {
         "records": funnel.rows_out("records"),
@@ -50,7 +53,7 @@ def _teacher(context: Context) -> Encode:
     from embedline.models.machine import prepare
     from embedline.steps.shared.training import load_teacher
 
-    bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
+    bf16 = prepare(context.step_config.section("runtime", RuntimeConfig))
     embedder = load_teacher(context)
 
     def encode(texts: list[str], source: str, task_type: str, side: Side) -> np.ndarray:

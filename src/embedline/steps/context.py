@@ -17,7 +17,7 @@ from embedline.errors import StepError
 T = TypeVar("T")
 
 
-class Slice(BaseModel):
+class StepConfig(BaseModel):
     """What preflight hands to one step, as a JSON string parameter.
 
     `config` (the step's own sections) and `pins` (digests of outside things) are part of its key;
@@ -46,7 +46,7 @@ class Context:
 
     step: str
     key: str
-    slice: Slice
+    step_config: StepConfig
     inputs: dict[str, Artifact | None]
     workspace: Workspace
     run: str
@@ -84,7 +84,7 @@ class StepResult:
         metrics: numbers for the tracker and for the pipelines UI.
         summary: Markdown for the pipelines UI and the report.
         counts, metadata: by output name, for the manifests.
-        handed_on: outputs that are an input (or nothing) by reference, because the step is switched off.
+        passed_through: outputs that are an input (or nothing) by reference, because the step is switched off.
         curves: the course of its training; filled in from what its tracker heard.
         reused: set by steps that keep parts in the store: true when every part was found there.
     """
@@ -93,6 +93,6 @@ class StepResult:
     summary: str = ""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
-    handed_on: dict[str, Artifact | None] = field(default_factory=dict)
+    passed_through: dict[str, Artifact | None] = field(default_factory=dict)
     reused: bool = False
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)

@@ -94,8 +94,8 @@ def run(context: Context) -> StepResult:
 
 def _wanted(context: Context) -> Iterator[Wanted]:
     """Who is scored on what; the candidate first, because others may turn out to be the same model."""
-    config = context.slice.section("evaluate", EvaluateConfig)
-    pins, places = context.slice.pins, context.slice.locations
+    config = context.step_config.section("evaluate", EvaluateConfig)
+    pins, places = context.step_config.pins, context.step_config.locations
     listed = json.loads((context.artifact("evaluation").path / "sets.json").read_text(encoding="utf-8"))
     sets = tuple(entry["name"] for entry in listed)
     stage_sets = tuple(config.stage_sets) or sets
@@ -128,7 +128,7 @@ def _wanted(context: Context) -> Iterator[Wanted]:
 
 def _scored(context: Context, wanted: Wanted) -> tuple[Artifact, bool]:
     """A model's scores from the store, or made now; and whether they were found."""
-    config = context.slice.section("evaluate", EvaluateConfig)
+    config = context.step_config.section("evaluate", EvaluateConfig)
     evaluation = context.artifact("evaluation")
     neural = wanted.folder is not None
     what: dict[str, Any] = {
@@ -139,15 +139,15 @@ def _scored(context: Context, wanted: Wanted) -> tuple[Artifact, bool]:
         "untrained": wanted.role == "untrained",
     }
     if neural:
-        bf16 = works_in_bf16(context.slice.section("runtime", RuntimeConfig))
+        bf16 = works_in_bf16(context.step_config.section("runtime", RuntimeConfig))
         what["precision"] = "bf16" if bf16 else "fp32"
         if not _has_card(wanted):
-            what["prompts"] = context.slice.config["prompts"]
+            what["prompts"] = context.step_config.config["prompts"]
     inputs = {"model": wanted.digest, "evaluation": evaluation.digest}
     if wanted.depths:
         what["needle"] = [GENERATOR, wanted.depths, config.needle_documents]
     if wanted.tasks:
-        inputs["mteb"] = json.dumps(context.slice.pins.get("mteb"), sort_keys=True)
+        inputs["mteb"] = json.dumps(context.step_config.pins.get("mteb"), sort_keys=True)
     key = cache_key("scores", code_version("evaluate"), what, dict(inputs))
     store, outputs = context.workspace.store, {"scores": "scores"}
     with store.lock("scores", key):
@@ -169,7 +169,7 @@ def _score(context: Context, wanted: Wanted) -> Scores:
     from embedline.evaluation.local import score_bm25, score_subject
     from embedline.evaluation.sets import read_sets
 
-    config = context.slice.section("evaluate", EvaluateConfig)
+    config = context.step_config.section("evaluate", EvaluateConfig)
     evaluation = context.artifact("evaluation")
     sets = read_sets(evaluation.path, list(wanted.sets)) if wanted.sets else []
     about: dict[str, Any] = {"resamples": config.bootstrap, "revision": evaluation.digest[:16]}
@@ -186,7 +186,7 @@ def _score(context: Context, wanted: Wanted) -> Scores:
     if wanted.tasks:
         from embedline.evaluation.rumteb import score_tasks
 
-        root = context.slice.locations.get("mteb")
+        root = context.step_config.locations.get("mteb")
         scores.rows += score_tasks(subject, wanted.tasks, root=Path(root) if root else None)
     return scores
 
@@ -197,14 +197,14 @@ def _subject(context: Context, wanted: Wanted, config: EvaluateConfig) -> Subjec
     from embedline.models.prompts import PromptTable
 
     assert wanted.folder is not None
-    runtime = context.slice.section("runtime", RuntimeConfig)
+    runtime = context.step_config.section("runtime", RuntimeConfig)
     who = wanted.role, wanted.digest, wanted.folder
     if wanted.runtime != "torch":
         return onnx_subject(*who, wanted.runtime, batch_tokens=config.batch_tokens, threads=runtime.threads)
     bf16 = prepare(runtime)
     # An outside model says nothing about prompts: it is scored with those that it is trained on with.
-    prompts = context.slice.section("prompts", dict[str, Prompt])
-    trusted = bool(context.slice.config.get("model", {}).get("trust_remote_code", False))
+    prompts = context.step_config.section("prompts", dict[str, Prompt])
+    trusted = bool(context.step_config.config.get("model", {}).get("trust_remote_code", False))
     return torch_subject(
         *who,
         bf16=bf16,

@@ -25,10 +25,10 @@ def run(context: Context) -> StepResult:
     from embedline.export.runtime import Variant
     from embedline.models.folder import CARD, load_embedder
 
-    config = context.slice.section("export", ExportConfig)
-    prepare(context.slice.section("runtime", RuntimeConfig))
+    config = context.step_config.section("export", ExportConfig)
+    prepare(context.step_config.section("runtime", RuntimeConfig))
     model, folder = context.artifact("model").path, context.output("onnx")
-    trusted = context.slice.section("model", ModelConfig).trust_remote_code
+    trusted = context.step_config.section("model", ModelConfig).trust_remote_code
     # sdpa is what ONNX has operators for
     embedder = load_embedder(model, attention="sdpa", trust_remote_code=trusted).eval()
     card = json.loads((model / CARD).read_text(encoding="utf-8"))

@@ -20,8 +20,8 @@ VERDICT = "verdict.json"
 
 def run(context: Context) -> StepResult:
     """Inputs `scores`, `onnx` (its parity) and `candidate` (its digest); output `verdict`."""
-    config = context.slice.section("gate", GateConfig)
-    verdict = decide_on(context.inputs, config, context.slice.pins.get("champion"))
+    config = context.step_config.section("gate", GateConfig)
+    verdict = decide_on(context.inputs, config, context.step_config.pins.get("champion"))
     write_json(context.output("verdict") / VERDICT, verdict.as_dict())
     metrics = {
         "passed": float(verdict.passed),

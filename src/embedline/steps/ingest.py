@@ -19,8 +19,8 @@ def run(context: Context) -> StepResult:
     from embedline.data.holdout import hold_out
     from embedline.data.ingest import ingest
 
-    config = context.slice.section("data", DataConfig)
-    root = Path(str(context.slice.locations.get("root", config.root or ".")))
+    config = context.step_config.section("data", DataConfig)
+    root = Path(str(context.step_config.locations.get("root", config.root or ".")))
     report = ingest(config.sources, config.corpus, root, context.output("dataset"))
     sets = lay_out(config.evaluation, root, context.output("evaluation"))
     held_out = 0

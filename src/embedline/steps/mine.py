@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run(context: Context) -> StepResult:
-    config = context.slice.section("mine", MineConfig)
+    config = context.step_config.section("mine", MineConfig)
     sources = stage_records(context, "supervised", "dataset")
     out = context.output("triplets")
     if not config.enabled:  # the records as they are: in-batch negatives, and the given ones
@@ -33,7 +33,7 @@ def run(context: Context) -> StepResult:
     from embedline.models.machine import prepare
     from embedline.training.batching.records import only
 
-    bf16 = prepare(context.slice.section("runtime", RuntimeConfig))
+    bf16 = prepare(context.step_config.section("runtime", RuntimeConfig))
     embedder = load_model(context)
     require_tokens(embedder, config.document_length, "mine.document_length")
     context.tracker.params(config.model_dump())
@@ -45,7 +45,7 @@ def run(context: Context) -> StepResult:
         unscored,
         _encoder(embedder, bf16, config.document_length, context.checkpoints / "vectors"),
         config,
-        seed=context.slice.config["seed"],
+        seed=context.step_config.config["seed"],
         document_prompt=lambda name, kind: prompts.prompt("document", name=name, task_type=kind),
     )
     _write(out, sources, mined)

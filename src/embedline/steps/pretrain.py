@@ -14,10 +14,10 @@ from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import (
     adapters,
     fit,
-    handed_on,
     keep_model,
     load_model,
     naming,
+    passed_through,
     wanted_spec,
 )
 
@@ -30,16 +30,16 @@ _TOKENIZER_CHARS = 30_000_000  # of text: more changes few merges and costs minu
 
 
 def run(context: Context) -> StepResult:
-    config = context.slice.section("pretrain", PretrainConfig)
+    config = context.step_config.section("pretrain", PretrainConfig)
     from_scratch = context.inputs["model"] is None
     if not config.enabled and not from_scratch:
-        return handed_on(context)
+        return passed_through(context)
 
     from embedline.models.checks import require_tokens
     from embedline.models.machine import prepare
     from embedline.training.pretraining import pretrain
 
-    bf16 = prepare(context.slice.section("runtime", RuntimeConfig), training=True)
+    bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
     embedder = _from_scratch(context) if from_scratch else load_model(context)
     head = None if from_scratch else _head_of_base(context, embedder)
     context.tracker.params({**config.model_dump(), "parameters": _parameters(embedder)})
@@ -53,7 +53,7 @@ def run(context: Context) -> StepResult:
                 embedder,
                 passages,
                 config,
-                seed=context.slice.config["seed"],
+                seed=context.step_config.config["seed"],
                 bf16=bf16,
                 checkpoints=context.checkpoints,
                 evidence=context.evidence,
@@ -74,9 +74,9 @@ def _head_of_base(context: Context, embedder: Embedder) -> LanguageHead | None:
     """What the base tells tokens with, where its folder has that."""
     from embedline.models.language_head import load_language_head
 
-    model = context.slice.section("model", ModelConfig)
+    model = context.step_config.section("model", ModelConfig)
     return load_language_head(
-        Path(str(context.slice.locations["base"])),
+        Path(str(context.step_config.locations["base"])),
         len(embedder.tokenizer),
         trust_remote_code=model.trust_remote_code,
     )
@@ -90,15 +90,15 @@ def _from_scratch(context: Context) -> Embedder:
     from embedline.models.machine import attention
     from embedline.models.tokenizer import train_tokenizer
 
-    model = context.slice.section("model", ModelConfig)
+    model = context.step_config.section("model", ModelConfig)
     tokenizer = train_tokenizer(
         _tokenizer_texts(context),
         model.vocabulary,
         lowercase=model.lowercase,
         max_length=max(512, model.document_length),
     )
-    backbone = new_backbone(model.architecture, model.settings, tokenizer, context.slice.config["seed"])
-    use_attention(backbone, attention(context.slice.section("runtime", RuntimeConfig)))
+    backbone = new_backbone(model.architecture, model.settings, tokenizer, context.step_config.config["seed"])
+    use_attention(backbone, attention(context.step_config.section("runtime", RuntimeConfig)))
     return fit(context, Embedder(backbone, tokenizer, wanted_spec(context))).to(best_device())
 
 
@@ -113,7 +113,7 @@ def _tokenizer_texts(context: Context) -> list[str]:
     for source in read_records(folder / "records.parquet").values():
         for row in source.rows:
             texts += [row.query, *row.positives]
-    random.Random(context.slice.config["seed"]).shuffle(texts)
+    random.Random(context.step_config.config["seed"]).shuffle(texts)
     chosen, room = [], _TOKENIZER_CHARS
     for text in texts:
         room -= len(text)
@@ -143,10 +143,10 @@ def _corpus(context: Context, *, weighted: bool = True) -> list[str]:
 
     from embedline.data.sources import source_name
 
-    corpus = context.slice.section("data.corpus", list[CorpusSource])
+    corpus = context.step_config.section("data.corpus", list[CorpusSource])
     weights = {source_name(s.name, s.path): s.weight for s in corpus}
     table = pq.read_table(context.artifact("dataset").path / "corpus.parquet").to_pylist()
-    generator = random.Random(context.slice.config["seed"])
+    generator = random.Random(context.step_config.config["seed"])
     texts: list[str] = []
     for row in table:
         weight = weights.get(row["source"], 1.0) if weighted else 1.0

@@ -39,8 +39,8 @@ def run(context: Context) -> StepResult:
     """Inputs `candidate`, `onnx` and `verdict`; output `promotion`."""
     from embedline.registry.versions import register
 
-    config = context.slice.section("promote", PromoteConfig)
-    name = config.model or str(context.slice.config["name"])
+    config = context.step_config.section("promote", PromoteConfig)
+    name = config.model or str(context.step_config.config["name"])
     found = _tracking(context)
     verdict = json.loads((context.artifact("verdict").path / VERDICT).read_text(encoding="utf-8"))
     model, exported = context.artifact("candidate"), context.inputs["onnx"]
@@ -76,7 +76,7 @@ def _decide(
     from embedline.registry.versions import aliases
 
     alias, moved = config.alias, False
-    met = (context.slice.pins.get("champion") or {}).get("version")
+    met = (context.step_config.pins.get("champion") or {}).get("version")
     name_challenger(name, uri=found.uri)
     current = aliases(name, uri=found.uri).get(alias)
     if current == version:
@@ -120,7 +120,7 @@ def _decide(
 
 def _tracking(context: Context) -> TrackingPlace:
     """What preflight found, so that all steps of a run talk to one server."""
-    config = context.slice.section("tracking", TrackingConfig)
+    config = context.step_config.section("tracking", TrackingConfig)
     found = read_tracking(context.workspace.run_folder(context.run))
     found = found or tracking_place(config, context.workspace)
     found.sign_in()

@@ -14,11 +14,11 @@ from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import (
     adapters,
     fit,
-    handed_on,
     keep_model,
     load_folder,
     load_model,
     naming,
+    passed_through,
 )
 
 if TYPE_CHECKING:
@@ -37,25 +37,28 @@ def run(context: Context) -> StepResult:
     unless prune.when says after.
     """
     before = context.step == "prune_before"
-    config = context.slice.section("prune", PruneConfig)
-    base = context.slice.locations.get("base") if before else None
+    config = context.step_config.section("prune", PruneConfig)
+    base = context.step_config.locations.get("base") if before else None
     if before and base is None:
         if config.when == "before":
             raise InputError(
                 "a model made from scratch has no layers to drop.", where="prune.when", fix="Use after."
             )
-        return StepResult(handed_on={"model": None}, summary="From scratch: pretrain makes the model.")
+        return StepResult(passed_through={"model": None}, summary="From scratch: pretrain makes the model.")
     if not before and config.when != "after":
-        return handed_on(context)
-    bf16 = prepare(context.slice.section("runtime", RuntimeConfig), training=True)
+        return passed_through(context)
+    bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
     embedder = fit(context, load_folder(context, Path(str(base)))) if before else load_model(context)
     if config.when != ("before" if before else "after"):
-        keep_model(context, embedder, base=context.slice.pins.get("base"))
+        keep_model(context, embedder, base=context.step_config.pins.get("base"))
         return StepResult(summary="The base model, with the run's pooling, lengths and prompts.")
     student, result = prune(context, embedder, config, bf16=bf16)
     kept = result.metadata["model"]["kept_layers"]
     keep_model(
-        context, student, kept_layers=kept, **({"base": context.slice.pins.get("base")} if before else {})
+        context,
+        student,
+        kept_layers=kept,
+        **({"base": context.step_config.pins.get("base")} if before else {}),
     )
     return result
 
@@ -67,7 +70,7 @@ def prune(
     from embedline.compress.heal import fidelity, heal
     from embedline.compress.layers import choose_layers, layer_list, layers_to_drop, without_layers
 
-    seed = context.slice.section("seed", int)
+    seed = context.step_config.section("seed", int)
     if teacher.backbone.config._attn_implementation.startswith("flash"):
         teacher.backbone.set_attn_implementation("sdpa")  # what is measured is measured in fp32
     texts = sample_texts(

@@ -20,7 +20,7 @@ PAGE = "report.html"
 
 def run(context: Context) -> StepResult:
     """Inputs: whatever of `dataset`, `triplets`, `onnx`, `scores`, `verdict`, `promotion` there is."""
-    config, inputs = context.slice.config, context.inputs
+    config, inputs = context.step_config.config, context.inputs
     folder = context.workspace.run_folder(context.run)
     steps = [record.model_dump() for record in read_records(folder) if record.step != context.step]
     data = ReportData(

@@ -56,12 +56,12 @@ def _run(context):
         metrics={"rows": 3.0},
         summary=f"**{context.step}** done",
         counts={} if handed else {name: {"rows": 3} for name in STEPS[context.step].outputs},
-        handed_on=handed,
+        passed_through=handed,
     )
 
 
 def _write(folder: Path, name: str, kind: str, context) -> None:
-    values = {"step": context.step, "seed": context.slice.config.get("seed", 0)}
+    values = {"step": context.step, "seed": context.step_config.config.get("seed", 0)}
     if kind == "verdict":
         refused = "gate=refuse" in os.environ.get("EMBEDLINE_FAKE", "")
         reasons = [{"rule": "rules.0", "passed": not refused, "text": "Support scores 0.71, needs 0.70."}]

@@ -10,11 +10,11 @@ from embedline.config.training import ContrastiveConfig, RuntimeConfig
 from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import (
     adapters,
-    handed_on,
     keep_model,
     load_model,
     load_teacher,
     naming,
+    passed_through,
     stage_sources,
     streamed_records,
 )
@@ -29,16 +29,16 @@ _OBJECTIVES = {"infonce": "InfoNCE", "unified": "dense, lexical and multi-vector
 
 def train_stage(context: Context, stage: str, records: str) -> StepResult:
     """Train on the records of the input artefact `records`, with the config section `stage`."""
-    config = context.slice.section(stage, ContrastiveConfig)
+    config = context.step_config.section(stage, ContrastiveConfig)
     if not config.enabled:
-        return handed_on(context)
+        return passed_through(context)
 
     from embedline.models.checks import require_tokens
     from embedline.models.machine import prepare
     from embedline.training.contrastive.training import train_contrastive
     from embedline.training.engine import processes
 
-    bf16 = prepare(context.slice.section("runtime", RuntimeConfig), training=True)
+    bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
     embedder = load_model(context)
     require_tokens(embedder, config.document_length, f"{stage}.document_length")
     weights = {name: source.weight for name, source in stage_sources(context, stage).items()}
@@ -49,7 +49,7 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
             streamed_records(context, stage, records),
             config,
             weights=weights,
-            seed=context.slice.config["seed"],
+            seed=context.step_config.config["seed"],
             bf16=bf16,
             checkpoints=context.checkpoints,
             evidence=context.evidence,
@@ -97,7 +97,7 @@ def teaching(
         return None
     from embedline.training.contrastive.teacher import Teaching
 
-    about = context.slice.section("teacher", TeacherConfig)
+    about = context.step_config.section("teacher", TeacherConfig)
     return Teaching(
         load_teacher(context), about.languages, config.distillation, width=embedder.width, bf16=bf16
     )

@@ -31,8 +31,8 @@ def wanted_spec(context: Context) -> EmbedderSpec:
     """Pooling, lengths, dims and prompts as the run's config asks for."""
     from embedline.models.folder import spec_from_config
 
-    prompts = context.slice.section("prompts", dict[str, Prompt])
-    return spec_from_config(context.slice.section("model", ModelConfig), PromptTable(prompts))
+    prompts = context.step_config.section("prompts", dict[str, Prompt])
+    return spec_from_config(context.step_config.section("model", ModelConfig), PromptTable(prompts))
 
 
 def load_model(context: Context) -> Embedder:
@@ -46,10 +46,10 @@ def load_folder(context: Context, folder: Path) -> Embedder:
     from embedline.models.folder import load_embedder
     from embedline.models.machine import attention
 
-    model = context.slice.section("model", ModelConfig)
-    runtime = context.slice.section("runtime", RuntimeConfig)
+    model = context.step_config.section("model", ModelConfig)
+    runtime = context.step_config.section("runtime", RuntimeConfig)
     embedder = load_embedder(folder, attention=attention(runtime), trust_remote_code=model.trust_remote_code)
-    return embedder.with_spec(wanted_spec(context), seed=context.slice.config["seed"]).to(best_device())
+    return embedder.with_spec(wanted_spec(context), seed=context.step_config.config["seed"]).to(best_device())
 
 
 def load_teacher(context: Context) -> Embedder:
@@ -58,9 +58,9 @@ def load_teacher(context: Context) -> Embedder:
     from embedline.models.folder import load_embedder
     from embedline.models.machine import attention
 
-    about = context.slice.section("teacher", TeacherConfig)
-    runtime = context.slice.section("runtime", RuntimeConfig)
-    teacher = load_embedder(Path(str(context.slice.locations["teacher"])), attention=attention(runtime))
+    about = context.step_config.section("teacher", TeacherConfig)
+    runtime = context.step_config.section("runtime", RuntimeConfig)
+    teacher = load_embedder(Path(str(context.step_config.locations["teacher"])), attention=attention(runtime))
     if about.prompts:
         teacher = teacher.with_spec(replace(teacher.spec, prompts=PromptTable(about.prompts)))
     return teacher.to(best_device()).eval()
@@ -75,7 +75,7 @@ def fit(context: Context, embedder: Embedder) -> Embedder:
     from embedline.models.backbone import prepare_backbone
     from embedline.models.checks import require_lengths, require_same_tokenizer
 
-    model = context.slice.section("model", ModelConfig)
+    model = context.step_config.section("model", ModelConfig)
     prepare_backbone(embedder.backbone, embedder.tokenizer, model)
     require_same_tokenizer(embedder)  # saving would refuse it, after the training
     require_lengths(embedder)
@@ -100,7 +100,7 @@ def naming(section: str) -> Iterator[None]:
 @contextmanager
 def adapters(context: Context, embedder: Embedder) -> Iterator[None]:
     """While a model is trained, its backbone has LoRA adapters where the run asks for them; merged after."""
-    lora = context.slice.section("model", ModelConfig).lora
+    lora = context.step_config.section("model", ModelConfig).lora
     if lora is None:
         yield
         return
@@ -108,7 +108,7 @@ def adapters(context: Context, embedder: Embedder) -> Iterator[None]:
 
     from embedline.models.lora import merge_lora, with_lora
 
-    torch.manual_seed(context.slice.config["seed"])
+    torch.manual_seed(context.step_config.config["seed"])
     with_lora(embedder.backbone, lora)
     yield
     merge_lora(embedder.backbone)
@@ -118,7 +118,7 @@ def stage_sources(context: Context, stage: str) -> dict[str, Source]:
     """The sources that a stage uses, by name."""
     from embedline.data.sources import source_name
 
-    sources = context.slice.section("data.sources", list[Source])
+    sources = context.step_config.section("data.sources", list[Source])
     return {source_name(s.name, s.path): s for s in sources if stage in s.stages}
 
 
@@ -154,6 +154,6 @@ def keep_model(context: Context, embedder: Embedder, **lineage: Any) -> None:
     save_embedder(embedder, context.output("model"), lineage=[*history, {"step": context.step, **lineage}])
 
 
-def handed_on(context: Context) -> StepResult:
+def passed_through(context: Context) -> StepResult:
     """A stage that is switched off hands its model on by reference."""
-    return StepResult(handed_on={"model": context.inputs["model"]}, summary=f"`{context.step}` is off.")
+    return StepResult(passed_through={"model": context.inputs["model"]}, summary=f"`{context.step}` is off.")

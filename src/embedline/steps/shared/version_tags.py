@@ -30,7 +30,7 @@ def candidate_tags(context: Context, verdict: dict[str, Any]) -> dict[str, str]:
     Args:
         verdict: the content of verdict.json.
     """
-    met = (context.slice.pins.get("champion") or {}).get("version")
+    met = (context.step_config.pins.get("champion") or {}).get("version")
     refused = [reason["text"] for reason in verdict["reasons"] if not reason["passed"]]
     scores = context.inputs["scores"]
     found = read_fingerprint(context.workspace.run_folder(context.run))
