@@ -18,7 +18,7 @@ from embedline.config.load import load_config
 from embedline.config.registry import TrackingConfig
 from embedline.config.secrets import refuse_password, resolve_secret
 from embedline.errors import InputError, without_passwords
-from embedline.execution.execute import recorded
+from embedline.execution.recorded import recorded
 from embedline.registry.tracking_target import read_tracking, tracking_place, write_tracking
 
 CANARY = "hunter2-canary"

@@ -23,7 +23,8 @@ from embedline.dag import STEPS, Step
 from embedline.errors import EmbedlineError, InputError, StepError, Stopped
 from embedline.execution import execute as protocol
 from embedline.execution.delegation import DelegatedStep, read_delegated_step
-from embedline.execution.execute import execute, recall
+from embedline.execution.execute import execute, step_key
+from embedline.execution.key_index import read_key_note
 from embedline.steps.context import Context, StepConfig, StepResult
 
 Work = Callable[[Context], StepResult]
@@ -48,7 +49,12 @@ class Bench:
         self.dataset = root / "refs" / "dataset.json"
         self.model = root / "refs" / "model.json"
         gathered = StepConfig(config={"seed": 0}).model_dump_json()
-        arguments = {"workspace": root, "run": "first", "inputs": {}, "outputs": {"dataset": self.dataset}}
+        arguments = {
+            "workspace": self.place,
+            "run": "first",
+            "inputs": {},
+            "outputs": {"dataset": self.dataset},
+        }
         execute("gather", config_json=gathered, **arguments)
 
     def _run(self, context: Context) -> StepResult:
@@ -80,7 +86,7 @@ class Bench:
         return execute(
             "brew",
             config_json=chosen,
-            workspace=self.root,
+            workspace=self.place,
             run=run,
             inputs={"dataset": self.dataset},
             outputs={"model": self.model},
@@ -213,9 +219,9 @@ def test_a_switched_off_step_hands_on_by_reference_and_next_time_without_its_mod
     assert (second.passed_through, second.cache_hit, second.summary) == (True, False, "off")
     assert json.loads(bench.model.read_text())["digest"] == json.loads(bench.dataset.read_text())["digest"]
     assert bench.stored() == []
-    note = recall(bench.place, step, first.key)
+    note = read_key_note(bench.place, step, first.key)
     assert note is not None
-    assert note["passed_through"]
+    assert note.passed_through
 
 
 def test_nothing_can_be_handed_on_too(bench: Bench) -> None:
@@ -325,7 +331,7 @@ class Delegate:
             execute(
                 there.step,
                 config_json=there.config_json,
-                workspace=there.workspace,
+                workspace=Workspace(there.workspace),
                 run=there.run,
                 inputs=there.inputs,
                 outputs={"model": there.output("model")},
@@ -381,4 +387,4 @@ def test_the_failure_of_others_is_the_steps_own(
 def test_where_a_training_works_is_no_part_of_the_key(bench: Bench) -> None:
     chosen = StepConfig(config={"seed": 0})
     there = StepConfig(config={"seed": 0}, train_job={"nodes": 8})
-    assert protocol.step_key(STEP, chosen, {}) == protocol.step_key(STEP, there, {})
+    assert step_key(STEP, chosen, {}) == step_key(STEP, there, {})

@@ -90,7 +90,7 @@ def test_a_run_leaves_a_complete_record_and_a_second_one_reuses_it(line: Any) ->
             "failed in mine: step mine: the loss is not a number. Lower the learning rate.",
         ),
         ("ingest=bad-input", 2, "failed", "failed in ingest: pairs.jsonl: no row has a positive. Fill pos."),
-        ("pretrain=die", 1, "failed", "failed in pretrain: The process died without a word"),
+        ("pretrain=die", 1, "failed", "failed in pretrain: The process died without an error"),
     ],
 )
 def test_each_ending_has_its_code_its_record_and_one_message(
@@ -179,7 +179,7 @@ def test_a_run_that_is_going_on_is_not_begun_a_second_time(line: Any) -> None:
     try:
         second = line.run("--name", folder.name)
         assert second.returncode == 2, second.stdout + second.stderr
-        assert "a run of this name is going on" in second.stderr
+        assert "a run of this name is in progress" in second.stderr
         assert psutil.pid_exists(step)
         assert json.loads((folder / "run.json").read_text())["pid"] == process.pid
     finally:

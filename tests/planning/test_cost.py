@@ -13,7 +13,8 @@ from embedline.config.schema import RunConfig
 from embedline.planning.checks import machine
 from embedline.planning.checks.memory import memory_notes
 from embedline.planning.checks.recommendations import advice
-from embedline.planning.cost import GPUS, SCORES_AT_ONCE, Gpu, Stage, estimate_run, table
+from embedline.planning.cost import GPUS, SCORES_AT_ONCE, Gpu, Stage, estimate_run
+from embedline.planning.cost_table import cost_table as table
 from embedline.planning.model_size import _DEFAULTS, backbone_sizes, sizes_from
 
 RATE = 989e12 * 0.4 * 3600  # an H100's operations an hour at 40 %

@@ -12,7 +12,7 @@ import pytest
 from embedline.artifacts.run_folder import RUN
 from embedline.config.load import validate_config
 from embedline.planning.fingerprint import DataEntry, Fingerprint, ModelEntry, build, write_fingerprint
-from embedline.planning.fingerprint_diff import Since, answer, compare, last_run
+from embedline.planning.fingerprint_diff import Since, compare, compare_fingerprints, last_run
 
 VALUES: dict[str, Any] = {"name": "mine", "data": {"sources": [{"path": "a.jsonl"}, {"path": "b.jsonl"}]}}
 DATA = (
@@ -69,7 +69,7 @@ def test_sources_in_another_order_are_said_to_be(tmp_path: Path) -> None:
     turned = found(config={"data": {"sources": [{"path": "b.jsonl"}, {"path": "a.jsonl"}]}})
     since = kept(found(), tmp_path)
     assert said(since, turned) == ["config | the same in another order"]
-    assert answer(turned, since).reason == "changed: config."
+    assert compare_fingerprints(turned, since).reason == "changed: config."
 
 
 def test_code_libraries_and_base(tmp_path: Path) -> None:
@@ -93,14 +93,14 @@ def test_a_version_without_details_says_which_parts(tmp_path: Path) -> None:
 
 def test_whether_a_run_is_needed(tmp_path: Path) -> None:
     now = found()
-    first = answer(now, None)
+    first = compare_fingerprints(now, None)
     assert (first.needed, first.since, first.changes) == (True, "", [])
-    same = answer(now, kept(now, tmp_path))
+    same = compare_fingerprints(now, kept(now, tmp_path))
     assert (same.needed, same.changes) == (False, [])
     assert "version 3 of mine has this key" in same.table()
-    other = answer(now, kept(found(code="0123"), tmp_path))
+    other = compare_fingerprints(now, kept(found(code="0123"), tmp_path))
     assert (other.needed, other.reason) == (True, "changed: code.")
-    back = answer(now, kept(found(code="0123"), tmp_path), "version 1 of mine")
+    back = compare_fingerprints(now, kept(found(code="0123"), tmp_path), "version 1 of mine")
     assert (back.needed, back.reason) == (False, "version 1 of mine has this key.")
     assert [change.part for change in back.changes] == ["code"]
     assert other.outputs() == {"needed": "true", "train_key": now.train_key, "reason": "changed: code."}

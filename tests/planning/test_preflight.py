@@ -119,7 +119,9 @@ def test_the_plan_foresees_what_is_cached(
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     outputs = {name: tmp_path / f"{name}.json" for name in ("dataset", "evaluation")}
     config_json = before.step_configs["ingest"]
-    record = execute("ingest", config_json=config_json, workspace=work, run="one", inputs={}, outputs=outputs)
+    record = execute(
+        "ingest", config_json=config_json, workspace=Workspace(work), run="one", inputs={}, outputs=outputs
+    )
     after = make_plan(str(preset), [], work)
     assert (after.steps[0].action, after.steps[0].key) == ("cached", record.key)
     assert after.steps[1].action == "runs"

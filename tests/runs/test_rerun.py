@@ -15,7 +15,7 @@ from embedline.config.load import validate_config
 from embedline.errors import InputError
 from embedline.planning.pins import Pinned
 from embedline.planning.preflight import make_step_configs
-from embedline.runs.rerun import decide_again, step_again
+from embedline.runs.rerun import rerun_gate, rerun_step
 
 CONFIG: dict[str, Any] = {
     "name": "tiny",
@@ -62,32 +62,32 @@ def test_the_gate_decides_again_under_the_runs_settings_or_others_and_writes_not
     place: Workspace,
 ) -> None:
     files = {path: path.stat().st_mtime_ns for path in place.root.rglob("*")}
-    verdict = decide_again(place, "one", [])
+    verdict = rerun_gate(place, "one", [])
     assert not verdict.passed
     assert "0.6000 is required" in verdict.reasons[0].text
-    assert decide_again(place, "one", ["gate.rules.0.min=0.4"]).passed
-    assert decide_again(place, "one", ["gate.mode=dry_run"]).passed
+    assert rerun_gate(place, "one", ["gate.rules.0.min=0.4"]).passed
+    assert rerun_gate(place, "one", ["gate.mode=dry_run"]).passed
     assert {path: path.stat().st_mtime_ns for path in place.root.rglob("*")} == files
     with pytest.raises(InputError, match=r"gate\.rulez \(did you mean 'rules'\?\)"):
-        decide_again(place, "one", ["gate.rulez=[]"])
+        rerun_gate(place, "one", ["gate.rulez=[]"])
     with pytest.raises(InputError, match="is not about the gate"):
-        decide_again(place, "one", ["seed=3"])
+        rerun_gate(place, "one", ["seed=3"])
 
 
 def test_a_step_works_on_what_the_run_made_is_found_the_second_time_and_leaves_the_record(
     place: Workspace,
 ) -> None:
-    first = step_again(place, "one", "gate")
+    first = rerun_step(place, "one", "gate")
     assert (first.status, first.cache_hit, first.metrics["passed"]) == ("done", False, 0.0)
     assert Path(str(first.outputs["verdict"].path), "verdict.json").is_file()
-    assert step_again(place, "one", "gate").cache_hit
+    assert rerun_step(place, "one", "gate").cache_hit
     assert not (place.step_folder("one", "gate") / "record.json").exists()
 
 
 def test_what_a_step_lacks_is_said(place: Workspace) -> None:
     with pytest.raises(InputError, match="step mine of one: needs what train_unsupervised makes"):
-        step_again(place, "one", "mine")
+        rerun_step(place, "one", "mine")
     with pytest.raises(InputError, match=r"there is no step 'gat'\. Known: ingest, "):
-        step_again(place, "one", "gat")
+        rerun_step(place, "one", "gat")
     with pytest.raises(InputError, match="this run has no plan"):
-        step_again(place, "two", "gate")
+        rerun_step(place, "two", "gate")

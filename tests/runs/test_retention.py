@@ -14,7 +14,7 @@ from embedline.artifacts.manifest import write_manifest
 from embedline.artifacts.record import OutputRecord, StepRecord, write_json, write_record
 from embedline.artifacts.workspace import Workspace
 from embedline.errors import InputError
-from embedline.runs.retention import remove, superfluous
+from embedline.runs.retention import find_removals, remove
 
 
 def outputs(place: Workspace, step: str, key: str, inputs: dict[str, str] | None = None) -> OutputRecord:
@@ -68,7 +68,7 @@ def left(place: Workspace) -> set[str]:
 
 
 def test_what_a_kept_run_refers_to_stays_and_what_nobody_refers_to_goes(place: Workspace) -> None:
-    found = superfluous(place, keep=1)
+    found = find_removals(place, keep=1)
     assert {(r.what, r.path.name) for r in found} == {
         ("run", "first"),
         ("run", "second"),
@@ -89,19 +89,19 @@ def test_what_a_kept_run_refers_to_stays_and_what_nobody_refers_to_goes(place: W
     remove(found)
     assert left(place) == {"pretrain/shared", "scores/kept"}
     assert sorted(path.name for path in place.root.glob("[!.]*")) == ["latest", "third"]
-    assert superfluous(place, keep=1) == []
+    assert find_removals(place, keep=1) == []
 
 
 def test_the_run_that_latest_points_at_stays_however_few_are_kept(place: Workspace) -> None:
     (place.root / "latest").unlink()
     (place.root / "latest").symlink_to("first")
-    assert {r.path.name for r in superfluous(place, keep=0) if r.what == "run"} == {"second", "third"}
+    assert {r.path.name for r in find_removals(place, keep=0) if r.what == "run"} == {"second", "third"}
 
 
 def test_what_was_touched_lately_stays(place: Workspace) -> None:
     age(place.store.root / "mine" / "one", 10)
     age(place.run_folder("second"), 10)
-    names = {r.path.name for r in superfluous(place, keep=1)}
+    names = {r.path.name for r in find_removals(place, keep=1)}
     assert "one" not in names
     assert "second" not in names, "neither the run nor what it refers to"
 
@@ -109,7 +109,7 @@ def test_what_was_touched_lately_stays(place: Workspace) -> None:
 def test_a_moved_workspace_keeps_what_its_runs_refer_to(place: Workspace, tmp_path: Path) -> None:
     moved = Workspace(Path(shutil.move(place.root, tmp_path / "moved")))
     age(moved.root, 100_000)
-    assert "shared" not in {r.path.name for r in superfluous(moved, keep=1)}
+    assert "shared" not in {r.path.name for r in find_removals(moved, keep=1)}
 
 
 def test_an_unfinished_step_keeps_its_checkpoints_and_an_unclosed_run_everything(place: Workspace) -> None:
@@ -119,14 +119,14 @@ def test_an_unfinished_step_keeps_its_checkpoints_and_an_unclosed_run_everything
     )
     (place.run_folder("second") / "run.json").unlink()  # a cluster's run: its record is written at its end
     age(place.root, 100_000)
-    names = {r.path.name for r in superfluous(place, keep=1)}
+    names = {r.path.name for r in find_removals(place, keep=1)}
     assert not names & {"pretrain-k", "second"}
 
 
 def test_nothing_is_removed_while_a_run_is_going_on(place: Workspace) -> None:
     write_json(place.run_folder("third") / "run.json", {"run": "third", "status": "running", "started": 3.0})
-    with pytest.raises(InputError, match="third: is going on"):
-        superfluous(place, keep=1)
+    with pytest.raises(InputError, match="third: is in progress"):
+        find_removals(place, keep=1)
     with pytest.raises(InputError, match="no such work folder"):
-        superfluous(Workspace(place.root / "nowhere"), keep=1)
+        find_removals(Workspace(place.root / "nowhere"), keep=1)
     assert json.loads((place.run_folder("first") / "run.json").read_text())["run"] == "first"

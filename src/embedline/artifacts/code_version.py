@@ -1,4 +1,4 @@
-"""The code version of a step and of the whole package, as digests over sources."""
+"""The code version of a step and of the whole package: digests over sources."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from embedline.errors import InputError
 
-# What every step stands on; a change here changes how steps are called, not what they compute.
-_HOUSE = ("config", "artifacts", "errors", "dag", "steps.context")
-# What stands at the top of a checkout and inside the package of a wheel.
+# Shared by all steps; a change here changes how steps are called, not what they compute.
+_SHARED = ("config", "artifacts", "errors", "dag", "steps.context")
+# At the top of a checkout, and inside the package of a wheel.
 _PARTS = ("embedline", "embedline.components", "embedline.pipelines")
-_ELSEWHERE = ("components", "pipelines", "images")
+_OUTSIDE_SRC = ("components", "pipelines", "images")
 _SHIPPED = {".py", ".yaml", ".j2", ".html", ".css"}
 _COMPILED = "pipelines/retrain/pipeline.yaml"  # names the image: it follows from the code
 IMAGE = "EMBEDLINE_IMAGE"
@@ -24,7 +24,7 @@ COMPILED_FOR = "EMBEDLINE_COMPILED_FOR"
 
 @cache
 def package_digest() -> str:
-    """SHA-256 over all that the package ships, the same in a checkout, in a wheel and in an image."""
+    """Return the SHA-256 over all shipped files, equal in a checkout, in a wheel and in an image."""
     digest = hashlib.sha256()
     for name, path in sorted(_shipped().items()):
         digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
@@ -32,10 +32,10 @@ def package_digest() -> str:
 
 
 def check_image() -> None:
-    """In an image: its code must be the code that the pipeline was compiled from.
+    """Refuse an image whose code is not the code that the pipeline was compiled from.
 
-    The image says that it is one (EMBEDLINE_IMAGE), the compiled pipeline what it expects
-    (EMBEDLINE_COMPILED_FOR). On a laptop, code and pipeline are one checkout and nothing is compared.
+    EMBEDLINE_IMAGE is set in an image, EMBEDLINE_COMPILED_FOR by the compiled pipeline. Where either is
+    missing (a laptop: code and pipeline are one checkout), nothing is compared.
 
     Raises:
         InputError: they differ.
@@ -50,14 +50,14 @@ def check_image() -> None:
 
 
 def _shipped() -> dict[str, Path]:
-    """Names as in a wheel → files; what is only read by people, or compiled from the rest, is left out."""
+    """Map names as in a wheel to files, without documentation and without the compiled pipeline."""
     found: dict[str, Path] = {}
     for part in _PARTS:
         root = Path(str(resources.files(part)))
         prefix = part.replace(".", "/").removeprefix("embedline").removeprefix("/")
         for path in root.rglob("*"):
             inside = path.relative_to(root)
-            if path.suffix not in _SHIPPED or (not prefix and inside.parts[0] in _ELSEWHERE):
+            if path.suffix not in _SHIPPED or (not prefix and inside.parts[0] in _OUTSIDE_SRC):
                 continue
             found[(Path(prefix) / inside).as_posix()] = path
     found.pop(_COMPILED, None)
@@ -65,20 +65,20 @@ def _shipped() -> dict[str, Path]:
 
 
 def code_version(step: str) -> str:
-    """SHA-256 over the sources that `embedline.steps.<step>` imports, directly or not."""
+    """Return the SHA-256 over the sources that `embedline.steps.<step>` imports, directly or not."""
     return sources_digest(f"steps.{step}")
 
 
 @cache
 def sources_digest(module: str) -> str:
-    """SHA-256 over the sources that `embedline.<module>` imports, directly or not."""
+    """Return the SHA-256 over the sources that `embedline.<module>` imports, directly or not."""
     package = Path(str(resources.files("embedline")))
     reached: set[Path] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
         path = _source(package, name)
-        if path is None or path in reached or any(name == h or name.startswith(f"{h}.") for h in _HOUSE):
+        if path is None or path in reached or any(name == h or name.startswith(f"{h}.") for h in _SHARED):
             continue
         reached.add(path)
         waiting.extend(_imports(path))
@@ -94,7 +94,7 @@ def _source(package: Path, name: str) -> Path | None:
 
 
 def _imports(path: Path) -> list[str]:
-    """Modules of the package imported anywhere in a file, late imports inside functions too."""
+    """List the package's modules that a file imports, also inside functions."""
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""The course of a step's training: kept with its outputs, so that a run that finds them has it, too."""
+"""The curves of a step's training. They are kept with its outputs, so a run with a cache hit has them too."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _FILE = "curves.json"
 _MOST = 300  # points a series
 
 
-def heard(step_folder: Path) -> Curves:
-    """Every metric that the step's tracker heard more than once: (step, value) in order of steps."""
+def read_metric_series(step_folder: Path) -> Curves:
+    """Read every metric that the step's tracker has more than once: (step, value) in order of steps."""
     series: dict[str, dict[float, float]] = {}
     for line in read_spool(step_folder / SPOOL):
         if line["type"] == "metric":
@@ -23,11 +23,12 @@ def heard(step_folder: Path) -> Curves:
 
 
 def write_curves(step_folder: Path, curves: Curves) -> None:
+    """Write the curves beside the step's record."""
     write_json(step_folder / _FILE, curves)
 
 
 def read_curves(step_folder: Path) -> Curves:
-    """Empty for a step that trained nothing."""
+    """Read the curves of a step; empty when it trained nothing."""
     path = step_folder / _FILE
     if not path.is_file():
         return {}
@@ -36,6 +37,6 @@ def read_curves(step_folder: Path) -> Curves:
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most so many points, the first and the last among them."""
+    """Keep at most 300 points, the first and the last among them."""
     every = -(-(len(points) - 1) // (_MOST - 1))
     return points if len(points) <= _MOST else [*points[:-1:every], points[-1]]

@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, and only a line feed ends one."""
+"""JSON lines: one object a line, ended by a line feed alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from typing import Any
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file of our own. Not `str.splitlines`, which also splits at U+0085 and U+2028."""
+    """Read a file of our own. Not with `str.splitlines`, which also splits at U+0085 and U+2028."""
     with path.open(encoding="utf-8", newline="\n") as file:
         return [json.loads(line) for line in file if line.strip()]

@@ -1,4 +1,4 @@
-"""An artefact: a folder whose `manifest.json` says what it is, what made it and what it holds."""
+"""An artefact: a folder whose `manifest.json` records its kind, its producer and its files."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Manifest(BaseModel):
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the files' paths and digests: equal content, equal digest, whoever made it."""
+        """SHA-256 over the files' paths and digests: equal content has an equal digest."""
         lines = "\n".join(f"{f.path} {f.sha256}" for f in sorted(self.files, key=lambda f: f.path))
         return hashlib.sha256(f"{self.kind}\n{lines}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A folder that holds what its manifest promises."""
+    """A folder whose files are those of its manifest."""
 
     path: Path
     manifest: Manifest
@@ -62,12 +62,13 @@ class Artifact:
 
 
 def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_entries(folder: Path) -> list[FileEntry]:
-    """Every file below `folder` (the manifest itself excepted), in path order."""
+    """List every file below `folder` in path order, without the manifest."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     return [
         FileEntry(path=p.relative_to(folder).as_posix(), size=p.stat().st_size, sha256=file_sha256(p))
@@ -76,7 +77,7 @@ def folder_entries(folder: Path) -> list[FileEntry]:
 
 
 def folder_digest(folder: Path) -> str:
-    """The digest of a folder that nobody wrote a manifest for (an outside model)."""
+    """Return the digest of a folder without a manifest (an outside model)."""
     return Manifest(kind="folder", step="", key="", files=folder_entries(folder)).digest
 
 
@@ -90,7 +91,7 @@ def write_manifest(
     counts: dict[str, int] | None = None,
     metadata: dict[str, Any] | None = None,
 ) -> Artifact:
-    """Describe the files of `folder`; the last act before the folder is put in its place."""
+    """Describe the files of `folder` in its manifest; the last write before the folder is renamed."""
     manifest = Manifest(
         kind=kind,
         step=step,
@@ -126,7 +127,7 @@ def read_artifact(folder: Path, kind: str | None = None, *, verify_digests: bool
             raise InputError(
                 f"{entry.path} is missing or not {entry.size} bytes long.",
                 where=str(folder),
-                fix="Delete the folder; the step that made it will make it again.",
+                fix="Delete the folder; its step makes it again at the next run.",
             )
         if verify_digests and file_sha256(file) != entry.sha256:
             raise InputError(f"{entry.path} has changed since it was written.", where=str(folder))

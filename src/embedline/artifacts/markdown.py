@@ -1,4 +1,4 @@
-"""Markdown for the pipelines UI; names in it come from files and rows, so they are hostile."""
+"""Markdown for the pipelines UI. Names in it come from files and rows: they are treated as hostile."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ CELL_CHARS = 200
 
 
 def cell(text: object) -> str:
-    """A name as plain words within a line or a table's cell: no markup, no line break, no endless length."""
+    """Return a name as plain text for a line or a cell: no markup, one line, at most 200 characters."""
     words = " ".join(str(text).split())
     short = words if len(words) <= CELL_CHARS else f"{words[:CELL_CHARS]}…"
     return _MARKS.sub(r"\\\1", html.escape(short, quote=False))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table of plain words; `head` is ours and stands as it is."""
+    """Return a Markdown table of plain text; `head` is ours and is not escaped."""
     lines = [head, ["---"] * len(head), *(map(cell, row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def shown(text: str, limit: int) -> str:
-    """`text` within `limit` bytes and without HTML, whatever a step let through."""
+    """Return `text` without HTML, cut at `limit` bytes."""
     safe = _TAG.sub("&lt;", text)
     if len(safe.encode()) <= limit:
         return safe

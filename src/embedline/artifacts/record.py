@@ -1,4 +1,4 @@
-"""The record of a run: one `record.json` a step while it runs, one `run.json` for the whole."""
+"""The record of a step: `record.json` in its folder, true at every moment."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECORD = "record.json"
 
 
 class OutputRecord(BaseModel):
-    """Where an output lies; `path` is None when a step handed nothing on."""
+    """One output of a step; `path` is None when the step passed nothing through."""
 
     model_config = ConfigDict(extra="forbid")
     kind: str
@@ -23,7 +23,7 @@ class OutputRecord(BaseModel):
 
 
 class StepRecord(BaseModel):
-    """What became of one step; `final`: it failed in a way that trying again would not change."""
+    """The record of one step; `final`: it failed in a way that a retry would not change."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
     step: str
@@ -44,7 +44,7 @@ class StepRecord(BaseModel):
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write beside and rename, so that a reader never meets half a file."""
+    """Write beside and rename, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -52,17 +52,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_record(step_folder: Path, record: StepRecord) -> None:
+    """Write a step's record into its folder."""
     write_json(step_folder / RECORD, record.model_dump())
 
 
 def read_records(run_folder: Path) -> list[StepRecord]:
-    """The records of a run's steps, in the order in which they started."""
+    """Read the records of a run's steps, in the order in which they started."""
     files = (run_folder / "steps").glob(f"*/{RECORD}")
     records = [StepRecord.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
     return sorted(records, key=lambda record: record.started_at)
 
 
 def forget_records(run_folder: Path) -> None:
-    """A run started again under its name begins with clean records; its spools stay."""
+    """Remove the records of a run that begins again under its name; its spools stay."""
     for record in run_folder.glob(f"steps/*/{RECORD}"):
         record.unlink()

@@ -12,6 +12,7 @@ FINGERPRINT = "fingerprint.json"
 
 
 def read_plan(run_folder: Path) -> dict[str, Any]:
+    """Read plan.json; empty for a run that was never planned."""
     path = run_folder / PLAN
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if "slices" in value:  # as plan.json called them before version 0.2
@@ -20,7 +21,7 @@ def read_plan(run_folder: Path) -> dict[str, Any]:
 
 
 def read_run(run_folder: Path) -> dict[str, Any]:
-    """run.json, or an empty record when there is none or it is damaged."""
+    """Read run.json; empty when there is none or it is damaged."""
     try:
         value: dict[str, Any] = json.loads((run_folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -29,7 +30,7 @@ def read_run(run_folder: Path) -> dict[str, Any]:
 
 
 def read_fingerprint(run_folder: Path) -> dict[str, str]:
-    """What `write_fingerprint` wrote; empty for a run that never got that far."""
+    """Read fingerprint.json: each part as a short string; empty for a run that has none yet."""
     try:
         values: dict[str, str] = json.loads((run_folder / FINGERPRINT).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -18,7 +18,7 @@ from embedline.errors import InputError
 
 
 def cache_key(step: str, code: str, config: dict[str, Any], inputs: dict[str, str | None]) -> str:
-    """The key a step's outputs are kept under: its code, its own part of the config, its inputs' digests."""
+    """Return the key of a step's outputs: a digest of its code, its settings and its inputs' digests."""
     payload = json.dumps(
         {"step": step, "code": code, "config": config, "inputs": inputs}, sort_keys=True, ensure_ascii=False
     )
@@ -26,13 +26,13 @@ def cache_key(step: str, code: str, config: dict[str, Any], inputs: dict[str, st
 
 
 class Store:
-    """Finished outputs by step and key; `writing` makes all outputs of a step appear at once."""
+    """Keep finished outputs by step and key; `writing` makes all outputs of a step appear at once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def find(self, step: str, key: str, outputs: dict[str, str]) -> dict[str, Artifact] | None:
-        """The outputs kept under `key` (name → kind in `outputs`), or None when they must be made (again)."""
+        """Return the outputs kept under `key` (`outputs`: name → kind); None when they must be made."""
         folder = self.root / step / key
         if not folder.is_dir():
             return None
@@ -44,10 +44,10 @@ class Store:
 
     @contextmanager
     def writing(self, step: str, key: str, *, replace: bool = False) -> Iterator[Path]:
-        """A fresh folder beside its place, renamed into it on success and removed on failure.
+        """Yield a new folder beside the final one: renamed on success, removed on failure.
 
-        The caller may remove the folder to keep nothing. Drafts that a killed attempt left are removed
-        first, so hold `lock` meanwhile.
+        The caller may remove the folder to keep nothing. Drafts of killed attempts are removed first: hold
+        `lock` meanwhile.
         """
         place = self.root / step / key
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ class Store:
                 return
             if replace:
                 shutil.rmtree(place, ignore_errors=True)
-            if place.exists():  # another run made the same thing meanwhile: the first one stands
+            if place.exists():  # another run has made it meanwhile: the first one stands
                 shutil.rmtree(draft)
             else:
                 draft.rename(place)
@@ -70,7 +70,7 @@ class Store:
             raise
 
     def lock(self, step: str, key: str) -> FileLock:
-        """Held while a step works on `key`, so that two runs never share a checkpoint folder."""
+        """Return the lock of `key`; a step holds it, so that two runs never share a checkpoint folder."""
         folder = self.root / step
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / f".{key}.lock")

@@ -1,4 +1,4 @@
-"""The tracker a step writes to: a local spool of JSON lines, replayed to a server by the registry room.
+"""The tracker of a step: a local spool of JSON lines, which the registry room replays to a server.
 
 A machine without mlflow and a tracking server that is down are the same case: the spool keeps everything.
 """
@@ -20,32 +20,33 @@ class Tracker:
 
     Line forms: `{"type": "param"|"tag", "key", "value"}` and
     `{"type": "metric", "key", "value", "step", "at"}` (`at` in milliseconds since the epoch).
-    A retried step opens the same spool: what the first attempt has already said is not said again, so a
-    replay never meets a parameter twice or a metric twice at one step.
+    A retried step opens the same spool and skips what the first attempt wrote, so a replay never meets a
+    parameter twice, or a metric twice at one step.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.path = folder / SPOOL
         self._seen = {_identity(line) for line in read_spool(self.path)}
         self._end_torn_line()
 
     def _end_torn_line(self) -> None:
-        """A crash may leave half a line: the next one must not be glued to it."""
+        """End a line that a crash cut off, so that the next one does not continue it."""
         if self.path.is_file() and not self.path.read_bytes().endswith(b"\n") and self.path.stat().st_size:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write("\n")
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Parameters: the first value of a key stands."""
+        """Append parameters; the first value of a key stands."""
         self._append([{"type": "param", "key": key, "value": str(value)} for key, value in values.items()])
 
     def tags(self, values: Mapping[str, Any]) -> None:
-        """Tags; also the place for references to artefacts and for fingerprints of datasets."""
+        """Append tags; references to artefacts and fingerprints of datasets are tags too."""
         self._append([{"type": "tag", "key": key, "value": str(value)} for key, value in values.items()])
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Metrics at a step; what is not finite is left out (the log says NaN, the tracker keeps numbers)."""
+        """Append metrics of a step; values that are not finite are left out: servers refuse them."""
         at = int(time.time() * 1000)
         self._append(
             [
@@ -56,7 +57,7 @@ class Tracker:
         )
 
     def _append(self, lines: list[dict[str, Any]]) -> None:
-        """What has not been said, with one write: a training tells some twenty metrics at once."""
+        """Append the lines that are new, with one write: a training logs some twenty metrics at once."""
         new = {identity: line for line in lines if (identity := _identity(line)) not in self._seen}
         if not new:
             return
@@ -67,7 +68,7 @@ class Tracker:
 
 
 def read_spool(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a spool; a last line cut off by a crash is left out."""
+    """Read the complete lines of a spool; a last line that a crash cut off is left out."""
     if not path.is_file():
         return []
     lines = []

@@ -8,12 +8,12 @@ from pathlib import Path
 from embedline.artifacts.store import Store
 from embedline.errors import InputError
 
-HUB_CACHE = ".embedline/huggingface"  # below the workspace: what preflight fetches, later pods must find
+HUB_CACHE = ".embedline/huggingface"  # below the workspace: later pods must find what preflight fetched
 _MAX_NAME = 200  # bytes of a run's name; a folder has room for 255
 
 
 class Workspace:
-    """The folder of `--work`: runs at the top, store, checkpoints and tracking below `.embedline/`."""
+    """The folder of `--work`: runs at the top; store, checkpoints and tracking below `.embedline/`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
@@ -27,15 +27,15 @@ class Workspace:
         return self.run_folder(run) / "steps" / step
 
     def checkpoints(self, step: str, key: str) -> Path:
-        """Checkpoints are kept by step and key, so that a retried pod and a restarted run both find them."""
+        """Return the folder of checkpoints, by step and key: a retried pod and a restarted run find them."""
         return self.internal / "checkpoints" / f"{step}-{key}"
 
 
 def checked_run_name(name: str, *, where: str) -> str:
-    """`name`, when it can be a run's folder and be searched for in the tracker.
+    """Return `name` when it can be a run's folder and a filter in the tracker.
 
     Raises:
-        InputError: it is a path, hidden, taken by us, too long for a folder, or holds a quote or a control
+        InputError: it is a path, hidden, reserved, too long for a folder, or holds a quote or a control
             character.
     """
     plain = name.isprintable() and "'" not in name and Path(name).name == name
@@ -48,7 +48,11 @@ def checked_run_name(name: str, *, where: str) -> str:
 
 
 def check_workspace(root: Path) -> None:
-    """Raises InputError when the folder cannot be made or written to."""
+    """Create the folder of `--work` where it is missing.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):

@@ -14,7 +14,7 @@ from embedline.errors import InputError
 
 if TYPE_CHECKING:
     from embedline.planning.fingerprint import Fingerprint
-    from embedline.planning.fingerprint_diff import Answer
+    from embedline.planning.fingerprint_diff import Comparison
 
 DataManifest = Annotated[
     Path | None,
@@ -56,7 +56,7 @@ def fingerprint(
 
 def since_last(
     preset: str, overrides: Sequence[str], work: Path, data_manifest: Path | None, ci_output: Path | None
-) -> Answer:
+) -> Comparison:
     """Compare with the newest registered version that says what it was made from, else with the last run.
 
     Args:
@@ -68,7 +68,7 @@ def since_last(
     from embedline.artifacts.workspace import Workspace, check_workspace
     from embedline.config.load import load_config
     from embedline.planning.data_lock import fingerprint as fingerprint_of
-    from embedline.planning.fingerprint_diff import Since, answer, last_run
+    from embedline.planning.fingerprint_diff import Since, compare_fingerprints, last_run
     from embedline.registry.tracking import prepare
     from embedline.registry.tracking_target import tracking_place
     from embedline.registry.trained import newest_trained, version_with_key
@@ -81,7 +81,7 @@ def since_last(
     version = version_with_key(name, found.train_key, uri=uri)
     newest = newest_trained(name, uri=uri)
     since = Since(f"version {newest.version} of {name}", newest.values) if newest else last_run(work, name)
-    said = answer(found, since, f"version {version} of {name}" if version else "")
+    said = compare_fingerprints(found, since, f"version {version} of {name}" if version else "")
     if ci_output:
         lines = "".join(f"{key}={value}\n" for key, value in said.outputs().items())
         try:

@@ -118,7 +118,8 @@ def plan(
         raise InputError("--data-manifest and --ci-output go with --since-last.")
     from embedline.config.load import deprecated, load_config
     from embedline.planning.checks.recommendations import advice
-    from embedline.planning.cost import GPUS, estimate_run, table
+    from embedline.planning.cost import GPUS, estimate_run
+    from embedline.planning.cost_table import cost_table as table
     from embedline.planning.preflight import make_plan, missing_here
 
     if gpu not in GPUS:

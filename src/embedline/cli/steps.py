@@ -26,11 +26,11 @@ def step(
     """
     from embedline.artifacts.workspace import Workspace
     from embedline.orchestration.local import alone
-    from embedline.runs.rerun import step_again
+    from embedline.runs.rerun import rerun_step
 
     folder = run_folder(run, work)
     with alone(folder):
-        record = step_again(Workspace(folder.parent), folder.name, name)
+        record = rerun_step(Workspace(folder.parent), folder.name, name)
     if as_json:
         show(record.model_dump())
         return
@@ -56,10 +56,10 @@ def gate(
     """
     from embedline.artifacts.workspace import Workspace
     from embedline.orchestration.outcome import verdict_words
-    from embedline.runs.rerun import decide_again
+    from embedline.runs.rerun import rerun_gate
 
     folder = run_folder(run, work)
-    verdict = decide_again(Workspace(folder.parent), folder.name, overrides)
+    verdict = rerun_gate(Workspace(folder.parent), folder.name, overrides)
     if as_json:
         show(verdict.as_dict())
     else:
@@ -85,9 +85,9 @@ def clean_up(
     Registered versions and the tracking server's records stay.
     """
     from embedline.artifacts.workspace import Workspace
-    from embedline.runs.retention import remove, superfluous
+    from embedline.runs.retention import find_removals, remove
 
-    found = superfluous(Workspace(work), keep, grace_s=grace * 3600)
+    found = find_removals(Workspace(work), keep, grace_s=grace * 3600)
     if not dry_run:
         remove(found)
     size = sum(removal.size for removal in found)

@@ -1,7 +1,8 @@
-"""A step's work handed over to other processes, here or on other machines.
+"""Delegate a step's work to worker processes, on this machine or on others.
 
-What they need lies in the workspace, `<run>/steps/<step>/delegated/`: its config and the references of the
-inputs. They leave their result in the store, under the step's key, and a record of how they ended.
+The workers read the step's config and the references of its inputs from the workspace, in
+`<run>/steps/<step>/delegated/`. They leave the outputs in the store under the step's key, and the first
+worker's record in that folder.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ _ABOUT = "delegated.json"
 
 @dataclass(frozen=True)
 class DelegatedStep:
-    """One step to be done by others.
+    """One step that worker processes do.
 
     Args:
-        inputs: name → the file of a reference.
+        inputs: input name → path of its reference.
     """
 
     step: str
@@ -36,10 +37,11 @@ class DelegatedStep:
 
     @property
     def folder(self) -> Path:
+        """Where the workers find the step and leave their record."""
         return Workspace(self.workspace).step_folder(self.run, self.step) / "delegated"
 
     def write(self) -> None:
-        """Lay it down for the others; how an earlier attempt ended is forgotten."""
+        """Write the step for the workers, without the record of an earlier attempt."""
         shutil.rmtree(self.folder, ignore_errors=True)
         names = sorted(self.inputs)
         for name in names:
@@ -51,26 +53,26 @@ class DelegatedStep:
         return self.folder / "inputs" / f"{name}.json"
 
     def output(self, name: str) -> Path:
-        """Where those who work write the reference of an output."""
+        """Return the path where the workers write the reference of an output."""
         return self.folder / "outputs" / f"{name}.json"
 
     def record(self) -> StepRecord | None:
-        """How the first of those who worked ended, or stands; None before it began."""
+        """Read the first worker's record; None before it began."""
         path = self.folder / RECORD
         return StepRecord.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 
     @property
     def peak_memory_mb(self) -> float:
-        """Of the first process."""
+        """Peak memory of the first worker."""
         record = self.record()
         return record.peak_memory_mb if record else 0.0
 
     def raise_failure(self) -> None:
-        """End as the first of those who worked did, where it did not end well.
+        """Raise the first worker's error, when it has one.
 
         Raises:
-            EmbedlineError: its own words and exit code; final where its failure was.
-            Stopped: it was stopped by SIGTERM.
+            EmbedlineError: with the worker's message and exit code; a StepError where no retry would help.
+            Stopped: SIGTERM stopped the worker.
         """
         record = self.record()
         if record is None or record.status in {"running", "done"}:
@@ -82,12 +84,12 @@ class DelegatedStep:
         raise error
 
 
-# Does the work of a step somewhere else; returns when the result is in the store.
+# Lets worker processes do a step; returns when its outputs are in the store.
 Delegate = Callable[[DelegatedStep], None]
 
 
 def read_delegated_step(folder: Path) -> DelegatedStep:
-    """What `DelegatedStep.write` left in a workspace, wherever that is mounted now."""
+    """Read what `DelegatedStep.write` wrote; the workspace may be mounted elsewhere by now."""
     about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     inputs = {name: folder / "inputs" / f"{name}.json" for name in about["inputs"]}
     # <workspace>/<run>/steps/<step>/delegated

@@ -1,53 +1,41 @@
-"""The one adapter of all steps: references in, a step's work or its cached outputs, references out."""
+"""Execute one step: references in, its work or its cached outputs, references out. The same for all steps."""
 
 from __future__ import annotations
 
 import importlib
 import json
-import os
-import resource
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from embedline.artifacts.code_version import code_version
-from embedline.artifacts.curves import heard, write_curves
-from embedline.artifacts.manifest import Artifact, read_artifact, write_manifest
-from embedline.artifacts.record import OutputRecord, StepRecord, write_json, write_record
+from embedline.artifacts.curves import read_metric_series, write_curves
+from embedline.artifacts.manifest import Artifact, write_manifest
+from embedline.artifacts.record import OutputRecord, StepRecord, write_json
+from embedline.artifacts.reference import read_reference, write_reference
 from embedline.artifacts.store import cache_key
 from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS, Step
-from embedline.errors import EmbedlineError, InputError, StepError, Stopped, without_passwords
+from embedline.errors import StepError
 from embedline.execution.delegation import Delegate, DelegatedStep
+from embedline.execution.key_index import note_key, read_key_note
+from embedline.execution.mirroring import mirrored
+from embedline.execution.recorded import recorded
 from embedline.steps.context import Context, StepConfig, StepResult
 
-RESULT = "result.json"
-MIRROR_EVERY_S = float(os.environ.get("EMBEDLINE_MIRROR_EVERY_S", "20"))  # how live the curves are
-# Errors that come again however often a step is tried; a lost process or network is worth another try.
-_HOPELESS = (
-    InputError,
-    StepError,
-    TypeError,
-    AttributeError,
-    NameError,
-    ImportError,
-    LookupError,
-    AssertionError,
-)
+_RESULT = "result.json"
 
 
 def execute(
     name: str,
     *,
     config_json: str,
-    workspace: Path,
+    workspace: Workspace,
     run: str,
     inputs: dict[str, Path],
     outputs: dict[str, Path],
@@ -58,252 +46,165 @@ def execute(
     """Run one step of the line, or find what it made before.
 
     Args:
-        inputs, outputs: paths of references (small JSON files that name a folder of the store).
-        delegate: does the work in other processes, which leave the result in the store.
-        record_in: the folder of the record; the step's own when None.
-        starting: called when the work is about to begin, because nothing was found.
+        config_json: the step's `StepConfig`, as preflight made it.
+        inputs, outputs: paths of references (`artifacts.reference`).
+        delegate: does the work in other processes, which leave the outputs in the store.
+        record_in: folder of the record; the step's own folder of the run when None.
+        starting: called before the work begins, when no earlier outputs were found.
 
     Raises:
-        EmbedlineError: whatever the step could not do; the step's record says so too.
-        Stopped: SIGTERM; the record says so, and that trying again is of use.
+        EmbedlineError: what the step could not do; the step's record holds it too.
+        Stopped: SIGTERM; a retry goes on where the step stopped.
     """
-    step, place = STEPS[name], Workspace(workspace)
-    folder = place.step_folder(run, name)
+    step = STEPS[name]
+    folder = workspace.step_folder(run, name)
     record = StepRecord(step=name, status="running", started_at=time.time())
     with recorded(record_in or folder, record):
-        parsed = StepConfig.model_validate_json(config_json)
-        opened = {key: read_reference(place, path, step.input_kinds[key]) for key, path in inputs.items()}
-        key = record.key = step_key(step, parsed, {k: a.digest if a else None for k, a in opened.items()})
-        handed_over = (
-            delegate is not None
-            and place.store.find(name, key, step.outputs) is None
-            and _passed_through_before(place, step, key, opened) is None
-        )
-        if delegate is not None and handed_over:
-            delegated = DelegatedStep(name, key, run, place.root, config_json, inputs)
-            with _mirrored(place, run):
+        config = StepConfig.model_validate_json(config_json)
+        opened = {key: read_reference(workspace, path, step.input_kinds[key]) for key, path in inputs.items()}
+        key = record.key = step_key(step, config, {k: a.digest if a else None for k, a in opened.items()})
+        work = _Work(step, key, config, opened, workspace, run, Tracker(folder))
+        delegated = None
+        if delegate is not None and not work.was_done_before():
+            delegated = DelegatedStep(name, key, run, workspace.root, config_json, inputs)
+            with mirrored(workspace, run):
                 delegate(delegated)
             record.peak_memory_mb = delegated.peak_memory_mb
-        tracker = Tracker(folder)
-        with place.store.lock(name, key):
-            found = place.store.find(name, key, step.outputs) if step.cached else None
-            off = _passed_through_before(place, step, key, opened)
-            if found is not None:
-                result = _stored_result(place, name, key)
-                record.cache_hit = not handed_over
-            elif off is not None:
-                result, found = off, {}
-            elif handed_over:
+        with workspace.store.lock(name, key):
+            result, made = work.stored() or work.passed_through() or (None, {})
+            if result is not None:
+                record.cache_hit = not result.passed_through and delegated is None
+            elif delegated is not None:
                 raise StepError("the processes that worked on it left no result.", where=f"step {name}")
             else:
                 starting()
-                work = _work(step, key, parsed, opened, place, run, tracker)
-                # Whoever handed the work over mirrors: pods of a TrainJob reach no tracking server.
-                with _mirrored(place, run) if record_in is None else nullcontext():
-                    result, found = work()
+                # The process that delegates a step mirrors it: pods of a TrainJob reach no tracking server.
+                with mirrored(workspace, run) if record_in is None else nullcontext():
+                    result, made = work.do()
                 record.cache_hit = result.reused
         record.passed_through = bool(result.passed_through)
         write_curves(folder, result.curves)
-        made = {**found, **result.passed_through}
-        _tell(tracker, result, made, record)
+        _track(work.tracker, result, made, record)
         for output, path in outputs.items():
-            write_reference(place, path, step.outputs[output], made[output])
-            artifact = made[output]
-            record.outputs[output] = OutputRecord(
-                kind=step.outputs[output],
-                path=str(artifact.path) if artifact else None,
-                digest=artifact.digest if artifact else None,
-            )
+            write_reference(workspace, path, step.outputs[output], made[output])
+            record.outputs[output] = _output_record(step.outputs[output], made[output])
         record.metrics, record.summary = result.metrics, result.summary
-        remember(place, step, record)
+        note_key(workspace, step, record)
     return record
 
 
-def remember(place: Workspace, step: Step, record: StepRecord) -> None:
-    """Note what this key gave, so that a plan can tell what the next run will find."""
-    digests = {name: output.digest for name, output in record.outputs.items()}
-    note = {"passed_through": record.passed_through, "outputs": digests, "summary": record.summary}
-    write_json(place.internal / "index" / step.name / f"{record.key}.json", note)
-
-
-def recall(place: Workspace, step: Step, key: str) -> dict[str, Any] | None:
-    """What `key` gave before; None when it was never made here."""
-    path = place.internal / "index" / step.name / f"{key}.json"
-    note: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    return note
-
-
-def _passed_through_before(
-    place: Workspace, step: Step, key: str, opened: dict[str, Artifact | None]
-) -> StepResult | None:
-    """What a switched-off step handed on for this key before: the same again, without loading its module."""
-    note = recall(place, step, key)
-    if note is None or not note["passed_through"]:
-        return None
-    known = {artifact.digest: artifact for artifact in opened.values() if artifact}
-    if any(digest is not None and digest not in known for digest in note["outputs"].values()):
-        return None
-    handed = {name: known[digest] if digest else None for name, digest in note["outputs"].items()}
-    return StepResult(summary=note["summary"], passed_through=handed)
-
-
-def step_key(step: Step, parsed: StepConfig, inputs: dict[str, str | None]) -> str:
-    """The key that `step` keeps its outputs under."""
-    content = {"config": parsed.config, "pins": parsed.pins}
+def step_key(step: Step, config: StepConfig, inputs: dict[str, str | None]) -> str:
+    """Return the key that `step` keeps its outputs under: code, settings, pins and inputs' digests."""
+    content = {"config": config.config, "pins": config.pins}
     return cache_key(step.name, code_version(step.module), content, inputs)
 
 
-def write_reference(place: Workspace, path: Path, kind: str, artifact: Artifact | None) -> None:
-    """A reference is relative to the workspace, so that a workspace can be moved or mounted elsewhere."""
-    value: dict[str, Any] = {"kind": kind, "path": None, "digest": None}
-    if artifact is not None:
-        value |= {"path": str(artifact.path.relative_to(place.root)), "digest": artifact.digest}
-    write_json(path, value)
+def step_module(step: Step) -> ModuleType:
+    """Import the module with the step's `run`."""
+    return importlib.import_module(f"embedline.steps.{step.module}")
 
 
-def read_reference(place: Workspace, path: Path, kind: str) -> Artifact | None:
-    """Open what a reference names; None when a step upstream handed nothing on."""
-    if not path.is_file():
-        raise InputError("the step before this one wrote no output.", where=str(path))
-    value = json.loads(path.read_text(encoding="utf-8"))
-    return read_artifact(place.root / value["path"], kind) if value["path"] else None
+Outcome = tuple[StepResult, dict[str, Artifact | None]]
 
 
-def _work(
-    step: Step,
-    key: str,
-    parsed: StepConfig,
-    opened: dict[str, Artifact | None],
-    place: Workspace,
-    run: str,
-    tracker: Tracker,
-) -> Callable[[], tuple[StepResult, dict[str, Artifact]]]:
-    def work() -> tuple[StepResult, dict[str, Artifact]]:
-        module = importlib.import_module(f"embedline.steps.{step.module}")
-        # A step that is not cached acts again each time; its outputs are kept by run, not by key alone.
-        kept_as = key if step.cached else f"{key}-{run}"
-        with place.store.writing(step.name, kept_as, replace=not step.cached) as draft:
-            context = Context(step.name, key, parsed, opened, place, run, tracker, draft)
-            result: StepResult = module.run(context)
-            result = replace(result, curves=heard(place.step_folder(run, step.name)))
-            for output, kind in step.outputs.items():
-                if output not in result.passed_through:
-                    _seal(draft / output, kind, step, key, opened, result, output)
-            kept = {"metrics": result.metrics, "summary": result.summary, "curves": result.curves}
-            write_json(draft / RESULT, kept)
-            if result.passed_through:  # nothing of its own to keep: decided anew each time, at no cost
-                shutil.rmtree(draft)
-                return result, {}
-        found = place.store.find(step.name, kept_as, step.outputs)
+@dataclass(frozen=True)
+class _Work:
+    """One step's work under its key."""
+
+    step: Step
+    key: str
+    config: StepConfig
+    inputs: dict[str, Artifact | None]
+    workspace: Workspace
+    run: str
+    tracker: Tracker
+
+    def was_done_before(self) -> bool:
+        """Whether the store has outputs under the key, or the step passed its input through."""
+        stored = self.workspace.store.find(self.step.name, self.key, self.step.outputs)
+        return stored is not None or self.passed_through() is not None
+
+    def stored(self) -> Outcome | None:
+        """Return the outputs that a cached step left under its key."""
+        found = None
+        if self.step.cached:
+            found = self.workspace.store.find(self.step.name, self.key, self.step.outputs)
         if found is None:
-            raise StepError("its outputs cannot be read back.", where=f"step {step.name}")
-        shutil.rmtree(place.checkpoints(step.name, key), ignore_errors=True)
-        return result, found
+            return None
+        path = self.workspace.store.root / self.step.name / self.key / _RESULT
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        result = StepResult(metrics=kept["metrics"], summary=kept["summary"], curves=kept.get("curves", {}))
+        return result, dict(found)
 
-    return work
+    def passed_through(self) -> Outcome | None:
+        """Return what a switched-off step passed through for this key before, without loading its module."""
+        note = read_key_note(self.workspace, self.step, self.key)
+        if note is None or not note.passed_through:
+            return None
+        known = {artifact.digest: artifact for artifact in self.inputs.values() if artifact}
+        if any(digest is not None and digest not in known for digest in note.outputs.values()):
+            return None
+        passed = {name: known[digest] if digest else None for name, digest in note.outputs.items()}
+        return StepResult(summary=note.summary, passed_through=passed), passed
+
+    def do(self) -> Outcome:
+        """Run the step's module and keep its outputs in the store, all or none of them."""
+        name, store = self.step.name, self.workspace.store
+        # A step that is not cached acts again each time; its outputs are kept by run, not by key alone.
+        kept_as = self.key if self.step.cached else f"{self.key}-{self.run}"
+        with store.writing(name, kept_as, replace=not self.step.cached) as draft:
+            result = self._run_module(draft)
+            if result.passed_through:  # the step is off: the next run decides this again, at no cost
+                shutil.rmtree(draft)
+        if result.passed_through:
+            return result, dict(result.passed_through)
+        found = store.find(name, kept_as, self.step.outputs)
+        if found is None:
+            raise StepError("its outputs cannot be read back.", where=f"step {name}")
+        shutil.rmtree(self.workspace.checkpoints(name, self.key), ignore_errors=True)
+        return result, dict(found)
+
+    def _run_module(self, draft: Path) -> StepResult:
+        context = Context(
+            self.step.name, self.key, self.config, self.inputs, self.workspace, self.run, self.tracker, draft
+        )
+        result: StepResult = step_module(self.step).run(context)
+        result = replace(result, curves=read_metric_series(self.tracker.folder))
+        for output in self.step.outputs:
+            if output not in result.passed_through:
+                self._seal(draft, output, result)
+        kept = {"metrics": result.metrics, "summary": result.summary, "curves": result.curves}
+        write_json(draft / _RESULT, kept)
+        return result
+
+    def _seal(self, draft: Path, output: str, result: StepResult) -> None:
+        """Complete an output with its manifest."""
+        folder = draft / output
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise StepError(f"wrote no output {output!r}.", where=f"step {self.step.name}")
+        write_manifest(
+            folder,
+            kind=self.step.outputs[output],
+            step=self.step.name,
+            key=self.key,
+            inputs={name: artifact.digest for name, artifact in self.inputs.items() if artifact},
+            counts=result.counts.get(output),
+            metadata=result.metadata.get(output),
+        )
 
 
-def _seal(
-    folder: Path,
-    kind: str,
-    step: Step,
-    key: str,
-    opened: dict[str, Artifact | None],
-    result: StepResult,
-    output: str,
+def _output_record(kind: str, artifact: Artifact | None) -> OutputRecord:
+    if artifact is None:
+        return OutputRecord(kind=kind, path=None, digest=None)
+    return OutputRecord(kind=kind, path=str(artifact.path), digest=artifact.digest)
+
+
+def _track(
+    tracker: Tracker, result: StepResult, made: dict[str, Artifact | None], record: StepRecord
 ) -> None:
-    if not folder.is_dir() or not any(folder.iterdir()):
-        raise StepError(f"wrote no output {output!r}.", where=f"step {step.name}")
-    write_manifest(
-        folder,
-        kind=kind,
-        step=step.name,
-        key=key,
-        inputs={name: artifact.digest for name, artifact in opened.items() if artifact},
-        counts=result.counts.get(output),
-        metadata=result.metadata.get(output),
-    )
-
-
-def _stored_result(place: Workspace, name: str, key: str) -> StepResult:
-    kept = json.loads((place.store.root / name / key / RESULT).read_text(encoding="utf-8"))
-    return StepResult(metrics=kept["metrics"], summary=kept["summary"], curves=kept.get("curves", {}))
-
-
-def _tell(tracker: Tracker, result: StepResult, made: dict[str, Artifact | None], record: StepRecord) -> None:
     tracker.metrics(result.metrics)
     tracker.tags({"key": record.key, "cache_hit": record.cache_hit})
     for output, artifact in made.items():
         if artifact is not None:
             tracker.tags({f"artifact.{output}": artifact.path, f"digest.{output}": artifact.digest})
             tracker.params({f"{output}.{name}": count for name, count in artifact.manifest.counts.items()})
-
-
-@contextmanager
-def recorded(folder: Path, record: StepRecord) -> Iterator[None]:
-    """The record on disk is true at every moment: running, then done or failed with the reason."""
-    started = time.monotonic()
-    record.pid = os.getpid()
-    write_record(folder, record)
-    try:
-        with _terminable():
-            yield
-        record.status = "done"
-    except BaseException as error:
-        record.status = "failed" if isinstance(error, Exception) else "killed"
-        record.error = _words(error)
-        record.exit_code = error.exit_code if isinstance(error, EmbedlineError | Stopped) else 1
-        record.final = isinstance(error, _HOPELESS)
-        raise
-    finally:
-        record.seconds = round(time.monotonic() - started, 2)
-        peak_mb = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-        record.peak_memory_mb = max(record.peak_memory_mb, peak_mb)
-        write_record(folder, record)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM leaves a record, too. A training has its own way to stop, with a checkpoint."""
-
-    def stop(*_: Any) -> None:
-        raise Stopped("stopped by SIGTERM.")
-
-    if threading.current_thread() is not threading.main_thread():  # the caller's own handling stands
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _words(error: BaseException) -> str:
-    """One message; an error that nobody foresaw is named by its kind, too."""
-    if isinstance(error, EmbedlineError | Stopped):
-        return str(error)
-    return without_passwords(f"{type(error).__name__}: {error}".removesuffix(": "))
-
-
-@contextmanager
-def _mirrored(place: Workspace, run: str) -> Iterator[None]:
-    """Replay the run's spools to the tracking server while the step works, so that curves are live.
-
-    What is not replayed here (a cached step, a server that is down) the finish step replays.
-    """
-    stop = threading.Event()
-
-    def mirror() -> None:
-        while not stop.wait(MIRROR_EVERY_S):
-            from embedline.registry.tracking_target import mirror_run
-
-            mirror_run(place, run)
-
-    thread = threading.Thread(target=mirror, name="mirror", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(timeout=60)

@@ -1,4 +1,4 @@
-"""Between a component's body and the steps: duck-typed artefacts in and out, one plain message on failure."""
+"""The adapter between kfp components and steps: artefacts in and out, one plain message on failure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import html
 import json
 import logging
 import math
-import os
 import shutil
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +16,13 @@ from embedline.artifacts.manifest import MANIFEST
 from embedline.artifacts.markdown import shown
 from embedline.artifacts.record import RECORD, StepRecord
 from embedline.artifacts.workspace import Workspace
-from embedline.errors import EmbedlineError, StepError, Stopped
+from embedline.errors import StepError
 from embedline.evaluation.curves import curves_page
 from embedline.execution.execute import execute
-from embedline.execution.torchrun import Where, processes_here
+from embedline.execution.plain_failure import plain_failure
+from embedline.execution.torchrun import ChooseDelegate, processes_here
 
-# The UI cuts Markdown at 400,000 characters, a limit it calls 50 kB: what stays below that is shown whole.
+# The UI cuts Markdown at 400,000 characters, and names 50 kB as its limit: what is shorter is shown whole.
 UI_BYTES = 50_000
 PAGE_BYTES = 2_000_000
 
@@ -41,25 +39,26 @@ def run_component(
     summary: Any,
     page: Any = None,
     curves: Any = None,
-    where: Where = processes_here,
+    where: ChooseDelegate = processes_here,
 ) -> StepRecord:
     """Run one step for a component.
 
     Args:
-        inputs, outputs: the step's own names → pipeline artefacts (`path`, `metadata`); a file that names a
-            folder of the workspace's store lies at `path`.
-        metrics: has `log_metric`.
-        summary, page, curves: files for the step's Markdown, the report's HTML, and the training's as HTML.
-        where: decides who does the work when it is not this process.
+        inputs, outputs: the step's own names → kfp artefacts; a reference lies at their `path`.
+        metrics: kfp's Metrics artefact.
+        summary, page, curves: kfp artefacts for the step's Markdown, the report and the curves as HTML.
+        where: chooses the worker processes of a training step.
     """
+    home = Workspace(Path(workspace))
+    folder = home.step_folder(run, name)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("embedline").setLevel(logging.INFO)
     with plain_failure():
-        _fail_again(Workspace(Path(workspace)).step_folder(run, name) / RECORD)
+        _raise_earlier_failure(folder / RECORD)
         record = execute(
             name,
             config_json=config_json,
-            workspace=Path(workspace),
+            workspace=home,
             run=run,
             inputs={key: Path(artifact.path) for key, artifact in inputs.items()},
             outputs={key: Path(artifact.path) for key, artifact in outputs.items()},
@@ -77,7 +76,7 @@ def run_component(
         if math.isfinite(value):
             metrics.log_metric(key, value)
     metrics.log_metric("seconds", record.seconds)
-    found = read_curves(Workspace(Path(workspace)).step_folder(run, name))
+    found = read_curves(folder)
     for key, points in found.items():
         if "loss" in key and key not in record.metrics:
             metrics.log_metric(key, points[-1][1])
@@ -88,7 +87,7 @@ def run_component(
 
 
 def _show_page(report: Path, page: Path) -> None:
-    """The UI loads a page whole into a frame: what is too large for that is only named."""
+    """Copy the report for the UI, which loads a page as a whole; one that is too large is only named."""
     if report.stat().st_size <= PAGE_BYTES:
         shutil.copyfile(report, page)
         return
@@ -96,26 +95,8 @@ def _show_page(report: Path, page: Path) -> None:
     page.write_text(f"<p>The report has {size} MB: open {html.escape(str(report))}</p>", encoding="utf-8")
 
 
-@contextmanager
-def plain_failure() -> Iterator[None]:
-    """What the user can act on ends the process with one message and its exit code, without a traceback.
-
-    SIGTERM ends it with 143, which no retry takes for a refusal.
-    """
-    try:
-        yield
-    except Stopped as stopped:
-        print(f"stopped: {stopped}", file=sys.stderr, flush=True)  # noqa: T201
-        sys.exit(stopped.exit_code)
-    except EmbedlineError as error:
-        if os.environ.get("EMBEDLINE_DEBUG"):
-            raise
-        print(f"error: {error}", file=sys.stderr, flush=True)  # noqa: T201
-        sys.exit(error.exit_code)
-
-
-def _fail_again(path: Path) -> None:
-    """A retry of a step that refused its input or gave up for good has the same end, without the work."""
+def _raise_earlier_failure(path: Path) -> None:
+    """Raise the error of an earlier attempt when a retry would end in it again."""
     if not path.is_file():
         return
     record = StepRecord.model_validate_json(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A training step in several processes on this machine: `runtime.processes`."""
+"""Train in several processes on this machine (`runtime.processes`), with torchrun's agent."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.config.training import RuntimeConfig
+from embedline.dag import STEPS
 from embedline.errors import EmbedlineError, InputError, Stopped
 from embedline.execution.delegation import Delegate, DelegatedStep
 from embedline.steps.context import StepConfig
@@ -19,23 +20,20 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 WORKER = "embedline.execution.worker"
-# The steps that can be shared, and the section that switches each of them off.
-SHARED = {"pretrain": "pretrain", "train_unsupervised": "unsupervised", "train_supervised": "supervised"}
-# Who does a step, given its name, its config and the workspace: others, or (None) the process that asks.
-Where = Callable[[str, str, Path], Delegate | None]
+# Chooses the delegate of a step by its name, its config and the workspace; None: this process does it.
+ChooseDelegate = Callable[[str, str, Path], Delegate | None]
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def trains(step: str, config_json: str) -> bool:
-    """Whether the step has a training to share: it is a training step, and it is switched on."""
-    section = SHARED.get(step)
-    return section is not None and bool(
-        StepConfig.model_validate_json(config_json).config[section]["enabled"]
-    )
+    """Whether the step is a training step that is switched on."""
+    if not STEPS[step].trains:
+        return False
+    return bool(StepConfig.model_validate_json(config_json).config[STEPS[step].switch]["enabled"])
 
 
 def processes_here(step: str, config_json: str, workspace: Path) -> Delegate | None:
-    """What does the step in `runtime.processes` processes of this machine; None where one is enough."""
+    """Return a delegate that runs the step in `runtime.processes` processes here; None for one process."""
     if not trains(step, config_json):
         return None
     runtime = StepConfig.model_validate_json(config_json).section("runtime", RuntimeConfig)
@@ -43,12 +41,12 @@ def processes_here(step: str, config_json: str, workspace: Path) -> Delegate | N
 
 
 def launch(delegated: DelegatedStep, processes: int) -> None:
-    """Do the step's work with torchrun's agent; when one process dies, it ends the others.
+    """Do the step's work under torchrun's agent, which ends all processes when one dies.
 
     Raises:
         InputError: fewer GPUs than processes.
-        EmbedlineError: what a process could not do, or which one died of what.
-        Stopped: SIGTERM, here or there.
+        EmbedlineError: a process failed, or was ended by a signal.
+        Stopped: SIGTERM, to this process or to a worker.
     """
     import torch
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
@@ -77,22 +75,24 @@ def launch(delegated: DelegatedStep, processes: int) -> None:
     )
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no other network is needed
     try:
-        with _own_signals():
+        with _signal_handlers_restored():
             elastic_launch(config, sys.executable)("-m", WORKER, str(delegated.folder))
     except SignalException as error:
         if error.sigval == signal.SIGINT:
             raise KeyboardInterrupt from error
         delegated.raise_failure()
-        raise Stopped(f"stopped by {error.sigval.name}; the last checkpoint stands.") from error
+        raise Stopped(f"stopped by {error.sigval.name}; the last checkpoint is kept.") from error
     except ChildFailedError as error:
         raise _cause(error, delegated, processes) from error
 
 
 def _cause(error: ChildFailedError, delegated: DelegatedStep, processes: int) -> EmbedlineError:
-    """What began it: a process that a signal ended, else who failed first. The others only lost touch.
+    """Return the first cause: a process ended by a signal, else the first failure.
+
+    The other processes fail because they lose their connection.
 
     Raises:
-        EmbedlineError, Stopped: the first process's own words, where they say it better.
+        EmbedlineError, Stopped: the first process's own error, where it has the cause.
     """
     where = f"step {delegated.step}"
     for rank, failure in error.failures.items():
@@ -100,7 +100,7 @@ def _cause(error: ChildFailedError, delegated: DelegatedStep, processes: int) ->
             return EmbedlineError(
                 f"process {rank} of {processes} died of {signal.Signals(-failure.exitcode).name}.",
                 where=where,
-                fix="If memory ran out, lower batch_tokens; the next try goes on from the last checkpoint.",
+                fix="If memory ran out, lower batch_tokens; the next try resumes from the last checkpoint.",
             )
     rank, failure = error.get_first_failure()
     record = delegated.record()
@@ -110,8 +110,8 @@ def _cause(error: ChildFailedError, delegated: DelegatedStep, processes: int) ->
 
 
 @contextmanager
-def _own_signals() -> Iterator[None]:
-    """The agent installs handlers of its own and leaves them."""
+def _signal_handlers_restored() -> Iterator[None]:
+    """Restore the signal handlers that torchrun's agent replaces."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield

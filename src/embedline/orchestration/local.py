@@ -129,7 +129,7 @@ def alone(folder: Path) -> Iterator[None]:
             yield
     except Timeout as error:
         raise InputError(
-            "a run of this name is going on.",
+            "a run of this name is in progress.",
             where=str(folder),
             fix="Wait for its end, or give another name.",
         ) from error

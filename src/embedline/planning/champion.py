@@ -1,4 +1,4 @@
-"""The champion a run competes against: its pin, its folder here, and the first one of a model's name."""
+"""The champion that a run competes against: its pin, its folder here, and the first one of a model name."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Champion:
-    """`pin` is part of keys (None: there is no champion); `first`: it is outside and not registered yet."""
+    """The champion. Its pin is part of step keys; None: there is none. `first`: it is not registered yet."""
 
     pin: dict[str, Any] | None
     path: Path | None
     first: bool = False
 
 
-def find_champion(config: RunConfig, found: TrackingPlace, place: Workspace, root: Path) -> Champion:
-    """The version under the alias; when there is none, promote.first_champion as the version 1 to be."""
+def find_champion(config: RunConfig, target: TrackingPlace, workspace: Workspace, root: Path) -> Champion:
+    """Return the version under the alias; without one, promote.first_champion, the future version 1."""
     from embedline.registry.versions import get_champion
 
     name, alias = config.promote.model or config.name, config.promote.alias
-    current = get_champion(name, alias, uri=found.uri)
+    current = get_champion(name, alias, uri=target.uri)
     if current is not None:
-        path = current.path or _downloaded(current, found.uri, place)
+        path = current.path or _downloaded(current, target.uri, workspace)
         return Champion({"version": current.version, "digest": current.digest}, path)
     if config.promote.first_champion is None:
         return Champion(None, None)
@@ -47,24 +47,24 @@ def find_champion(config: RunConfig, found: TrackingPlace, place: Workspace, roo
 
 
 def register_first(
-    config: RunConfig, found: TrackingPlace, champion: Champion, place: Workspace, run: str
+    config: RunConfig, target: TrackingPlace, champion: Champion, workspace: Workspace, run: str
 ) -> Champion:
-    """Register an outside model and point the alias at it; called after everything else is validated."""
+    """Register an outside model and set the alias to it. Call it last, when everything else is validated."""
     from embedline.registry.promotion import NOTHING, promote
     from embedline.registry.versions import OUTSIDE, VERDICT_TAG, register
 
     assert champion.pin is not None
     assert champion.path is not None
     name, alias = config.promote.model or config.name, config.promote.alias
-    with registered_form(champion.path, None, place.internal) as folder:
+    with registered_form(champion.path, None, workspace.internal) as folder:
         version = register(
             name,
             folder,
             digest=champion.pin["digest"],
             tags={"origin": str(config.promote.first_champion), VERDICT_TAG: OUTSIDE},
-            uri=found.uri,
-            experiment=found.experiment,
-            artifact_root=found.artifact_root,
+            uri=target.uri,
+            experiment=target.experiment,
+            artifact_root=target.artifact_root,
         )
     promote(
         name,
@@ -73,21 +73,21 @@ def register_first(
         reason="first champion, from outside",
         by=f"run {run}",
         expect=NOTHING,
-        uri=found.uri,
+        uri=target.uri,
     )
     return Champion({"version": version, "digest": champion.pin["digest"]}, champion.path)
 
 
-def _downloaded(champion: ChampionRef, uri: str, place: Workspace) -> Path:
-    """A copy of a champion whose files lie on another machine. Another registry has another version 3."""
+def _downloaded(champion: ChampionRef, uri: str, workspace: Workspace) -> Path:
+    """Download a champion whose files lie on another machine, once for each registry and version."""
     from embedline.registry.versions import download
 
     identity = hashlib.sha256((champion.digest or uri).encode()).hexdigest()[:12]
-    folder = place.internal / "champions" / f"{champion.name}-{champion.version}-{identity}"
+    folder = workspace.internal / "champions" / f"{champion.name}-{champion.version}-{identity}"
     if not folder.is_dir():
         try:
             download(champion.name, champion.version, folder, uri=uri)
         except InputError:
-            if not folder.is_dir():  # else another run has fetched it in the meantime
+            if not folder.is_dir():  # else another run has downloaded it meanwhile
                 raise
     return folder

@@ -1,4 +1,4 @@
-"""What a run's training costs, from its config alone: tokens, GPU-hours and memory of every stage.
+"""Estimate a run's training from its config alone: tokens, GPU-hours and memory of every stage.
 
 The formulas, for a model of N weights in its matrices (tables are looked up, not multiplied by), L layers of
 width D, and texts of T tokens:
@@ -25,9 +25,10 @@ from pathlib import Path
 
 from embedline.config.schema import RunConfig
 from embedline.config.training import ContrastiveConfig, PretrainConfig
+from embedline.dag import STEPS
 from embedline.planning.model_size import Sizes, backbone_sizes
 
-UTILISATION = 0.4  # of the peak: what well-kept training of encoders reaches
+UTILISATION = 0.4  # of the peak: reached by well-kept training of encoders
 _SCORE_COPIES = 4  # scores, logits, probabilities, gradient
 SCORES_AT_ONCE = 2**21  # of dense vectors; as training.objectives.streaming, which would load torch
 _HEAL_BATCH_TOKENS = 4096
@@ -35,7 +36,7 @@ _HEAL_BATCH_TOKENS = 4096
 
 @dataclass(frozen=True)
 class Gpu:
-    """A kind of GPU: bf16 operations a second without sparsity, and bytes of memory, as its maker says."""
+    """A kind of GPU: bf16 operations a second without sparsity and bytes of memory, from its data sheet."""
 
     peak: float
     memory: float
@@ -52,7 +53,7 @@ GPUS = {
 
 @dataclass(frozen=True)
 class Batch:
-    """The batches of one length: texts of up to `length` tokens, `batch` records, `tokens` in a step."""
+    """The batches of one length: texts of up to `length` tokens, `batch` records and `tokens` a step."""
 
     length: int
     batch: int
@@ -62,7 +63,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage; hours and memory (of the largest batch, a process) are None where sizes are unknown."""
+    """One stage. Hours and memory (of one process' largest batch) are None where sizes are unknown."""
 
     name: str
     steps: int
@@ -74,7 +75,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The training stages of a run on one kind of GPU. `unknown` says why there are no hours."""
+    """The training stages of a run on one kind of GPU. `unknown`: why there are no hours."""
 
     gpu: str
     utilisation: float
@@ -88,10 +89,10 @@ class Estimate:
 def estimate_run(
     config: RunConfig, base: Path | None = None, *, gpu: str = "h100", utilisation: float = UTILISATION
 ) -> Estimate:
-    """The cost of the stages that train; ingest, mining, export and evaluation depend on the data.
+    """Estimate the stages that train; ingest, mining, export and evaluation depend on the data.
 
     Args:
-        base: folder of the base model, where it is at hand.
+        base: folder of the base model; None where it is not on this machine.
     """
     whole = sizes = backbone_sizes(config.model, base)
     rate = GPUS[gpu].peak * utilisation * 3600
@@ -101,8 +102,9 @@ def estimate_run(
         stages += _healing(config, "prune_before", whole, sizes, rate)
     if config.pretrain.enabled:
         stages.append(_pretraining(config, config.pretrain, sizes, rate))
-    for name, stage in (("train_unsupervised", config.unsupervised), ("train_supervised", config.supervised)):
-        if stage.enabled:
+    for name, step in STEPS.items():
+        stage = getattr(config, step.switch, None)
+        if isinstance(stage, ContrastiveConfig) and stage.enabled:
             stages.append(_contrastive(config, name, stage, sizes, GPUS[gpu].memory, rate))
     if whole is not None and config.prune.when == "after":
         stages += _healing(config, "prune_after", whole, whole.with_layers(_left(whole.layers, config)), rate)
@@ -121,7 +123,7 @@ def estimate_run(
 
 
 def _left(layers: int, config: RunConfig) -> int:
-    """Layers that pruning leaves (as compress.layers counts them, which would load torch)."""
+    """Return the layers left by pruning, as compress.layers counts them, which would load torch."""
     return layers - min(max(round(config.prune.drop_share * layers), 1), layers - 1)
 
 
@@ -147,22 +149,22 @@ def _contrastive(
 ) -> Stage:
     documents = 1 + stage.negatives
     longest = stage.document_length or config.model.document_length
-    wanted = [(bucket.tokens, bucket.batch) for bucket in stage.buckets] or [(longest, stage.batch)]
+    buckets = [(bucket.tokens, bucket.batch) for bucket in stage.buckets] or [(longest, stage.batch)]
     batches, hours, memory = [], 0.0, 0.0
-    for limit, batch in wanted:
+    for limit, batch in buckets:
         query, document = min(config.model.query_length, limit), min(longest, limit)
         tokens = batch * (query + documents * document)
-        steps = stage.steps / len(wanted)
+        steps = stage.steps / len(buckets)
         batches.append(Batch(document, batch, steps, tokens))
         if sizes is not None:
             cost = batch * query * _token_cost(config, sizes, query)
             cost += batch * documents * document * _token_cost(config, sizes, document)
-            asked, kept = _resident(config, stage, sizes, room)
+            resident, kept = _resident(config, stage, sizes, room)
             again = 1 - min(1.0, kept / tokens)  # encoded twice
             cost *= 1 + again / 3
             cost += _late_interaction(config, stage, sizes, batch * query, batch * documents * document)
             hours += steps * cost / rate
-            held = min(-(-tokens // config.runtime.processes), max(stage.batch_tokens, document) + asked)
+            held = min(-(-tokens // config.runtime.processes), max(stage.batch_tokens, document) + resident)
             needs = _weights(config, sizes) + _activations(config, sizes, held)
             needs += _vectors(config, stage, sizes, batch * (1 + documents), document)
             needs += _SCORE_COPIES * 4 * _scores(config, stage, batch * batch * documents)
@@ -173,7 +175,7 @@ def _contrastive(
 
 
 def _resident(config: RunConfig, stage: ContrastiveConfig, sizes: Sizes, room: float) -> tuple[int, float]:
-    """Tokens that keep their states: those that the config asks for, and those that do, by all processes."""
+    """Return the tokens that keep their states: set by the config, and kept by all processes together."""
     if stage.resident_tokens != "auto":
         return stage.resident_tokens, stage.resident_tokens
     half = max(0.0, room - _weights(config, sizes)) / 2
@@ -181,7 +183,7 @@ def _resident(config: RunConfig, stage: ContrastiveConfig, sizes: Sizes, room: f
 
 
 def _healing(config: RunConfig, name: str, whole: Sizes, left: Sizes, rate: float) -> list[Stage]:
-    """Distillation from the unpruned model, which only runs forward."""
+    """Estimate distillation from the unpruned model, which only runs forward."""
     prune, length = config.prune, config.model.document_length
     if not prune.heal_steps:
         return []
@@ -201,7 +203,7 @@ def _stage(
 
 
 def _token_cost(config: RunConfig, sizes: Sizes, length: int) -> float:
-    """Operations of one token, forward and backward, in a text of `length` tokens."""
+    """Return the operations of one token, forward and backward, in a text of `length` tokens."""
     passes = 4 if config.model.lora else 6
     latent = 10 * sizes.width**2 if config.model.pooling == "latent" else 0  # two projections and an MLP
     return passes * sizes.matrices + 6 * latent + 12 * sizes.layers * sizes.width * length
@@ -210,7 +212,7 @@ def _token_cost(config: RunConfig, sizes: Sizes, length: int) -> float:
 def _late_interaction(
     config: RunConfig, stage: ContrastiveConfig, sizes: Sizes, queries: int, documents: int
 ) -> float:
-    """Multi-vector scores: every query token against every document token, again in the backward pass."""
+    """Return the operations of multi-vector scores: all pairs of query and document tokens, both passes."""
     if not _trains_heads(stage, config):
         return 0.0
     return 8.0 * queries * documents * (config.model.multi_vector_width or sizes.width)
@@ -233,7 +235,7 @@ def _activations(config: RunConfig, sizes: Sizes, tokens: int) -> float:
 
 
 def _vectors(config: RunConfig, stage: ContrastiveConfig, sizes: Sizes, texts: int, length: int) -> float:
-    """What a batch's texts become: vectors, unit ones for each Matryoshka dim, and the gradients at them."""
+    """Return bytes of a batch's vectors: with unit vectors of each Matryoshka dim and their gradients."""
     dims = config.model.dims if stage.matryoshka else []
     values = 2 * sizes.width + 3 * sum({sizes.width, *dims})
     if _trains_heads(stage, config):
@@ -245,60 +247,3 @@ def _scores(config: RunConfig, stage: ContrastiveConfig, matrix: int) -> int:
     if stage.objective == "unified":
         return matrix * (1 + len(config.model.heads))  # and their sum, which teaches
     return min(matrix, SCORES_AT_ONCE)
-
-
-def table(estimate: Estimate) -> str:
-    """The estimate as plain lines."""
-    lines = []
-    if estimate.parameters is not None:
-        lines.append(f"{estimate.parameters / 1e6:,.1f}M parameters in {estimate.layers} layers")
-    lines.append(
-        f"{'stage':<20}{'steps':>10}{'tokens up to':>14}{'batch':>9}{'tokens a step':>15}{'tokens':>9}"
-        f"{'GPU-hours':>11}{'memory':>10}"
-    )
-    for stage in estimate.stages:
-        for number, batch in enumerate(stage.batches):
-            first = number == 0
-            lines.append(
-                f"{stage.name if first else '':<20}{f'{stage.steps:,}' if first else '':>10}"
-                f"{batch.length:>14,}{batch.batch:>9,}{_short(batch.tokens):>15}"
-                f"{_short(stage.tokens) if first else '':>9}{_hours(stage.gpu_hours) if first else '':>11}"
-                f"{_gigabytes(stage.memory_gb) if first else '':>10}".rstrip()
-            )
-    if estimate.processes > 1:
-        lines.append(f"memory: of each of {estimate.processes} processes, which share the tokens of a step")
-    hours = [stage.gpu_hours for stage in estimate.stages if stage.gpu_hours is not None]
-    if estimate.unknown:
-        lines.append(f"no hours and no memory: {estimate.unknown}; model.settings may say them")
-    elif hours:
-        gpu = GPUS[estimate.gpu]
-        lines.append(
-            f"{_hours(sum(hours))} hours of one {estimate.gpu} at {estimate.utilisation:.0%} of "
-            f"{gpu.peak / 1e12:,.0f} TFLOP/s, at most: every text counted at full length"
-        )
-        for stage in estimate.stages:
-            if stage.memory_gb is not None and stage.memory_gb > gpu.memory / 1e9:
-                lines.append(
-                    f"note: {stage.name} needs {_gigabytes(stage.memory_gb)} on one GPU, an {estimate.gpu} "
-                    f"has {gpu.memory / 1e9:.0f} GB: a smaller batch, or fewer chunk tokens"
-                )
-    return "\n".join(lines)
-
-
-def _short(count: float) -> str:
-    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.1f}{letter}"
-    return f"{count:.0f}"
-
-
-def _hours(hours: float | None) -> str:
-    if hours is None:
-        return "-"
-    return "<0.1" if hours < 0.1 else f"{hours:,.1f}" if hours < 100 else f"{hours:,.0f}"
-
-
-def _gigabytes(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "<0.1 GB" if value < 0.1 else f"{value:.1f} GB" if value < 10 else f"{value:,.0f} GB"

@@ -1,8 +1,8 @@
-"""The data manifest: a small file, committed beside the preset, that stands for data too large for a commit.
+"""The data manifest: a small file of checksums, committed beside the preset instead of the data.
 
-Who changes data writes it anew (`embedline fingerprint PRESET --write data.lock.json`) and pushes it; that
-push is what a retraining is triggered by. A CI machine, which has neither the data nor the models, takes
-their checksums from it; the cluster's preflight reads the data itself and so notices when the two disagree.
+After a change of the data, `embedline fingerprint PRESET --write data.lock.json` writes it anew; pushing it
+triggers a retraining. A CI machine has neither the data nor the models and reads their checksums from it. The
+cluster's preflight reads the data itself.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FORMAT = 1
 
 
 def write_data_manifest(path: Path, found: Fingerprint) -> None:
-    """Data and outside models of a fingerprint, sorted, so that a diff shows what changed.
+    """Write the data and outside models of a fingerprint, sorted, so that a diff shows what changed.
 
     Raises:
         InputError: the file cannot be written.
@@ -47,7 +47,7 @@ def write_data_manifest(path: Path, found: Fingerprint) -> None:
 def fingerprint(
     preset: str, overrides: Sequence[str], workspace: Path, manifest: Path | None = None
 ) -> Fingerprint:
-    """The fingerprint of a run of this preset: of the data here, or of a data manifest.
+    """Return the fingerprint of a preset: of the data on this machine, or of a data manifest.
 
     Raises:
         InputError: the config or the data are not usable, or the manifest does not fit the preset.

@@ -1,9 +1,9 @@
-"""The fingerprint of a run: what decides the model that it makes and the verdict on it, as one train key.
+"""The fingerprint of a run: everything that decides its model and the verdict on it, as one train key.
 
-Same content, same key, on every machine: no absolute paths, no times, not data.root. Left out is what changes
-neither the model nor its judgement: where the run is tracked and on which hardware it is scheduled, the
-description, how the alias moves, how often a step logs and checkpoints. The champion is left out, too:
-it changes with every promotion, and a model need not be trained again because it won.
+Equal content has an equal key on every machine: no absolute paths, no times, no data.root. What changes
+neither the model nor the verdict is left out: tracking, scheduling, the description, the promotion policy,
+how often a step logs and saves checkpoints. So is the champion: it changes with every promotion, which is no
+reason to train again.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class DataEntry:
 
     Args:
         kind: sources, corpus, evaluation or mteb.
-        uri: as the config names it: a path below data.root, the file name of an absolute path, hub:ORG/NAME.
-        size: bytes; None for what only the hub has, as is `rows`.
+        uri: as in the config: a path below data.root, the file name of an absolute path, or hub:ORG/NAME.
+        size: bytes; None, as `rows`, for a dataset of the hub that is not on this machine.
         checksum: SHA-256 over contents (of a folder: and names), or `hub:REVISION`.
     """
 
@@ -57,9 +57,9 @@ class ModelEntry:
 
     Args:
         role: base or teacher.
-        uri: as the config names it, as of data.
-        revision: as the config asks for it, of a hub model.
-        checksum: SHA-256 over its files; this alone counts.
+        uri: as in the config, in the form of a data entry's.
+        revision: the hub model's revision in the config.
+        checksum: SHA-256 over its files; only this is part of the key.
     """
 
     role: str
@@ -75,11 +75,11 @@ class Fingerprint:
     Args:
         data: sorted by kind and name.
         code: digest of the sources that the steps up to the gate import.
-        image: what components run in. Its tag moves with any code, also with what makes no model, and its
-            digest is known only after it was pushed: neither is part of the key.
-        recipe: digest of what the image is made of beside the code: the libraries.
-        config: resolved, without what changes no model.
-        base: the base and the teacher, as far as there are any.
+        image: the components' image. It is not part of the key: its tag changes with any code, also with code
+            that makes no model, and its digest is known only after a push.
+        recipe: digest of the image's libraries.
+        config: the resolved config without settings that change no model.
+        base: the base and the teacher, where the run has them.
     """
 
     data: tuple[DataEntry, ...]
@@ -90,7 +90,7 @@ class Fingerprint:
     base: tuple[ModelEntry, ...]
 
     def parts(self) -> dict[str, str]:
-        """Each part as one short string."""
+        """Return each part as one short string."""
         return {
             "data": _digest([asdict(entry) for entry in self.data]),
             "code": self.code,
@@ -104,12 +104,12 @@ class Fingerprint:
         return _digest(self.parts())
 
     def manifest(self) -> str:
-        """All of it as one line of JSON, which `parse` reads."""
+        """Return the fingerprint as one line of JSON, for `parse`."""
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
     @staticmethod
     def parse(text: str) -> Fingerprint | None:
-        """None when the text is not what `manifest` wrote."""
+        """Parse what `manifest` returned; None when the text is something else."""
         try:
             values = json.loads(text)
             data = tuple(DataEntry(**entry) for entry in values.pop("data"))
@@ -120,7 +120,7 @@ class Fingerprint:
 
 
 def take_fingerprint(preset: str, overrides: Sequence[str], workspace: Path) -> Fingerprint:
-    """The fingerprint that a run of this preset would have now. Reads all data; asks no tracker.
+    """Take the fingerprint of a preset from the data on this machine, without the tracking server.
 
     Raises:
         InputError: the config, a source or a model is not usable.
@@ -131,7 +131,7 @@ def take_fingerprint(preset: str, overrides: Sequence[str], workspace: Path) -> 
 
 
 def fingerprint_of(config: RunConfig, root: Path, data: Pinned, models: Pinned) -> Fingerprint:
-    """The fingerprint of what is pinned already; sizes and rows are read from `root`."""
+    """Make the fingerprint of what is pinned already; sizes and rows are read from `root`."""
     entries = sorted(_data(config, root, data, models), key=lambda entry: (entry.kind, entry.name))
     base = [ModelEntry(*named, models.pins[named[0]]) for named in named_models(config)]
     return build(config, entries, base)
@@ -150,7 +150,7 @@ def write_fingerprint(run_folder: Path, found: Fingerprint) -> None:
 
 
 def named_data(config: RunConfig) -> list[tuple[str, str, str]]:
-    """kind, name and uri of all data that a config names, in the manifest's order."""
+    """List kind, name and uri of all data in a config, in the manifest's order."""
     found = [
         (name.partition(".")[0], name.partition(".")[2], _uri(item.path))
         for name, _, item in named_sources(config)
@@ -164,7 +164,7 @@ def named_data(config: RunConfig) -> list[tuple[str, str, str]]:
 
 
 def named_models(config: RunConfig) -> list[tuple[str, str, str | None]]:
-    """role, uri and revision of all outside models that a config names."""
+    """List role, uri and revision of all outside models in a config."""
     found = []
     if config.model.base:
         found.append(("base", _uri(config.model.base), config.model.revision))
@@ -203,7 +203,7 @@ def _data(config: RunConfig, root: Path, data: Pinned, models: Pinned) -> Iterat
 
 
 def _uri(path: str) -> str:
-    """The same on every machine: what leads to an absolute path does not count, nor does a hub's revision."""
+    """Return a name that is equal on every machine: the file name of an absolute path, no hub revision."""
     from embedline.data.sources import is_hub
 
     if is_hub(path):
@@ -223,7 +223,7 @@ def _code() -> str:
 
 
 def _config(config: RunConfig) -> dict[str, Any]:
-    """The sections that the steps up to the gate read, and the name that the model is registered under."""
+    """Return the sections that the steps up to the gate read, and the registered model's name."""
     names = list(STEPS)
     read = {
         section.partition(".")[0]

@@ -1,4 +1,4 @@
-"""What changed since the last training, part by part, and whether another is needed."""
+"""Compare fingerprints: what changed since the last training, and whether another is needed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from embedline.artifacts.run_folder import read_fingerprint, read_run
 from embedline.planning.fingerprint import PARTS, DataEntry, Fingerprint, ModelEntry
 
 Entry = DataEntry | ModelEntry
-_ENDED = ("succeeded", "refused")  # the run came to a verdict
+_JUDGED = ("succeeded", "refused")  # the run reached a verdict
 
 
 @dataclass(frozen=True)
 class Since:
-    """What a fingerprint is compared with.
+    """An earlier fingerprint.
 
     Args:
-        what: in words, `version 3 of demo` or `run demo-1`.
-        values: as in fingerprint.json; `manifest` may be missing.
+        what: its owner: `version 3 of demo` or `run demo-1`.
+        values: the content of fingerprint.json; `manifest` may be missing.
     """
 
     what: str
@@ -42,12 +42,12 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Comparison:
     """Whether a run is needed.
 
     Args:
         reason: one sentence.
-        since: what was compared with; empty when there is nothing to compare with.
+        since: the owner of the earlier fingerprint; empty when there is none.
     """
 
     needed: bool
@@ -64,7 +64,7 @@ class Answer:
         return "\n".join([*lines, f"run needed: {'yes' if self.needed else 'no'}: {self.reason}"])
 
     def outputs(self) -> dict[str, str]:
-        """For a CI service: one line a value."""
+        """Return the values for a CI service, one line each."""
         return {
             "needed": str(self.needed).lower(),
             "train_key": self.train_key,
@@ -72,27 +72,27 @@ class Answer:
         }
 
 
-def answer(found: Fingerprint, since: Since | None, holder: str = "") -> Answer:
-    """Compare a fingerprint.
+def compare_fingerprints(found: Fingerprint, since: Since | None, holder: str = "") -> Comparison:
+    """Compare a fingerprint with an earlier one.
 
     Args:
-        since: the newest registered version, else the last run here that came to a verdict.
-        holder: the registered version that has this very key, however old, in words.
+        since: of the newest registered version, else of the last run here that reached a verdict.
+        holder: the registered version, of any age, that has this key.
     """
     key = found.train_key
     changes = compare(since, found) if since else []
     if holder:
-        return Answer(False, f"{holder} has this key.", key, since.what if since else "", changes)
+        return Comparison(False, f"{holder} has this key.", key, since.what if since else "", changes)
     if since is None:
-        return Answer(True, "nothing was trained yet that says what it was made from.", key, "", [])
+        return Comparison(True, "nothing was trained yet that says what it was made from.", key, "", [])
     if since.values["train_key"] == key:
-        return Answer(False, f"{since.what} has this key.", key, since.what, changes)
+        return Comparison(False, f"{since.what} has this key.", key, since.what, changes)
     parts = ", ".join(dict.fromkeys(change.part for change in changes))
-    return Answer(True, f"changed: {parts}.", key, since.what, changes)
+    return Comparison(True, f"changed: {parts}.", key, since.what, changes)
 
 
 def compare(since: Since, found: Fingerprint) -> list[Change]:
-    """Every difference, in the order of the parts; where only digests are known, the part alone."""
+    """List every difference in the order of the parts; where only digests are known, the part alone."""
     manifest = since.manifest
     if manifest is None:
         now = {**found.parts(), "image": found.image}
@@ -112,12 +112,12 @@ def compare(since: Since, found: Fingerprint) -> list[Change]:
 
 
 def last_run(workspace: Path, name: str) -> Since | None:
-    """The newest run of a model's name in a workspace that came to a verdict."""
+    """Return the newest run of a model's name in a workspace that reached a verdict."""
     newest: tuple[float, Since] | None = None
     for folder in workspace.glob("*"):
         values = read_fingerprint(folder)
         record = read_run(folder)
-        if folder.is_symlink() or not values or record.get("status") not in _ENDED:
+        if folder.is_symlink() or not values or record.get("status") not in _JUDGED:
             continue
         since = Since(f"run {folder.name}", values)
         started = float(record.get("started", 0))
@@ -140,12 +140,12 @@ def _entries(part: str, before: tuple[Entry, ...], now: tuple[Entry, ...]) -> li
 
 
 def _difference(before: Entry, now: Entry) -> str:
-    said = []
+    differences = []
     for field in fields(before):
         one, other = getattr(before, field.name), getattr(now, field.name)
         if one != other:
-            said.append(f"{field.name} {_shown(field.name, one)} → {_shown(field.name, other)}")
-    return ", ".join(said)
+            differences.append(f"{field.name} {_shown(field.name, one)} → {_shown(field.name, other)}")
+    return ", ".join(differences)
 
 
 def _facts(entry: Entry) -> str:
@@ -174,7 +174,7 @@ def _config(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    """Every leaf under its dotted key; items of a list of sections go by their names or numbers."""
+    """Map dotted keys to leaves; items of a list of sections are named by their names or numbers."""
     if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
         value = {str(item.get("name") or number): item for number, item in enumerate(value)}
     if not isinstance(value, dict) or not value:

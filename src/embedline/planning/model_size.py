@@ -1,4 +1,4 @@
-"""How large a backbone is, from its configuration alone: no weights, and torch only for missing defaults."""
+"""The sizes of a backbone from its configuration alone: no weights, and torch only for missing defaults."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 from embedline.config.model import ModelConfig
 
-# Two matrices in the feed-forward part, biases everywhere, learned positions, a pooler: BERT and its kin.
+# BERT's kind: two matrices in the feed-forward part, biases everywhere, learned positions, a pooler.
 _PLAIN = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2"}
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-# Of the architectures that people make from scratch; asking transformers costs seconds.
+# Of the architectures that are often made from scratch; loading transformers takes seconds.
 _DEFAULTS: dict[str, dict[str, int]] = {
     "modernbert": {
         "hidden_size": 768,
@@ -34,11 +34,11 @@ _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 @dataclass(frozen=True)
 class Sizes:
-    """A transformer's sizes.
+    """The sizes of a transformer.
 
     Args:
         inner: width of the feed-forward part.
-        head: width of an attention head; `groups` of them have keys and values of their own.
+        head: width of an attention head; `groups` is the number of key-value heads.
         tables: rows of learned tables beside the vocabulary (positions, segments).
         plain: BERT's kind of layer (two matrices, biases), else a gated one (three matrices).
     """
@@ -55,18 +55,18 @@ class Sizes:
 
     @property
     def layer(self) -> int:
-        """Weights of the matrices that every token passes in one layer."""
+        """Weights of one layer's matrices."""
         attention = 2 * self.width * self.head * (self.heads + self.groups)
         return attention + (2 if self.plain else 3) * self.width * self.inner
 
     @property
     def matrices(self) -> int:
-        """N of the cost formulas: what every token is multiplied by; tables are only looked up."""
+        """N of the cost formulas: weights of all layers' matrices, without tables."""
         return self.layers * self.layer
 
     @property
     def parameters(self) -> int:
-        """Everything that is trained, tables included."""
+        """All trained weights, tables included."""
         small = 2 * self.width
         if self.plain:
             small += 2 * self.width + self.head * (self.heads + 2 * self.groups) + 2 * self.width + self.inner
@@ -79,11 +79,11 @@ class Sizes:
 
 
 def backbone_sizes(model: ModelConfig, base: Path | None) -> Sizes | None:
-    """Of the run's backbone; None when nothing at hand says them.
+    """Return the sizes of the run's backbone; None when they are not known here.
 
     Args:
-        base: folder of model.base where it lies on this machine. Without it `model.settings` count: what a
-            model from scratch is made with, and of a base what its own config.json is expected to say.
+        base: folder of model.base on this machine. Without it, `model.settings` are used: those of a model
+            from scratch, or the expected values of the base's config.json.
     """
     if base is not None and (base / "config.json").is_file():
         values = json.loads((base / "config.json").read_text(encoding="utf-8"))
@@ -99,7 +99,7 @@ def backbone_sizes(model: ModelConfig, base: Path | None) -> Sizes | None:
 
 
 def sizes_from(values: Mapping[str, Any]) -> Sizes | None:
-    """From the keys of a transformers configuration; None for a mixture of experts and what lacks a size."""
+    """Read sizes from a transformers configuration; None for a mixture of experts or a missing size."""
     if not all(values.get(key) for key in (*_NEEDED, "vocab_size")) or any(values.get(k) for k in _EXPERTS):
         return None
     plain = values.get("model_type") in _PLAIN
@@ -125,6 +125,6 @@ def _defaults(architecture: str) -> dict[str, Any]:
 
     try:
         found: dict[str, Any] = AutoConfig.for_model(architecture).to_dict()
-    except ValueError:  # no such architecture: the run itself says so
+    except ValueError:  # no such architecture: the run itself reports it
         return {}
     return found

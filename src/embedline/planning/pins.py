@@ -1,4 +1,4 @@
-"""Pinning: every outside thing that a run depends on, by digest or revision, and where it lies here."""
+"""Pin every outside thing that a run depends on by digest or revision, and locate it on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEYS = {"base": "model.base", "teacher": "teacher.model"}
 
 @dataclass
 class Pinned:
-    """`pins` are part of keys, `locations` (on this machine) are not; `revisions` are of hub sources."""
+    """Digests (part of step keys), locations on this machine (not part of them), revisions of hub sources."""
 
     pins: dict[str, Any] = field(default_factory=dict)
     locations: dict[str, str] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Pinned:
 
 
 def pin_data(config: RunConfig, root: Path) -> Pinned:
-    """Sources, corpus and evaluation sets: digests of their files, revisions of hub datasets.
+    """Pin sources, corpus and evaluation sets: digests of files, revisions of hub datasets.
 
     Raises:
         InputError: one does not exist, cannot be read or is empty.
@@ -50,9 +50,9 @@ def pin_data(config: RunConfig, root: Path) -> Pinned:
 
 
 def named_sources(config: RunConfig) -> Iterator[tuple[str, str, Source | CorpusSource]]:
-    """Sources and corpus with the name of their pin and their place in the config (`data.sources.0`).
+    """Yield sources and corpus with the name of their pin and their config key (`data.sources.0`).
 
-    Two files may have one stem: the later one's pin carries its number, so that neither hides the other.
+    Two files may have one stem: the later one's pin then ends with its number.
     """
     from embedline.data.sources import source_name
 
@@ -71,7 +71,7 @@ def named_sources(config: RunConfig) -> Iterator[tuple[str, str, Source | Corpus
 
 
 def pin_models(config: RunConfig, root: Path) -> Pinned:
-    """Base and teacher, and the local copies of mteb's data sets."""
+    """Pin base and teacher, and the local copies of mteb's datasets."""
     from embedline.models.resolve import resolve_model
 
     pinned = Pinned(pins={"base": None, "teacher": None, "mteb": None})
@@ -116,7 +116,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _files_digest(files: Sequence[Path], base: Path, where: str) -> str:
-    """One digest over names below `base` and contents; an unreadable or empty source is refused here."""
+    """Return one digest over names below `base` and contents; refuse an unreadable or empty source."""
     if sum(_size(file, where) for file in files) == 0:
         raise InputError(
             "is empty.",
@@ -141,7 +141,7 @@ def _hub_revision(name: str) -> str:
 
     try:
         return str(HfApi().dataset_info(name, timeout=20).sha)
-    except Exception as error:  # the hub client raises a dozen kinds for "not there" and "not reachable"
+    except Exception as error:  # the hub client has a dozen error types for "not found" and "not reachable"
         raise InputError(
             f"the hub does not give this dataset ({type(error).__name__}).",
             where=f"hub:{name}",

@@ -1,4 +1,4 @@
-"""The inputs that people change in the pipelines UI, beside the preset and its overrides."""
+"""The pipeline's inputs beside preset and overrides: settings that users often change in the UI."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import yaml
 
 from embedline.errors import InputError
 
-# Input of the pipeline → key of the config. An input at its empty value leaves the preset alone (the engine
-# knows no optional inputs); a seed may be 0, a number of steps may not.
+# Input of the pipeline → key of the config. kfp has no optional inputs: an empty one leaves the preset as it
+# is. A seed may be 0, a number of steps may not.
 KEYS = {
     "seed": "seed",
     "data_root": "data.root",
@@ -26,7 +26,7 @@ _EMPTY: dict[str, tuple[object, ...]] = {"seed": (-1,)}
 
 
 def with_inputs(overrides: Sequence[str], inputs: Mapping[str, str | int]) -> list[str]:
-    """`overrides`, and an override for every input that says something.
+    """Return `overrides` and an override for every input that is not empty.
 
     Raises:
         InputError: an input and an override set the same thing.
@@ -48,10 +48,10 @@ def with_inputs(overrides: Sequence[str], inputs: Mapping[str, str | int]) -> li
 
 
 def _quoted(text: str) -> str:
-    """As YAML in quotes: what looks like a number, a list or a comment stays a text."""
+    """Return the text as quoted YAML, so that a number, a list or a comment in it stays text."""
     return str(yaml.safe_dump(text, default_style='"', allow_unicode=True, width=sys.maxsize)).strip()
 
 
 def _overlap(one: str, other: str) -> bool:
-    """The same key, or one a part of the other (`gate.mode` of `gate`)."""
+    """Whether two keys are equal or one is a part of the other (`gate.mode` of `gate`)."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")

@@ -1,4 +1,4 @@
-"""What a run will do: one line a step, with the cache hits that can be foreseen."""
+"""The plan of a run: what each step will do, with the cache hits that can be predicted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from embedline.artifacts.record import write_json
 from embedline.artifacts.run_folder import PLAN
 from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS, Step
-from embedline.execution.execute import recall, step_key
+from embedline.execution.execute import step_key
+from embedline.execution.key_index import read_key_note
 from embedline.steps.context import StepConfig
 
 Action = Literal["cached", "passed through", "runs", "acts"]
@@ -20,13 +21,13 @@ Action = Literal["cached", "passed through", "runs", "acts"]
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """One step.
+    """The plan of one step.
 
     Args:
-        action: cached (its outputs are here), handed on (switched off), runs, or acts (each time anew,
-            because it touches the outside world or keeps its parts in the store itself).
-        key: of its outputs; None while an input is not made yet.
-        seconds: what it took when it last ran for this preset in this workspace.
+        action: cached (its outputs are in the store), passed through (the step is switched off), runs, or
+            acts (it runs every time).
+        key: the key of its outputs; None while an input is not made yet.
+        seconds: how long it took when it last ran for this preset in this workspace.
     """
 
     step: str
@@ -49,23 +50,24 @@ class Plan:
     warnings: list[str]
 
     def write(self, run_folder: Path) -> None:
+        """Write plan.json."""
         write_json(run_folder / PLAN, asdict(self))
 
     @property
     def base(self) -> Path | None:
-        """Where the base model lies on this machine, when the run starts from one."""
+        """Folder of the base model on this machine; None when the run starts from scratch."""
         found = StepConfig.model_validate_json(self.step_configs["prune_before"]).locations.get("base")
         return Path(found) if found else None
 
     def markdown(self) -> str:
-        """The plan for the pipelines UI."""
+        """Return the plan as Markdown, for the pipelines UI."""
         rows = [[step.step, step.action, _duration(step)] for step in self.steps]
         notes = [f"- note: {cell(warning)}" for warning in self.warnings]
         head = f"Run **{cell(self.run)}** of **{cell(self.name)}**."
         return "\n".join([head, "", table(["step", "what it does", "time"], rows), "", *notes]) + "\n"
 
     def table(self) -> str:
-        """The plan as plain lines."""
+        """Return the plan as plain lines."""
         lines = [f"{step.step:<20}{step.action:<12}{_duration(step)}".rstrip() for step in self.steps]
         known = [step.seconds for step in self.steps if step.action in {"runs", "acts"}]
         seconds = [s for s in known if s is not None]
@@ -81,10 +83,10 @@ def _duration(step: PlannedStep) -> str:
     )
 
 
-def foresee(place: Workspace, preset: str, step_configs: dict[str, str]) -> list[PlannedStep]:
-    """Walk the steps while keys can be computed; what follows a step that was never made runs."""
+def predict_steps(workspace: Workspace, preset: str, step_configs: dict[str, str]) -> list[PlannedStep]:
+    """Predict what each step does: keys are followed as far as the outputs before them are known."""
     known: dict[str, str | None] = {}
-    times = _last_times(place, preset)
+    times = _last_times(workspace, preset)
     planned = []
     for name, step in STEPS.items():
         feeds = step.inputs
@@ -92,7 +94,7 @@ def foresee(place: Workspace, preset: str, step_configs: dict[str, str]) -> list
         if all(source in known for source in feeds.values()):
             inputs = {given: known[source] for given, source in feeds.items()}
             key = step_key(step, StepConfig.model_validate_json(step_configs[name]), inputs)
-            found = _outcome(place, step, key)
+            found = _outcome(workspace, step, key)
             if found is not None:
                 action, digests = found
                 known |= {f"{name}.{output}": digest for output, digest in digests.items()}
@@ -100,20 +102,20 @@ def foresee(place: Workspace, preset: str, step_configs: dict[str, str]) -> list
     return planned
 
 
-def _outcome(place: Workspace, step: Step, key: str) -> tuple[Action, dict[str, str | None]] | None:
-    note = recall(place, step, key)
-    if note is not None and note["passed_through"]:
-        return "passed through", note["outputs"]
+def _outcome(workspace: Workspace, step: Step, key: str) -> tuple[Action, dict[str, str | None]] | None:
+    note = read_key_note(workspace, step, key)
+    if note is not None and note.passed_through:
+        return "passed through", note.outputs
     if not step.cached:
-        return ("acts", note["outputs"]) if note else None
-    found = place.store.find(step.name, key, step.outputs)
+        return ("acts", note.outputs) if note else None
+    found = workspace.store.find(step.name, key, step.outputs)
     return ("cached", {name: artifact.digest for name, artifact in found.items()}) if found else None
 
 
-def _last_times(place: Workspace, preset: str) -> dict[str, float]:
-    """Seconds a step took when it last ran, from the records of this workspace's earlier runs."""
+def _last_times(workspace: Workspace, preset: str) -> dict[str, float]:
+    """Return the seconds of each step's last run, from the records of this workspace."""
     times: dict[str, float] = {}
-    for file in sorted(place.root.glob("*/run.json"), key=lambda path: path.stat().st_mtime):
+    for file in sorted(workspace.root.glob("*/run.json"), key=lambda path: path.stat().st_mtime):
         try:
             record = json.loads(file.read_text(encoding="utf-8"))
         except ValueError:

@@ -1,4 +1,4 @@
-"""Preflight: everything validated and pinned before anything is spent, and the plan."""
+"""Preflight: validate and pin everything before anything is spent, and plan the run."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from embedline.config.schema import RunConfig
 from embedline.dag import STEPS
 from embedline.data.root import data_root
 from embedline.errors import EmbedlineError, InputError
-from embedline.execution.execute import recorded
-from embedline.execution.torchrun import SHARED
+from embedline.execution.recorded import recorded
 from embedline.planning.champion import find_champion, register_first
 from embedline.planning.checks.availability import missing
 from embedline.planning.checks.batch_sizes import require_enough
@@ -29,7 +28,7 @@ from embedline.planning.checks.references import require_known_names
 from embedline.planning.checks.sequence_length import require_room
 from embedline.planning.fingerprint import Fingerprint, fingerprint_of, write_fingerprint
 from embedline.planning.pins import Pinned, pin_data, pin_models
-from embedline.planning.plan import Plan, foresee
+from embedline.planning.plan import Plan, predict_steps
 from embedline.registry.tracking_target import complain_once, tracking_place, write_tracking
 from embedline.steps.context import StepConfig
 
@@ -37,12 +36,12 @@ STEP = "preflight"
 
 
 def preflight(preset: str, overrides: Sequence[str], workspace: Path, run: str) -> Plan:
-    """Validate, pin, check, plan; leaves plan.json and tracking.json in the run's folder.
+    """Validate, pin, check and plan a run; write plan.json, tracking.json and fingerprint.json.
 
-    A first champion from outside is registered here, after everything else was found to be in order.
+    A first champion from outside is registered last, when everything else is in order.
 
     Raises:
-        InputError: whatever would make the run fail later.
+        InputError: something would make the run fail later.
     """
     check_workspace(workspace)
     place = Workspace(workspace)
@@ -68,19 +67,22 @@ def preflight(preset: str, overrides: Sequence[str], workspace: Path, run: str) 
 def make_plan(
     preset: str, overrides: Sequence[str], workspace: Path, run: str = "", *, act: bool = False
 ) -> Plan:
-    """The plan alone; without `act` nothing is registered, and no run begins at the tracker.
+    """Make the plan.
+
+    Args:
+        act: register a first champion and open the run at the tracking server; a dry plan does neither.
 
     Raises:
-        InputError: the config, a source, a model, the machine or the tracker is not usable.
+        InputError: the config, a source, a model, the machine or the tracking server is not usable.
     """
     config = load_config(preset, overrides)
     require_known_names(config)
     check_workspace(workspace)
     place = Workspace(workspace)
-    found = tracking_place(config.tracking, place)
-    _prepare(found.uri)
+    target = tracking_place(config.tracking, place)
+    _prepare(target.uri)
     if act:
-        write_tracking(place.run_folder(run), found)
+        write_tracking(place.run_folder(run), target)
         _begin(run, config, place)
     root = data_root(config, preset, place)
     data = pin_data(config, root)
@@ -91,9 +93,9 @@ def make_plan(
     require_room(config, base)
     check_disk(place.root, _bytes(config, root))
     machine = [*memory_notes(config, base, check_memory()), *precision_notes(config.runtime)]
-    champion = find_champion(config, found, place, root)
+    champion = find_champion(config, target, place, root)
     if act and champion.first:
-        champion = register_first(config, found, champion, place, run)
+        champion = register_first(config, target, champion, place, run)
     pinned = Pinned(
         {**data.pins, **models.pins, "champion": champion.pin},
         {**data.locations, **models.locations, **({"champion": str(champion.path)} if champion.path else {})},
@@ -107,13 +109,13 @@ def make_plan(
         config=config.model_dump(mode="json"),
         pins=pinned.pins,
         step_configs=step_configs,
-        steps=foresee(place, preset, step_configs),
+        steps=predict_steps(place, preset, step_configs),
         warnings=[*deprecated(preset, overrides), *_warnings(config), *machine, *advice(config, root)],
     )
 
 
 def _fingerprint(plan: Plan) -> Fingerprint:
-    """Of what the plan has pinned already: nothing is digested twice."""
+    """Return the run's fingerprint from the plan's pins, without digesting anything again."""
     locations = StepConfig.model_validate_json(plan.step_configs["ingest"]).locations
     pinned = Pinned(plan.pins, locations)
     config = validate_config(plan.config, where=plan.preset)
@@ -121,7 +123,7 @@ def _fingerprint(plan: Plan) -> Fingerprint:
 
 
 def _require_heads(config: RunConfig, base: str | None) -> None:
-    """Refuse heads that would be saved at random: the base lacks them, and no stage trains them."""
+    """Refuse heads that would be saved with random weights: no base has them and no stage trains them."""
     stages = (config.unsupervised, config.supervised)
     if base is None or any(stage.enabled and stage.objective == "unified" for stage in stages):
         return
@@ -137,7 +139,7 @@ def _require_heads(config: RunConfig, base: str | None) -> None:
 
 
 def missing_here(config: RunConfig, preset: str, workspace: Path) -> list[str]:
-    """Everything a run would lack on this machine; empty when the data's folder itself is not to be had."""
+    """List what a run would lack on this machine; empty when the data folder itself cannot be found."""
     try:
         return missing(config, data_root(config, preset, Workspace(workspace)))
     except (InputError, OSError):
@@ -145,9 +147,9 @@ def missing_here(config: RunConfig, preset: str, workspace: Path) -> list[str]:
 
 
 def make_step_configs(config: RunConfig, pinned: Pinned) -> dict[str, str]:
-    """Each step's own sections, pins and the locations of outside things, as JSON.
+    """Return each step's settings, pins and the locations of outside things, as JSON.
 
-    Where the data lies is no part of a key: data.root is empty there. Hub sources carry their revision.
+    data.root is left empty: the place of the data is not part of a key. Hub sources get their revision.
     """
     values = config.model_dump(mode="json")
     values["data"]["root"] = ""
@@ -160,7 +162,7 @@ def make_step_configs(config: RunConfig, pinned: Pinned) -> dict[str, str]:
             config={section: _part(values, section) for section in step.sections},
             pins={pin: pinned.pins[pin] for pin in step.pins},
             locations=dict(pinned.locations),
-            train_job=values["train_job"] if name in SHARED else {},
+            train_job=values["train_job"] if step.trains else {},
         ).model_dump_json()
         for name, step in STEPS.items()
     }
@@ -173,7 +175,7 @@ def _prepare(uri: str) -> None:
 
 
 def _begin(run: str, config: RunConfig, place: Workspace) -> None:
-    """Open the parent run, also one that an earlier attempt under this name has closed."""
+    """Open the parent run at the tracking server, also one that an earlier attempt closed."""
     from embedline.registry.tracking_target import read_tracking
 
     found = read_tracking(place.run_folder(run))
@@ -215,14 +217,14 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _part(values: dict[str, Any], section: str) -> Any:
-    """A section, or a part of one (`data.corpus`)."""
+    """Return a section, or a part of one (`data.corpus`)."""
     for name in section.split("."):
         values = values[name]
     return values
 
 
 def require_same_run(run_folder: Path, config: dict[str, Any]) -> None:
-    """Refuse to take a run up again as another one: its curves and parameters would be of both.
+    """Refuse to continue a run with other settings: its curves and parameters would be of both.
 
     Raises:
         InputError: naming the settings that differ.
@@ -239,7 +241,7 @@ def require_same_run(run_folder: Path, config: dict[str, Any]) -> None:
 
 
 def _changed(one: Any, other: Any, key: str = "") -> Iterator[str]:
-    """The keys at which two configs differ."""
+    """Yield the keys at which two configs differ."""
     if isinstance(one, dict) and isinstance(other, dict):
         for name in {*one, *other}:
             yield from _changed(one.get(name), other.get(name), f"{key}.{name}".lstrip("."))

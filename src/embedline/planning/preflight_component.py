@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from embedline.artifacts.markdown import shown
 from embedline.artifacts.workspace import checked_run_name
 from embedline.config.load import read_overrides
-from embedline.execution.kfp_component import UI_BYTES, plain_failure
+from embedline.execution.kfp_component import UI_BYTES
+from embedline.execution.plain_failure import plain_failure
 from embedline.planning.pipeline_inputs import with_inputs
 from embedline.planning.plan import Plan
 from embedline.planning.preflight import preflight
@@ -27,13 +29,13 @@ def run_preflight(
     """Plan a run for the preflight component.
 
     Args:
-        overrides: as `read_overrides` takes them.
-        summary: file for the plan as Markdown.
-        inputs: the pipeline's other inputs (`embedline.planning.pipeline_inputs.KEYS`).
+        overrides: text that `read_overrides` parses.
+        summary: kfp artefact for the plan as Markdown.
+        inputs: the pipeline's other inputs (`planning.pipeline_inputs.KEYS`).
     """
     with plain_failure():
         run = checked_run_name(run_name or job_id, where="run_name")
         plan = preflight(preset, with_inputs(read_overrides(overrides), inputs), Path(workspace), run)
-    print(plan.table())  # noqa: T201
+    sys.stdout.write(f"{plan.table()}\n")
     Path(summary.path).write_text(shown(plan.markdown(), UI_BYTES), encoding="utf-8")
     return plan

@@ -1,4 +1,4 @@
-"""The exit handler: the run's record, links and report, and the tracker's last word, also after a failure."""
+"""The exit handler: close a run with its record, links and report, also after a failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from embedline.evaluation.summary import main_scores, stage_gains
 from embedline.registry.tracking_target import TrackingPlace, complain_once, read_tracking
 from embedline.runs import record as runrecord
 
-DIED = "The process died without a word (a signal, or out of memory)."
+DIED = "The process died without an error (a signal, or out of memory)."
 _MLFLOW = {"succeeded": "FINISHED", "refused": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 _STEP = {"done": "FINISHED", "failed": "FAILED", "killed": "KILLED", "running": "KILLED"}
 _log = logging.getLogger(__name__)
@@ -34,12 +34,12 @@ def finish(
     message: str = "",
     latest: bool = True,
 ) -> dict[str, Any]:
-    """Close a run with its true status; called once more it says the same again.
+    """Close a run with its true status; calling it again gives the same.
 
     Args:
-        failed: what the orchestrator says about the steps, with its `message`.
-        killed: the run was ended from outside; its command exits with `exit_code`.
-        latest: whether `latest` beside the run's folder shall point at it.
+        failed: whether the orchestrator reports a failure, with its `message`.
+        killed: whether the run was ended from outside; its command exits with `exit_code`.
+        latest: whether to point `latest` at the run's folder.
 
     Returns:
         The content of run.json.
@@ -59,7 +59,7 @@ def finish(
 
 
 def run_finish(workspace: str, run_name: str, job_id: str, preset: str, state: str, message: str) -> None:
-    """What the finish component calls: nothing that goes wrong here may fail a run."""
+    """Run `finish` for the finish component; an error here is logged and does not fail the run."""
     try:
         finish(
             Path(workspace),
@@ -74,7 +74,7 @@ def run_finish(workspace: str, run_name: str, job_id: str, preset: str, state: s
 
 
 def _settle(place: Workspace, run: str, killed: bool) -> list[StepRecord]:
-    """A step that still says it is running had no chance to say how it ended."""
+    """Close the records of steps that are still marked running: their process died."""
     records = read_records(place.run_folder(run))
     for record in records:
         if record.status == "running":

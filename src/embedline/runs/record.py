@@ -1,4 +1,4 @@
-"""run.json: what became of a run, put together from its steps' records and artefacts."""
+"""The record of a run (run.json): its beginning, and what its steps' records and artefacts hold."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from embedline.artifacts.run_folder import RUN
 
 
 def begin_run(run_folder: Path, *, run: str, preset: str, pid: int = 0) -> None:
-    """Say that a run is going on; `pid` is of the process that must live for it."""
+    """Write run.json as running; `pid`: the process that the run depends on."""
     forget_records(run_folder)
     value = {"run": run, "preset": preset, "status": "running", "started": time.time(), "steps": []}
     write_json(run_folder / RUN, {**value, "pid": pid, "born": _born(pid), "host": platform.node()})
 
 
 def output_folder(records: list[StepRecord], step: str, output: str) -> Path | None:
-    """Where a step's output lies; None when the step did not get that far or handed nothing on."""
+    """Return the folder of a step's output; None when the step made none and passed none through."""
     for record in records:
         if record.step == step and record.status == "done" and output in record.outputs:
             path = record.outputs[output].path
@@ -30,10 +30,12 @@ def output_folder(records: list[StepRecord], step: str, output: str) -> Path | N
 
 
 def verdict_of(records: list[StepRecord]) -> dict[str, Any]:
+    """Read the gate's verdict.json; empty without one."""
     return _json(output_folder(records, "gate", "verdict"), "verdict.json")
 
 
 def promotion_of(records: list[StepRecord]) -> dict[str, Any]:
+    """Read promotion.json; empty without one."""
     return _json(output_folder(records, "promote", "promotion"), "promotion.json")
 
 
@@ -45,27 +47,27 @@ def _json(folder: Path | None, name: str) -> dict[str, Any]:
 
 
 def point_latest(run_folder: Path) -> None:
-    """`latest` beside the run's folder, exchanged in one move."""
+    """Point `latest`, beside the run's folder, at it."""
     link(run_folder.parent / "latest", run_folder)
 
 
-def link(place: Path, target: Path) -> None:
-    """A relative symbolic link, so that the workspace can be moved; an older one is replaced in one move."""
-    draft = place.with_name(f".{place.name}.{os.getpid()}")
+def link(path: Path, target: Path) -> None:
+    """Make a relative symbolic link, so that the workspace can be moved; replace an older one atomically."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
-    draft.symlink_to(os.path.relpath(target, place.parent))
-    draft.replace(place)
+    draft.symlink_to(os.path.relpath(target, path.parent))
+    draft.replace(path)
 
 
 def is_abandoned(record: dict[str, Any]) -> bool:
-    """Whether a run that says it is running has lost its process on this host."""
+    """Whether a running run has lost its process on this host."""
     if record.get("status") != "running" or not record.get("pid") or record.get("host") != platform.node():
         return False
     return _born(record["pid"]) != record.get("born")
 
 
 def _born(pid: int) -> float | None:
-    """When a living process was started; a number may be given to another process later."""
+    """Return the start time of a living process; its pid may be given to another one later."""
     import psutil
 
     try:

@@ -1,4 +1,4 @@
-"""Which runs a work folder keeps, and what of the store, the checkpoints and the drafts nobody needs."""
+"""Retention: which runs a work folder keeps, and which outputs, checkpoints and drafts no run needs."""
 
 from __future__ import annotations
 
@@ -21,47 +21,48 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True)
 class Removal:
-    """What goes: a run, a step's outputs, checkpoints, or a draft that a killed step left."""
+    """One removal: a run, a step's outputs, checkpoints, or a draft of a killed step."""
 
     what: str
     path: Path
     size: int
 
 
-def superfluous(place: Workspace, keep: int, *, grace_s: float = DAY_S) -> list[Removal]:
-    """What can go when the newest `keep` runs are to stay as they are.
+def find_removals(workspace: Workspace, keep: int, *, grace_s: float = DAY_S) -> list[Removal]:
+    """List what can be removed when the newest `keep` runs stay.
 
-    A run stays too while `latest` points at it. Outputs stay that a run which stays, or one that nobody has
-    closed, refers to, and checkpoints of steps that such a run has not finished. Nothing that was touched
-    within `grace_s` goes: a pod elsewhere may be at work with it. Versions in the registry are copies, and
-    stay as well.
+    The run that `latest` points at stays too. So do the outputs that a kept or an unclosed run refers to, and
+    the checkpoints of its unfinished steps. Nothing changed within `grace_s` is removed: a pod on another
+    machine may be using it. Registered versions are copies and are not touched.
 
     Raises:
-        InputError: a run is going on here, or there is no such work folder.
+        InputError: a run is in progress here, or there is no such work folder.
     """
-    if not place.root.is_dir():
-        raise InputError("no such work folder.", where=str(place.root), fix="Give the --work of your runs.")
-    before, latest = time.time() - grace_s, (place.root / "latest").resolve()
-    closed, going, kept = _runs(place)
+    if not workspace.root.is_dir():
+        raise InputError(
+            "no such work folder.", where=str(workspace.root), fix="Give the --work of your runs."
+        )
+    before, latest = time.time() - grace_s, (workspace.root / "latest").resolve()
+    closed, going, kept = _runs(workspace)
     if going:
-        raise InputError("is going on.", where=str(going[0]), fix="Clean up after its end.")
+        raise InputError("is in progress.", where=str(going[0]), fix="Clean up after its end.")
     old = [run for run in closed[keep:] if run != latest and _touched(run) < before]
-    used, unfinished, digests = _references(place, [*kept, *(run for run in closed if run not in old)])
+    used, unfinished, digests = _references(workspace, [*kept, *(run for run in closed if run not in old)])
     found = [("run", run) for run in old]
-    for step in _folders(place.store.root):
+    for step in _folders(workspace.store.root):
         for outputs in step.iterdir():
             draft = outputs.name.startswith(".") and outputs.name.endswith(".draft")
             if draft or (outputs.is_dir() and outputs not in used and not _scores_of(outputs, digests)):
                 found.append(("draft" if draft else "outputs", outputs))
-    for checkpoints in _folders(place.internal / "checkpoints"):
+    for checkpoints in _folders(workspace.internal / "checkpoints"):
         if checkpoints.name not in unfinished:
             found.append(("checkpoints", checkpoints))
-    still = [(what, path) for what, path in found if what == "run" or _touched(path) < before]
-    return [Removal(what, path, _size(path)) for what, path in still]
+    removable = [(what, path) for what, path in found if what == "run" or _touched(path) < before]
+    return [Removal(what, path, _size(path)) for what, path in removable]
 
 
 def remove(removals: Iterable[Removal]) -> None:
-    """Runs first, then what only they referred to; a manifest goes before its folder: half of one is none."""
+    """Remove runs first, then what only they referred to; an artefact loses its manifest before its files."""
     for removal in removals:
         for manifest in removal.path.glob(f"*/{MANIFEST}"):
             if removal.what != "run":
@@ -69,11 +70,11 @@ def remove(removals: Iterable[Removal]) -> None:
         shutil.rmtree(removal.path, ignore_errors=True)
 
 
-def _runs(place: Workspace) -> tuple[list[Path], list[Path], list[Path]]:
-    """Closed runs, newest first; runs going on here; runs that have no record yet or are another host's."""
+def _runs(workspace: Workspace) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return closed runs (newest first), runs in progress, and runs without a record."""
     closed: list[tuple[float, Path]] = []
     going, kept = [], []
-    for folder in _folders(place.root):
+    for folder in _folders(workspace.root):
         record = read_run(folder)
         if folder.is_symlink() or not (record or (folder / "steps").is_dir()):
             continue
@@ -86,10 +87,10 @@ def _runs(place: Workspace) -> tuple[list[Path], list[Path], list[Path]]:
     return [folder for _, folder in sorted(closed, reverse=True)], going, kept
 
 
-def _references(place: Workspace, runs: Iterable[Path]) -> tuple[set[Path], set[str], set[str]]:
-    """The folders of outputs that runs refer to, the names of unfinished checkpoints, the outputs' digests.
+def _references(workspace: Workspace, runs: Iterable[Path]) -> tuple[set[Path], set[str], set[str]]:
+    """Return the output folders that runs refer to, names of unfinished checkpoints, and output digests.
 
-    A record's path may be of another mount, or from before the workspace was moved: its end is what counts.
+    Only the end of a record's path is used: the workspace may have been moved or mounted elsewhere.
     """
     used: set[Path] = set()
     unfinished: set[str] = set()
@@ -100,13 +101,13 @@ def _references(place: Workspace, runs: Iterable[Path]) -> tuple[set[Path], set[
                 unfinished.add(f"{record.step}-{record.key}")
             for output in record.outputs.values():
                 if output.path:
-                    used.add(place.store.root.joinpath(*Path(output.path).parts[-3:-1]))
+                    used.add(workspace.store.root.joinpath(*Path(output.path).parts[-3:-1]))
                     digests.add(output.digest or "")
     return used, unfinished, digests
 
 
 def _scores_of(outputs: Path, digests: set[str]) -> bool:
-    """Scores are kept by model, and no record names them: they stay with their evaluation sets."""
+    """Whether these are scores of an evaluation set in use; no record refers to scores by model."""
     manifest = outputs / "scores" / MANIFEST
     if outputs.parent.name != "scores" or not manifest.is_file():
         return False

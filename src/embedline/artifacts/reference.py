@@ -1,0 +1,34 @@
+"""References: small JSON files that name an artefact of the workspace's store."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from embedline.artifacts.manifest import Artifact, read_artifact
+from embedline.artifacts.record import write_json
+from embedline.artifacts.workspace import Workspace
+from embedline.errors import InputError
+
+
+def write_reference(workspace: Workspace, path: Path, kind: str, artifact: Artifact | None) -> None:
+    """Write a reference with a path relative to the workspace, which may be moved or mounted elsewhere.
+
+    Args:
+        artifact: None when the step passes nothing through.
+    """
+    folder, digest = (None, None) if artifact is None else (artifact.path, artifact.digest)
+    relative = None if folder is None else str(folder.relative_to(workspace.root))
+    write_json(path, {"kind": kind, "path": relative, "digest": digest})
+
+
+def read_reference(workspace: Workspace, path: Path, kind: str) -> Artifact | None:
+    """Open the artefact that a reference names; None when the step before passed nothing through.
+
+    Raises:
+        InputError: there is no reference, or its artefact is damaged or of another kind.
+    """
+    if not path.is_file():
+        raise InputError("the step before this one wrote no output.", where=str(path))
+    value = json.loads(path.read_text(encoding="utf-8"))
+    return read_artifact(workspace.root / value["path"], kind) if value["path"] else None

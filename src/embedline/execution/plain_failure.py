@@ -1,0 +1,28 @@
+"""End a process with one plain message instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from embedline.errors import EmbedlineError, Stopped
+
+
+@contextmanager
+def plain_failure() -> Iterator[None]:
+    """End the process with one message and the error's exit code, without a traceback.
+
+    SIGTERM ends it with 143, which is retried.
+    """
+    try:
+        yield
+    except Stopped as stopped:
+        sys.stderr.write(f"stopped: {stopped}\n")
+        sys.exit(stopped.exit_code)
+    except EmbedlineError as error:
+        if os.environ.get("EMBEDLINE_DEBUG"):
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
