@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+Fields = dict[str, tuple[str, ...]]  # section → fields
+
 
 @dataclass(frozen=True)
 class Step:
@@ -16,10 +18,14 @@ class Step:
 
     Args:
         name: as in the DAG, in the store and in run records.
-        sections: what the step reads of the config (`data.corpus`, `runtime.precision`); with the pins, this
-            is its `StepConfig` and part of its key.
+        reads: settings that decide the step's outputs: section (`model`, `data.sources`) → fields, all of
+            them when there are none. With the pins they are part of its key; it can read no others.
+        ignores: settings of `reads` that it does not read after all (`data.sources.weight`).
         inputs: input name → the output that feeds it, as `step.output`.
         outputs: output name → kind of artefact.
+        only_with: setting, section or `pins.NAME` → the condition for the step to read it: a setting that is
+            on, `setting=value`, or `not setting`.
+        unkeyed: settings that the step reads besides, in the form of `reads`; they change no output.
         pins: digests of outside things, found by preflight, that the step depends on.
         kind: `cached` steps find their outputs again by key; `trains` are cached steps that several
             processes or nodes can share; `acts` steps run every time, because they change the outside world,
@@ -29,10 +35,13 @@ class Step:
     """
 
     name: str
-    sections: tuple[str, ...]
+    reads: Fields
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     pins: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()
+    only_with: dict[str, str] = field(default_factory=dict)
+    unkeyed: Fields = field(default_factory=dict)
     kind: Literal["cached", "trains", "acts"] = "cached"
     module: str = ""
     switch: str = ""
@@ -56,87 +65,170 @@ class Step:
         return {name: output_kind(source) for name, source in self.inputs.items()}
 
 
-_TRAINING = ("seed", "model", "prompts", "runtime")
+_ALL: tuple[str, ...] = ()  # every field of a section
 _MODEL = {"model": "model"}
 _DATASET = {"dataset": "clean.dataset"}
 _CANDIDATE = {"candidate": "prune_after.model"}
 _ONNX = {"onnx": "export.onnx"}
 _SCORES = {"scores": "evaluate.scores"}
 
+# Threads and processes change how fast a step is, not what it computes.
+_MACHINE: Fields = {"runtime": ("threads", "processes")}
+_PLACES: Fields = {"data.sources": ("path",)}  # sources are named by their files
+_PRECISION: tuple[str, ...] = ("precision", "attention")
+_ENCODER = (
+    *("pooling", "latent", "mcls_every", "layer_norm", "heads", "multi_vector_width"),
+    *("positions", "dynamic_ntk", "lora", "trust_remote_code", "query_length", "document_length"),
+)
+_FROM_SCRATCH = ("architecture", "settings", "vocabulary", "lowercase")
+_TRAINING: Fields = {"seed": _ALL, "model": _ENCODER, "runtime": _PRECISION}
+_SOURCES = ("name", "stages", "weight")
+
+
+def _contrastive(section: str) -> dict[str, str]:
+    """Return what a contrastive stage reads only when it is switched on."""
+    return {
+        "model.dims": f"{section}.matryoshka",
+        "model.hybrid": f"{section}.objective=unified",
+        "prompts": f"{section}.prompts",
+        "teacher": f"{section}.distillation",
+        "pins.teacher": f"{section}.distillation",
+    }
+
+
+def _pruning(when: str) -> dict[str, str]:
+    """Return what pruning reads only when this is the time for it."""
+    healing = ("heal_steps", "heal_batch", "heal_learning_rate", "heal_warmup")
+    return {f"prune.{name}": f"prune.when={when}" for name in ("drop_share", "method", *healing)}
+
+
+def _silent(section: str) -> Fields:
+    """Return the unkeyed settings of a training stage: how often it logs and saves, and the machine's."""
+    return {section: ("checkpoint_every", "log_every"), **_MACHINE, **_PLACES}
+
+
 STEPS: dict[str, Step] = {
     step.name: step
     for step in (
         Step(
             "ingest",
-            ("data",),
+            {"data": _ALL},
+            ignores=("data.sources.stages", "data.sources.weight", "data.corpus.weight"),
             outputs={"dataset": "dataset", "evaluation": "evaluation"},
             pins=("sources", "evaluation"),
         ),
         Step(
             "clean",
-            ("clean", "data.sources", "teacher", "runtime"),
+            {
+                "clean": _ALL,
+                "data.sources": ("name", "stages"),
+                "teacher": ("languages", "filter", "prompts"),
+                "runtime": _PRECISION,
+            },
             inputs={"dataset": "ingest.dataset", "evaluation": "ingest.evaluation"},
             outputs={"dataset": "dataset"},
             pins=("teacher",),
+            only_with={
+                "teacher": "teacher.filter",
+                "runtime": "teacher.filter",
+                "pins.teacher": "teacher.filter",
+            },
+            unkeyed={**_MACHINE, **_PLACES},
         ),
         Step(
             "prune_before",
-            ("prune", *_TRAINING),
+            {"prune": _ALL, "prompts": _ALL, **_TRAINING},
             inputs=_DATASET,
             outputs=_MODEL,
             pins=("base",),
+            only_with={"prompts": "prune.when=before", **_pruning("before")},
+            unkeyed={"model": ("base",), **_MACHINE},
             module="prune",
         ),
         Step(
             "pretrain",
-            ("pretrain", "data.corpus", *_TRAINING),
+            {
+                "pretrain": _ALL,
+                "data.corpus": ("name", "weight"),
+                **_TRAINING,
+                "model": (*_ENCODER, *_FROM_SCRATCH),
+            },
             inputs={"model": "prune_before.model", **_DATASET},
             outputs=_MODEL,
             pins=("base",),  # the head that predicts tokens
+            only_with={f"model.{name}": "not model.base" for name in _FROM_SCRATCH},
+            unkeyed={"model": ("base",), **_silent("pretrain"), "data.corpus": ("path",)},
             kind="trains",
             switch="pretrain",
         ),
         Step(
             "train_unsupervised",
-            ("unsupervised", "data.sources", "teacher", *_TRAINING),
+            {
+                "unsupervised": _ALL,
+                "data.sources": _SOURCES,
+                "prompts": _ALL,
+                "teacher": ("languages", "prompts"),
+                **_TRAINING,
+                "model": (*_ENCODER, "dims", "hybrid"),
+            },
             inputs={"model": "pretrain.model", **_DATASET},
             outputs=_MODEL,
             pins=("teacher",),
+            only_with=_contrastive("unsupervised"),
+            unkeyed=_silent("unsupervised"),
             kind="trains",
             switch="unsupervised",
         ),
         Step(
             "mine",
-            ("mine", "data.sources", *_TRAINING),
+            {"mine": _ALL, "data.sources": ("name", "stages"), "prompts": _ALL, **_TRAINING},
             inputs={"model": "train_unsupervised.model", **_DATASET},
             outputs={"triplets": "triplets"},
+            unkeyed={**_MACHINE, **_PLACES},
             switch="mine",
         ),
         Step(
             "train_supervised",
-            ("supervised", "data.sources", "teacher", *_TRAINING),
+            {
+                "supervised": _ALL,
+                "data.sources": _SOURCES,
+                "prompts": _ALL,
+                "teacher": ("languages", "prompts"),
+                **_TRAINING,
+                "model": (*_ENCODER, "dims", "hybrid"),
+            },
             inputs={"model": "train_unsupervised.model", "triplets": "mine.triplets"},
             outputs=_MODEL,
             pins=("teacher",),
+            only_with=_contrastive("supervised"),
+            unkeyed=_silent("supervised"),
             kind="trains",
             switch="supervised",
         ),
         Step(
             "prune_after",
-            ("prune", *_TRAINING),
+            {"prune": _ALL, "prompts": _ALL, **_TRAINING, "model": (*_ENCODER, "dims", "hybrid")},
             inputs={"model": "train_supervised.model", **_DATASET},
             outputs=_MODEL,
+            only_with=_pruning("after"),
+            unkeyed=_MACHINE,
             module="prune",
         ),
         Step(
             "export",
-            ("export", "model", "runtime"),
+            {"export": _ALL, "model": ("trust_remote_code",)},
             inputs={"model": "prune_after.model", "evaluation": "ingest.evaluation"},
             outputs={"onnx": "onnx"},
+            unkeyed={"runtime": ("threads", "processes", *_PRECISION)},
         ),
         Step(
             "evaluate",
-            ("evaluate", "model", "prompts", "runtime"),
+            {
+                "evaluate": _ALL,
+                "model": ("trust_remote_code", "query_length", "document_length"),
+                "prompts": _ALL,
+                "runtime": _PRECISION,
+            },
             inputs={
                 "pretrained": "pretrain.model",
                 "unsupervised": "train_unsupervised.model",
@@ -147,18 +239,19 @@ STEPS: dict[str, Step] = {
             },
             outputs={"scores": "scores"},
             pins=("base", "champion", "mteb"),
+            unkeyed=_MACHINE,
             kind="acts",
         ),
         Step(
             "gate",
-            ("gate",),
+            {"gate": _ALL},
             inputs={**_SCORES, **_ONNX, **_CANDIDATE},
             outputs={"verdict": "verdict"},
             pins=("champion",),
         ),
         Step(
             "promote",
-            ("name", "promote", "tracking"),
+            {"name": _ALL, "promote": _ALL, "tracking": _ALL},
             inputs={"verdict": "gate.verdict", **_SCORES, **_CANDIDATE, **_ONNX},
             outputs={"promotion": "promotion"},
             pins=("champion",),
@@ -166,7 +259,7 @@ STEPS: dict[str, Step] = {
         ),
         Step(
             "report",
-            ("name", "description"),
+            {"name": _ALL, "description": _ALL},
             inputs={
                 **_DATASET,
                 "triplets": "mine.triplets",

@@ -74,7 +74,7 @@ def test_ingest_then_clean(tmp_path: Path, config: RunConfig, monkeypatch: pytes
         clean, "_teacher", lambda _: lambda texts, *_: np.eye(len(texts), 4, dtype=np.float32)
     )
     inputs: dict[str, Artifact | None] = {k: sealed(first, read, k) for k in ("dataset", "evaluation")}
-    second = context("clean", config, tmp_path, inputs, *STEPS["clean"].sections)
+    second = context("clean", config, tmp_path, inputs, *STEPS["clean"].reads)
     cleaned = clean.run(second)
     assert cleaned.counts["dataset"] == {"records": 5, "passages": 0, "rejected": 1, "rejected_passages": 0}
     assert cleaned.metrics["records.rejected.evaluation_query"] == 1

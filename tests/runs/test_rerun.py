@@ -14,7 +14,7 @@ from embedline.artifacts.workspace import Workspace
 from embedline.config.load import validate_config
 from embedline.errors import InputError
 from embedline.planning.pins import Pinned
-from embedline.planning.preflight import make_step_configs
+from embedline.planning.step_configs import make_step_configs
 from embedline.runs.rerun import rerun_gate, rerun_step
 
 CONFIG: dict[str, Any] = {

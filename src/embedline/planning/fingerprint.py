@@ -228,7 +228,7 @@ def _config(config: RunConfig) -> dict[str, Any]:
     read = {
         section.partition(".")[0]
         for name in names[: names.index(_LAST_STEP) + 1]
-        for section in STEPS[name].sections
+        for section in STEPS[name].reads
     }
     values = {key: value for key, value in config.model_dump(mode="json").items() if key in read}
     for section in ("pretrain", "unsupervised", "supervised"):

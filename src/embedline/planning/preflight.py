@@ -14,7 +14,6 @@ from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace, check_workspace
 from embedline.config.load import deprecated, load_config, validate_config
 from embedline.config.schema import RunConfig
-from embedline.dag import STEPS
 from embedline.data.root import data_root
 from embedline.errors import EmbedlineError, InputError
 from embedline.execution.recorded import recorded
@@ -29,6 +28,7 @@ from embedline.planning.checks.sequence_length import require_room
 from embedline.planning.fingerprint import Fingerprint, fingerprint_of, write_fingerprint
 from embedline.planning.pins import Pinned, pin_data, pin_models
 from embedline.planning.plan import Plan, predict_steps
+from embedline.planning.step_configs import make_step_configs
 from embedline.registry.tracking_target import complain_once, tracking_place, write_tracking
 from embedline.steps.context import StepConfig
 
@@ -146,28 +146,6 @@ def missing_here(config: RunConfig, preset: str, workspace: Path) -> list[str]:
         return []
 
 
-def make_step_configs(config: RunConfig, pinned: Pinned) -> dict[str, str]:
-    """Return each step's settings, pins and the locations of outside things, as JSON.
-
-    data.root is left empty: the place of the data is not part of a key. Hub sources get their revision.
-    """
-    values = config.model_dump(mode="json")
-    values["data"]["root"] = ""
-    for group in ("sources", "corpus"):
-        for item in values["data"][group]:
-            if item["path"] in pinned.revisions:
-                item["path"] = f"{item['path'].partition('@')[0]}@{pinned.revisions[item['path']]}"
-    return {
-        name: StepConfig(
-            config={section: _part(values, section) for section in step.sections},
-            pins={pin: pinned.pins[pin] for pin in step.pins},
-            locations=dict(pinned.locations),
-            train_job=values["train_job"] if step.trains else {},
-        ).model_dump_json()
-        for name, step in STEPS.items()
-    }
-
-
 def _prepare(uri: str) -> None:
     from embedline.registry.tracking import prepare
 
@@ -214,13 +192,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif value not in (None, "", [], {}):
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _part(values: dict[str, Any], section: str) -> Any:
-    """Return a section, or a part of one (`data.corpus`)."""
-    for name in section.split("."):
-        values = values[name]
-    return values
 
 
 def require_same_run(run_folder: Path, config: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a step sees (`Context`) and what it says (`StepResult`)."""
+"""What a step gets (`Context`) and what it returns (`StepResult`)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from embedline.artifacts.manifest import Artifact
 from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace
+from embedline.config.partial import build, merge
 from embedline.config.schema import RunConfig
 from embedline.errors import StepError
 
@@ -18,31 +19,41 @@ T = TypeVar("T")
 
 
 class StepConfig(BaseModel):
-    """What preflight hands to one step, as a JSON string parameter.
+    """What preflight gives one step, as a JSON string parameter.
 
-    `config` (the step's own sections) and `pins` (digests of outside things) are part of its key;
-    `locations` (where those things lie on this machine) and `train_job` (the section of that name, for the
-    steps that can be shared by several nodes) are not.
+    Args:
+        config: settings that decide the step's outputs, by section (`data.sources`); part of its key.
+        unkeyed: settings that change no output (threads, how often a training logs).
+        pins: digests of outside things; part of the key.
+        locations: where those things lie on this machine.
+        train_job: the section of that name, for steps that several nodes can share.
     """
 
     config: dict[str, Any]
+    unkeyed: dict[str, Any] = {}
     pins: dict[str, Any] = {}
     locations: dict[str, Any] = {}
     train_job: dict[str, Any] = {}
 
     def section(self, name: str, kind: type[T]) -> T:
-        """A section of the config (or a part of one, `data.corpus`), typed as the schema types it."""
-        first, *rest = name.split(".")
-        annotation: Any = RunConfig.model_fields[first].annotation
-        for part in rest:
+        """Return a section of the config, or a part of one (`data.corpus`), with the schema's types.
+
+        Settings that dag.py does not declare for the step are absent: reading one raises an AttributeError.
+        """
+        annotation: Any = RunConfig
+        for part in name.split("."):
             annotation = annotation.model_fields[part].annotation
-        found: T = TypeAdapter(annotation).validate_python(self.config[name])
+        found: T = build(annotation, merge(self.config.get(name), self.unkeyed.get(name)))
         return found
 
 
 @dataclass(frozen=True)
 class Context:
-    """Everything a step may touch."""
+    """Everything that a step may use.
+
+    Args:
+        draft: folder below which it writes its outputs.
+    """
 
     step: str
     key: str
@@ -54,39 +65,44 @@ class Context:
     draft: Path
 
     def artifact(self, name: str) -> Artifact:
-        """An input that must be there."""
+        """Return an input.
+
+        Raises:
+            StepError: the step before passed nothing through.
+        """
         found = self.inputs[name]
         if found is None:
             raise StepError(f"its input {name!r} is empty.", where=f"step {self.step}")
         return found
 
     def output(self, name: str) -> Path:
-        """The folder to write the output `name` into."""
+        """Return the folder to write the output `name` into."""
         folder = self.draft / name
         folder.mkdir(exist_ok=True)
         return folder
 
     @property
     def checkpoints(self) -> Path:
+        """Where the step's training keeps its checkpoints, for every run with this key."""
         return self.workspace.checkpoints(self.step, self.key)
 
     @property
     def evidence(self) -> Path:
-        """Where batches are kept that gave no finite loss; they outlive the checkpoints."""
+        """Where batches without a finite loss are kept; they outlive the checkpoints."""
         return self.workspace.step_folder(self.run, self.step) / "bad-steps"
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did.
+    """What a step returns.
 
     Args:
         metrics: numbers for the tracker and for the pipelines UI.
         summary: Markdown for the pipelines UI and the report.
         counts, metadata: by output name, for the manifests.
-        passed_through: outputs that are an input (or nothing) by reference, because the step is switched off.
-        curves: the course of its training; filled in from what its tracker heard.
-        reused: set by steps that keep parts in the store: true when every part was found there.
+        passed_through: outputs that are an input (or nothing) by reference: the step is switched off.
+        curves: of its training; `execute` reads them from the tracker's spool.
+        reused: of steps that keep parts in the store: whether every part was found there.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
