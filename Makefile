@@ -1,10 +1,10 @@
-# Two commands for a newcomer: make demo, make test. Everything lives in .venv and runs/.
+# Two commands to start with: make demo, make test. Everything is in .venv and runs/.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 WORK ?= runs
-# Test files run side by side, each on one thread: two busy torch processes on all cores slow each other. They keep
-# the order of tests/conftest.py.
+# Test files run in parallel, each on one thread: two busy torch processes on all cores slow each other down. The files
+# keep the order of tests/conftest.py.
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL := /bin/bash
@@ -38,20 +38,34 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-# After a change of the code, and after a merge: the image's reference, and the compiled pipeline that names it.
+# After a change of the code, and after a merge: the image's lock, and the compiled pipeline with its reference.
 lock: $(VENV)/.dev
 	$(BIN)/python -m embedline.orchestration.image_lock
-	$(BIN)/embedline compile demo -o pipelines/retrain/pipeline.yaml
+	$(BIN)/embedline compile demo --output pipelines/retrain/pipeline.yaml
 
 golden: $(VENV)/.dev
 	$(BIN)/python -m embedline.orchestration.image_lock --check
-	$(BIN)/embedline compile demo -o $(VENV)/pipeline.yaml
+	$(BIN)/embedline compile demo --output $(VENV)/pipeline.yaml
 	diff -u pipelines/retrain/pipeline.yaml $(VENV)/pipeline.yaml
+
+# Once for each clone: ruff and `make lock` run before every commit (.githooks/pre-commit).
+.PHONY: hooks
+hooks: $(VENV)/.dev
+	git config core.hooksPath .githooks
+
+# The pages that are generated from code: after a change of a setting, a refusal, a flag, a curve or a component.
+.PHONY: pages
+PRESETS := pipelines/retrain/presets
+pages: $(VENV)/.dev
+	$(BIN)/python -m embedline.config.settingspage > $(PRESETS)/SETTINGS.md
+	$(BIN)/python -m embedline.config.optionpage > $(PRESETS)/OPTIONS.md
+	$(BIN)/python -m embedline.importers.flagembedding.page > $(PRESETS)/FLAGEMBEDDING.md
+	$(BIN)/python -m embedline.orchestration.component_docs
 
 check: lint types imports golden test
 
-# The cpu image and its SBOM. Without a Docker engine both say so and skip; EMBEDLINE_REQUIRE_DOCKER=1 fails instead,
-# EMBEDLINE_STAND_IN=1 builds on a base made here, where no image registry is reached.
+# The cpu image and its SBOM. Without a Docker engine both targets print a message and skip; EMBEDLINE_REQUIRE_DOCKER=1
+# makes them fail instead. EMBEDLINE_STAND_IN=1 builds on a local base, where no image registry can be reached.
 images: $(VENV)/.dev
 	infra/images/engine.sh with infra/images/build.sh cpu
 
@@ -63,7 +77,7 @@ demo-docker: $(VENV)/.dev
 ablation: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/ablation.py --work $(WORK)/ablation
 
-# The same tests again and again, with other examples and in another order of processes each time.
+# The same tests repeatedly, each time with other examples and another order of processes.
 soak: $(VENV)/.dev
 	for i in 1 2 3 4 5; do $(BIN)/pytest -m "not slow" -p no:cacheprovider --hypothesis-profile=default || exit 1; done
 	EMBEDLINE_SOAK=50 $(BIN)/pytest -n $(JOBS) tests/registry/test_boundaries.py  # kill -9 everywhere, 250 races
@@ -81,7 +95,7 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Installed in editable form: the code in this folder is the code that runs.
+# An editable install: the code in this folder is the code that runs.
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[pipelines,cpu]"
 	touch $@

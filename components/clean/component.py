@@ -17,19 +17,19 @@ def clean(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ):
-    """Normalise, filter, remove duplicates and evaluation leaks; a funnel says what went where.
+    """Normalise and filter the records, remove duplicates and evaluation leaks, count what each rule removed.
 
     Args:
-        config_json: This step's part of the config, as JSON; preflight makes it.
-        workspace: Folder that all steps share: runs, store and checkpoints.
-        run: Name of the run, a folder of the workspace.
-        dataset: Records and corpus as ingested.
-        evaluation: Held-out sets that no training row may leak.
+        config_json: Settings and pins of this step as JSON, made by preflight.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
+        run: Name of the run and of its folder in the workspace.
+        dataset: Records and passages from ingest.
+        evaluation: Evaluation sets; their texts must not be trained on.
 
     Returns:
-        cleaned: What is left, with the funnel and the rejected rows.
-        metrics: Numbers of this step.
-        summary: What the step did, for the pipelines UI.
+        cleaned: Clean records and passages, the rejected rows, and the counts by rule.
+        metrics: Metrics of this step.
+        summary: Result of this step as Markdown, for the pipelines UI.
     """
     from embedline.execution.kfp_component import run_component
 

@@ -21,23 +21,23 @@ def evaluate(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ):
-    """Score candidate, champion, base and every stage on the held-out sets.
+    """Score candidate, champion, base and the model of every stage on the evaluation sets.
 
     Args:
-        config_json: This step's part of the config, as JSON; preflight makes it.
-        workspace: Folder that all steps share: runs, store and checkpoints.
-        run: Name of the run, a folder of the workspace.
-        pretrained: The model after pretrain.
-        unsupervised: The model after train_unsupervised.
-        supervised: The model after train_supervised.
-        candidate: The final model.
-        onnx: The candidate as ONNX.
-        evaluation: The held-out sets.
+        config_json: Settings and pins of this step as JSON, made by preflight.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
+        run: Name of the run and of its folder in the workspace.
+        pretrained: Model after pretrain.
+        unsupervised: Model after train_unsupervised.
+        supervised: Model after train_supervised.
+        candidate: Final model of the run.
+        onnx: Candidate as ONNX.
+        evaluation: Evaluation sets.
 
     Returns:
-        scores: One row a model, set, dim and runtime, with intervals.
-        metrics: Numbers of this step.
-        summary: What the step did, for the pipelines UI.
+        scores: One row for each model, set, dim, head and runtime, with confidence interval.
+        metrics: Metrics of this step.
+        summary: Result of this step as Markdown, for the pipelines UI.
     """
     from embedline.execution.kfp_component import run_component
 

@@ -17,19 +17,19 @@ def export(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ):
-    """Write ONNX fp32 and int8 with a measured parity.
+    """Export the candidate to ONNX in fp32 and int8, and measure its parity with torch.
 
     Args:
-        config_json: This step's part of the config, as JSON; preflight makes it.
-        workspace: Folder that all steps share: runs, store and checkpoints.
-        run: Name of the run, a folder of the workspace.
-        model: The candidate.
-        evaluation: Texts to compare on.
+        config_json: Settings and pins of this step as JSON, made by preflight.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
+        run: Name of the run and of its folder in the workspace.
+        model: Candidate.
+        evaluation: Evaluation sets; parity is measured on their texts.
 
     Returns:
-        onnx: The exported models, the tokenizer and parity.json.
-        metrics: Numbers of this step.
-        summary: What the step did, for the pipelines UI.
+        onnx: ONNX models, tokenizer and parity.json.
+        metrics: Metrics of this step.
+        summary: Result of this step as Markdown, for the pipelines UI.
     """
     from embedline.execution.kfp_component import run_component
 

@@ -8,14 +8,14 @@ from embedline.components.image import IMAGE
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def finish(preset: str, workspace: str, run_name: str, job_id: str, status: PipelineTaskFinalStatus):
-    """The exit handler: close the run with its true status, also after a failure.
+    """Close the run with its true status, also after a failure (exit handler).
 
     Args:
-        preset: The preset that was run.
-        workspace: Folder that all steps share: runs, store and checkpoints.
+        preset: Preset of the run.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
         run_name: Name of the run; the pipeline job's id when empty.
         job_id: Id of the pipeline job.
-        status: How the steps ended; the pipeline fills it in.
+        status: Final status of the steps, filled in by the pipeline engine.
     """
     from embedline.runs.finish import run_finish
 

@@ -18,20 +18,20 @@ def gate(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ):
-    """Decide whether the candidate may become champion, with reasons.
+    """Decide, with reasons, whether the candidate may become champion.
 
     Args:
-        config_json: This step's part of the config, as JSON; preflight makes it.
-        workspace: Folder that all steps share: runs, store and checkpoints.
-        run: Name of the run, a folder of the workspace.
-        scores: The score rows.
-        onnx: For its parity.
-        candidate: The final model.
+        config_json: Settings and pins of this step as JSON, made by preflight.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
+        run: Name of the run and of its folder in the workspace.
+        scores: Score rows.
+        onnx: ONNX models, for their parity.
+        candidate: Final model of the run, for its digest.
 
     Returns:
-        verdict: Verdict.json: passed or refused, and why.
-        metrics: Numbers of this step.
-        summary: What the step did, for the pipelines UI.
+        verdict: Decision with reasons, in verdict.json.
+        metrics: Metrics of this step.
+        summary: Result of this step as Markdown, for the pipelines UI.
     """
     from embedline.execution.kfp_component import run_component
 

@@ -16,18 +16,18 @@ def ingest(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ):
-    """Read the sources into records, corpus and evaluation sets.
+    """Read the sources into records, passages and evaluation sets.
 
     Args:
-        config_json: This step's part of the config, as JSON; preflight makes it.
-        workspace: Folder that all steps share: runs, store and checkpoints.
-        run: Name of the run, a folder of the workspace.
+        config_json: Settings and pins of this step as JSON, made by preflight.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
+        run: Name of the run and of its folder in the workspace.
 
     Returns:
-        dataset: Records and corpus, as Parquet.
-        evaluation: The held-out sets.
-        metrics: Numbers of this step.
-        summary: What the step did, for the pipelines UI.
+        dataset: Records and passages as Parquet, and the malformed rows.
+        evaluation: Evaluation sets.
+        metrics: Metrics of this step.
+        summary: Result of this step as Markdown, for the pipelines UI.
     """
     from embedline.execution.kfp_component import run_component
 

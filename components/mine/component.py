@@ -17,19 +17,19 @@ def mine(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ):
-    """Choose hard negatives with the current model and a positive-aware margin.
+    """Choose hard negatives by search with the current model, below a margin of the positive's score.
 
     Args:
-        config_json: This step's part of the config, as JSON; preflight makes it.
-        workspace: Folder that all steps share: runs, store and checkpoints.
-        run: Name of the run, a folder of the workspace.
-        model: The model that searches.
-        dataset: Clean records and corpus.
+        config_json: Settings and pins of this step as JSON, made by preflight.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
+        run: Name of the run and of its folder in the workspace.
+        model: Model that embeds queries and candidates.
+        dataset: Clean records and passages.
 
     Returns:
-        triplets: Records with negatives, and how each was found.
-        metrics: Numbers of this step.
-        summary: What the step did, for the pipelines UI.
+        triplets: Records with negatives; rank and score of each negative.
+        metrics: Metrics of this step.
+        summary: Result of this step as Markdown, for the pipelines UI.
     """
     from embedline.execution.kfp_component import run_component
 

@@ -44,15 +44,15 @@ def preflight(
         ("report", str),
     ],
 ):
-    """Validate the whole run, pin every outside thing and print the plan, before anything is spent.
+    """Validate the run, pin everything outside it that it depends on, and print the plan.
 
     Args:
         preset: A shipped preset's name, or the path of a preset file.
         overrides: Changes to the preset, one section.key=value a line, or a JSON list.
-        workspace: Folder that all steps share: runs, store and checkpoints.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
         run_name: Name of the run; the pipeline job's id when empty.
         job_id: Id of the pipeline job.
-        seed: Seed of everything random; -1 for the preset's.
+        seed: Seed of all random choices; -1 for the preset's.
         data_root: Folder or address that the preset's data paths start from; empty for the preset's.
         base_model: Model to start from; empty for the preset's.
         pretrain_steps: Steps of pretraining; 0 for the preset's.
@@ -63,21 +63,21 @@ def preflight(
         experiment: Experiment of the tracking server; empty for the preset's.
 
     Returns:
-        summary: The plan, for the pipelines UI.
+        summary: Plan as Markdown, for the pipelines UI.
         run: Name of the run.
-        ingest: Config of ingest, as JSON.
-        clean: Config of clean, as JSON.
-        prune_before: Config of prune_before, as JSON.
-        pretrain: Config of pretrain, as JSON.
-        train_unsupervised: Config of train_unsupervised, as JSON.
-        mine: Config of mine, as JSON.
-        train_supervised: Config of train_supervised, as JSON.
-        prune_after: Config of prune_after, as JSON.
-        export: Config of export, as JSON.
-        evaluate: Config of evaluate, as JSON.
-        gate: Config of gate, as JSON.
-        promote: Config of promote, as JSON.
-        report: Config of report, as JSON.
+        ingest: Settings and pins of ingest, as JSON.
+        clean: Settings and pins of clean, as JSON.
+        prune_before: Settings and pins of prune_before, as JSON.
+        pretrain: Settings and pins of pretrain, as JSON.
+        train_unsupervised: Settings and pins of train_unsupervised, as JSON.
+        mine: Settings and pins of mine, as JSON.
+        train_supervised: Settings and pins of train_supervised, as JSON.
+        prune_after: Settings and pins of prune_after, as JSON.
+        export: Settings and pins of export, as JSON.
+        evaluate: Settings and pins of evaluate, as JSON.
+        gate: Settings and pins of gate, as JSON.
+        promote: Settings and pins of promote, as JSON.
+        report: Settings and pins of report, as JSON.
     """
     from embedline.planning.preflight_component import run_preflight
 

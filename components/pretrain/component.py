@@ -18,20 +18,20 @@ def pretrain(
     summary: Output[Markdown],
     curves: Output[HTML],
 ):
-    """Make a tokenizer when starting from scratch, and pretrain the encoder on passages.
+    """Train a tokenizer when starting from scratch, and pretrain the encoder on passages.
 
     Args:
-        config_json: This step's part of the config, as JSON; preflight makes it.
-        workspace: Folder that all steps share: runs, store and checkpoints.
-        run: Name of the run, a folder of the workspace.
-        model: The base, pruned or not; empty from scratch.
-        dataset: Clean records and corpus.
+        config_json: Settings and pins of this step as JSON, made by preflight.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
+        run: Name of the run and of its folder in the workspace.
+        model: Base, pruned or not; empty when starting from scratch.
+        dataset: Clean records and passages.
 
     Returns:
-        trained: The pretrained model.
-        metrics: Numbers of this step.
-        summary: What the step did, for the pipelines UI.
-        curves: The course of the training, for the pipelines UI.
+        trained: Pretrained model.
+        metrics: Metrics of this step.
+        summary: Result of this step as Markdown, for the pipelines UI.
+        curves: Training curves as HTML, for the pipelines UI.
     """
     from embedline.orchestration.train_job import run_training
 

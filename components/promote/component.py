@@ -19,21 +19,21 @@ def promote(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ):
-    """Register the candidate with its verdict; move the alias when the gate has passed.
+    """Register the candidate with its verdict; move the alias when the gate passed and the policy allows it.
 
     Args:
-        config_json: This step's part of the config, as JSON; preflight makes it.
-        workspace: Folder that all steps share: runs, store and checkpoints.
-        run: Name of the run, a folder of the workspace.
-        verdict: The gate's decision.
-        scores: The score rows, for the version's tags.
-        candidate: The final model.
-        onnx: The candidate as ONNX.
+        config_json: Settings and pins of this step as JSON, made by preflight.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
+        run: Name of the run and of its folder in the workspace.
+        verdict: Decision of the gate.
+        scores: Score rows, for the version's tags.
+        candidate: Final model of the run.
+        onnx: Candidate as ONNX.
 
     Returns:
-        promotion: The version and where the aliases point.
-        metrics: Numbers of this step.
-        summary: What the step did, for the pipelines UI.
+        promotion: Registered version and the aliases, in promotion.json.
+        metrics: Metrics of this step.
+        summary: Result of this step as Markdown, for the pipelines UI.
     """
     from embedline.execution.kfp_component import run_component
 

@@ -19,23 +19,23 @@ def prune(
     metrics: Output[Metrics],
     summary: Output[Markdown],
     curves: Output[HTML],
-    model: Optional[Input[Model]] = None,  # noqa: UP045  kfp knows only this spelling
+    model: Optional[Input[Model]] = None,  # noqa: UP045  kfp accepts only this spelling
 ):
-    """Drop a share of the layers before or after training, and heal.
+    """Drop layers before or after training, and heal the model by distillation.
 
     Args:
-        config_json: This step's part of the config, as JSON; preflight makes it.
-        workspace: Folder that all steps share: runs, store and checkpoints.
-        run: Name of the run, a folder of the workspace.
+        config_json: Settings and pins of this step as JSON, made by preflight.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
+        run: Name of the run and of its folder in the workspace.
         step: Either prune_before or prune_after.
-        dataset: Clean records, to measure and to heal on.
-        model: The trained model (prune_after only).
+        dataset: Clean records, for choosing the layers and healing.
+        model: Trained model (prune_after only).
 
     Returns:
-        pruned: The smaller model, or the same one when pruning is off.
-        metrics: Numbers of this step.
-        summary: What the step did, for the pipelines UI.
-        curves: The course of the training, for the pipelines UI.
+        pruned: Smaller model, or the input model when pruning is off.
+        metrics: Metrics of this step.
+        summary: Result of this step as Markdown, for the pipelines UI.
+        curves: Training curves as HTML, for the pipelines UI.
     """
     from embedline.execution.kfp_component import run_component
 

@@ -22,24 +22,24 @@ def report(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ):
-    """Write one HTML file from all artefacts.
+    """Write one HTML report from the artefacts of all steps.
 
     Args:
-        config_json: This step's part of the config, as JSON; preflight makes it.
-        workspace: Folder that all steps share: runs, store and checkpoints.
-        run: Name of the run, a folder of the workspace.
-        dataset: For the funnel.
-        triplets: For the mining figures.
-        onnx: For parity and latency.
-        scores: For the tables of scores.
-        verdict: For the decision.
-        promotion: For the version.
+        config_json: Settings and pins of this step as JSON, made by preflight.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
+        run: Name of the run and of its folder in the workspace.
+        dataset: Clean dataset, for the counts by cleaning rule.
+        triplets: Triplets, for the figures of mining.
+        onnx: ONNX models, for parity and latency.
+        scores: Score rows, for the tables of scores.
+        verdict: Decision of the gate.
+        promotion: Registered version and the aliases.
 
     Returns:
-        report: The folder with report.html.
-        page: The report itself, for the pipelines UI.
-        metrics: Numbers of this step.
-        summary: What the step did, for the pipelines UI.
+        report: Folder with report.html.
+        page: Report as HTML, for the pipelines UI.
+        metrics: Metrics of this step.
+        summary: Result of this step as Markdown, for the pipelines UI.
     """
     from embedline.execution.kfp_component import run_component
 

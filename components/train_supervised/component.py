@@ -18,20 +18,20 @@ def train_supervised(
     summary: Output[Markdown],
     curves: Output[HTML],
 ):
-    """Stage three: triplets with instructions, Matryoshka, several heads.
+    """Train stage three on triplets: instructions, Matryoshka, several heads.
 
     Args:
-        config_json: This step's part of the config, as JSON; preflight makes it.
-        workspace: Folder that all steps share: runs, store and checkpoints.
-        run: Name of the run, a folder of the workspace.
-        model: The model of stage two.
+        config_json: Settings and pins of this step as JSON, made by preflight.
+        workspace: Folder shared by all steps: runs, store and checkpoints.
+        run: Name of the run and of its folder in the workspace.
+        model: Model of stage two.
         triplets: Records with hard negatives.
 
     Returns:
-        trained: The model after this stage.
-        metrics: Numbers of this step.
-        summary: What the step did, for the pipelines UI.
-        curves: The course of the training, for the pipelines UI.
+        trained: Model after this stage.
+        metrics: Metrics of this step.
+        summary: Result of this step as Markdown, for the pipelines UI.
+        curves: Training curves as HTML, for the pipelines UI.
     """
     from embedline.orchestration.train_job import run_training
 
