@@ -43,6 +43,11 @@ lock: $(VENV)/.dev
 	$(BIN)/python -m embedline.orchestration.image_lock
 	$(BIN)/embedline compile demo --output pipelines/retrain/pipeline.yaml
 
+# The folder of a new step's component, from its entry in dag.py: make component NAME=x.
+.PHONY: component
+component: $(VENV)/.dev
+	$(BIN)/python -m embedline.orchestration.new_component $(NAME)
+
 golden: $(VENV)/.dev
 	$(BIN)/python -m embedline.orchestration.image_lock --check
 	$(BIN)/embedline compile demo --output $(VENV)/pipeline.yaml
