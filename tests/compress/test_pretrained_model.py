@@ -61,5 +61,5 @@ def test_a_pruned_pretrained_model_heals_and_exports(pretrained, tmp_path):
     export_onnx(student, tmp_path / "onnx", 18)
     quantize_int8(tmp_path / "onnx")
     parity = measure_parity(student, tmp_path / "onnx", TEXTS, min_cosine={"fp32": 0.9999, "int8": 0.93})
-    assert parity.passed, parity.as_json()
+    assert parity.passed, parity.as_dict()
     assert parity.variants["int8"].megabytes < 0.3 * parity.variants["fp32"].megabytes

@@ -6,7 +6,7 @@ import torch
 from embedline.config.model import DynamicNTK
 from embedline.evaluation.untrained import untrained_twin
 from embedline.models.backbone import new_backbone
-from embedline.models.bidirectional import looks_ahead
+from embedline.models.bidirectional import is_bidirectional
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder import load_embedder, save_embedder
 from embedline.models.rope import apply_dynamic_ntk
@@ -23,7 +23,7 @@ def test_a_decoders_twin_is_bidirectional_with_the_same_positions_pooling_and_he
     spec = EmbedderSpec("last", heads=("dense", "lexical"), query_length=8, document_length=64)
     save_embedder(Embedder(backbone, tokenizer, spec), tmp_path)
     model, twin = load_embedder(tmp_path), untrained_twin(tmp_path)
-    assert looks_ahead(twin.backbone)
+    assert is_bidirectional(twin.backbone)
     assert any(isinstance(module, RowwiseRotary) for module in twin.backbone.modules())
     assert twin.spec == model.spec
     ours, theirs = model.state_dict(), twin.state_dict()

@@ -63,7 +63,7 @@ def exported(embedder: Embedder, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def make_heads(make_embedder: MakeEmbedder) -> MakeEmbedder:
-    """An embedder with the heads, pooling and latents asked for; its weights are large enough to tell."""
+    """Make an embedder with the given heads, pooling and latents; large weights show every difference."""
 
     def make(
         architecture: str = "modernbert",

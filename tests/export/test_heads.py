@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from embedline.config.model import DynamicNTK
 from embedline.errors import StepError
 from embedline.export.onnx import export_onnx
-from embedline.export.parity import HeadLimits, measure_parity
+from embedline.export.parity import measure_parity
+from embedline.export.parity_result import HeadLimits
 from embedline.export.runtime import OnnxEmbedder
 from embedline.models.head_vectors import encode_heads
 from embedline.models.rope import apply_dynamic_ntk
@@ -104,7 +105,7 @@ def test_the_runtime_gives_each_heads_vectors_as_torch_does(exported_heads, with
             np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_a_texts_terms_are_the_largest_weights_of_its_tokens_special_ones_left_out(with_heads, texts):
+def test_terms_have_their_tokens_largest_weight_without_special_tokens(with_heads, texts):
     found = encode_heads(with_heads, texts, max_length=48)
     special = set(with_heads.tokenizer.all_special_ids)
     rows = with_heads.tokenize(texts, max_length=48)
@@ -118,7 +119,7 @@ def test_a_texts_terms_are_the_largest_weights_of_its_tokens_special_ones_left_o
         np.testing.assert_allclose(np.linalg.norm(tokens, axis=1), 1, atol=1e-5)
 
 
-def test_a_dense_model_has_no_other_heads_and_no_texts_no_vectors(exported, exported_heads):
+def test_a_dense_model_has_no_other_heads(exported, exported_heads):
     found = OnnxEmbedder(exported).encode_heads(["a", "b"])
     assert (found.dense.shape, found.lexical, found.tokens) == ((2, 64), None, None)
     empty = OnnxEmbedder(exported_heads).encode_heads([])
@@ -148,7 +149,7 @@ def test_heads_need_neither_torch_nor_transformers(exported_heads):
 def test_parity_has_an_entry_a_head_and_each_can_fail_it(exported_heads, with_heads, texts):
     parity = measure_parity(with_heads, exported_heads, texts, min_cosine={"fp32": 0.9999, "int8": 0.9})
     assert parity.passed
-    variants = parity.as_json()["variants"]
+    variants = parity.as_dict()["variants"]
     assert all(list(variant["heads"]) == list(ALL) for variant in variants.values())
     fp32, int8 = (parity.variants[name].heads for name in ("fp32", "int8"))
     assert fp32["lexical"].value < 1e-4 < int8["lexical"].value

@@ -50,7 +50,7 @@ def _worst_difference(embedder: Embedder, graph: Path) -> float:
         ("qwen3_moe", "last", {"num_hidden_layers": 1, **EXPERTS}),
     ],
 )
-def test_the_graph_silently_gives_the_torch_vectors_for_every_shape_and_padding(
+def test_the_graph_gives_torchs_vectors_for_every_shape_and_padding(
     make_embedder, architecture, pooling, settings, tmp_path, capfd
 ):
     embedder = make_embedder(architecture, pooling, **settings).train()

@@ -28,7 +28,7 @@ def test_embedding_needs_neither_torch_nor_transformers(exported):
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
-def test_it_tokenises_as_the_model_does(exported, embedder, texts):
+def test_the_runtime_tokenises_as_the_model_does(exported, embedder, texts):
     runtime = OnnxEmbedder(exported)
     for prompt, length in [("", 48), ("search_query: ", 16), ("", 3)]:
         expected = embedder.tokenize(texts, prompt=prompt, max_length=length)
@@ -36,7 +36,7 @@ def test_it_tokenises_as_the_model_does(exported, embedder, texts):
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 64, 8192])
-def test_it_gives_the_models_vectors_in_order_whatever_the_batches(exported, embedder, texts, batch_tokens):
+def test_the_runtime_gives_the_models_vectors_in_order(exported, embedder, texts, batch_tokens):
     runtime = OnnxEmbedder(exported, threads=1)
     found = runtime.encode(texts, prompt="search_query: ", max_length=20, batch_tokens=batch_tokens)
     expected = embedder.encode(texts, prompt="search_query: ", max_length=20)
@@ -75,7 +75,7 @@ def test_int8_is_a_quarter_of_the_size_and_near(exported, embedder, texts):
     assert saved > 0.6 * 3 * weights  # three bytes of four; the tiny graph itself weighs something
 
 
-def test_the_card_tells_what_an_index_needs(exported):
+def test_the_card_holds_what_an_index_needs(exported):
     runtime = OnnxEmbedder(exported)
     assert (runtime.width, runtime.dims, runtime.index_version) == (64, (32,), "abc")
     assert (runtime.query_length, runtime.document_length) == (16, 48)

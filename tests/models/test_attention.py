@@ -7,6 +7,7 @@ import pytest
 from embedline.errors import InputError
 from embedline.models import attention
 from embedline.models.attention import attention_for
+from embedline.models.log_once import info_once
 
 
 @pytest.fixture
@@ -15,8 +16,8 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def unsaid() -> None:
-    attention._say.cache_clear()
+def fresh_log() -> None:
+    info_once.cache_clear()
 
 
 def test_without_the_package_it_is_sdpa() -> None:
@@ -44,7 +45,7 @@ def test_flash_attention_is_used_where_it_can_run(
     assert attention_for(choice, device, bf16=bf16) == expected
 
 
-def test_it_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_chosen_kernel_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         for _ in range(3):
             attention_for("auto", "cuda")

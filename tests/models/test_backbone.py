@@ -10,8 +10,8 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 from embedline.config.model import DynamicNTK, ModelConfig
 from embedline.errors import InputError
 from embedline.models.backbone import new_backbone, prepare_backbone
-from embedline.models.bidirectional import looks_ahead
-from embedline.models.demo_decoder import demo_decoder
+from embedline.models.bidirectional import is_bidirectional
+from embedline.models.demo_decoder import write_demo_decoder
 from embedline.models.folder import load_embedder, save_embedder
 from embedline.models.positions import max_tokens
 from embedline.models.rotary import has_dynamic_ntk
@@ -23,7 +23,7 @@ ARCHITECTURES = ["modernbert", "nomic_bert", "bert", "xlm-roberta", "electra", *
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_training_mode_drops_nothing(tokenizer: PreTrainedTokenizerFast, architecture: str) -> None:
+def test_a_new_backbone_has_no_dropout(tokenizer: PreTrainedTokenizerFast, architecture: str) -> None:
     model = new_backbone(architecture, SIZES, tokenizer, 0)
     ids = torch.randint(5, 300, (2, 10))
     states = [
@@ -34,7 +34,7 @@ def test_training_mode_drops_nothing(tokenizer: PreTrainedTokenizerFast, archite
     torch.testing.assert_close(states[0], states[2])
 
 
-def test_dropout_asked_for_is_given(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_configured_dropout_is_kept(tokenizer: PreTrainedTokenizerFast) -> None:
     model = new_backbone("bert", {**SIZES, "hidden_dropout_prob": 0.5}, tokenizer, 0).train()
     ids = torch.randint(5, 300, (1, 10))
     assert not torch.equal(model(input_ids=ids).last_hidden_state, model(input_ids=ids).last_hidden_state)
@@ -47,7 +47,7 @@ def test_a_seed_gives_the_same_weights(tokenizer: PreTrainedTokenizerFast, archi
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
-def test_it_fits_its_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_new_backbone_fits_its_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
     model = new_backbone("modernbert", SIZES, tokenizer, 0)
     rows = model.get_input_embeddings().weight.shape[0]
     assert rows >= len(tokenizer)
@@ -60,19 +60,24 @@ def test_it_fits_its_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
 @pytest.mark.parametrize(
     ("architecture", "settings", "where", "message"),
     [
-        ("modernbret", {}, "model.architecture", "knows no architecture 'modernbret'"),
+        ("modernbret", {}, "model.architecture", "has no architecture 'modernbret'"),
         ("bert", {"hidden": 32}, "model.settings", "bert has no setting 'hidden'"),
         ("bert", {**SIZES, "num_attention_heads": 5}, "model.settings", "not a multiple of"),
         ("bert", {"hidden_size": "big"}, "model.settings", "expected int, got str"),
-        ("modernbert", {"num_hidden_layers": "two"}, "model.settings", "modernbert refuses them"),
+        ("modernbert", {"num_hidden_layers": "two"}, "model.settings", "modernbert refuses these values"),
         ("bert", {**SIZES, "vocab_size": 64}, "model.settings", "vocab_size 64 is less than the tokenizer's"),
-        ("llama", {**SIZES, "num_key_value_heads": 3}, "model.settings", "llama cannot run with them"),
+        (
+            "llama",
+            {**SIZES, "num_key_value_heads": 3},
+            "model.settings",
+            "llama cannot run with these values",
+        ),
         ("bert", {**SIZES, "num_attention_heads": 0}, "model.settings", "not a multiple of"),
         ("mamba", {"hidden_size": 32, "num_hidden_layers": 1}, "model.architecture", "mamba stays causal"),
-        ("bart", {}, "model.architecture", "bart cannot be made: of the encoder-decoder bart"),
+        ("bart", {}, "model.architecture", "bart cannot be built: .*for the encoder-decoder bart"),
     ],
 )
-def test_what_transformers_does_not_know_is_named(
+def test_invalid_architectures_and_settings_are_named(
     tokenizer: PreTrainedTokenizerFast, architecture: str, settings: dict[str, Any], where: str, message: str
 ) -> None:
     with pytest.raises(InputError, match=message) as error:
@@ -81,7 +86,7 @@ def test_what_transformers_does_not_know_is_named(
 
 
 @pytest.mark.parametrize("architecture", DECODERS)
-def test_a_decoder_from_scratch_looks_both_ways_and_stays_so(
+def test_a_new_decoder_is_bidirectional_also_after_a_reload(
     tokenizer: PreTrainedTokenizerFast, architecture: str, tmp_path: Path
 ) -> None:
     model = new_backbone(architecture, SIZES, tokenizer, 0)
@@ -91,11 +96,11 @@ def test_a_decoder_from_scratch_looks_both_ways_and_stays_so(
     assert "sliding_attention" not in (getattr(model.config, "layer_types", None) or [])
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    assert looks_ahead(AutoModel.from_pretrained(tmp_path))
+    assert is_bidirectional(AutoModel.from_pretrained(tmp_path))
     assert load_embedder(tmp_path).backbone.config.is_causal is False
 
 
-def test_windows_and_grouped_keys_asked_for_are_given(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_configured_windows_and_grouped_keys_are_kept(tokenizer: PreTrainedTokenizerFast) -> None:
     windows = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8}
     model = new_backbone(
         "gemma3_text", {**SIZES, **windows, "num_key_value_heads": 1, "head_dim": 8}, tokenizer, 0
@@ -104,7 +109,7 @@ def test_windows_and_grouped_keys_asked_for_are_given(tokenizer: PreTrainedToken
     assert (model.config.num_key_value_heads, model.config.head_dim) == (1, 8)
 
 
-def test_preparing_does_what_the_config_asks_for_and_only_once(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_preparing_follows_the_config_and_is_idempotent(tokenizer: PreTrainedTokenizerFast) -> None:
     learned = new_backbone("xlm-roberta", {**SIZES, "max_position_embeddings": 66}, tokenizer, 0)
     rotary = new_backbone("nomic_bert", SIZES, tokenizer, 0)
     for _ in range(2):
@@ -116,18 +121,18 @@ def test_preparing_does_what_the_config_asks_for_and_only_once(tokenizer: PreTra
 
 
 @pytest.mark.parametrize(
-    ("architecture", "asked", "where"),
+    ("architecture", "settings", "where"),
     [
         ("nomic_bert", {"positions": 8192}, "model.positions"),
         ("bert", {"dynamic_ntk": {"factor": 2.0, "trained_length": 64}}, "model.dynamic_ntk"),
     ],
 )
-def test_what_a_backbone_cannot_be_given_is_named(
-    tokenizer: PreTrainedTokenizerFast, architecture: str, asked: dict[str, Any], where: str
+def test_unsupported_changes_of_a_backbone_are_named(
+    tokenizer: PreTrainedTokenizerFast, architecture: str, settings: dict[str, Any], where: str
 ) -> None:
     backbone = new_backbone(architecture, SIZES, tokenizer, 0)
     with pytest.raises(InputError) as error:
-        prepare_backbone(backbone, tokenizer, ModelConfig.model_validate(asked))
+        prepare_backbone(backbone, tokenizer, ModelConfig.model_validate(settings))
     assert error.value.where == where
 
 
@@ -147,21 +152,21 @@ def test_a_tokenizer_that_does_not_fit_is_refused(tokenizer: PreTrainedTokenizer
 
 
 def test_the_demo_decoder_is_a_causal_checkpoint_that_becomes_an_embedder(tmp_path: Path) -> None:
-    demo_decoder(tmp_path / "base")
+    write_demo_decoder(tmp_path / "base")
     plain = AutoModel.from_pretrained(tmp_path / "base")
-    assert not looks_ahead(plain)
+    assert not is_bidirectional(plain)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "base")
     assert tokenizer.decode(tokenizer("Возврат товара")["input_ids"]).startswith("<s>")
     assert None not in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.mask_token_id)
     assert tokenizer.cls_token is None
     prepare_backbone(plain, tokenizer, ModelConfig(base="demo:decoder"))
-    assert looks_ahead(plain)
+    assert is_bidirectional(plain)
     embedder = load_embedder(tmp_path / "base")
-    assert looks_ahead(embedder.backbone)
+    assert is_bidirectional(embedder.backbone)
     save_embedder(embedder, tmp_path / "model")
     again = load_embedder(tmp_path / "model")
     assert (again.encode(["Возврат"]) == embedder.encode(["Возврат"])).all()
-    assert looks_ahead(AutoModel.from_pretrained(tmp_path / "model"))
+    assert is_bidirectional(AutoModel.from_pretrained(tmp_path / "model"))
 
 
 def test_a_seed_gives_the_same_demo_decoder(tmp_path: Path) -> None:
@@ -169,7 +174,7 @@ def test_a_seed_gives_the_same_demo_decoder(tmp_path: Path) -> None:
     expected = torch.rand(1)
     torch.manual_seed(5)
     for name, seed in (("one", 1), ("same", 1), ("other", 2)):
-        demo_decoder(tmp_path / name, seed)
+        write_demo_decoder(tmp_path / name, seed)
     assert torch.equal(torch.rand(1), expected)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
     assert "model.safetensors" in files

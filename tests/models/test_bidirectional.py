@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrained
 
 from embedline.errors import InputError
 from embedline.models.bidirectional import (
+    is_bidirectional,
     is_decoder_family,
-    looks_ahead,
     make_bidirectional,
     require_bidirectional,
 )
@@ -53,7 +53,7 @@ def tiny(family: str, attention: str = "sdpa") -> PreTrainedModel:
 
 @torch.no_grad()
 def moved(model: PreTrainedModel, at: int, *, padding: int = 0, tokens: int = TOKENS) -> list[bool]:
-    """Which states move when the token at `at` changes (an own measure, one text a batch)."""
+    """Return which states change with the token at `at` (measured independently, one text a batch)."""
     ids = torch.arange(10, 10 + tokens)[None]
     changed = ids.clone()
     changed[0, at] = 90
@@ -73,7 +73,7 @@ def test_a_changed_token_moves_states_on_both_sides_also_after_a_reload(
 ) -> None:
     model = tiny(family, attention)
     assert not any(moved(model, TOKENS - 1)[:-1]), "it was causal to begin with"
-    assert not looks_ahead(model)
+    assert not is_bidirectional(model)
     make_bidirectional(model)
     model.save_pretrained(tmp_path)
     reloaded = AutoModel.from_pretrained(tmp_path, attn_implementation=attention).eval()
@@ -115,20 +115,20 @@ def test_a_causal_model_is_refused_by_name(family: str) -> None:
     assert error.value.where == "model.base"
 
 
-def test_the_flag_that_llama_ignores_does_not_deceive_the_check() -> None:
+def test_a_flag_that_llama_ignores_does_not_mislead_the_check() -> None:
     model = tiny("llama")
     model.config.use_bidirectional_attention = True
-    assert not looks_ahead(model)
+    assert not is_bidirectional(model)
 
 
-def test_an_architecture_that_does_not_heed_the_setting_is_refused() -> None:
+def test_an_architecture_that_ignores_the_setting_is_refused() -> None:
     config = AutoConfig.for_model("mamba", vocab_size=96, hidden_size=16, num_hidden_layers=1, state_size=4)
     model = AutoModel.from_config(config)
     with pytest.raises(InputError, match="mamba stays causal"):
         make_bidirectional(model)
 
 
-def test_an_encoder_passes_and_is_left_alone() -> None:
+def test_an_encoder_passes_unchanged() -> None:
     sizes = {key: value for key, value in TINY.items() if key not in {"num_key_value_heads", "head_dim"}}
     for kind in ("bert", "xlm-roberta", "modernbert", "nomic_bert"):
         model = AutoModel.from_config(AutoConfig.for_model(kind, **sizes)).eval()
@@ -146,17 +146,17 @@ def test_gemmas_own_bidirectional_mode_is_kept() -> None:
     assert getattr(model.config, "is_causal", True)
 
 
-def test_the_check_leaves_mode_and_random_numbers_as_they_were() -> None:
+def test_the_check_keeps_mode_and_random_state() -> None:
     model = tiny("llama").train()
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
-    looks_ahead(model)
+    is_bidirectional(model)
     assert torch.equal(torch.rand(3), expected)
     assert model.training
 
 
-def test_decoders_are_told_by_their_heads() -> None:
+def test_decoders_are_recognised_by_their_heads() -> None:
     decoders = ["llama", "qwen2", "qwen3", "mistral", "gemma3_text", "phi3", "modernbert-decoder"]
     encoders = ["bert", "roberta", "xlm-roberta", "modernbert", "nomic_bert", "electra", "eurobert", "mpnet"]
     assert all(is_decoder_family(AutoConfig.for_model(kind)) for kind in decoders)

@@ -17,7 +17,7 @@ from embedline.models.prompts import PromptTable
 
 @pytest.mark.parametrize("architecture", ["modernbert", "nomic_bert", "bert"])
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
-def test_a_text_has_one_vector_whatever_its_batch(
+def test_a_texts_vector_does_not_depend_on_its_batch(
     make_embedder, texts: list[str], architecture: str, pooling: str
 ) -> None:
     embedder = make_embedder(architecture, pooling)
@@ -58,8 +58,8 @@ def test_a_prompt_is_put_before_the_text_and_a_long_text_is_cut(make_embedder) -
     assert ids[-1] == embedder.tokenizer.sep_token_id
 
 
-def test_a_vector_that_is_no_number_is_an_error_that_names_the_text(make_embedder) -> None:
-    """In a search it would be the nearest of all, and a negative, or a score, like any other."""
+def test_a_vector_that_is_not_finite_is_an_error_naming_the_text(make_embedder) -> None:
+    """A search would rank such a vector first, and mining would take it as a negative."""
     embedder = make_embedder("modernbert")
     where = embedder.tokenizer("cat")["input_ids"][1]
     with torch.no_grad():
@@ -68,7 +68,7 @@ def test_a_vector_that_is_no_number_is_an_error_that_names_the_text(make_embedde
         embedder.encode(["dog", "cat", "the sun"])
 
 
-def test_encoding_needs_no_gradient_and_gives_the_mode_back(make_embedder) -> None:
+def test_encoding_needs_no_gradient_and_restores_the_mode(make_embedder) -> None:
     embedder = make_embedder("bert", hidden_dropout_prob=0.5).train()
     first, second = embedder.encode(["почта"]), embedder.encode(["почта"])
     np.testing.assert_array_equal(first, second)  # dropout was off
@@ -84,7 +84,7 @@ def test_bf16_stays_near_fp32(make_embedder, texts: list[str]) -> None:
 
 @pytest.mark.parametrize("architecture", ["modernbert", "nomic_bert", "bert"])
 def test_every_token_sees_the_whole_text(make_embedder, architecture: str) -> None:
-    """A model silently causal would leave the first state as it was."""
+    """A causal model would not change the first state."""
     embedder = make_embedder(architecture, "cls")
     ids = torch.randint(5, 300, (1, 30))
     other = ids.clone()
@@ -102,7 +102,7 @@ def test_prompts_are_found_by_name_then_task_then_default() -> None:
         }
     )
     assert table.prompt("query", name="faq", task_type="sts") == "F: "
-    assert table.prompt("document", name="faq") == ""  # its entry says: nothing
+    assert table.prompt("document", name="faq") == ""  # its entry has no words for documents
     assert table.prompt("document", name="other", task_type="sts") == "S: "
     assert table.prompt("document", name="other") == "D: "
     assert PromptTable().prompt("query", name="faq") == ""
@@ -121,7 +121,7 @@ def with_all_heads(embedder: Embedder, pooling: str) -> Embedder:
 
 
 def represent(embedder: Embedder, ids: list[list[int]], extra: int = 0) -> Encoded:
-    """All heads of `ids`, padded to the longest row and `extra` columns more."""
+    """Compute all heads of `ids`, padded to the longest row plus `extra` columns."""
     batch = embedder.pad(ids)
     pad = embedder.tokenizer.pad_token_id
     batch["input_ids"] = torch.nn.functional.pad(batch["input_ids"], (0, extra), value=pad)
@@ -132,7 +132,7 @@ def represent(embedder: Embedder, ids: list[list[int]], extra: int = 0) -> Encod
 
 @pytest.mark.parametrize("architecture", ["modernbert", "nomic_bert", "bert", "xlm-roberta", "llama"])
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_no_head_sees_padding_or_batch_mates(
+def test_no_head_depends_on_padding_or_batch(
     make_embedder, texts: list[str], architecture: str, pooling: str
 ) -> None:
     sizes = {"num_key_value_heads": 1} if architecture == "llama" else {}
@@ -178,7 +178,7 @@ def test_another_spec_keeps_the_weights_it_shares(make_embedder) -> None:
     assert other.heads["lexical"] is embedder.heads["lexical"]
 
 
-def test_new_heads_follow_their_seed_and_leave_the_generator_alone(make_embedder) -> None:
+def test_new_heads_follow_their_seed_and_keep_the_random_state(make_embedder) -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
     spec = replace(make_embedder().spec, heads=ALL_HEADS)
@@ -192,7 +192,7 @@ def test_new_heads_follow_their_seed_and_leave_the_generator_alone(make_embedder
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_another_backbone_comes_under_a_copy_of_pooling_and_heads(
+def test_another_backbone_gets_a_copy_of_pooling_and_heads(
     make_embedder, texts: list[str], pooling: str
 ) -> None:
     embedder = with_all_heads(make_embedder(), pooling)
@@ -209,7 +209,7 @@ def test_another_backbone_comes_under_a_copy_of_pooling_and_heads(
 
 
 def test_a_text_without_tokens_is_one_end_of_text(make_embedder) -> None:
-    """Many decoders' tokenizers add nothing, so nothing is left of an empty text."""
+    """Many decoders' tokenizers add no special token, so an empty text has no tokens."""
     embedder = make_embedder("llama", "last", num_key_value_heads=1)
     bare = copy.deepcopy(embedder.tokenizer)
     bare.backend_tokenizer.post_processor = None

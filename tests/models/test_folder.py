@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig, AutoModel, AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
 from embedline.config.model import HybridWeights, LatentConfig, LoraConfig, ModelConfig, Prompt
 from embedline.errors import InputError
 from embedline.models.backbone import prepare_backbone
-from embedline.models.bidirectional import looks_ahead
+from embedline.models.bidirectional import is_bidirectional
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder import (
     CARD,
@@ -26,7 +27,7 @@ from embedline.models.folder import (
 )
 from embedline.models.heads import Encoded
 from embedline.models.language_head import load_language_head
-from embedline.models.lora import with_lora
+from embedline.models.lora import add_lora
 from embedline.models.pooling import POOLING
 from embedline.models.prompts import PromptTable
 from embedline.models.tokenizer import DECODER_SPECIAL, train_tokenizer
@@ -51,7 +52,7 @@ def copy(saved: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
 @pytest.mark.parametrize("architecture", ["modernbert", "nomic_bert", "bert"])
-def test_three_ways_to_load_give_one_vector(
+def test_three_loaders_give_one_vector(
     make_embedder, texts: list[str], tmp_path: Path, architecture: str, pooling: str
 ) -> None:
     embedder = make_embedder(architecture, pooling)
@@ -95,7 +96,7 @@ def test_sentence_transformers_puts_our_prompts_before_texts(saved: Path, make_e
     )
 
 
-def test_the_card_says_what_the_model_is(saved: Path) -> None:
+def test_the_card_describes_the_model(saved: Path) -> None:
     card = json.loads((saved / CARD).read_text())
     assert card["dims"] == [16, 8]
     assert card["width"] == 32
@@ -121,7 +122,7 @@ def test_other_weights_are_another_index_version(make_embedder, saved: Path, tmp
     )
 
 
-def test_a_spec_given_replaces_that_of_the_folder(saved: Path) -> None:
+def test_a_given_spec_replaces_the_folders(saved: Path) -> None:
     spec = replace(spec_of(saved), document_length=8, prompts=PromptTable())
     assert load_embedder(saved, spec=spec).spec == spec
 
@@ -188,7 +189,7 @@ def test_a_damaged_folder_is_named(copy: Path, what: str, message: str) -> None:
         ({"pooling_mode": "mean", "include_prompt": True}, "mean"),
     ],
 )
-def test_folders_of_others_are_understood(copy: Path, pooling: dict[str, Any], expected: str) -> None:
+def test_third_party_poolings_are_read(copy: Path, pooling: dict[str, Any], expected: str) -> None:
     (copy / CARD).unlink()
     (copy / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
     spec = spec_of(copy)
@@ -204,21 +205,21 @@ def test_folders_of_others_are_understood(copy: Path, pooling: dict[str, Any], e
         {"pooling_mode": "mean", "include_prompt": False},
     ],
 )
-def test_a_pooling_that_is_not_ours_is_refused(copy: Path, pooling: dict[str, Any]) -> None:
+def test_an_unsupported_pooling_is_refused(copy: Path, pooling: dict[str, Any]) -> None:
     (copy / CARD).unlink()
     (copy / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
-    with pytest.raises(InputError, match="Embedline knows mean, cls, last"):
+    with pytest.raises(InputError, match="Embedline loads mean, cls, last"):
         load_embedder(copy)
 
 
-def test_a_module_that_is_not_ours_is_refused(copy: Path) -> None:
+def test_an_unsupported_module_is_refused(copy: Path) -> None:
     (copy / CARD).unlink()
     modules = json.loads((copy / "modules.json").read_text())
     modules.insert(
         2, {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
     )
     (copy / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(InputError, match="a module that Embedline does not know: Dense"):
+    with pytest.raises(InputError, match="a module that Embedline does not have: Dense"):
         load_embedder(copy)
 
 
@@ -237,7 +238,7 @@ class GigaModel(LlamaModel):
 
 @pytest.fixture
 def with_own_code(make_embedder, tmp_path: Path) -> Path:
-    """A decoder that transformers does not know, as its authors would publish it."""
+    """A decoder that transformers does not have, as its authors would publish it."""
     folder = tmp_path / "giga"
     embedder = make_embedder("llama", num_key_value_heads=1)
     embedder.backbone.config.is_causal = True
@@ -249,17 +250,17 @@ def with_own_code(make_embedder, tmp_path: Path) -> Path:
     return folder
 
 
-def test_code_in_a_folder_is_not_run_unasked(with_own_code: Path) -> None:
+def test_code_in_a_folder_runs_only_when_trusted(with_own_code: Path) -> None:
     with pytest.raises(InputError, match="trust_remote_code"):
         load_embedder(with_own_code)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "latent"])
-def test_a_backbone_with_its_own_code_takes_it_along(
+def test_saving_copies_the_backbones_own_code(
     with_own_code: Path, texts: list[str], tmp_path: Path, pooling: str
 ) -> None:
     base = load_embedder(with_own_code, trust_remote_code=True)
-    assert looks_ahead(base.backbone)
+    assert is_bidirectional(base.backbone)
     spec = replace(base.spec, pooling=pooling, latent=LatentConfig(latents=5, heads=4))
     embedder = base.with_spec(spec).eval()
     ours = tmp_path / "ours"
@@ -301,12 +302,12 @@ def test_heads_are_saved_and_loaded(make_embedder, texts: list[str], tmp_path: P
 
 
 @pytest.mark.parametrize("pooling", ["mean", "latent", "mcls"])
-def test_saving_leaves_the_model_as_it_was(make_embedder, tmp_path: Path, pooling: str) -> None:
+def test_saving_does_not_change_the_model(make_embedder, tmp_path: Path, pooling: str) -> None:
     embedder = make_embedder()
     embedder = embedder.with_spec(replace(embedder.spec, pooling=pooling, heads=("dense", "lexical"))).train()
     with torch.no_grad():
         for parameter in embedder.parameters():
-            parameter.add_(torch.randn_like(parameter))  # as training leaves them, not as they were made
+            parameter.add_(torch.randn_like(parameter))  # as after a training, not as initialised
     before = {name: weight.clone() for name, weight in embedder.state_dict().items()}
     save_embedder(embedder, tmp_path)
     assert embedder.training
@@ -317,10 +318,36 @@ def test_saving_leaves_the_model_as_it_was(make_embedder, tmp_path: Path, poolin
         assert torch.equal(weight, before[name]), name
 
 
+def test_latent_attention_loads_under_its_former_weight_names(
+    make_embedder, texts: list[str], tmp_path: Path
+) -> None:
+    embedder = make_embedder()
+    spec = replace(embedder.spec, pooling="latent", latent=LatentConfig(latents=5, heads=2))
+    embedder = embedder.with_spec(spec).eval()
+    save_embedder(embedder, tmp_path)
+    former = {"query": "ask", "key": "look", "value": "take", "output": "mix"}
+    weights = {}
+    for name, weight in load_file(tmp_path / "model.safetensors").items():
+        module, _, rest = name.removeprefix("latent_attention.").partition(".")
+        renamed = name.startswith("latent_attention.") and module in former
+        weights[f"latent_attention.{former[module]}.{rest}" if renamed else name] = weight
+    assert sum(name.split(".")[1] in former.values() for name in weights) == 4
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    np.testing.assert_array_equal(load_embedder(tmp_path).encode(texts), embedder.encode(texts))
+    theirs = AutoModel.from_pretrained(tmp_path, trust_remote_code=True)
+    assert type(theirs).__module__.startswith("transformers_modules.")  # the folder's own code, not ours
+    for name, weight in theirs.latent_attention.state_dict().items():
+        assert torch.equal(weight, embedder.latent_attention.state_dict()[name]), name
+    peer = SentenceTransformer(str(tmp_path), device="cpu", trust_remote_code=True)
+    np.testing.assert_allclose(peer.encode(texts), embedder.encode(texts), atol=1e-5)
+    save_embedder(load_embedder(tmp_path), tmp_path / "again")
+    assert "latent_attention.query.weight" in load_file(tmp_path / "again" / "model.safetensors")
+
+
 def test_adapters_are_merged_when_a_model_is_saved(make_embedder, texts: list[str], tmp_path: Path) -> None:
     embedder = make_embedder()
     plain = embedder.encode(texts)
-    with_lora(embedder.backbone, LoraConfig(rank=4, alpha=8))
+    add_lora(embedder.backbone, LoraConfig(rank=4, alpha=8))
     with torch.no_grad():
         for name, parameter in embedder.backbone.named_parameters():
             if "lora_" in name:
@@ -349,10 +376,10 @@ def test_mcls_is_another_index_version_over_the_same_weights(make_embedder, tmp_
     assert len(versions) == 2
 
 
-def test_what_is_saved_does_not_depend_on_where_the_model_came_from(saved: Path, tmp_path: Path) -> None:
-    for place in ("one", "other"):
-        base = load_embedder(Path(shutil.copytree(saved, tmp_path / place)))
-        save_embedder(base.with_spec(replace(base.spec, pooling="latent")), tmp_path / f"{place} saved")
+def test_saved_files_do_not_depend_on_the_source_folder(saved: Path, tmp_path: Path) -> None:
+    for copy in ("one", "other"):
+        base = load_embedder(Path(shutil.copytree(saved, tmp_path / copy)))
+        save_embedder(base.with_spec(replace(base.spec, pooling="latent")), tmp_path / f"{copy} saved")
     for file in (tmp_path / "one saved").rglob("*.*"):
         twin = tmp_path / "other saved" / file.relative_to(tmp_path / "one saved")
         assert file.read_bytes() == twin.read_bytes(), file.name
@@ -369,7 +396,7 @@ def test_what_is_saved_does_not_depend_on_where_the_model_came_from(saved: Path,
         ({"pooling": "mcls", "mcls_every": 8, "document_length": 8190}, r"model\.document_length: .* 9213"),
     ],
 )
-def test_what_the_folder_has_not_is_refused_by_the_settings_name(
+def test_missing_parts_are_refused_by_the_settings_name(
     saved: Path, change: dict[str, Any], setting: str
 ) -> None:
     with pytest.raises(InputError, match=setting):
@@ -388,11 +415,11 @@ def test_a_tokenizer_larger_than_the_model_is_refused(copy: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(copy)
     tokenizer.add_tokens([f"word{i}" for i in range(400)])
     tokenizer.save_pretrained(copy)
-    with pytest.raises(InputError, match=r"config\.json: vocab_size: the tokenizer knows \d+ tokens"):
+    with pytest.raises(InputError, match=r"config\.json: vocab_size: the tokenizer has \d+ tokens"):
         load_embedder(copy)
 
 
-def test_a_tokenizer_that_would_not_come_back_is_refused(make_embedder, tmp_path: Path) -> None:
+def test_a_tokenizer_that_would_load_differently_is_refused(make_embedder, tmp_path: Path) -> None:
     """transformers builds its own tokenizer for every qwen2 folder."""
     embedder = make_embedder("qwen2", num_key_value_heads=1)
     with pytest.raises(InputError, match=r"model\.architecture: transformers loads qwen2"):
@@ -400,7 +427,7 @@ def test_a_tokenizer_that_would_not_come_back_is_refused(make_embedder, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_of_ours_that_became_causal_is_refused(make_embedder, tmp_path: Path) -> None:
+def test_a_saved_model_that_became_causal_is_refused(make_embedder, tmp_path: Path) -> None:
     save_embedder(make_embedder("llama", num_key_value_heads=1), tmp_path)
     load_embedder(tmp_path)
     edit(tmp_path / "config.json", is_causal=True)
@@ -413,23 +440,21 @@ def test_a_bare_language_model_is_made_bidirectional(make_embedder, tmp_path: Pa
     embedder.backbone.config.is_causal = True
     embedder.backbone.save_pretrained(tmp_path)
     embedder.tokenizer.save_pretrained(tmp_path)
-    assert looks_ahead(load_embedder(tmp_path).backbone)
+    assert is_bidirectional(load_embedder(tmp_path).backbone)
 
 
-def test_an_embedding_model_of_others_that_is_causal_stays_as_it_was_made(
-    make_embedder, tmp_path: Path
-) -> None:
+def test_a_causal_third_party_embedding_model_stays_causal(make_embedder, tmp_path: Path) -> None:
     save_embedder(make_embedder("llama", "last", num_key_value_heads=1), tmp_path)
     edit(tmp_path / "config.json", is_causal=True)
     (tmp_path / CARD).unlink()
     embedder = load_embedder(tmp_path)
-    assert not looks_ahead(embedder.backbone)
+    assert not is_bidirectional(embedder.backbone)
     texts = ["почта", "The printer does not answer."]
     peer = SentenceTransformer(str(tmp_path), device="cpu")
     np.testing.assert_allclose(peer.encode(texts), embedder.encode(texts), atol=1e-5)
 
 
-def test_a_causal_embedding_model_that_is_trained_further_is_turned_and_that_is_said(
+def test_a_causal_base_becomes_bidirectional_with_a_warning(
     make_embedder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_embedder(make_embedder("llama", "last", num_key_value_heads=1), tmp_path)
@@ -437,14 +462,14 @@ def test_a_causal_embedding_model_that_is_trained_further_is_turned_and_that_is_
     (tmp_path / CARD).unlink()
     embedder = load_embedder(tmp_path)
     assert not caplog.records
-    for _ in range(2):  # a second time there is nothing to turn, and nothing to say
+    for _ in range(2):  # the second call changes nothing and logs nothing
         prepare_backbone(embedder.backbone, embedder.tokenizer, ModelConfig(base="x"))  # type: ignore[call-arg]
-    assert looks_ahead(embedder.backbone)
+    assert is_bidirectional(embedder.backbone)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "causal mask" in caplog.text
 
 
-def test_of_a_model_that_sees_images_too_the_part_that_reads_is_taken(tmp_path: Path) -> None:
+def test_the_text_part_of_an_image_model_is_loaded(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(["почта", "The printer does not answer."] * 3, 320, special=DECODER_SPECIAL)
     text = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text |= {"num_key_value_heads": 1, "head_dim": 16, "query_pre_attn_scalar": 16, "vocab_size": 384}
@@ -461,7 +486,7 @@ def test_of_a_model_that_sees_images_too_the_part_that_reads_is_taken(tmp_path: 
     embedder = load_embedder(tmp_path)
     theirs = whole.model.language_model.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in embedder.backbone.state_dict().items())
-    assert looks_ahead(embedder.backbone)
+    assert is_bidirectional(embedder.backbone)
     assert spec_of(tmp_path).document_length == 512
     head = load_language_head(tmp_path, len(tokenizer))
     states = torch.randn(2, 3, 32)
@@ -473,7 +498,7 @@ def test_of_a_model_that_sees_images_too_the_part_that_reads_is_taken(tmp_path: 
     np.testing.assert_allclose(again.encode(["почта"]), embedder.encode(["почта"]), atol=1e-5)
 
 
-OTHERS: dict[str, dict[str, Any]] = {  # two have no sdpa, of the third only the encoder is wanted
+OTHERS: dict[str, dict[str, Any]] = {  # two have no sdpa, of the third only the encoder is loaded
     "mpnet": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2},
     "deberta-v2": {
         "hidden_size": 32,
@@ -512,7 +537,7 @@ def test_any_encoder_of_transformers_is_loaded_and_saved(
 def test_an_architecture_without_flash_attention_is_loaded_without_it(
     tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a GPU with the package, auto says flash attention 2 whatever the model."""
+    """On a GPU with the package, auto chooses flash attention 2 for every model."""
     monkeypatch.setattr("embedline.models.folder.attention_for", lambda *_: "flash_attention_2")
     config = AutoConfig.for_model("mpnet", vocab_size=512, **OTHERS["mpnet"])
     AutoModel.from_config(config).save_pretrained(tmp_path)
@@ -527,11 +552,11 @@ def test_an_encoder_decoder_without_an_encoder_alone_is_refused(tokenizer, tmp_p
     sizes |= {"decoder_ffn_dim": 32, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
     AutoModel.from_config(AutoConfig.for_model("bart", vocab_size=512, **sizes)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="of the encoder-decoder bart transformers has no encoder alone"):
+    with pytest.raises(InputError, match="no encoder-only class for the encoder-decoder bart"):
         load_embedder(tmp_path)
 
 
-def test_prompts_of_others_become_the_table(copy: Path) -> None:
+def test_third_party_prompts_become_the_table(copy: Path) -> None:
     (copy / CARD).unlink()
     prompts = {
         "query": "Q: ",
@@ -556,14 +581,14 @@ def test_prompts_of_others_become_the_table(copy: Path) -> None:
     )
 
 
-def test_a_prompt_that_others_put_before_every_text_stands_before_both_sides(copy: Path) -> None:
+def test_a_third_party_default_prompt_precedes_both_sides(copy: Path) -> None:
     (copy / CARD).unlink()
     edit(copy / "config_sentence_transformers.json", prompts={"all": "A: "}, default_prompt_name="all")
     table = spec_of(copy).prompts
     assert (table.prompt("query"), table.prompt("document")) == ("A: ", "A: ")
 
 
-def test_our_folder_without_its_card_has_the_same_search_prompts(saved: Path, copy: Path) -> None:
+def test_a_folder_without_its_card_has_the_same_search_prompts(saved: Path, copy: Path) -> None:
     (copy / CARD).unlink()
     ours, theirs = spec_of(saved).prompts, spec_of(copy).prompts
     for side in ("query", "document"):
@@ -571,14 +596,14 @@ def test_our_folder_without_its_card_has_the_same_search_prompts(saved: Path, co
     assert theirs.prompt("query", name="faq") == ours.prompt("query", name="faq")
 
 
-def test_lengths_that_others_have_no_positions_for_are_cut(make_embedder, tmp_path: Path) -> None:
+def test_third_party_lengths_beyond_the_positions_are_cut(make_embedder, tmp_path: Path) -> None:
     save_embedder(make_embedder("bert", max_position_embeddings=64), tmp_path)
     (tmp_path / CARD).unlink()
     edit(tmp_path / "sentence_bert_config.json", max_seq_length=512, document_length=None)
     assert load_embedder(tmp_path).spec.document_length == 64
 
 
-def test_a_pooler_that_a_folder_lacks_is_not_made_up(make_embedder, tmp_path: Path) -> None:
+def test_a_missing_pooler_is_not_random(make_embedder, tmp_path: Path) -> None:
     embedder = make_embedder("bert")
     embedder.backbone.pooler = None
     save_embedder(embedder, tmp_path / "saved")

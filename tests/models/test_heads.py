@@ -30,7 +30,7 @@ def test_a_tokens_weight_is_the_relu_of_its_projection(states: torch.Tensor) -> 
 
 
 def test_a_new_head_weighs_every_ordinary_token_nearly_alike() -> None:
-    """Below 0 a ReLU has no gradient: a head that starts there, or falls there at once, learns nothing."""
+    """Below 0 a ReLU has no gradient: a head that starts there, or falls there soon, is not trained."""
     torch.manual_seed(0)
     head = LexicalHead(256, SPECIAL)
     ids = torch.randint(5, 99, (64, 32))
@@ -41,7 +41,7 @@ def test_a_new_head_weighs_every_ordinary_token_nearly_alike() -> None:
     assert weights.mean().item() == pytest.approx(0.1, abs=0.02)
 
 
-def test_special_tokens_and_padding_weigh_nothing(states: torch.Tensor) -> None:
+def test_special_tokens_and_padding_have_no_weight(states: torch.Tensor) -> None:
     head = LexicalHead(8, SPECIAL)
     torch.nn.init.constant_(head.weigh.bias, 100.0)
     weights = head(states, IDS, MASK)
@@ -60,7 +60,7 @@ def test_token_vectors_have_length_one_but_for_the_first_and_padding(states: tor
 
 
 def test_a_text_that_begins_with_a_word_keeps_its_vector(states: torch.Tensor) -> None:
-    """A decoder's tokenizer may put nothing before a text."""
+    """A decoder's tokenizer may add no token before a text."""
     ids = IDS.clone()
     ids[:, 0] = 12
     tokens = MultiVectorHead(8, 4, SPECIAL)(states, ids, MASK)

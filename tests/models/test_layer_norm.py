@@ -1,4 +1,4 @@
-"""Nomic Embed's layer norm is a part of the model: whoever loads it cuts normed vectors."""
+"""Nomic Embed's layer norm is a part of the model: every loader cuts normed vectors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def normed_twin(embedder: Embedder) -> Embedder:
 def test_every_loader_gives_the_normed_vectors(
     make_embedder, texts: list[str], tmp_path: Path, pooling: str
 ) -> None:
-    """By the definition of the norm, and through sentence-transformers cut to 8 dims."""
+    """Compare with the norm's definition, and with sentence-transformers cut to 8 dims."""
     plain = make_embedder("modernbert", pooling=pooling)
     embedder = normed_twin(plain)
     raw = plain.encode(texts, normalize=False).astype(np.float64)
@@ -47,7 +47,7 @@ def test_a_norm_is_another_index_version_over_the_same_weights(make_embedder, tm
     assert len(versions) == 2
 
 
-def test_a_common_component_does_not_rule_a_prefix(make_embedder, texts: list[str]) -> None:
+def test_a_common_component_does_not_dominate_a_prefix(make_embedder, texts: list[str]) -> None:
     """Vectors that share a large offset look alike; after the norm their differences decide."""
     embedder = normed_twin(make_embedder("modernbert"))
     run = embedder._run

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from embedline.config.model import LoraConfig
 from embedline.errors import InputError
 from embedline.models.bidirectional import make_bidirectional, require_bidirectional
-from embedline.models.lora import merge_lora, with_lora
+from embedline.models.lora import add_lora, merge_lora
 
 SIZES: dict[str, Any] = {
     "vocab_size": 96,
@@ -72,7 +72,7 @@ def step(model: PreTrainedModel) -> None:
 def test_adapters_change_nothing_before_training(targets: list[str]) -> None:
     model = tiny()
     before, kind = states(model), type(model)
-    with_lora(model, LoraConfig(rank=4, alpha=8, targets=targets))
+    add_lora(model, LoraConfig(rank=4, alpha=8, targets=targets))
     assert has_adapters(model)
     assert type(model) is kind
     torch.testing.assert_close(states(model), before, atol=0, rtol=0)
@@ -80,7 +80,7 @@ def test_adapters_change_nothing_before_training(targets: list[str]) -> None:
 
 def test_only_adapters_get_gradients() -> None:
     model = tiny()
-    with_lora(model, LoraConfig(rank=4, targets=["q_proj"]))
+    add_lora(model, LoraConfig(rank=4, targets=["q_proj"]))
     states(model).sum().backward()
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None}
     assert trained == {
@@ -90,11 +90,11 @@ def test_only_adapters_get_gradients() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_merged_is_the_same_and_an_ordinary_model(family: str, tmp_path: Path) -> None:
+def test_a_merged_model_is_ordinary_and_gives_the_same(family: str, tmp_path: Path) -> None:
     plain = tiny(family)
     names, kind = set(plain.state_dict()), type(plain)
     model = tiny(family)
-    with_lora(model, LoraConfig(rank=4, alpha=8))
+    add_lora(model, LoraConfig(rank=4, alpha=8))
     step(model)
     unmerged = states(model)
     assert (unmerged - states(plain)).abs().max() > 1e-4, "training moved it"
@@ -114,7 +114,7 @@ def test_merged_is_the_same_and_an_ordinary_model(family: str, tmp_path: Path) -
 
 def test_the_frozen_weights_stay_as_they_were() -> None:
     model = tiny()
-    with_lora(model, LoraConfig(rank=2, targets=["q_proj"]))
+    add_lora(model, LoraConfig(rank=2, targets=["q_proj"]))
     step(model)
     frozen = tiny().state_dict()
     for name, weight in model.state_dict().items():
@@ -129,10 +129,10 @@ def test_merging_a_plain_model_does_nothing() -> None:
     assert torch.equal(states(model), before)
 
 
-def test_adapters_can_be_put_on_again_after_a_merge() -> None:
+def test_adapters_can_be_added_again_after_a_merge() -> None:
     model = tiny()
     for _ in range(2):
-        with_lora(model, LoraConfig(rank=2))
+        add_lora(model, LoraConfig(rank=2))
         step(model)
         merge_lora(model)
     assert not has_adapters(model)
@@ -147,7 +147,7 @@ def test_adapters_can_be_put_on_again_after_a_merge() -> None:
 )
 def test_targets_that_cannot_be_adapted_are_named(targets: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
-        with_lora(tiny(), LoraConfig(targets=targets))
+        add_lora(tiny(), LoraConfig(targets=targets))
     assert error.value.where == "model.lora.targets"
     if "query" in targets:
         assert "down_proj, gate_proj, k_proj" in error.value.fix

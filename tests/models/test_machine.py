@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from embedline.config.training import RuntimeConfig
-from embedline.models import machine
+from embedline.models.log_once import info_once
 from embedline.models.machine import prepare
 from embedline.planning.checks import machine as checks
 from embedline.planning.checks.machine import precision_notes
@@ -15,7 +15,7 @@ from embedline.planning.checks.machine import precision_notes
 
 @pytest.fixture(autouse=True)
 def a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine._say.cache_clear()
+    info_once.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(checks, "_GPU_DRIVER", Path("/no/such/file"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
@@ -35,22 +35,21 @@ def has_bf16(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
         ("fp32", True, False),
     ],
 )
-def test_auto_is_bf16_where_the_machine_has_it_and_what_is_asked_for_by_name_is_done(
+def test_auto_precision_is_bf16_where_the_machine_has_it(
     monkeypatch: pytest.MonkeyPatch, precision: str, has: bool, expected: bool
 ) -> None:
     has_bf16(monkeypatch, has)
     assert prepare(RuntimeConfig.model_validate({"precision": precision})) is expected
 
 
-def test_what_auto_comes_to_is_said_once(
+def test_the_choice_of_auto_precision_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     has_bf16(monkeypatch, False)
     with caplog.at_level(logging.INFO, logger="embedline"):
         for _ in range(2):
             prepare(RuntimeConfig(precision="auto"))
-    [said] = caplog.messages
-    assert said == "Precision: fp32 (this device has no instructions for bf16 and emulates it)."
+    assert caplog.messages == ["Precision: fp32 (this device has no bf16 instructions and emulates them)."]
 
 
 def test_the_plan_warns_of_emulated_bf16_where_the_training_will_run(
@@ -64,6 +63,6 @@ def test_the_plan_warns_of_emulated_bf16_where_the_training_will_run(
     assert precision_notes(RuntimeConfig(precision="bf16")) == []
 
 
-def test_the_plan_is_silent_where_bf16_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_has_no_note_where_bf16_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     has_bf16(monkeypatch, True)
     assert precision_notes(RuntimeConfig(precision="bf16")) == []

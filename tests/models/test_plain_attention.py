@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from embedline.models import plain_attention as room
+from embedline.models import plain_attention as kernel
 from embedline.models.attention import use_attention
-from embedline.models.plain_attention import LONGEST, plain_attention
+from embedline.models.plain_attention import MAX_TOKENS, plain_attention
 
 SMALL: dict[str, dict[str, Any]] = {
     "bert": {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0},
@@ -75,7 +75,7 @@ def test_with_dropout_the_gradient_is_that_of_the_values_drawn() -> None:
 @pytest.mark.parametrize("dropout", [0.1, 0.5, 0.9])
 def test_dropout_drops_its_share_and_keeps_the_mean(dropout: float) -> None:
     torch.manual_seed(0)
-    kept = room._kept(torch.Size([1000, 1001]), dropout)
+    kept = kernel._kept(torch.Size([1000, 1001]), dropout)
     assert kept.double().mean().item() == pytest.approx(1 - dropout, abs=0.002)
     assert kept.double().mean(0).std().item() == pytest.approx(
         (dropout * (1 - dropout) / 1000) ** 0.5, rel=0.2
@@ -109,17 +109,17 @@ def test_a_row_that_sees_no_key_is_finite() -> None:
     ("layer", "length", "mask"),
     [
         (_layer(training=False), 4, None),
-        (_layer(), LONGEST + 1, None),
+        (_layer(), MAX_TOKENS + 1, None),
         (_layer(is_causal=True), 4, None),
         (_layer(), 4, torch.zeros(1, 1, 4, 4, dtype=torch.float64)),
     ],
     ids=["evaluation", "a long text", "causal without a mask", "a mask of numbers"],
 )
-def test_the_rest_is_sdpas(
+def test_unsupported_cases_fall_back_to_sdpa(
     monkeypatch: pytest.MonkeyPatch, layer: Any, length: int, mask: Tensor | None
 ) -> None:
     inputs = _inputs(1, 1, length, 2)
-    monkeypatch.setattr(room, "_Attention", None)  # what reaches it fails
+    monkeypatch.setattr(kernel, "_Attention", None)  # a call to it fails
     found, _ = plain_attention(layer, *inputs, mask)
     peer, _ = sdpa_attention_forward(layer, *inputs, mask)
     assert torch.equal(found, peer)
@@ -142,8 +142,8 @@ def test_a_model_trains_with_it_as_with_sdpa(family: str, monkeypatch: pytest.Mo
     mine = copy.deepcopy(peer)
     use_attention(mine, "plain")
     calls = []
-    apply = room._Attention.apply
-    monkeypatch.setattr(room._Attention, "apply", lambda *given: calls.append(1) or apply(*given))
+    apply = kernel._Attention.apply
+    monkeypatch.setattr(kernel._Attention, "apply", lambda *given: calls.append(1) or apply(*given))
     ids = torch.randint(5, 40, (3, 11))
     mask = (torch.arange(11) < torch.tensor([11, 6, 2])[:, None]).long()
     for model in (mine, peer):

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+from embedline.config import model
 from embedline.models.batching import token_batches
+from embedline.models.folder import load_embedder, save_embedder
 from embedline.models.pooling import POOLING, LatentAttention, insert_cls, mcls, without_inserted
 
 PEER = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
@@ -23,7 +29,7 @@ def states_and_mask(side: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("name", POOLING)
-def test_equals_sentence_transformers(name: str, side: str) -> None:
+def test_poolings_equal_sentence_transformers(name: str, side: str) -> None:
     states, mask = states_and_mask(side)
     if (
         name == "cls" and side == "left"
@@ -36,8 +42,28 @@ def test_equals_sentence_transformers(name: str, side: str) -> None:
     torch.testing.assert_close(POOLING[name](states, mask), expected)
 
 
+def test_every_configurable_pooling_is_implemented() -> None:
+    assert get_args(model.Pooling) == (*POOLING, "latent", "mcls")
+
+
+def test_new_pooling_function_is_enough_to_pool_save_and_load(
+    make_embedder, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def maximum(states_BTD: torch.Tensor, mask_BT: torch.Tensor) -> torch.Tensor:
+        return states_BTD.float().masked_fill(mask_BT.unsqueeze(-1) == 0, -torch.inf).amax(1)
+
+    monkeypatch.setitem(POOLING, "maximum", maximum)
+    embedder = make_embedder("bert", "maximum")
+    save_embedder(embedder, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "embedline"
+    again = load_embedder(tmp_path)
+    assert again.spec.pooling == "maximum"
+    np.testing.assert_array_equal(again.encode(texts), embedder.encode(texts))
+    assert not np.allclose(again.encode(texts), make_embedder("bert").encode(texts))
+
+
 @pytest.mark.parametrize("name", POOLING)
-def test_what_stands_in_padding_does_not_matter(name: str) -> None:
+def test_states_at_padding_do_not_matter(name: str) -> None:
     for side in ("left", "right"):
         states, mask = states_and_mask(side)
         other = torch.where(mask.bool().unsqueeze(-1), states, torch.full_like(states, 1e6))
@@ -114,7 +140,7 @@ CLS, PAD = 2, 0
     every=st.integers(1, 12),
     extra=st.integers(0, 5),
 )
-def test_a_cls_stands_before_every_block_of_a_row_and_nowhere_else(
+def test_a_cls_is_inserted_before_every_block_and_nowhere_else(
     lengths: list[int], every: int, extra: int
 ) -> None:
     width = max(lengths) + extra

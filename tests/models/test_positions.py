@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedToken
 
 from embedline.config.model import DynamicNTK
 from embedline.errors import InputError
-from embedline.models.positions import extend_positions, max_tokens, require_room
+from embedline.models.positions import extend_positions, max_tokens, require_positions
 from embedline.models.rope import apply_dynamic_ntk
 
 SIZES: dict[str, Any] = {
@@ -93,7 +93,7 @@ def test_extended_positions_are_trained(tokenizer: PreTrainedTokenizerFast) -> N
     assert gradient.shape == (100, 32)
 
 
-def test_a_model_with_the_room_is_left_alone(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_model_with_enough_positions_is_unchanged(tokenizer: PreTrainedTokenizerFast) -> None:
     model = tiny("bert")
     before = model.config.to_dict()
     tokenizer.model_max_length = 34
@@ -116,14 +116,14 @@ def test_rotary_positions_are_bound_by_training_unless_stretched(family: str) ->
     assert max_tokens(model) == OLD
     apply_dynamic_ntk(model, DynamicNTK(factor=2, trained_length=OLD))
     assert max_tokens(model) is None
-    require_room(model, 100_000, "model.document_length")
+    require_positions(model, 100_000, "model.document_length")
 
 
 @pytest.mark.parametrize(("family", "fix"), [("bert", "model.positions"), ("llama", "model.dynamic_ntk")])
 def test_a_length_beyond_the_positions_names_its_setting(family: str, fix: str) -> None:
     model = tiny(family)
-    require_room(model, OLD, "model.document_length")
+    require_positions(model, OLD, "model.document_length")
     with pytest.raises(InputError, match=r"rows of 35 tokens, and \w+ has positions for 34") as error:
-        require_room(model, OLD + 1, "model.document_length")
+        require_positions(model, OLD + 1, "model.document_length")
     assert error.value.where == "model.document_length"
     assert fix in error.value.fix

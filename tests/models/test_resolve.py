@@ -24,7 +24,7 @@ def test_a_model_in_a_package_equals_sentence_transformers() -> None:
     np.testing.assert_allclose(embedder.encode(texts), peer.encode(texts), atol=1e-5)
 
 
-def test_a_package_trained_on_stays_loadable(tmp_path: Path) -> None:
+def test_a_package_model_saved_again_stays_loadable(tmp_path: Path) -> None:
     embedder = load_embedder(resolve_model(PACKAGE).path)
     save_embedder(embedder, tmp_path)
     np.testing.assert_allclose(load_embedder(tmp_path).encode(TEXTS), embedder.encode(TEXTS), atol=1e-6)
@@ -46,7 +46,7 @@ def test_a_folder_is_found_below_the_root_and_pinned_by_its_content(make_embedde
         ("./folder", "no such model folder"),
         ("a/b/c", "no such model folder"),
         ("bert-base", "no such model folder"),
-        ("org/name", "neither a folder here nor a model the hub gave"),
+        ("org/name", "neither a local folder nor a model that the hub returned"),
         ("package:no_such_package", "no Python package 'no_such_package' is installed"),
         ("package:no_such.package", "no Python package"),
         ("package:", "no Python package ''"),
@@ -54,7 +54,7 @@ def test_a_folder_is_found_below_the_root_and_pinned_by_its_content(make_embedde
         ("demo:encoder", "no such demo model"),
     ],
 )
-def test_what_is_not_there_is_named(
+def test_a_missing_model_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reference: str, message: str
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

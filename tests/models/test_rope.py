@@ -13,7 +13,7 @@ from embedline.errors import InputError
 from embedline.models.embedder import Embedder
 from embedline.models.folder import save_embedder
 from embedline.models.rope import apply_dynamic_ntk
-from embedline.models.rotary import RowwiseRotary, has_dynamic_ntk, positions_of
+from embedline.models.rotary import RowwiseRotary, has_dynamic_ntk, position_ids_of
 
 NTK = DynamicNTK(factor=2, trained_length=16)
 SIZES: dict[str, Any] = {
@@ -32,9 +32,9 @@ def tiny(family: str, **settings: Any) -> PreTrainedModel:
     return model.eval()
 
 
-def test_positions_carry_each_rows_length() -> None:
+def test_position_ids_hold_each_rows_length() -> None:
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [0, 0, 1, 1], [0, 0, 0, 0]])
-    positions = positions_of(mask)
+    positions = position_ids_of(mask)
     assert positions.tolist() == [[0, 1, 2, 2], [0, 1, 2, 3], [0, 0, 0, 1], [0, 0, 0, 0]]
 
 
@@ -50,13 +50,13 @@ def test_the_base_frequency_follows_the_formula() -> None:
             torch.testing.assert_close(sines[0, :, feature + 4].double(), angles.sin(), atol=1e-5, rtol=0)
 
 
-def test_a_config_of_others_with_parameters_in_another_form_is_no_dynamic_one() -> None:
+def test_rope_parameters_of_another_form_are_not_dynamic() -> None:
     config = AutoConfig.for_model("bert")
     config.rope_parameters = {"rope_theta": 1e4, "partial": {"factor": 2.0}}
     assert not has_dynamic_ntk(config)
 
 
-def test_putting_it_on_again_changes_nothing() -> None:
+def test_applying_dynamic_ntk_twice_changes_nothing() -> None:
     model = tiny("llama")
     apply_dynamic_ntk(model, NTK)
     config, ids = model.config.to_dict(), torch.arange(5, 35)[None]
@@ -67,7 +67,7 @@ def test_putting_it_on_again_changes_nothing() -> None:
     assert torch.equal(model(input_ids=ids).last_hidden_state, before)
 
 
-def test_it_adds_nothing_to_the_weights_and_follows_the_model() -> None:
+def test_rowwise_rotary_adds_no_weights_and_follows_the_dtype() -> None:
     model = tiny("llama")
     names = set(model.state_dict())
     apply_dynamic_ntk(model, NTK)
@@ -77,7 +77,7 @@ def test_it_adds_nothing_to_the_weights_and_follows_the_model() -> None:
     assert half(input_ids=torch.arange(5, 35)[None]).last_hidden_state.dtype == torch.bfloat16
 
 
-def test_the_config_says_so_where_distances_grow() -> None:
+def test_the_config_records_dynamic_ntk_where_distances_grow() -> None:
     plain, mixed = tiny("llama"), tiny("modernbert")
     assert not has_dynamic_ntk(plain.config)
     assert not has_dynamic_ntk(tiny("bert").config)
@@ -102,11 +102,9 @@ def test_an_embedders_vectors_do_not_depend_on_the_batch(make_embedder: Any, arc
             torch.testing.assert_close(embedder(**embedder.pad([row]))[0], vector, atol=1e-5, rtol=0)
 
 
-def test_a_saved_mcls_model_is_the_same_to_automodel_on_single_texts(
-    make_embedder: Any, tmp_path: Path
-) -> None:
+def test_a_saved_mcls_model_matches_automodel_on_single_texts(make_embedder: Any, tmp_path: Path) -> None:
     embedder: Embedder = make_embedder("nomic_bert", "mcls")
-    with torch.no_grad():  # at its small initial weights attention is flat, and positions hardly matter
+    with torch.no_grad():  # with small initial weights attention is flat, and positions hardly matter
         for name, parameter in embedder.backbone.named_parameters():
             parameter.mul_(20 if "q_proj" in name or "k_proj" in name else 1)
     apply_dynamic_ntk(embedder.backbone, NTK)
@@ -114,7 +112,7 @@ def test_a_saved_mcls_model_is_the_same_to_automodel_on_single_texts(
     save_embedder(short, tmp_path)
     for length in (10, 20, 45):  # MCLS pads the last block: 11 tokens become a row of 18
         ids = torch.arange(10, 10 + length)[None]
-        fresh = AutoModel.from_pretrained(tmp_path, trust_remote_code=True).eval()  # it remembers lengths
+        fresh = AutoModel.from_pretrained(tmp_path, trust_remote_code=True).eval()  # it keeps earlier lengths
         with torch.no_grad():
             expected = torch.nn.functional.normalize(short(ids, torch.ones_like(ids)), dim=-1)
             found = fresh(input_ids=ids, attention_mask=torch.ones_like(ids), return_embeddings=True)
@@ -132,10 +130,12 @@ def test_a_saved_mcls_model_is_the_same_to_automodel_on_single_texts(
         ),
         ("modernbert", {"layer_types": ["sliding_attention"] * 2}, "attends within a window"),
         ("llama", {"head_dim": 2}, "a head of width 2"),
-        ("cohere", {}, "in a way that Embedline does not know"),
+        ("cohere", {}, "a form of rotary positions that Embedline does not support"),
     ],
 )
-def test_what_cannot_be_stretched_is_refused(family: str, settings: dict[str, Any], message: str) -> None:
+def test_unsupported_rotary_positions_are_refused(
+    family: str, settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InputError, match=message) as error:
         apply_dynamic_ntk(tiny(family, **settings), NTK)
     assert error.value.where == "model.dynamic_ntk"

@@ -1,4 +1,4 @@
-"""Folders that sentence-transformers wrote: a model trained further there, or made there."""
+"""Folders that sentence-transformers wrote: a model trained further with it, or made with it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def edit(path: Path, **values: Any) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_of_ours_that_sentence_transformers_saved_is_still_the_same(
+def test_a_model_resaved_by_sentence_transformers_is_the_same(
     make_embedder, texts: list[str], tmp_path: Path, name: str
 ) -> None:
-    """Our card is not among its files: lengths, pooling, layer norm and prompts are read from those."""
+    """It does not save our card: lengths, pooling, layer norm and prompts are read from its files."""
     architecture, pooling, more = MODELS[name]
     embedder = make_embedder(architecture, "mean" if pooling in ("latent", "mcls") else pooling)
     embedder = embedder.with_spec(replace(embedder.spec, pooling=pooling, **more)).eval()
@@ -44,7 +44,7 @@ def test_a_model_of_ours_that_sentence_transformers_saved_is_still_the_same(
         apply_dynamic_ntk(embedder.backbone, DynamicNTK(factor=2.0, trained_length=16))
     save_embedder(embedder, tmp_path / "ours")
     peer = SentenceTransformer(str(tmp_path / "ours"), device="cpu", trust_remote_code=True)
-    with torch.no_grad():  # something was learnt there
+    with torch.no_grad():  # as after a training
         for parameter in peer[0].parameters():
             parameter += 0.02 * torch.randn_like(parameter)
     peer.save_pretrained(str(tmp_path / "theirs"))
@@ -59,7 +59,7 @@ def test_a_model_of_ours_that_sentence_transformers_saved_is_still_the_same(
     np.testing.assert_allclose(third.encode_query(texts), peer.encode_query(texts), atol=1e-5)
 
 
-def test_a_length_that_only_the_tokenizer_says_is_heeded(make_embedder, tmp_path: Path) -> None:
+def test_a_length_that_only_the_tokenizer_has_is_used(make_embedder, tmp_path: Path) -> None:
     save_embedder(make_embedder("bert"), tmp_path)
     peer = SentenceTransformer(str(tmp_path), device="cpu")
     peer[0].query_length = peer[0].document_length = None
@@ -83,10 +83,10 @@ def test_a_layer_norm_with_weights_is_refused(make_embedder, tmp_path: Path) -> 
         load_embedder(tmp_path / "theirs")
 
 
-def test_case_is_folded_where_the_folder_says_so(make_embedder, tmp_path: Path) -> None:
+def test_case_is_folded_where_the_folder_does_so(make_embedder, tmp_path: Path) -> None:
     save_embedder(make_embedder(), tmp_path)
     (tmp_path / CARD).unlink()
-    edit(tmp_path / "tokenizer.json", normalizer=None)  # by itself it minds case
+    edit(tmp_path / "tokenizer.json", normalizer=None)  # by itself it keeps case
     edit(tmp_path / "sentence_bert_config.json", do_lower_case=True)
     texts = ["The Printer", "VPN"]
     again, peer = load_embedder(tmp_path), SentenceTransformer(str(tmp_path), device="cpu")
@@ -95,7 +95,7 @@ def test_case_is_folded_where_the_folder_says_so(make_embedder, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("pooling", ["mean", "latent"])
-def test_the_code_on_a_folders_card_runs_and_gives_its_vectors(
+def test_the_code_in_a_folders_readme_runs_and_gives_its_vectors(
     make_embedder, tmp_path: Path, pooling: str
 ) -> None:
     embedder = make_embedder()
@@ -105,18 +105,18 @@ def test_the_code_on_a_folders_card_runs_and_gives_its_vectors(
     save_embedder(embedder, tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8").replace("path/to/this/folder", str(tmp_path))
     blocks = [block.partition("```")[0] for block in card.split("```python\n")[1:]]
-    said: dict[str, Any] = {}
+    namespace: dict[str, Any] = {}
     for block in blocks:
-        if "import" in block:  # the others name a model that the reader has
-            exec(block, said)
-    assert ("vectors" in said) == (pooling == "latent")
-    np.testing.assert_allclose(said["documents"], embedder.encode_side(["..."], "document"), atol=1e-5)
+        if "import" in block:  # the other blocks name a model of the reader
+            exec(block, namespace)
+    assert ("vectors" in namespace) == (pooling == "latent")
+    np.testing.assert_allclose(namespace["documents"], embedder.encode_side(["..."], "document"), atol=1e-5)
     if pooling == "latent":
-        np.testing.assert_allclose(said["vectors"].detach(), embedder.encode(["..."]), atol=1e-5)
+        np.testing.assert_allclose(namespace["vectors"].detach(), embedder.encode(["..."]), atol=1e-5)
 
 
 @pytest.mark.parametrize("pooling", ["latent", "mcls"])
-def test_other_trainers_may_keep_no_activations_of_our_own_class(
+def test_our_class_supports_gradient_checkpointing(
     make_embedder, texts: list[str], tmp_path: Path, pooling: str
 ) -> None:
     embedder = make_embedder()

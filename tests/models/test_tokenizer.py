@@ -25,7 +25,7 @@ def ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("vocabulary", [261, 300, 320, 100_000])
-def test_vocabulary_is_bounded(vocabulary: int) -> None:
+def test_the_vocabulary_is_bounded(vocabulary: int) -> None:
     assert len(train_tokenizer(CORPUS, vocabulary)) <= vocabulary
 
 
@@ -65,7 +65,7 @@ def test_no_letter_is_lost(trained: PreTrainedTokenizerFast, text: str) -> None:
     assert "".join(decoded.split()) == "".join(text.lower().replace("ё", "е").split())
 
 
-def test_a_word_is_the_same_tokens_wherever_it_stands(trained: PreTrainedTokenizerFast) -> None:
+def test_a_word_has_the_same_tokens_at_any_place(trained: PreTrainedTokenizerFast) -> None:
     word = ids(trained, "почту")[1:-1]
     for text in ("(почту)", "на почту", "почту на", "\n\tпочту!"):
         found = ids(trained, text)
@@ -79,7 +79,7 @@ def test_the_same_texts_give_the_same_bytes(tmp_path: Path) -> None:
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
 
-def test_reloaded_it_says_the_same(trained: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_a_reloaded_tokenizer_gives_the_same_tokens(trained: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     trained.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     for text in [*CORPUS[:3], "", "Ёж №7 \U0001f600", "a" * 300]:

@@ -1,6 +1,6 @@
-"""Loads model folders with transformers, sentence-transformers and LangChain, and without Embedline.
+"""Load model folders with transformers, sentence-transformers and LangChain, and without Embedline.
 
-Run as a program: a JSON file that names the folders and the texts, and where to write what the loaders gave.
+Run as a program: a JSON file names the folders, the texts, and where to write the loaders' outputs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pretraining that goes on from a language model starts at that model's own loss."""
+"""Pretraining that continues a language model starts at that model's own loss."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def base(
     rows: int = PADDED,
     **settings: Any,
 ) -> PreTrainedModel:
-    """A language model with random weights in `folder`, as people publish them."""
+    """Save a language model with random weights in `folder`, in the form of published ones."""
     config = AutoConfig.for_model(
         kind,
         **{**SIZES, **settings},
@@ -69,7 +69,7 @@ def base(
     )
     torch.manual_seed(0)
     model: PreTrainedModel = auto.from_config(config, attn_implementation="sdpa").eval()
-    for parameter in model.parameters():  # biases and norms at their start would hide a mistake
+    for parameter in model.parameters():  # initial biases and norms would hide a mistake
         parameter.data += 0.1 * torch.randn_like(parameter)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -84,7 +84,7 @@ def module_of(folder: Path, texts: list[str], objective: str, **settings: Any) -
 
 
 def batch(embedder: Embedder, texts: list[str]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Inputs, what the encoder sees of them, and where it is asked."""
+    """Return inputs, what the encoder gets of them, and the positions to predict."""
     inputs = embedder.pad(embedder.tokenize(texts, max_length=24))
     special = torch.tensor(embedder.tokenizer.all_special_ids)
     ordinary = inputs["attention_mask"].bool() & ~torch.isin(inputs["input_ids"], special)
@@ -129,13 +129,13 @@ def test_masked_next_tokens_start_at_the_bidirectional_decoders_loss(
     assert loss.item() == pytest.approx(their_loss(peer, inputs, masked, targets), abs=1e-5)
     loss.backward()
     assert all(parameter.grad is not None for parameter in module.head.parameters())
-    # tied to nothing: what is trained of it leaves the model's own table alone
+    # tied to no other weight: training it does not change the model's own table
     table = module.embedder.backbone.get_input_embeddings().weight
     assert all(parameter is not table for parameter in module.head.parameters())
 
 
 @pytest.mark.parametrize("kind", MASKED)
-def test_retromae_starts_at_the_encoders_loss_and_asks_its_decoder_by_the_same_head(
+def test_retromae_uses_the_encoders_head_for_its_decoder_too(
     tmp_path, tokenizer, texts, kind, monkeypatch
 ) -> None:
     peer = base(tmp_path, tokenizer, kind, AutoModelForMaskedLM, **MASKED[kind])
@@ -156,7 +156,7 @@ def test_retromae_starts_at_the_encoders_loss_and_asks_its_decoder_by_the_same_h
 
 
 def _head(peer: Any, kind: str) -> Any:
-    """The modules of each family, by name."""
+    """Return the modules of each family, by name."""
     if kind == "modernbert":
         return lambda states: peer.decoder(peer.head(states))
     return peer.lm_head if kind == "xlm-roberta" else peer.cls
@@ -166,9 +166,7 @@ def _head(peer: Any, kind: str) -> Any:
     ("kind", "auto", "tied"),
     [("bert", AutoModelForMaskedLM, True), ("llama", AutoModelForCausalLM, False)],
 )
-def test_a_folder_of_a_bare_encoder_has_no_head_and_a_new_one_is_made(
-    tmp_path, tokenizer, texts, kind, auto, tied
-) -> None:
+def test_a_bare_encoder_gets_a_new_head(tmp_path, tokenizer, texts, kind, auto, tied) -> None:
     model = base(tmp_path / "whole", tokenizer, kind, auto, tie_word_embeddings=tied)
     bare = tmp_path / "bare"
     model.base_model.save_pretrained(bare)
@@ -178,7 +176,7 @@ def test_a_folder_of_a_bare_encoder_has_no_head_and_a_new_one_is_made(
     assert any(isinstance(part, TokenPredictor) for part in module.modules())
 
 
-def test_a_checkpoint_of_the_training_holds_each_weight_of_the_head_once(tmp_path, tokenizer, texts) -> None:
+def test_a_checkpoint_holds_each_weight_of_the_head_once(tmp_path, tokenizer, texts) -> None:
     """BERT's head and its last layer share a bias, which safetensors refuses to write twice."""
     base(tmp_path, tokenizer, "bert", AutoModelForMaskedLM)
     for objective in ("mlm", "retromae"):
@@ -187,5 +185,5 @@ def test_a_checkpoint_of_the_training_holds_each_weight_of_the_head_once(tmp_pat
 
 def test_a_head_of_fewer_tokens_than_the_tokenizers_is_refused(tmp_path, tokenizer) -> None:
     base(tmp_path, tokenizer, "bert", AutoModelForMaskedLM, rows=-8)
-    with pytest.raises(InputError, match="its head knows"):
+    with pytest.raises(InputError, match="its head covers"):
         load_language_head(tmp_path, len(tokenizer))

@@ -43,18 +43,18 @@ def nv_embed(states: list[Array], p: dict[str, Array], heads: int) -> Array:
     width = len(states[0])
     part = width // heads
     latents = [layer_norm(row, p["latent_norm.weight"], p["latent_norm.bias"]) for row in p["latents_RD"]]
-    keys = [p["look.weight"] @ row for row in latents]
-    values = [p["take.weight"] @ row for row in latents]
+    keys = [p["key.weight"] @ row for row in latents]
+    values = [p["value.weight"] @ row for row in latents]
     pooled = np.zeros(width)
     for state in states:
-        query = p["ask.weight"] @ layer_norm(state, p["state_norm.weight"], p["state_norm.bias"])
+        query = p["query.weight"] @ layer_norm(state, p["state_norm.weight"], p["state_norm.bias"])
         seen = np.zeros(width)
         for head in range(heads):
             its = slice(head * part, (head + 1) * part)
             weights = softmax([float(query[its] @ key[its]) / math.sqrt(part) for key in keys])
             for weight, value in zip(weights, values, strict=True):
                 seen[its] += weight * value[its]
-        output = p["mix.weight"] @ seen + state
+        output = p["output.weight"] @ seen + state
         inner = (
             p["mlp.0.weight"] @ layer_norm(output, p["mlp_norm.weight"], p["mlp_norm.bias"]) + p["mlp.0.bias"]
         )
@@ -64,7 +64,7 @@ def nv_embed(states: list[Array], p: dict[str, Array], heads: int) -> Array:
 
 
 @pytest.mark.parametrize(("width", "latents", "heads"), [(8, 5, 1), (12, 7, 3), (16, 1, 4), (8, 20, 8)])
-def test_latent_attention_is_the_papers(width: int, latents: int, heads: int) -> None:
+def test_latent_attention_equals_the_paper(width: int, latents: int, heads: int) -> None:
     torch.manual_seed(0)
     module = LatentAttention(width, latents, heads).double()
     with torch.no_grad():  # norms that are not the identity
@@ -105,7 +105,7 @@ def m3_mcls(backbone: PreTrainedModel, ids: list[int], every: int) -> Array:
 
 @pytest.mark.parametrize("architecture", ["modernbert", "nomic_bert", "bert", "xlm-roberta"])
 @pytest.mark.parametrize("every", [3, 8, 100])
-def test_mcls_is_the_papers(make_embedder, texts: list[str], architecture: str, every: int) -> None:
+def test_mcls_equals_the_paper(make_embedder, texts: list[str], architecture: str, every: int) -> None:
     spec = EmbedderSpec("mcls", mcls_every=every, document_length=60)
     embedder = make_embedder(architecture, spec=spec)
     ids = embedder.tokenize([*texts, " ".join(texts)], max_length=60)
@@ -115,10 +115,8 @@ def test_mcls_is_the_papers(make_embedder, texts: list[str], architecture: str, 
         np.testing.assert_allclose(vector, m3_mcls(embedder.backbone, row, every), rtol=1e-5, atol=2e-6)
 
 
-def test_mcls_on_a_model_made_for_its_first_cls_alone(
-    make_embedder, texts: list[str], tmp_path: Path
-) -> None:
-    """As M3 uses it "without training": another pooling of the same weights, saved as a model of its own."""
+def test_mcls_on_a_model_trained_with_its_first_cls(make_embedder, texts: list[str], tmp_path: Path) -> None:
+    """M3 uses MCLS "without training": another pooling of the same weights, saved as its own model."""
     made = make_embedder("xlm-roberta", spec=EmbedderSpec("cls", document_length=60))
     save_embedder(made, tmp_path / "cls")
     plain = load_embedder(tmp_path / "cls")

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from embedline.config.model import DynamicNTK, LatentConfig, Prompt
-from embedline.models.bidirectional import looks_ahead, make_bidirectional
+from embedline.models.bidirectional import is_bidirectional, make_bidirectional
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder import load_embedder, save_embedder
 from embedline.models.prompts import PromptTable
@@ -50,7 +50,7 @@ DECODERS = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text")
 
 
 def qwen_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
-    """The same vocabulary in the class that AutoTokenizer insists on for qwen2."""
+    """Return the same vocabulary in the class that AutoTokenizer always uses for qwen2."""
     tokenizer.save_pretrained(folder)
     AutoConfig.for_model("qwen2").save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
@@ -58,7 +58,7 @@ def qwen_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrain
 
 @pytest.fixture(scope="module")
 def models(make_embedder, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Embedder, Path]]:
-    """Every model with all heads, its folder, and in the folder given.npz: what the other loaders gave."""
+    """Save every model with all heads; given.npz in its folder holds the other loaders' vectors."""
     root = tmp_path_factory.mktemp("folders")
     made: dict[str, tuple[Embedder, Path]] = {}
     for name in NAMES:
@@ -136,7 +136,7 @@ def test_automodel_gives_the_same_states_bit_for_bit(model: tuple[Embedder, Path
         np.testing.assert_array_equal(given["auto return_embeddings"], vectors)
 
 
-def test_a_class_of_its_own_is_carried_only_where_transformers_has_none(model: tuple[Embedder, Path]) -> None:
+def test_own_code_is_saved_only_where_transformers_has_none(model: tuple[Embedder, Path]) -> None:
     embedder, folder = model
     own = embedder.spec.pooling in ("latent", "mcls") or has_dynamic_ntk(embedder.backbone.config)
     assert sorted(file.name for file in folder.glob("*.py")) == (
@@ -145,9 +145,9 @@ def test_a_class_of_its_own_is_carried_only_where_transformers_has_none(model: t
     assert ("auto vectors" in np.load(folder / "given.npz")) == own
 
 
-def test_other_loaders_see_the_whole_text_too(model: tuple[Embedder, Path]) -> None:
+def test_other_loaders_are_bidirectional_too(model: tuple[Embedder, Path]) -> None:
     embedder, folder = model
-    assert looks_ahead(embedder.backbone)
+    assert is_bidirectional(embedder.backbone)
     assert np.load(folder / "given.npz")["auto looks ahead"]
 
 

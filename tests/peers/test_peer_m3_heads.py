@@ -15,8 +15,8 @@ from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaMo
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
 from embedline.models.folder import load_embedder, save_embedder
+from embedline.models.head_scores import hybrid_scores, lexical_scores, multi_vector_scores
 from embedline.models.heads import Encoded
-from embedline.models.scoring import hybrid_scores, lexical_scores, multi_vector_scores
 from embedline.models.tokenizer import train_tokenizer
 
 QUERIES = ["Как настроить почту на телефоне?", "printer printer does not answer", "VPN", "почта почта"]
@@ -31,7 +31,7 @@ DOCUMENTS = [
 
 @pytest.fixture(scope="module", params=[None, 16], ids=["full width", "width 16"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random XLM-R with M3's two linear heads, saved by FlagEmbedding's own `save`."""
+    """Save a random XLM-R with M3's two linear heads by FlagEmbedding's own `save`."""
     folder = tmp_path_factory.mktemp("m3")
     backend = train_tokenizer(QUERIES + DOCUMENTS, 400, lowercase=False).backend_tokenizer
     tokenizer = PreTrainedTokenizerFast(
@@ -84,7 +84,7 @@ def represent(embedder: Embedder, texts: list[str]) -> tuple[torch.Tensor, Encod
         return inputs["input_ids"], embedder.represent(**inputs)
 
 
-def test_the_checkpoint_says_that_it_has_three_heads_and_cls_pooling(embedder: Embedder) -> None:
+def test_the_checkpoint_has_three_heads_and_cls_pooling(embedder: Embedder) -> None:
     assert embedder.spec.heads == ("dense", "lexical", "multi_vector")
     assert embedder.spec.pooling == "cls"
     assert embedder.spec.document_length == 69  # positions but RoBERTa's padding row
@@ -121,7 +121,7 @@ def test_scores_are_flagembeddings(embedder: Embedder, peer: BGEM3FlagModel) -> 
     }
     assert (ours["lexical"] > 0).any()
     assert (q.lexical == 0).any()
-    # One pair at a time: in a batch of theirs, padding takes part in the maximum over a passage's tokens.
+    # One pair at a time: in FlagEmbedding's batches padding takes part in the maximum over a passage.
     mixed = hybrid_scores(ours, embedder.spec.hybrid)
     for i, query in enumerate(QUERIES):
         for j, document in enumerate(DOCUMENTS):
@@ -133,7 +133,7 @@ def test_scores_are_flagembeddings(embedder: Embedder, peer: BGEM3FlagModel) -> 
 
 
 def test_scores_of_encoded_texts_are_flagembeddings(embedder: Embedder, peer: BGEM3FlagModel) -> None:
-    """Its other way to score: from what `encode` returned."""
+    """FlagEmbedding's second way to score: from the output of `encode`."""
     options = {"max_length": 64, "return_sparse": True, "return_colbert_vecs": True}
     theirs_q, theirs_d = peer.encode(QUERIES, **options), peer.encode(DOCUMENTS, **options)
     (q_ids, q), (d_ids, d) = represent(embedder, QUERIES), represent(embedder, DOCUMENTS)
@@ -149,7 +149,7 @@ def test_scores_of_encoded_texts_are_flagembeddings(embedder: Embedder, peer: BG
     np.testing.assert_allclose(multi_vector_scores(q.tokens, d.tokens).numpy(), late, atol=1e-5)
 
 
-def test_the_checkpoint_becomes_a_folder_of_ours(embedder: Embedder, tmp_path: Path) -> None:
+def test_the_checkpoint_is_saved_as_our_folder(embedder: Embedder, tmp_path: Path) -> None:
     save_embedder(embedder, tmp_path)
     again = load_embedder(tmp_path).eval()
     assert again.spec == embedder.spec
@@ -169,7 +169,7 @@ def test_code_in_a_pickled_head_does_not_run(checkpoint: Path, tmp_path: Path) -
 
 
 class Trap:
-    """Unpickling it makes a file."""
+    """An object whose unpickling makes a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

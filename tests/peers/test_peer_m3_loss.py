@@ -12,9 +12,9 @@ from FlagEmbedding.finetune.embedder.encoder_only.base.modeling import BiEncoder
 from FlagEmbedding.finetune.embedder.encoder_only.m3.modeling import EncoderOnlyEmbedderM3Model
 from torch import Tensor, nn
 
+from embedline.models.head_scores import lexical_scores, multi_vector_scores
 from embedline.models.heads import Encoded, LexicalHead, MultiVectorHead
 from embedline.models.pooling import cls
-from embedline.models.scoring import lexical_scores, multi_vector_scores
 from embedline.training.objectives.distillation import Told
 from embedline.training.objectives.infonce import contrastive_loss
 from embedline.training.objectives.unified import unified_loss

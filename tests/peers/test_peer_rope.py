@@ -1,4 +1,4 @@
-"""Dynamic NTK against transformers' own on single texts; its modules remember, so a fresh model a text."""
+"""Dynamic NTK against transformers' own on single texts; its modules keep lengths: each text has its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from embedline.config.model import DynamicNTK
 from embedline.models.bidirectional import make_bidirectional
 from embedline.models.rope import apply_dynamic_ntk
-from embedline.models.rotary import positions_of
+from embedline.models.rotary import position_ids_of
 
 TRAINED, FACTOR = 32, 2.0
 SIZES: dict[str, Any] = {
@@ -45,7 +45,7 @@ def plain(family: str) -> PreTrainedModel:
     torch.manual_seed(3)
     config = AutoConfig.for_model(family, **SIZES, **FAMILIES[family])
     model: PreTrainedModel = AutoModel.from_config(config, attn_implementation="sdpa").eval()
-    with torch.no_grad():  # at its small initial weights attention is flat, and positions hardly matter
+    with torch.no_grad():  # with small initial weights attention is flat, and positions hardly matter
         for name, parameter in model.named_parameters():
             if any(part in name for part in ("q_proj", "k_proj", "Wqkv", "qkv")):
                 parameter.mul_(20)
@@ -60,7 +60,7 @@ def ours(family: str) -> PreTrainedModel:
 
 
 def peer_config(config: PretrainedConfig) -> PretrainedConfig:
-    """transformers' own form, written by hand."""
+    """A config in transformers' own form, written by hand."""
     kinds = config.rope_parameters
     stretched = kinds.get("full_attention", kinds)
     stretched |= {"rope_type": "dynamic", "factor": FACTOR}
@@ -83,15 +83,15 @@ def text(length: int, seed: int = 0) -> Tensor:
 @torch.no_grad()
 def states(model: PreTrainedModel, ids: Tensor, *, positions: bool = True) -> Tensor:
     mask = (ids != 0).long()
-    more = {"position_ids": positions_of(mask)} if positions else {}
+    more = {"position_ids": position_ids_of(mask)} if positions else {}
     found: Tensor = model(input_ids=ids, attention_mask=mask, **more).last_hidden_state
     return found
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_single_texts_equal_transformers(family: str) -> None:
+def test_single_texts_give_transformers_states(family: str) -> None:
     model = ours(family)
-    for length in LENGTHS:  # ours keeps no memory of the longer text before
+    for length in LENGTHS:  # ours keeps nothing of an earlier, longer text
         ids = text(length)
         expected = states(fresh_peer(family), ids, positions=False)
         torch.testing.assert_close(states(model, ids), expected, atol=1e-5, rtol=0)
@@ -99,7 +99,7 @@ def test_single_texts_equal_transformers(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_up_to_the_trained_length_nothing_changes_and_beyond_it_something_does(family: str) -> None:
+def test_positions_change_only_beyond_the_trained_length(family: str) -> None:
     before, model = plain(family), ours(family)
     for length in (5, TRAINED):
         assert torch.equal(states(model, text(length)), states(before, text(length)))
@@ -107,7 +107,7 @@ def test_up_to_the_trained_length_nothing_changes_and_beyond_it_something_does(f
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_text_is_the_same_whatever_it_is_batched_with(family: str) -> None:
+def test_a_texts_states_do_not_depend_on_its_batch(family: str) -> None:
     model = ours(family)
     alone = {length: states(model, text(length)) for length in LENGTHS}
     rows = torch.zeros(len(LENGTHS), max(LENGTHS), dtype=torch.long)
@@ -119,7 +119,7 @@ def test_a_text_is_the_same_whatever_it_is_batched_with(family: str) -> None:
 
 
 def test_transformers_own_depends_on_the_batch() -> None:
-    """Why this module exists; when it fails, transformers may be used as it is."""
+    """The reason for rope.py; when this fails, transformers' own can be used."""
     long, short = text(100), text(47)
     rows = torch.cat([torch.nn.functional.pad(short, (0, 53)), long])
     together = states(fresh_peer("llama"), rows, positions=False)[0, :47]
@@ -127,13 +127,13 @@ def test_transformers_own_depends_on_the_batch() -> None:
 
 
 @pytest.mark.parametrize("family", ["nomic_bert", "modernbert", "llama", "gemma3_text"])
-def test_a_saved_model_is_the_same_to_automodel_on_single_texts(family: str, tmp_path: Path) -> None:
+def test_a_saved_model_matches_automodel_on_single_texts(family: str, tmp_path: Path) -> None:
     model = ours(family)
     model.save_pretrained(tmp_path)
     reloaded = AutoModel.from_pretrained(tmp_path).eval()
     again = AutoModel.from_pretrained(tmp_path).eval()
     apply_dynamic_ntk(again)
-    for length in LENGTHS:  # rising, since transformers' module remembers
+    for length in LENGTHS:  # rising, because transformers' module keeps the longest
         expected = states(model, text(length))
         torch.testing.assert_close(
             states(reloaded, text(length), positions=False), expected, atol=1e-5, rtol=0
@@ -147,7 +147,7 @@ class Exported(nn.Module):
         self.backbone = backbone
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        positions = positions_of(attention_mask)
+        positions = position_ids_of(attention_mask)
         found: Tensor = self.backbone(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=positions
         ).last_hidden_state
@@ -155,7 +155,7 @@ class Exported(nn.Module):
 
 
 @pytest.mark.parametrize("family", ["nomic_bert", "gemma3_text"])  # one rotary kind, and two
-def test_it_exports_to_onnx_and_runs_at_odd_lengths(family: str, tmp_path: Path) -> None:
+def test_dynamic_ntk_exports_to_onnx_and_runs_at_odd_lengths(family: str, tmp_path: Path) -> None:
     model = ours(family)
     ids = torch.cat([text(40), text(40, seed=1)])
     path = tmp_path / "model.onnx"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from embedline.config.model import HybridWeights, LoraConfig
 from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
-from embedline.models.lora import merge_lora, with_lora
+from embedline.models.lora import add_lora, merge_lora
 from embedline.training.batching.batches import Draw
 from embedline.training.batching.pairs import Batches, tokenised
 from embedline.training.batching.records import Record, SourceRecords
@@ -548,7 +548,7 @@ def test_adapters_are_trained_resumed_and_merged(
     def adapted() -> Any:
         embedder = make_embedder("modernbert")
         torch.manual_seed(0)
-        with_lora(embedder.backbone, LoraConfig(rank=4, alpha=8))
+        add_lora(embedder.backbone, LoraConfig(rank=4, alpha=8))
         return embedder
 
     wanted = config(steps=6, learning_rate=1e-2, **values)

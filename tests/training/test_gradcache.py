@@ -14,8 +14,8 @@ from torch import Tensor
 
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
+from embedline.models.head_scores import lexical_scores, multi_vector_scores
 from embedline.models.heads import Encoded
-from embedline.models.scoring import lexical_scores, multi_vector_scores
 from embedline.training.contrastive.gradcache import GradCache, Loss
 
 PAIRS = 6

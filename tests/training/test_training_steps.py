@@ -18,7 +18,7 @@ from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace
 from embedline.config.schema import RunConfig
 from embedline.errors import EmbedlineError, InputError
-from embedline.models.demo_decoder import demo_decoder
+from embedline.models.demo_decoder import write_demo_decoder
 from embedline.models.embedder import Embedder
 from embedline.models.folder import load_embedder, read_lineage
 from embedline.steps import clean, mine, pretrain, prune, train_supervised, train_unsupervised
@@ -174,7 +174,7 @@ def test_texts_longer_than_the_positions_are_refused_with_their_setting(
 
 def test_pretraining_goes_on_from_the_bases_own_head(tmp_path: Path, dataset: Path) -> None:
     base = tmp_path / "base"
-    demo_decoder(base, texts=WORDS)
+    write_demo_decoder(base, texts=WORDS)
     bare = tmp_path / "bare"
     shutil.copytree(base, bare)
     AutoModel.from_pretrained(base).save_pretrained(bare)

@@ -1,4 +1,4 @@
-"""Sections about the model: backbone, tokenizer, pooling, prompts, pruning."""
+"""Sections about the model: backbone, tokenizer, pooling, heads, prompts, teacher, pruning."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from embedline.config.base import Section
 
 
 class Prompt(Section):
-    """The words put before a text: by side, or one instruction that stands before queries.
+    """The words put before a text: by side, or as one instruction put before queries.
 
     `{query: "search_query: ", document: "search_document: "}` are Nomic Embed's prefixes;
     `{instruct: "Given a question, find the answer"}` is GigaEmbeddings' `Instruct: …\\nQuery: `. A symmetric
     task has no documents: both of its sides get the query's words.
     """
 
-    query: str = Field("", description="words before a query")
-    document: str = Field("", description="words before a document")
-    instruct: str = Field("", description="description of the task; stands for query: Instruct: …\\nQuery: ")
+    query: str = Field("", description="words put before a query")
+    document: str = Field("", description="words put before a document")
+    instruct: str = Field("", description="task instruction; queries get `Instruct: …\\nQuery: `")
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> Prompt:
+    def _instruct_alone(self) -> Prompt:
         if self.instruct and (self.query or self.document):
-            raise ValueError("instruct stands alone: queries get it, documents get nothing")
+            raise ValueError("instruct excludes query and document: queries get it, documents get nothing")
         return self
 
     def words(self, *, of_query: bool) -> str:
-        """What precedes a query, or a document."""
+        """Return the words put before a query, or before a document."""
         if self.instruct:
             return f"Instruct: {self.instruct}\nQuery: " if of_query else ""
         return self.query if of_query else self.document
@@ -37,94 +37,111 @@ class Prompt(Section):
 class LatentConfig(Section):
     """Latent attention pooling (NV-Embed: 512 latents, 8 heads)."""
 
-    latents: int = Field(512, ge=1, description="rows of the trained array that gives keys and values")
-    heads: int = Field(8, ge=1, description="attention heads; the width is a multiple of them")
+    latents: int = Field(512, ge=1, description="rows of the trained array that gives the keys and values")
+    heads: int = Field(
+        8, ge=1, description="attention heads; the model's width must be a multiple of their number"
+    )
 
 
 class DynamicNTK(Section):
     """Rotary positions stretched beyond what the model was trained on, by each text's own length."""
 
-    factor: float = Field(2.0, ge=1, description="Nomic Embed: 2")
-    trained_length: int = Field(2048, ge=16, description="tokens up to which nothing changes")
+    factor: float = Field(
+        2.0,
+        ge=1,
+        description="how far rotary frequencies are stretched beyond the trained length (Nomic Embed: 2)",
+    )
+    trained_length: int = Field(2048, ge=16, description="tokens up to which positions stay as trained")
 
 
 class LoraConfig(Section):
     """Low-rank adapters instead of full training (Hu et al. 2021); merged when the model is saved."""
 
-    rank: int = Field(16, ge=1, description="of the adapters")
-    alpha: int = Field(32, ge=1, description="scale of the adapters; they count alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1, description="on the adapters' inputs while training")
-    targets: list[str] = Field([], description="names of the layers adapted; every linear one when empty")
+    rank: int = Field(16, ge=1, description="rank of the adapters")
+    alpha: int = Field(
+        32, ge=1, description="scale of the adapters: their output is multiplied by alpha / rank"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapters' inputs during training")
+    targets: list[str] = Field([], description="names of the adapted layers; every linear layer when empty")
 
 
 class HybridWeights(Section):
     """The weights of the heads in a hybrid score."""
 
-    dense: float = Field(1.0, ge=0, description="of the dense score")
-    lexical: float = Field(0.3, ge=0, description="BGE-M3: 0.3")
-    multi_vector: float = Field(1.0, ge=0, description="of the multi-vector score")
+    dense: float = Field(1.0, ge=0, description="weight of the dense score")
+    lexical: float = Field(0.3, ge=0, description="weight of the lexical score (BGE-M3: 0.3)")
+    multi_vector: float = Field(1.0, ge=0, description="weight of the multi-vector score")
 
 
 Head = Literal["dense", "lexical", "multi_vector"]
+Pooling = Literal["mean", "cls", "last", "latent", "mcls"]
 
 
 class ModelConfig(Section):
     """The encoder: an existing one (`base`), or one made from scratch (`architecture`)."""
 
-    base: str | None = Field(None, description="folder, hub id, or package:NAME; none: from scratch")
+    base: str | None = Field(
+        None, description="folder, hub id, or package:NAME of the base model; from scratch when empty"
+    )
     revision: str | None = Field(None, description="revision of a hub model; pinned by preflight when empty")
     architecture: str = Field("modernbert", description="transformers model_type for training from scratch")
     settings: dict[str, Any] = Field(
         {},
-        description="values of the architecture's own config (hidden_size, num_hidden_layers, …); beside a "
-        "base only what `embedline plan` counts with until the base is at hand",
+        description="values of the architecture's own config (hidden_size, num_hidden_layers, …); with a "
+        "base they only serve the estimates of `embedline plan` until the base is there",
     )
-    vocabulary: int = Field(16_384, ge=64, multiple_of=64, description="tokenizer size when from scratch")
-    lowercase: bool = Field(True, description="the tokenizer made from scratch folds case and ё to е")
+    vocabulary: int = Field(
+        16_384, ge=64, multiple_of=64, description="number of tokens of a tokenizer trained from scratch"
+    )
+    lowercase: bool = Field(True, description="a tokenizer trained from scratch folds case, and ё to е")
     trust_remote_code: bool = Field(False, description="run the model code that `base` carries")
-    pooling: Literal["mean", "cls", "last", "latent", "mcls"] = Field(
+    pooling: Pooling = Field(
         "mean",
-        description="how token states become one vector; mcls: the mean of CLS tokens, mcls_every apart",
+        description="how token states become one vector; mcls: the mean of CLS tokens, one every mcls_every",
     )
     latent: LatentConfig = LatentConfig()
-    mcls_every: int = Field(
-        256, ge=8, description="pooling mcls: a CLS token before so many tokens (M3: 256)"
-    )
+    mcls_every: int = Field(256, ge=8, description="tokens between two CLS tokens of pooling mcls (M3: 256)")
     layer_norm: bool = Field(
         False,
         description="layer norm without parameters on the pooled vector, before Matryoshka cuts it (Nomic)",
     )
     heads: list[Head] = Field(
-        ["dense"], description="what one forward pass gives; dense is always among them"
+        ["dense"], description="outputs of one forward pass; dense is always among them"
     )
     multi_vector_width: int | None = Field(
-        None, ge=8, description="of a token vector of the multi-vector head; the model's width when empty"
+        None, ge=8, description="width of the multi-vector head's token vectors; the model's width when empty"
     )
     hybrid: HybridWeights = HybridWeights()
     positions: int | None = Field(
-        None, ge=16, description="learned positions are extended to so many tokens by tiling (XLM-R: 8192)"
+        None,
+        ge=16,
+        description="tokens that learned positions are extended to, by repeating them (XLM-R: 8192)",
     )
     dynamic_ntk: DynamicNTK | None = None
     lora: LoraConfig | None = None
-    query_length: int = Field(64, ge=8, description="tokens of a query (short side)")
-    document_length: int = Field(256, ge=8, description="tokens of a document")
+    query_length: int = Field(64, ge=8, description="tokens at which a query (short side) is cut")
+    document_length: int = Field(256, ge=8, description="tokens at which a document (long side) is cut")
     dims: list[int] = Field([], description="Matryoshka dims; the full width is always one of them")
 
 
 def row_tokens(tokens: int, pooling: str, mcls_every: int) -> int:
-    """Tokens of the row that a text of `tokens` becomes: MCLS puts more in."""
+    """Return the tokens of a text's row: its own, and the CLS tokens that pooling mcls inserts."""
     return tokens + ((tokens - 1) // mcls_every if pooling == "mcls" else 0)
 
 
 class TeacherConfig(Section):
-    """A pretrained embedding model that judges data (consistency filter) and may teach (distillation)."""
+    """A pretrained embedding model that filters data (consistency) and may be distilled from."""
 
-    model: str = Field(description="folder, hub id, or package:NAME")
+    model: str = Field(description="folder, hub id, or package:NAME of the teacher model")
     revision: str | None = Field(None, description="revision of a hub model; pinned by preflight when empty")
-    languages: list[str] = Field(["en"], description="texts in others are neither judged nor taught by it")
-    filter: bool = Field(True, description="clean drops the pairs that it does not find")
+    languages: list[str] = Field(
+        ["en"], description="languages of the teacher; texts in others are neither filtered nor distilled"
+    )
+    filter: bool = Field(
+        True, description="clean drops the pairs whose document the teacher does not retrieve"
+    )
     prompts: dict[str, Prompt] = Field(
-        {}, description="the words it is asked with, as in `prompts`; what its own folder says when empty"
+        {}, description="prompts of the teacher, as in `prompts`; those of its own folder when empty"
     )
 
 

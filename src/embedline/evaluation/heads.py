@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from embedline.models.device import best_device
+from embedline.models.head_scores import hybrid_scores, lexical_scores, multi_vector_scores
 from embedline.models.head_vectors import HeadVectors, Terms
-from embedline.models.scoring import hybrid_scores, lexical_scores, multi_vector_scores
 
 HYBRID = "hybrid"
 TOKENS = 65_536  # of documents whose token vectors exist at a time: 268 MB of them at 1,024 values

@@ -1,1 +1,1 @@
-"""ONNX: export, int8, a runtime without torch, and the measured parity between them."""
+"""ONNX: export, int8, a runtime without torch, and their measured parity with torch."""

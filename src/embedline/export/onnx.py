@@ -1,4 +1,4 @@
-"""One ONNX graph from token ids to what every head of the model gives."""
+"""Export a model to one ONNX graph, from token ids to the outputs of every head."""
 
 from __future__ import annotations
 
@@ -19,43 +19,49 @@ from embedline.errors import InputError
 from embedline.export.runtime import CARD, MODEL, OUTPUTS, TOKENIZER
 from embedline.models.embedder import Embedder
 
-# protobuf refuses messages of 2 GiB; the graph itself needs a little room beside the weights.
+# protobuf refuses messages of 2 GiB; the graph itself takes some space beside the weights.
 _SINGLE_FILE_BYTES = 2_000_000_000
 
 
 class HeadsGraph(nn.Module):
-    """What is exported: ids and mask (B × T) to unit vectors in fp32 (B × D), then the other heads it has."""
+    """The exported module: ids and mask (B × T) to fp32 vectors of length 1 (B × D), then the other heads."""
 
     def __init__(self, embedder: Embedder) -> None:
         super().__init__()
         self.embedder = embedder
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        found = self.embedder.represent(input_ids, attention_mask)
-        others = (part.float() for part in (found.lexical, found.tokens) if part is not None)
-        return F.normalize(found.dense.float(), dim=-1), *others
+        encoded = self.embedder.represent(input_ids, attention_mask)
+        others = (part.float() for part in (encoded.lexical, encoded.tokens) if part is not None)
+        return F.normalize(encoded.dense.float(), dim=-1), *others
 
 
 def export_onnx(embedder: Embedder, folder: Path, opset: int, *, index_version: str = "") -> Path:
-    """Write `model.onnx`, the tokenizer and `embedline.json` into `folder`; returns the graph's path.
+    """Write `model.onnx`, the tokenizer and `embedline.json` into `folder`; return the graph's path.
 
     Inputs `input_ids` and `attention_mask` are int64 (batch × sequence), both dynamic. Outputs are float32:
-    `sentence_embedding` (batch × width), and of the heads that the model has `lexical_weights` (batch ×
-    sequence) and `token_vectors` (batch × sequence × width of a token vector), in that order. One file,
-    except above 2 GB: then the weights lie beside it in `model.onnx.data`.
+    `sentence_embedding` (batch × width), and for the heads that the model has `lexical_weights` (batch ×
+    sequence) and `token_vectors` (batch × sequence × width of a token vector), in that order. Weights above
+    2 GB are a second file, `model.onnx.data`.
 
     Args:
-        index_version: of the model folder that this is an export of; an index records and compares it.
+        opset: version of the ONNX operators.
+        index_version: of the exported model folder; an index records and compares it.
 
     Raises:
         InputError: the tokenizer has no `tokenizer.json` (only such tokenizers run without transformers).
+
+    Example:
+        >>> embedder = load_embedder(Path("model"), attention="sdpa")
+        >>> export_onnx(embedder, Path("onnx"), opset=20)
+        >>> vectors = OnnxEmbedder(Path("onnx")).encode(["The printer does not answer."])
     """
     folder.mkdir(parents=True, exist_ok=True)
     embedder.tokenizer.save_pretrained(folder)
     if not (folder / TOKENIZER).is_file():
         raise InputError(f"the model's tokenizer cannot be written as {TOKENIZER}.", where=str(folder))
     _write_card(embedder, folder, index_version)
-    example = embedder.pad([[1] * 6, [1] * 3])  # no dimension is 1, which would be taken for a constant
+    example = embedder.pad([[1] * 6, [1] * 3])  # a dimension of 1 would be exported as a constant
     dynamic = {0: "batch", 1: "sequence"}
     heads = ["dense", *embedder.heads]
     weights = sum(p.numel() * 4 for p in embedder.parameters())
@@ -101,7 +107,7 @@ def _write_card(embedder: Embedder, folder: Path, index_version: str) -> None:
 
 @contextmanager
 def _experts_by_gathering(backbone: PreTrainedModel) -> Iterator[None]:
-    """A mixture of experts: the grouped product that it otherwise runs on has no form in ONNX.
+    """Replace the grouped matrix product of a mixture of experts, which ONNX does not have.
 
     Each token gathers the weights of its experts, so long texts take much memory.
     """
@@ -118,7 +124,7 @@ def _experts_by_gathering(backbone: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns about its own internals, dozens of lines a model; errors still come through."""
+    """Silence the exporter's warnings about its own internals, dozens of lines a model; errors still show."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

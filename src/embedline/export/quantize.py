@@ -1,4 +1,4 @@
-"""Dynamic int8: weights in eight bits, activations quantised as they come."""
+"""Dynamic int8 quantisation: weights in eight bits, activations quantised at run time."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from embedline.export.runtime import MODEL
 
 
 def quantize_int8(folder: Path) -> Path:
-    """Write `model_int8.onnx` beside the `model.onnx` of `folder`; returns its path.
+    """Write `model_int8.onnx` beside the `model.onnx` of `folder`; return its path.
 
-    Weights get one scale a channel: with one a tensor the worst cosine of all-MiniLM-L6-v2 to fp32 falls
-    from 0.97 to 0.82. Activations get one scale a batch, so an int8 vector depends slightly on its
-    batch-mates; parity is therefore measured in batches. The op types are named because from opset 23 on
-    the quantiser would also take the fused Attention, which has no int8 kernel.
+    Weights get one scale per channel: with one per tensor the worst cosine of all-MiniLM-L6-v2 to fp32
+    falls from 0.97 to 0.82. Activations get one scale per batch, so an int8 vector depends slightly on the
+    rest of its batch; parity is therefore measured in batches. The op types are named because from opset
+    23 on the quantiser would also take the fused Attention, which has no int8 kernel.
+
+    Example:
+        >>> export_onnx(embedder, Path("onnx"), opset=20)
+        >>> quantize_int8(Path("onnx"))
+        >>> vectors = OnnxEmbedder(Path("onnx"), "int8").encode(texts)
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it advises a preprocessing that the exporter has already done
+    logging.disable(logging.WARNING)  # it recommends a preprocessing that the exporter has already done
     try:
         quantize_dynamic(
             folder / MODEL["fp32"],

@@ -1,4 +1,4 @@
-"""Embedding with onnxruntime and tokenizers alone: no torch, no transformers."""
+"""An embedder that needs only onnxruntime and tokenizers: no torch, no transformers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from embedline.errors import InputError
 from embedline.models.batching import token_batches
-from embedline.models.head_vectors import Heads, HeadVectors, collect_heads
+from embedline.models.head_vectors import HeadArrays, HeadVectors, collect_heads
 from embedline.models.prompts import PromptTable
 
 Variant = Literal["fp32", "int8"]
@@ -24,17 +24,23 @@ OUTPUTS = {"dense": "sentence_embedding", "lexical": "lexical_weights", "multi_v
 
 
 class OnnxEmbedder:
-    """Texts in, unit vectors out, as `models.embedder.Embedder.encode` gives them; `encode_heads`: all heads.
+    """An exported model: texts in, the same vectors out as from `models.embedder.Embedder`.
 
-    `heads` are those that the model has (dense among them), `hybrid` their weights in a hybrid score.
+    `heads` are the model's heads (dense among them), `hybrid` their weights in a hybrid score.
 
     Args:
-        folder: as `export_onnx` writes it.
-        threads: of one inference; all cores when empty.
+        folder: written by `export_onnx`.
+        variant: fp32 or int8.
+        threads: threads of one inference; all cores when None.
         providers: onnxruntime execution providers, the preferred one first.
 
     Raises:
         InputError: a file is missing, or onnxruntime cannot load the graph.
+
+    Example:
+        >>> embedder = OnnxEmbedder(Path("onnx"), "int8")
+        >>> prompt = embedder.prompts.prompt("query")
+        >>> vectors = embedder.encode(["How do I reset my password?"], prompt=prompt)
     """
 
     def __init__(
@@ -72,7 +78,7 @@ class OnnxEmbedder:
             raise InputError(f"onnxruntime cannot load it ({error}).", where=str(model)) from error
 
     def tokenize(self, texts: Sequence[str], *, prompt: str = "", max_length: int) -> list[list[int]]:
-        """Token ids a text, special tokens included, cut at `max_length`; never none, as in torch."""
+        """Return each text's token ids (at least one), special tokens included, cut at `max_length`."""
         self._tokenizer.enable_truncation(max_length, direction=self._side)
         rows = self._tokenizer.encode_batch_fast([prompt + text for text in texts])
         return [row.ids or self._empty for row in rows]
@@ -86,11 +92,13 @@ class OnnxEmbedder:
         batch_tokens: int = 8192,
         dim: int | None = None,
     ) -> np.ndarray:
-        """Vectors of `texts` (N × D, float32, length 1), in their order; batches hold texts of like length.
+        """Encode `texts` in their order (N × D, float32, length 1); batches hold texts of like length.
 
         Args:
-            batch_tokens: tokens a batch, padding included: what bounds the memory.
-            dim: keep the first so many values (Matryoshka) and normalise again.
+            prompt: put before every text.
+            max_length: tokens at which a text is cut; the model's document length when None.
+            batch_tokens: tokens a batch, padding included: bounds the memory.
+            dim: number of leading values to keep (Matryoshka) before normalising again.
 
         Raises:
             InputError: `dim` is not between 1 and the model's width.
@@ -111,12 +119,12 @@ class OnnxEmbedder:
         max_length: int | None = None,
         batch_tokens: int = 8192,
     ) -> HeadVectors:
-        """What every head gives for `texts`, in their order; arguments as for `encode`."""
-        given = [head for head in OUTPUTS if head in self.heads]
+        """Encode `texts` with every head, in their order; arguments as for `encode`."""
+        names = [head for head in OUTPUTS if head in self.heads]
 
-        def run(batch: list[list[int]]) -> Heads:
-            found = self._session.run([OUTPUTS[head] for head in given], self._padded(batch))
-            by_head = dict(zip(given, found, strict=True))
+        def run(batch: list[list[int]]) -> HeadArrays:
+            outputs = self._session.run([OUTPUTS[head] for head in names], self._padded(batch))
+            by_head = dict(zip(names, outputs, strict=True))
             return by_head["dense"], by_head.get("lexical"), by_head.get("multi_vector")
 
         ids = self.tokenize(texts, prompt=prompt, max_length=max_length or self.document_length)
@@ -132,7 +140,7 @@ class OnnxEmbedder:
 
 
 def truncate(vectors_ND: np.ndarray, dim: int) -> np.ndarray:
-    """The first `dim` values of each row, scaled to length 1 again."""
+    """Keep the first `dim` values of each row and scale it to length 1 again."""
     cut = vectors_ND[:, :dim]
     norms = np.linalg.norm(cut, axis=1, keepdims=True)
     shortened: np.ndarray = cut / np.maximum(norms, 1e-12)

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[np.ndarray]:
-    """Row indices batch by batch, longest first, so that a lack of memory shows at once.
+    """Group row indices into batches, longest first, so that a lack of memory shows at once.
 
     A batch's rows times its longest row is at most `batch_tokens` (a single longer row is a batch alone).
     """

@@ -1,7 +1,7 @@
-"""A tiny language model of the demo world: random weights in the shape that decoders come in.
+"""A tiny language model for the demo: random weights in the shape of current decoders.
 
-It stands for a downloaded checkpoint (causal, grouped queries, rotary positions, a head that tells the next
-token) where the path to an embedding model is shown or tested without a download.
+It replaces a downloaded checkpoint (causal, grouped queries, rotary positions, a next-token head) where the
+path to an embedding model is shown or tested without a download.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from embedline.models.tokenizer import DECODER_SPECIAL, padded_vocabulary, train_tokenizer
 
-# The most frequent words of the demo world: each becomes one token, as a word does to a large tokenizer.
+# The most frequent words of the demo data: each becomes one token, as in a large tokenizer.
 _RUSSIAN = """
 аварийное автоматически автор аккумулятора анонимизируются апдейт архива базы без бесплатное беспроводной
 брошюры брутто весну виду вишни влажной вместе внесение внизу внимательный внутреннему возврат возмещение
@@ -71,13 +71,13 @@ what where white whoever will with within workouts writer writes year years yell
 """
 
 
-def demo_decoder(folder: Path, seed: int = 0, texts: Iterable[str] | None = None) -> None:
+def write_demo_decoder(folder: Path, seed: int = 0, texts: Iterable[str] | None = None) -> None:
     """Write the checkpoint into `folder`: 4 layers × 64, 4 heads on 2 keys, 512 positions.
 
     The same seed gives the same bytes.
 
     Args:
-        texts: what its tokenizer is trained on; words of the demo world when None.
+        texts: to train its tokenizer on; words of the demo data when None.
     """
     words = texts if texts is not None else f"{_RUSSIAN} {_ENGLISH}".split()
     tokenizer = train_tokenizer(words, 4096, special=DECODER_SPECIAL)

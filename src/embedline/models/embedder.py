@@ -1,4 +1,4 @@
-"""The embedding model: a transformers backbone, a pooling, and what it needs to know about its inputs."""
+"""The embedding model: a transformers backbone, a pooling, heads, and its inputs' lengths and prompts."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from embedline.models.batching import token_batches
 from embedline.models.heads import Encoded, LexicalHead, MultiVectorHead
 from embedline.models.pooling import LatentAttention, Pooler
 from embedline.models.prompts import PromptTable, Side, is_long
-from embedline.models.rotary import has_dynamic_ntk, positions_of
+from embedline.models.rotary import has_dynamic_ntk, position_ids_of
 
 
 @dataclass(frozen=True)
 class EmbedderSpec:
-    """What a model folder says beside its weights.
+    """Everything that defines an embedder beside its weights.
 
     Args:
-        query_length, document_length: tokens after which a text of that side is cut.
+        query_length, document_length: tokens at which a text of that side is cut.
         dims: Matryoshka dims, the full width not included.
         latent: latents and heads of latent attention.
         mcls_every: tokens between two CLS tokens, for pooling mcls.
         layer_norm: subtract the pooled vector's mean and divide by its deviation (Nomic Embed, Nussbaum et
-            al. 2024): a prefix of it is then not left with the components that are large in all vectors.
+            al. 2024), so that no prefix of it is dominated by components that are large in all vectors.
         heads: dense, lexical, multi_vector.
-        multi_vector_width: of a token vector; the model's width when None.
+        multi_vector_width: width of a token vector; the model's width when None.
         hybrid: weight of each head in the hybrid score.
+        prompts: words put before queries and documents.
     """
 
     pooling: str = "mean"
@@ -51,7 +52,19 @@ class EmbedderSpec:
 
 
 class Embedder(nn.Module):
-    """Texts in, vectors out."""
+    """An embedding model: texts in, vectors out.
+
+    Args:
+        backbone: gives token states (B × T × D).
+
+    Raises:
+        InputError: the width is no multiple of the latent attention's heads, or MCLS without a CLS token.
+
+    Example:
+        >>> embedder = load_embedder(Path("model"))
+        >>> vectors = embedder.encode(["The printer does not answer."])
+        >>> vectors.shape  # (1, embedder.width), rows of length 1
+    """
 
     def __init__(
         self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: EmbedderSpec
@@ -79,7 +92,7 @@ class Embedder(nn.Module):
             self.heads["multi_vector"] = MultiVectorHead(self.width, self._token_width(spec), special)
 
     def with_spec(self, spec: EmbedderSpec, *, seed: int = 0) -> Embedder:
-        """The same weights under another spec; a pooling or head new to the model starts at random."""
+        """Return these weights under another spec; a pooling or head new to the model starts at random."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             other = Embedder(self.backbone, self.tokenizer, spec).to(self.device)
@@ -92,7 +105,7 @@ class Embedder(nn.Module):
         return other.train(self.training)
 
     def with_backbone(self, backbone: PreTrainedModel) -> Embedder:
-        """Another backbone of the same width, under a copy of this model's pooling and heads."""
+        """Return a copy of this pooling and these heads on another backbone of the same width."""
         other = Embedder(backbone, self.tokenizer, self.spec)
         other.latent_attention = copy.deepcopy(self.latent_attention)
         other.heads = copy.deepcopy(self.heads)
@@ -110,11 +123,11 @@ class Embedder(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Token ids and mask (B × T) to dense vectors in fp32 (B × D), not normalised."""
+        """Map token ids and mask (B × T) to dense vectors in fp32 (B × D), not normalised."""
         return self.states(input_ids, attention_mask)[1]
 
     def represent(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
-        """All heads from one pass: token ids and mask (B × T) to `Encoded`."""
+        """Compute all heads in one pass, from token ids and mask (B × T)."""
         states_BTD, dense_BD = self.states(input_ids, attention_mask)
         lexical = tokens = None
         if "lexical" in self.heads:
@@ -124,7 +137,7 @@ class Embedder(nn.Module):
         return Encoded(dense_BD, lexical, tokens)
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Token ids and mask (B × T) to token states (B × T × D) and pooled vectors in fp32 (B × D)."""
+        """Map token ids and mask (B × T) to token states (B × T × D) and pooled vectors in fp32 (B × D)."""
         spec, tokenizer = self.spec, self.tokenizer
         pool = Pooler(
             spec.pooling,
@@ -139,14 +152,14 @@ class Embedder(nn.Module):
     def _run(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if has_dynamic_ntk(self.backbone.config):
-            inputs["position_ids"] = positions_of(attention_mask)  # they carry each row's length
+            inputs["position_ids"] = position_ids_of(attention_mask)  # RowwiseRotary reads each row's length
         states: Tensor = self.backbone(**inputs).last_hidden_state
         return states
 
     def tokenize(self, texts: Sequence[str], *, prompt: str = "", max_length: int) -> list[list[int]]:
-        """Token ids a text, special tokens included, cut at `max_length`.
+        """Return each text's token ids, special tokens included, cut at `max_length`.
 
-        A text without any (an empty one, where the tokenizer adds none) is one end-of-text token.
+        A text without tokens (an empty one, where the tokenizer adds none) becomes one end-of-text token.
         """
         if not texts:
             return []
@@ -163,7 +176,7 @@ class Embedder(nn.Module):
         return [row or [self.tokenizer.pad_token_id if end is None else end] for row in ids]
 
     def pad(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Rows of ids to `input_ids` and `attention_mask` (B × T), padded on the right."""
+        """Pad rows of ids on the right, to `input_ids` and `attention_mask` (B × T)."""
         width = max(len(row) for row in ids)
         pad = self.tokenizer.pad_token_id
         tokens = np.full((len(ids), width), 0 if pad is None else pad, dtype=np.int64)
@@ -187,13 +200,22 @@ class Embedder(nn.Module):
         bf16: bool = False,
         normalize: bool = True,
     ) -> np.ndarray:
-        """Vectors of `texts` (N × D, float32), in their order; batches hold texts of like length.
+        """Encode `texts` in their order (N × D, float32); batches hold texts of like length.
 
         Args:
-            batch_tokens: tokens a batch, padding included: what bounds the memory.
+            prompt: put before every text.
+            max_length: tokens at which a text is cut; the model's document length when None.
+            batch_tokens: tokens a batch, padding included: bounds the memory.
+            bf16: compute under bf16 autocast.
+            normalize: scale the vectors to length 1.
 
         Raises:
-            StepError: a vector is not finite: searched with, it would be the nearest or the farthest of all.
+            StepError: a vector is not finite; a search would rank it first or last.
+
+        Example:
+            >>> embedder = load_embedder(Path("model"))
+            >>> vectors = embedder.encode(["The printer does not answer.", "VPN"])
+            >>> similarity = vectors[0] @ vectors[1]
         """
         was_training = self.training
         self.eval()
@@ -205,12 +227,12 @@ class Embedder(nn.Module):
             pooled = F.normalize(pooled.float(), dim=-1) if normalize else pooled.float()
             vectors[rows] = pooled.cpu().numpy()
         self.train(was_training)
-        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(broken):
+        not_finite = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(not_finite):
             raise StepError(
-                f"the model gives no finite vector for {len(broken)} of {len(texts)} texts; the first: "
-                f"{texts[broken[0]][:80]!r}.",
-                fix="Look at the last checkpoints of its training; runtime.precision: fp32 is safer.",
+                f"the model gives no finite vector for {len(not_finite)} of {len(texts)} texts; the first: "
+                f"{texts[not_finite[0]][:80]!r}.",
+                fix="Check the last checkpoints of its training; runtime.precision: fp32 is safer.",
             )
         return vectors
 
@@ -224,11 +246,16 @@ class Embedder(nn.Module):
         document_length: int | None = None,
         bf16: bool = False,
     ) -> np.ndarray:
-        """Unit vectors of texts of one side of a task: with its prompt, cut where that side is cut (N × D).
+        """Encode queries or documents with their prompt, cut at their length; rows of length 1 (N × D).
 
         Args:
-            name, task_type: as in `PromptTable.prompt`.
-            document_length: instead of the model's own.
+            name, task_type: choose the prompt, as in `PromptTable.prompt`.
+            document_length: replaces the model's own.
+
+        Example:
+            >>> queries = embedder.encode_side(["How do I reset my password?"], "query")
+            >>> documents = embedder.encode_side(["Open the settings."], "document")
+            >>> scores = queries @ documents.T
         """
         spec = self.spec
         long = is_long(side, task_type)

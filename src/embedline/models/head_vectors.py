@@ -1,4 +1,4 @@
-"""What the heads of a model give for texts, as arrays: the same from torch and from onnxruntime."""
+"""The outputs of a model's heads for texts, as arrays: one form for torch and onnxruntime."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Terms = dict[int, float]
 
 
 class HeadVectors(NamedTuple):
-    """N texts; what the model has no head for is None.
+    """The heads' outputs for N texts; None for a head that the model lacks.
 
     Args:
         dense: N × D, float32, length 1.
-        lexical: a text's terms, token id → the largest weight of its tokens; weights of 0 are left out.
-        tokens: a text's token vectors (T × K, float32, length 1), without the special token that begins it.
+        lexical: terms of each text, token id → the largest weight of its tokens; weights of 0 are left out.
+        tokens: token vectors of each text (T × K, float32, length 1), without the special token at its start.
     """
 
     dense: np.ndarray
@@ -30,40 +30,47 @@ class HeadVectors(NamedTuple):
 
 
 # Rows of ids to arrays over the padded batch: dense B × D, lexical B × T or None, tokens B × T × K or None.
-Heads = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+HeadArrays = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 
 
 def collect_heads(
     ids: Sequence[list[int]],
-    run: Callable[[list[list[int]]], Heads],
+    run: Callable[[list[list[int]]], HeadArrays],
     *,
     width: int,
     heads: Sequence[str],
     batch_tokens: int,
 ) -> HeadVectors:
-    """All heads' vectors of rows of token ids, in their order; `run` sees batches of rows of like length."""
+    """Run rows of token ids in batches of like length and collect every head's output in the rows' order.
+
+    Args:
+        run: maps a batch of rows to `HeadArrays`.
+        width: of the dense vectors.
+        heads: the model's heads.
+        batch_tokens: tokens a batch, padding included: bounds the memory.
+    """
     dense = np.zeros((len(ids), width), np.float32)
     lexical: list[Terms] = [{} for _ in ids]
     tokens: list[np.ndarray] = [np.zeros((0, 0), np.float32) for _ in ids]
     for rows in token_batches([len(row) for row in ids], batch_tokens):
         batch = [ids[i] for i in rows]
         dense[rows], weights_BT, tokens_BTK = run(batch)
-        for place, (i, row) in enumerate(zip(rows.tolist(), batch, strict=True)):
+        for at, (i, row) in enumerate(zip(rows.tolist(), batch, strict=True)):
             if weights_BT is not None:
-                lexical[i] = terms_of(row, weights_BT[place, : len(row)])
+                lexical[i] = largest_weights(row, weights_BT[at, : len(row)])
             if tokens_BTK is not None:
-                vectors = tokens_BTK[place, : len(row)].astype(np.float32)
+                vectors = tokens_BTK[at, : len(row)].astype(np.float32)
                 tokens[i] = vectors if vectors[0].any() else vectors[1:]
     return HeadVectors(
         dense, lexical if "lexical" in heads else None, tokens if "multi_vector" in heads else None
     )
 
 
-def terms_of(ids: Sequence[int], weights_T: np.ndarray) -> Terms:
-    """The largest weight of each token id that weighs anything."""
+def largest_weights(ids: Sequence[int], weights_T: np.ndarray) -> Terms:
+    """Return the largest weight of each token id; ids without a positive weight are left out."""
     terms: Terms = {}
     for term, weight in zip(ids, weights_T.tolist(), strict=True):
-        if not weight <= terms.get(term, 0.0):  # a weight that is not a number must not vanish
+        if not weight <= terms.get(term, 0.0):  # written so that NaN is kept and found later
             terms[term] = weight
     return terms
 
@@ -77,19 +84,25 @@ def encode_heads(
     batch_tokens: int = 8192,
     bf16: bool = False,
 ) -> HeadVectors:
-    """What every head of `embedder` gives for `texts`, from one forward pass a batch.
+    """Encode `texts` with every head of `embedder`, in one forward pass a batch.
 
     Args:
-        batch_tokens: tokens a batch, padding included: what bounds the memory.
+        max_length: tokens at which a text is cut; the model's document length when None.
+        batch_tokens: tokens a batch, padding included: bounds the memory.
+
+    Example:
+        >>> vectors = encode_heads(load_embedder(Path("bge-m3")), ["How do I reset my password?"])
+        >>> vectors.dense.shape  # (1, width)
+        >>> vectors.lexical[0]  # {token id: weight}
     """
     import torch
     import torch.nn.functional as F
 
-    def run(batch: list[list[int]]) -> Heads:
+    def run(batch: list[list[int]]) -> HeadArrays:
         with torch.no_grad(), torch.autocast(embedder.device.type, torch.bfloat16, enabled=bf16):
-            found = embedder.represent(**embedder.pad(batch))
-        dense = F.normalize(found.dense.float(), dim=-1).cpu().numpy()
-        others = (None if part is None else part.float().cpu().numpy() for part in found[1:])
+            encoded = embedder.represent(**embedder.pad(batch))
+        dense = F.normalize(encoded.dense.float(), dim=-1).cpu().numpy()
+        others = (None if part is None else part.float().cpu().numpy() for part in encoded[1:])
         return dense, *others  # type: ignore[return-value]
 
     ids = embedder.tokenize(texts, prompt=prompt, max_length=max_length or embedder.spec.document_length)

@@ -1,4 +1,4 @@
-"""BGE-M3's heads beside the dense vector (Chen et al. 2024, section 3.1), from the same token states."""
+"""BGE-M3's lexical and multi-vector heads (Chen et al. 2024, section 3.1), on the same token states."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 
 class Encoded(NamedTuple):
-    """What one forward pass gives for B texts of at most T tokens, in fp32; None for a head that it lacks.
+    """The outputs of one forward pass for B texts of at most T tokens, in fp32; None for a missing head.
 
     Args:
         dense: B × D, pooled vectors, not normalised.
         lexical: B × T, the weight of each token's term; 0 at special tokens and padding.
-        tokens: B × T × K, a vector of length one a token; 0 at padding, and at the special token that begins
+        tokens: B × T × K, one vector of length 1 per token; 0 at padding and at the special token that begins
             a text.
     """
 
@@ -26,18 +26,18 @@ class Encoded(NamedTuple):
 
 
 class LexicalHead(nn.Module):
-    """w_t = ReLU(W h_t), 0 for special tokens.
+    """Compute term weights, w_t = ReLU(W h_t); 0 for special tokens.
 
-    A new head weighs all terms nearly alike, a little: it counts the terms that two texts share. Random
-    weights are noise, whose loss falls fastest when all of them fall, and below 0 a ReLU has no gradient: in
-    bge-m3-tiny 2 % of the tokens still weighed anything after 30 steps, against 91 % from this start, which
-    are all but the special ones.
+    A new head gives all terms nearly the same small weight, so it counts the terms that two texts share.
+    Random weights are noise: the loss falls fastest when all of them fall, and below 0 a ReLU has no
+    gradient. In bge-m3-tiny 2 % of the tokens still had a positive weight after 30 steps, against 91 % from
+    this start, which are all but the special ones.
     """
 
     def __init__(self, width: int, special_ids: list[int]) -> None:
         super().__init__()
         self.weigh = nn.Linear(width, 1)
-        # States have about the length √D. A shared term adds 0.01: half a logit at temperature 0.02.
+        # States have a length of about √D. A shared term adds 0.01: half a logit at temperature 0.02.
         nn.init.normal_(self.weigh.weight, std=0.03 / math.sqrt(width))
         nn.init.constant_(self.weigh.bias, 0.1)
         self.register_buffer("special", torch.tensor(special_ids, dtype=torch.int64), persistent=False)
@@ -50,9 +50,9 @@ class LexicalHead(nn.Module):
 
 
 class MultiVectorHead(nn.Module):
-    """E_t = norm(W h_t) for every token but a CLS that begins the text, which is the dense vector's.
+    """Compute token vectors, E_t = norm(W h_t), for every token but the special one that begins a text.
 
-    A decoder's text may begin with its first word, which stays.
+    That token's state serves the dense vector. A decoder's text may begin with its first word, which stays.
     """
 
     def __init__(self, width: int, out: int, special_ids: list[int]) -> None:

@@ -1,4 +1,4 @@
-"""What a pretrained language model puts on its states to tell a token: its own head, without the model."""
+"""The output head of a pretrained language model, without the model: token states to logits."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from embedline.errors import InputError
 from embedline.models.bidirectional import is_decoder_family
-from embedline.models.checks import first_line
+from embedline.models.folder_checks import first_line
 
 
 class LanguageHead(nn.Module):
-    """States (… × D) to logits (… × V) in fp32, as the language model's own class computes them.
+    """Map states (… × D) to logits (… × V) in fp32, as the language model's own class computes them.
 
-    Whatever stands there is taken along: a transform and a bias (BERT, XLM-R, ModernBERT), a cap on the
-    logits (Gemma). The output matrix starts as the model's and is tied to nothing.
+    The whole head is kept: a transform and a bias (BERT, XLM-R, ModernBERT), a cap on the logits (Gemma). The
+    output matrix starts as the model's and is tied to no other weight.
+
+    Args:
+        model: a language model; its backbone is replaced in place.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self.tokens = len(output.weight)  # V
-        setattr(model, model.base_model_prefix, _Given())
-        for module in model.modules():  # a bias that the head and its last layer share is kept in one place
+        setattr(model, model.base_model_prefix, _PassThrough())
+        for module in model.modules():  # a bias shared by the head and its last layer is kept once
             for name, parameter in list(module._parameters.items()):
-                if module is not output and any(parameter is theirs for theirs in output.parameters()):
+                if module is not output and any(parameter is shared for shared in output.parameters()):
                     del module._parameters[name]
         self.model = model
         self.float()
@@ -42,8 +45,8 @@ class LanguageHead(nn.Module):
         return logits_1KV.reshape(*states.shape[:-1], -1).float()
 
 
-class _Given(nn.Module):
-    """Stands where the model was: the states are given."""
+class _PassThrough(nn.Module):
+    """Replaces the backbone: returns its input as the states."""
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _Output:
         return _Output(last_hidden_state=inputs_embeds)
@@ -51,21 +54,21 @@ class _Given(nn.Module):
 
 @dataclass
 class _Output(BaseModelOutputWithPast):
-    image_hidden_states: None = None  # a model that sees images too asks for them
+    image_hidden_states: None = None  # read by models that also take images
 
 
 def load_language_head(
     folder: Path, vocabulary: int, *, trust_remote_code: bool = False
 ) -> LanguageHead | None:
-    """The head of the language model in `folder`; None where the folder has weights for none.
+    """Load the head of the language model in `folder`; None where the folder has no weights for one.
 
-    A decoder's head tells the next token, an encoder's the masked one.
+    A decoder's head predicts the next token, an encoder's the masked one.
 
     Args:
-        vocabulary: tokens that it must know; rows beyond them, as padding leaves them, do no harm.
+        vocabulary: tokens that the head must cover; further rows, left by padding, are harmless.
 
     Raises:
-        InputError: the folder cannot be loaded, or its head knows fewer tokens.
+        InputError: the folder cannot be loaded, or its head covers fewer tokens.
     """
     try:
         config = AutoConfig.from_pretrained(
@@ -91,7 +94,7 @@ def load_language_head(
         head = LanguageHead(model)
     if head.tokens < vocabulary:
         raise InputError(
-            f"its head knows {head.tokens} tokens, its tokenizer {vocabulary}: they do not belong together.",
+            f"its head covers {head.tokens} tokens, its tokenizer has {vocabulary}: they do not match.",
             where=str(folder),
         )
     return head

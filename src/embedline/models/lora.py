@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021) put into a backbone, and merged into its weights."""
+"""Low-rank adapters (Hu et al. 2021): insert them into a backbone, merge them into its weights."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from embedline.config.model import LoraConfig
 from embedline.errors import InputError
 
 
-def with_lora(backbone: PreTrainedModel, config: LoraConfig) -> None:
-    """Adapters in place, the only weights left trainable; the backbone keeps its class and its outputs.
+def add_lora(backbone: PreTrainedModel, config: LoraConfig) -> None:
+    """Insert adapters in place, the only trainable weights; the backbone keeps its class and its outputs.
 
     Raises:
-        InputError: a target that no layer has, or that cannot be adapted.
+        InputError: a target that matches no layer, or a layer that cannot be adapted.
     """
     names = [name for name, _ in backbone.named_modules()]
     for target in config.targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             linear = [name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)]
-            kinds = sorted({name.rpartition(".")[2] for name in linear})
+            choices = sorted({name.rpartition(".")[2] for name in linear})
             raise InputError(
                 f"{backbone.config.model_type} has no layer {target!r}.",
                 where="model.lora.targets",
-                fix=f"Its linear layers are {', '.join(kinds)}.",
+                fix=f"Its linear layers are {', '.join(choices)}.",
             )
-    asked = peft.LoraConfig(
+    adapters = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=config.targets or "all-linear",
     )
     try:
-        peft.inject_adapter_in_model(asked, backbone)
+        peft.inject_adapter_in_model(adapters, backbone)
     except ValueError as error:
         raise InputError(
             f"cannot be adapted ({str(error).splitlines()[0]}).", where="model.lora.targets"
@@ -44,9 +44,9 @@ def with_lora(backbone: PreTrainedModel, config: LoraConfig) -> None:
 
 
 def merge_lora(backbone: PreTrainedModel) -> None:
-    """Adapters added into the weights and taken out: an ordinary model again, every weight trainable.
+    """Add the adapters to the weights and remove them; every weight is trainable afterwards.
 
-    A backbone without adapters is left alone.
+    A backbone without adapters is left unchanged.
     """
     adapted = [(name, module) for name, module in backbone.named_modules() if isinstance(module, LoraLayer)]
     if not adapted:

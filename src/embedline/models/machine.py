@@ -1,13 +1,13 @@
-"""The machine's settings, applied once in a step's process."""
+"""The runtime settings of a step's process: threads, allocator, precision, attention kernel."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
-from functools import cache
 from typing import TYPE_CHECKING
 
 from embedline.config.training import RuntimeConfig
+from embedline.models.log_once import info_once
 
 if TYPE_CHECKING:
     from embedline.models.attention import Attention
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 # Parameters of glibc's mallopt (malloc.h).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
-NO_BF16 = "this device has no instructions for bf16 and emulates it"
+NO_BF16 = "this device has no bf16 instructions and emulates them"
 _log = logging.getLogger(__name__)
 
 
 def prepare(runtime: RuntimeConfig, *, training: bool = False) -> bool:
-    """Set the threads and, for training, the allocator; True when the step works under bf16 autocast."""
+    """Set the threads and, for training, the allocator; return whether the step runs under bf16 autocast."""
     import torch
     from transformers.utils import logging
 
@@ -36,19 +36,15 @@ def prepare(runtime: RuntimeConfig, *, training: bool = False) -> bool:
 
 
 def works_in_bf16(runtime: RuntimeConfig) -> bool:
-    """What `runtime.precision` comes to on this machine; auto's choice is said once in the log."""
+    """Return whether `runtime.precision` means bf16 on this machine; the choice that auto makes is logged."""
     from embedline.models.device import best_device, bf16_instructions
 
     if runtime.precision != "auto":
         return runtime.precision == "bf16"
-    found = bf16_instructions(best_device())
-    _say(f"Precision: bf16 ({', '.join(found)})." if found else f"Precision: fp32 ({NO_BF16}).")
-    return bool(found)
-
-
-@cache
-def _say(message: str) -> None:
-    _log.info(message)
+    instructions = bf16_instructions(best_device())
+    reason = f"bf16 ({', '.join(instructions)})" if instructions else f"fp32 ({NO_BF16})"
+    info_once(_log, f"Precision: {reason}.")
+    return bool(instructions)
 
 
 def _keep_freed_memory() -> None:
@@ -65,7 +61,7 @@ def _keep_freed_memory() -> None:
 
 
 def attention(runtime: RuntimeConfig) -> Attention:
-    """The attention kernel that models are loaded with on this machine."""
+    """Return the attention kernel that models are loaded with on this machine."""
     from embedline.models.attention import attention_for
     from embedline.models.device import best_device
 

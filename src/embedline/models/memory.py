@@ -1,4 +1,4 @@
-"""How much memory is left: of the machine, and of the container that this process is in."""
+"""The memory that is left in the machine and in this process's container."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import psutil
 
-CGROUP = Path("/sys/fs/cgroup")  # version 2, as a container sees its own
+CGROUP = Path("/sys/fs/cgroup")  # version 2, as mounted inside a container
 
 
 def available_bytes() -> int:
-    """What this process may still take before the kernel kills it or another."""
+    """Return how many bytes this process can still allocate before the kernel kills a process."""
     machine = int(psutil.virtual_memory().available)
     limit = _number(CGROUP / "memory.max")
     if limit is None:
@@ -20,7 +20,7 @@ def available_bytes() -> int:
 
 
 def _reclaimable() -> int:
-    """Bytes of files read long ago, which count as used and are dropped when they are in the way."""
+    """Return the bytes of inactive cached files, which count as used and are dropped under pressure."""
     try:
         lines = (CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -30,7 +30,7 @@ def _reclaimable() -> int:
 
 
 def _number(path: Path) -> int | None:
-    """None where there is no such limit."""
+    """Read a number from a control file; None where there is no such limit."""
     try:
         text = path.read_text(encoding="ascii").strip()
     except OSError:

@@ -1,8 +1,8 @@
-"""A backbone with the pooling and the rotary positions that transformers does not have, as one model.
+"""A transformers model of a backbone with a pooling or rotary positions that transformers does not have.
 
-This file travels in model folders together with pooling.py and rotary.py: they import torch and
+This file is copied into model folders together with pooling.py and rotary.py: they import torch and
 transformers only. Load the folder with AutoModel or SentenceTransformer and `trust_remote_code=True`;
-Embedline itself runs its own copy.
+Embedline itself uses the copy in its package.
 """
 
 from __future__ import annotations
@@ -20,11 +20,17 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 from transformers.utils.generic import ModelOutput
 
 from .pooling import LatentAttention, Pooler
-from .rotary import RowwiseRotary, has_dynamic_ntk, positions_of, rotary_places
+from .rotary import RowwiseRotary, has_dynamic_ntk, position_ids_of, rotary_modules
+
+# Former names of latent attention's weights, as pattern, and their names now: older folders still load.
+_RENAMED_WEIGHTS = {
+    rf"^latent_attention\.{old}\.": f"latent_attention.{new}."
+    for old, new in {"ask": "query", "look": "key", "take": "value", "mix": "output"}.items()
+}
 
 
 class EmbedlineConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
-    """The backbone's own config, and the pooling on top.
+    """The backbone's config and the pooling on top.
 
     Args:
         pooling: latent, mcls, mean, cls or last.
@@ -49,8 +55,8 @@ class EmbedlineConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         **kwargs: Any,
     ) -> None:
         if isinstance(backbone, dict):
-            known = backbone.get("model_type") in CONFIG_MAPPING
-            backbone = AutoConfig.for_model(**backbone) if known else PretrainedConfig.from_dict(backbone)
+            native = backbone.get("model_type") in CONFIG_MAPPING
+            backbone = AutoConfig.for_model(**backbone) if native else PretrainedConfig.from_dict(backbone)
         self.backbone = backbone
         self.hidden_size = getattr(self.backbone, "hidden_size", 0)
         self.pooling, self.latents, self.latent_heads = pooling, latents, latent_heads
@@ -61,14 +67,14 @@ class EmbedlineConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
 
 @dataclass
 class EmbedlineOutput(ModelOutput):
-    """Token states (B × T × D) and vectors of length one (B × D)."""
+    """Token states (B × T × D) and vectors of length 1 (B × D)."""
 
     last_hidden_state: Tensor | None = None
     sentence_embedding: Tensor | None = None
 
 
 class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
-    """Token ids and mask in, vectors of length one out."""
+    """A backbone and its pooling: token ids and mask in, vectors of length 1 out."""
 
     config_class = EmbedlineConfig
     main_input_name = "input_ids"
@@ -80,12 +86,17 @@ class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         super().__init__(config)
         self.backbone: PreTrainedModel = backbone or _new_backbone(config)
         if has_dynamic_ntk(self.backbone.config):
-            for owner, name in list(rotary_places(self.backbone)):
+            for owner, name in list(rotary_modules(self.backbone)):
                 setattr(owner, name, RowwiseRotary(self.backbone.config))
         self.latent_attention: LatentAttention | None = None
         if config.pooling == "latent":
             self.latent_attention = LatentAttention(config.hidden_size, config.latents, config.latent_heads)
         self.post_init()  # type: ignore[no-untyped-call]
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, key_mapping: dict[str, str] | None = None, **kwargs: Any) -> Any:
+        """Load as any transformers model, from folders with the former weight names too."""
+        return super().from_pretrained(*args, key_mapping=_RENAMED_WEIGHTS | (key_mapping or {}), **kwargs)
 
     def get_input_embeddings(self) -> torch.nn.Module:
         return self.backbone.get_input_embeddings()
@@ -97,10 +108,10 @@ class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         return_embeddings: bool = False,
         **_: Any,
     ) -> EmbedlineOutput | Tensor:
-        """Token ids and mask (B × T, padded on the right for pooling mcls) to states and vectors.
+        """Map token ids and mask (B × T, padded on the right for pooling mcls) to states and vectors.
 
         Args:
-            return_embeddings: only the vectors, as a tensor.
+            return_embeddings: return only the vectors, as a tensor.
         """
         mask_BT = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         config = self.config
@@ -119,31 +130,35 @@ class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     def _run(self, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
         inputs = {"input_ids": input_ids, "attention_mask": mask_BT}
         if has_dynamic_ntk(self.backbone.config):
-            inputs["position_ids"] = positions_of(mask_BT)  # they carry each row's length
+            inputs["position_ids"] = position_ids_of(mask_BT)  # RowwiseRotary reads each row's length
         states: Tensor = self.backbone(**inputs).last_hidden_state
         return states
 
 
 def auto_class(config: PretrainedConfig) -> Any:
-    """What makes a backbone: AutoModel, or of an encoder-decoder (T5) what takes its encoder alone.
+    """Return the auto class that builds a backbone: AutoModel, or the encoder's of an encoder-decoder (T5).
 
     Raises:
-        ValueError: an encoder-decoder of which transformers has no encoder alone.
+        ValueError: an encoder-decoder without an encoder-only class in transformers.
     """
     if MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.get(config.model_type, "").endswith("EncoderModel"):
         return AutoModelForTextEncoding
     if config.is_encoder_decoder:
-        raise ValueError(f"of the encoder-decoder {config.model_type} transformers has no encoder alone")
+        raise ValueError(
+            f"transformers has no encoder-only class for the encoder-decoder {config.model_type}"
+        )
     return AutoModel
 
 
 def _new_backbone(config: EmbedlineConfig) -> PreTrainedModel:
-    """The backbone's own class; one that transformers does not have is in the same folder as this file."""
+    """Make the backbone; a class that transformers does not have is in the same folder as this file."""
     inner: Any = config.backbone
     make = auto_class(inner).from_config
     if type(inner) is PretrainedConfig:
-        kind: Any = get_class_from_dynamic_module(inner.auto_map["AutoConfig"], str(config.name_or_path))
-        inner = config.backbone = kind.from_dict(inner.to_dict())
+        config_class: Any = get_class_from_dynamic_module(
+            inner.auto_map["AutoConfig"], str(config.name_or_path)
+        )
+        inner = config.backbone = config_class.from_dict(inner.to_dict())
         inner.name_or_path = config.name_or_path
         model: PreTrainedModel = make(inner, trust_remote_code=True)
     else:

@@ -1,8 +1,8 @@
 """Attention as plain matrix products, for training on a CPU.
 
-There, PyTorch's fused kernel is fast forward and slow backward, where it computes the products of a whole
-batch row by row, and its dropout draws number by number. Texts of usual length train about 1.2 to 1.6 times
-faster when the probabilities are kept and the products are left to the matrix library
+On a CPU, PyTorch's fused kernel is fast in the forward pass and slow in the backward pass, where it computes
+the products of a batch row by row, and its dropout draws number by number. Texts of usual length train about
+1.2 to 1.6 times faster when the probabilities are kept and the products are computed by the matrix library
 (tests/benchmarks/README.md).
 """
 
@@ -18,7 +18,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 PLAIN = "plain"
-LONGEST = 512  # tokens; the probabilities of longer texts (T × T a head) would fill the memory
+MAX_TOKENS = 512  # tokens; the probabilities of longer texts (T × T a head) would fill the memory
 
 
 def plain_attention(
@@ -31,16 +31,16 @@ def plain_attention(
     dropout: float = 0.0,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """`transformers`' interface of an attention kernel: B × H × T × D to B × T × H × D.
+    """Compute attention through transformers' kernel interface: B × H × T × D to B × T × H × D.
 
-    Whatever else is asked of it (evaluation, long texts, a causal mask without a tensor, biases) is sdpa's.
+    Every other case (evaluation, long texts, a causal mask without a tensor, biases) is passed to sdpa.
     """
     causal = more.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
     if (
         not module.training
         or query.device.type != "cpu"
-        or key.shape[2] > LONGEST
+        or key.shape[2] > MAX_TOKENS
         or (attention_mask is None and causal)
         or (attention_mask is not None and attention_mask.dtype != torch.bool)
         or any(more.get(name) is not None for name in ("position_bias", "cache", "softcap", "s_aux"))
@@ -50,9 +50,9 @@ def plain_attention(
         )
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    if torch.is_autocast_enabled("cpu"):  # rotated queries and keys may be fp32 beside values that are not
-        kind = torch.get_autocast_dtype("cpu")
-        query, key, value = query.to(kind), key.to(kind), value.to(kind)
+    if torch.is_autocast_enabled("cpu"):  # rotated queries and keys may be fp32 while values are not
+        dtype = torch.get_autocast_dtype("cpu")
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
     mixed: Tensor = _Attention.apply(query, key, value, attention_mask, scale, dropout)  # type: ignore[no-untyped-call]
     return mixed.transpose(1, 2).contiguous(), None
@@ -67,7 +67,7 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         with torch.autocast("cpu", enabled=False):
             scores = (query * scale) @ key.transpose(-1, -2)
-            if mask is not None:  # not -inf: a row of padding may see no key at all
+            if mask is not None:  # not -inf: a row of padding may attend to no key
                 scores = scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
             attended = scores.softmax(-1)
             kept = _kept(attended.shape, dropout) if dropout else None
@@ -98,9 +98,10 @@ def _dropped(values: Tensor, kept: Tensor | None) -> Tensor:
 
 
 def _kept(shape: torch.Size, dropout: float) -> Tensor:
-    """True with probability 1 - dropout, to 1/65536; three times as fast as `bernoulli_` on a CPU.
+    """Draw a mask, True with probability 1 - dropout (to 1/65536).
 
-    It cuts 64 random bits of PyTorch's generator into four.
+    On a CPU this is three times as fast as `bernoulli_`: each 64 random bits of PyTorch's generator are split
+    into four draws.
     """
     count = shape.numel()
     bits = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)

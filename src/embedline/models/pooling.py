@@ -1,6 +1,6 @@
-"""From token states to one vector a text.
+"""Poolings: token states to one vector a text.
 
-This file travels in model folders whose pooling transformers does not have: torch only, no other imports.
+This file is copied into model folders whose pooling transformers does not have: it imports torch only.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 
 def mean(states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """The mean of the states of real tokens, in fp32 (B × D)."""
+    """Average the states of real tokens, in fp32 (B × D)."""
     weights = mask_BT.unsqueeze(-1).to(torch.float32)
     return (states_BTD.float() * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
 def cls(states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """The state of the first real token (B × D); padding may stand on either side."""
+    """Take the state of the first real token (B × D); padding may be on either side."""
     first = mask_BT.to(torch.int64).argmax(1)
     return states_BTD[torch.arange(first.shape[0], device=first.device), first].float()
 
 
 def last(states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """The state of the last real token (B × D); padding may stand on either side."""
+    """Take the state of the last real token (B × D); padding may be on either side."""
     length = mask_BT.shape[1]
     final = length - 1 - mask_BT.to(torch.int64).flip(1).argmax(1)
     return states_BTD[torch.arange(final.shape[0], device=final.device), final].float()
@@ -36,10 +36,10 @@ class LatentAttention(nn.Module):
     """NV-Embed's pooling (Lee et al. 2024, section 3.1): O = softmax(Q Kᵀ) V, an MLP, the mean over tokens.
 
     The token states are the queries; keys and values come from a trained array of `latents` rows, split among
-    `heads`. The MLP is the paper's: two linear layers, GELU between them. What the paper does not print is as
-    in its authors' released code: linear maps before and after the attention, the scale 1/√d, a layer norm
-    before each of the two parts and a residual around it. So a new one starts near the mean of the states,
-    which a pretrained backbone needs. (The released MLP gates its GELU; the paper's does not.)
+    `heads`. The MLP is the paper's: two linear layers, GELU between them. What the paper leaves open follows
+    its authors' released code: linear maps before and after the attention, the scale 1/√d, a layer norm
+    before each of the two parts and a residual around it. A new module therefore starts near the mean of the
+    states, which a pretrained backbone needs. (The released MLP gates its GELU; the paper's does not.)
     """
 
     def __init__(self, width: int, latents: int, heads: int) -> None:
@@ -48,24 +48,26 @@ class LatentAttention(nn.Module):
             raise ValueError(f"width {width} is not a multiple of {heads} heads")
         self.heads = heads
         self.latents_RD = nn.Parameter(torch.randn(latents, width) * 0.02)
-        self.ask, self.look, self.take, self.mix = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.query, self.key, self.value, self.output = (
+            nn.Linear(width, width, bias=False) for _ in range(4)
+        )
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         self.state_norm, self.latent_norm, self.mlp_norm = (nn.LayerNorm(width) for _ in range(3))
 
     def forward(self, states_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         states_BTD = states_BTD.to(self.latents_RD.dtype)
         latents_RD = self.latent_norm(self.latents_RD)
-        seen_BTD = self.mix(
+        attended_BTD = self.output(
             self._merge(
                 F.scaled_dot_product_attention(
-                    self._split(self.ask(self.state_norm(states_BTD))),
-                    self._split(self.look(latents_RD).unsqueeze(0)).expand(states_BTD.shape[0], -1, -1, -1),
-                    self._split(self.take(latents_RD).unsqueeze(0)).expand(states_BTD.shape[0], -1, -1, -1),
+                    self._split(self.query(self.state_norm(states_BTD))),
+                    self._split(self.key(latents_RD).unsqueeze(0)).expand(states_BTD.shape[0], -1, -1, -1),
+                    self._split(self.value(latents_RD).unsqueeze(0)).expand(states_BTD.shape[0], -1, -1, -1),
                 )
             )
         )
-        seen_BTD = seen_BTD + states_BTD
-        return mean(self.mlp(self.mlp_norm(seen_BTD)) + seen_BTD, mask_BT)
+        attended_BTD = attended_BTD + states_BTD
+        return mean(self.mlp(self.mlp_norm(attended_BTD)) + attended_BTD, mask_BT)
 
     def _split(self, rows_BTD: Tensor) -> Tensor:
         batch, length, width = rows_BTD.shape
@@ -82,17 +84,22 @@ POOLING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": mean, "cls": c
 def insert_cls(
     input_ids: Tensor, mask_BT: Tensor, every: int, *, cls_id: int, pad_id: int
 ) -> tuple[Tensor, Tensor]:
-    """MCLS (Chen et al. 2024, "M3-Embedding", section 3.3): a CLS token before every `every` tokens.
+    """Insert a CLS token before every `every` tokens: MCLS (Chen et al. 2024, "M3-Embedding", section 3.3).
 
-    Rows start with the tokenizer's own CLS and are padded on the right. Returns ids and mask of rows whose
-    positions 0, every + 1, 2 (every + 1), … hold a CLS; one whose block is all padding is masked. No branch
-    and no loop, so that it exports to ONNX.
+    There is no branch and no loop, so that it exports to ONNX.
+
+    Args:
+        input_ids, mask_BT: rows that start with the tokenizer's own CLS and are padded on the right.
+
+    Returns:
+        Ids and mask (B × S) of rows whose positions 0, every + 1, 2 (every + 1), … hold a CLS; a CLS whose
+        block is all padding is masked.
     """
     length = input_ids.shape[1]
     place_S = torch.arange(length + (length - 1) // every, device=input_ids.device)
-    token_S = place_S - place_S // (every + 1)  # what stands there: one place later for each CLS inserted
+    token_S = place_S - place_S // (every + 1)  # the token there: one place later for each inserted CLS
     is_cls_S = place_S % (every + 1) == 0
-    # An inserted CLS is as real as the token after it; the row's own one is, whatever follows.
+    # An inserted CLS is real if the token after it is; the row's own CLS always is.
     real_S = token_S + (is_cls_S & (place_S > 0)).to(token_S.dtype)
     mask = F.pad(mask_BT, (0, 1))[:, real_S]
     marks = torch.where(mask.bool(), cls_id, pad_id).to(input_ids.dtype)
@@ -100,25 +107,25 @@ def insert_cls(
 
 
 def mcls(states_BSD: Tensor, mask_BS: Tensor, every: int) -> Tensor:
-    """The mean of the states of the CLS tokens that `insert_cls` placed (B × D)."""
+    """Average the states of the CLS tokens that `insert_cls` placed (B × D)."""
     return mean(states_BSD[:, :: every + 1], mask_BS[:, :: every + 1])
 
 
 def without_inserted(states_BSD: Tensor, every: int, length: int) -> Tensor:
-    """The states of the `length` tokens that stood there before `insert_cls` (B × T × D)."""
+    """Return the states of the `length` tokens of the rows before `insert_cls` (B × T × D)."""
     place_T = torch.arange(length, device=states_BSD.device)
     return states_BSD[:, place_T + (place_T - 1).clamp(min=0) // every]
 
 
 @dataclass(frozen=True)
 class Pooler:
-    """From token ids to token states and one vector a text, whatever the pooling.
+    """Token ids to token states and one vector a text, for every pooling.
 
     Args:
         pooling: a name in POOLING, latent or mcls.
-        every, cls_id, pad_id: of MCLS.
-        layer_norm: on the pooled vector, without parameters.
-        latent_attention: of pooling latent.
+        every, cls_id, pad_id: for pooling mcls: tokens between two CLS tokens, and the ids of CLS and pad.
+        layer_norm: apply a layer norm without parameters to the pooled vector.
+        latent_attention: the module of pooling latent.
     """
 
     pooling: str
@@ -131,7 +138,7 @@ class Pooler:
     def __call__(
         self, run: Callable[[Tensor, Tensor], Tensor], input_ids: Tensor, mask_BT: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Token states (B × T × D) and pooled vectors in fp32 (B × D); `run` maps ids and mask to states."""
+        """Return token states (B × T × D) and fp32 vectors (B × D); `run` maps ids and mask to states."""
         if self.pooling == "mcls":
             assert self.cls_id is not None
             ids, mask_BS = insert_cls(

@@ -1,4 +1,4 @@
-"""How long a row a model can take, and more room for models that learned a vector a position."""
+"""The longest row that a model takes, and the extension of learned positions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from embedline.errors import InputError
 from embedline.models.rotary import has_dynamic_ntk
 
-_NAMES = {"position_embeddings", "wpe"}
+_TABLE_NAMES = {"position_embeddings", "wpe"}
 
 
 def max_tokens(backbone: PreTrainedModel) -> int | None:
-    """Tokens of the longest row, special ones included; None where there is no bound.
+    """Return the tokens of the longest row, special ones included; None where there is no bound.
 
-    Rotary positions can be computed at any length, but mean something only as far as the model was trained:
+    Rotary positions can be computed at any length, but are meaningful only up to the length of the training:
     their bound is `max_position_embeddings`, unless dynamic NTK stretches them.
     """
     learned = _learned(backbone)
@@ -29,26 +29,26 @@ def max_tokens(backbone: PreTrainedModel) -> int | None:
     return bound
 
 
-def require_room(backbone: PreTrainedModel, tokens: int, where: str) -> None:
+def require_positions(backbone: PreTrainedModel, tokens: int, where: str) -> None:
     """Refuse rows longer than the model's positions.
 
     Raises:
-        InputError: naming `where`, the setting that asks for `tokens`.
+        InputError: naming `where`, the setting of `tokens`.
     """
-    room = max_tokens(backbone)
-    if room is not None and tokens > room:
-        more = "model.positions" if _learned(backbone) else "model.dynamic_ntk"
+    longest = max_tokens(backbone)
+    if longest is not None and tokens > longest:
+        setting = "model.positions" if _learned(backbone) else "model.dynamic_ntk"
         raise InputError(
-            f"needs rows of {tokens} tokens, and {backbone.config.model_type} has positions for {room}.",
+            f"needs rows of {tokens} tokens, and {backbone.config.model_type} has positions for {longest}.",
             where=where,
-            fix=f"Shorten it, or set {more}.",
+            fix=f"Shorten it, or set {setting}.",
         )
 
 
 def extend_positions(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, positions: int) -> None:
-    """Room for `positions` tokens, by repeating the learned table (XLM-R: 512 → 8192, BGE-M3).
+    """Extend learned positions to `positions` tokens by repeating the table (XLM-R: 512 → 8192, BGE-M3).
 
-    Inputs that fitted before give the same states, bit for bit. A model that has the room is left alone.
+    Inputs that fitted before give the same states, bit for bit. A model with enough positions is unchanged.
 
     Raises:
         InputError: the model has no learned positions.
@@ -58,7 +58,7 @@ def extend_positions(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
         raise InputError(
             f"{backbone.config.model_type} has no learned positions to extend.",
             where="model.positions",
-            fix="Use model.dynamic_ntk for rotary positions, or leave it out.",
+            fix="Use model.dynamic_ntk for rotary positions, or omit this setting.",
         )
     if positions <= learned.tokens:
         return
@@ -77,15 +77,15 @@ def extend_positions(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
 
 
 def _longer(name: str, buffer: Tensor, length: int) -> Tensor:
-    """`position_ids` count on; token types are the same everywhere."""
+    """Lengthen a buffer: `position_ids` continue counting, token types repeat."""
     if name == "position_ids":
         return torch.arange(length, dtype=buffer.dtype, device=buffer.device)[None]
     return buffer[:, :1].repeat(1, length)
 
 
 @dataclass(frozen=True)
-class _Learned:
-    """A table of positions, the module it belongs to, and the row of a text's first token."""
+class _LearnedPositions:
+    """A table of positions, the module that owns it, and the row of a text's first token."""
 
     owner: nn.Module
     table: nn.Embedding
@@ -96,11 +96,11 @@ class _Learned:
         return len(self.table.weight) - self.first
 
 
-def _learned(backbone: PreTrainedModel) -> _Learned | None:
+def _learned(backbone: PreTrainedModel) -> _LearnedPositions | None:
     for owner in backbone.modules():
         for name, module in owner.named_children():
-            if name in _NAMES and isinstance(module, nn.Embedding):
-                # RoBERTa counts from padding_idx + 1; the rows before that are no text's.
+            if name in _TABLE_NAMES and isinstance(module, nn.Embedding):
+                # RoBERTa counts from padding_idx + 1; the rows before that are unused.
                 first = 0 if module.padding_idx is None else module.padding_idx + 1
-                return _Learned(owner, module, first)
+                return _LearnedPositions(owner, module, first)
     return None

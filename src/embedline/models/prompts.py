@@ -11,7 +11,7 @@ from embedline.config.model import Prompt
 
 Side = Literal["query", "document"]
 SEARCH = "short-long"
-# What mteb calls a task's type, in the words of the table.
+# mteb's names of task types, and ours.
 MTEB_TYPES = {
     "Retrieval": SEARCH,
     "Reranking": SEARCH,
@@ -34,12 +34,13 @@ class PromptTable:
     entries: Mapping[str, Prompt] = field(default_factory=dict)
 
     def prompt(self, side: Side, *, name: str = "", task_type: str = "") -> str:
-        """The words to put before a text of this side; empty when the table has nothing for it.
+        """Return the words to put before a text; empty when the table has no entry for it.
 
         Args:
+            side: whether the text is a query or a document.
             name: of the source or task.
-            task_type: one of the configuration's; search when it is not known. Both sides of a symmetric
-                one are queries.
+            task_type: one of the configuration's; search when empty. Both sides of a symmetric type are
+                queries.
         """
         of_query = side == "query" or task_type in SYMMETRIC
         for key in (name, task_type or SEARCH, "default"):
@@ -47,26 +48,26 @@ class PromptTable:
                 return self.entries[key].words(of_query=of_query)
         return ""
 
-    def named(self) -> dict[str, str]:
-        """The table as sentence-transformers' `prompts`, which mteb reads too.
+    def as_st_prompts(self) -> dict[str, str]:
+        """Return the table as sentence-transformers' `prompts`, which mteb reads too.
 
-        `query` and `document` are search, as `encode_query` and `encode_document` want them. Beside them each
-        entry, task type and symmetric mteb type is there as NAME (a query; both sides of a symmetric task)
-        and, where documents get other words, as NAME-document: what mteb looks for first.
+        `query` and `document` are the prompts of search, as `encode_query` and `encode_document` read them.
+        Each entry, task type and symmetric mteb type is added as NAME (a query; both sides of a symmetric
+        task) and, where documents get other words, as NAME-document, which mteb looks up first.
         """
         search = {"query": self.prompt("query"), "document": self.prompt("document")}
         types = {name: name for name in get_args(TaskType)}
         types |= {name: kind for name, kind in MTEB_TYPES.items() if kind in SYMMETRIC}
-        asked = {name: "" for name in self.entries if name != "default"} | types
+        entries = {name: "" for name in self.entries if name != "default"} | types
         prompts: dict[str, str] = {}
-        for name, task_type in asked.items():
+        for name, task_type in entries.items():
             query, document = (self.prompt(side, name=name, task_type=task_type) for side in get_args(Side))
             prompts |= {name: query} if query == document else {name: query, f"{name}-document": document}
-        # `query` and `document` stay the sides, whatever an entry is called.
+        # An entry named `query` or `document` must not replace the sides.
         return search | prompts | search if any({**prompts, **search}.values()) else search
 
     def as_json(self) -> dict[str, dict[str, str]]:
-        """Entries with what they say: `instruct`, or `query` and `document`."""
+        """Return the entries as JSON: each with `instruct`, or with `query` and `document`."""
         sides = {"query", "document"}
         return {
             key: prompt.model_dump(include={"instruct"} if prompt.instruct else sides)
@@ -75,9 +76,10 @@ class PromptTable:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Mapping[str, str]]) -> PromptTable:
+        """Make the table from what `as_json` returned."""
         return cls({key: Prompt(**prompt) for key, prompt in value.items()})
 
 
 def is_long(side: Side, task_type: str) -> bool:
-    """Whether a text is cut where documents are, and not where queries are."""
+    """Return whether a text is cut at the document length rather than at the query length."""
     return side == "document" or task_type.startswith("long") or task_type in SYMMETRIC

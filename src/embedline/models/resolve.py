@@ -1,4 +1,4 @@
-"""Outside models: from what a user writes to a folder on this machine, with a digest to pin it by."""
+"""Third-party models: from a reference in the configuration to a local folder with a digest to pin it by."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from embedline.errors import InputError
 
 _FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/*", "2_Normalize/*", "README.md"]
 _FILES += ["sparse_linear.pt", "colbert_linear.pt"]  # BGE-M3's heads
-_FILES += ["*.py"]  # run only where model.trust_remote_code says so
+_FILES += ["*.py"]  # run only with model.trust_remote_code
 
 
 @dataclass(frozen=True)
-class OutsideModel:
-    """A pinned model: what was asked for, what was found, and its content's digest."""
+class ResolvedModel:
+    """A model found for a reference: its revision, its folder and the digest of its content."""
 
     reference: str
     revision: str
@@ -27,21 +27,27 @@ class OutsideModel:
     digest: str
 
 
-def resolve_model(reference: str, revision: str | None = None, *, root: Path | None = None) -> OutsideModel:
-    """Find a model.
+def resolve_model(reference: str, revision: str | None = None, *, root: Path | None = None) -> ResolvedModel:
+    """Find or download the model that `reference` names.
 
     Args:
         reference: a folder (relative to `root` if given), `package:NAME` (a Python package that carries one
             model folder), `demo:decoder` (a tiny language model, made on the spot), or a hub id `ORG/NAME`,
             which is downloaded (safetensors, text files, and BGE-M3's two heads).
+        revision: of a hub model; its newest when None.
 
     Raises:
-        InputError: nothing is found, with what was tried.
+        InputError: no model is found; the message names what was tried.
+
+    Example:
+        >>> model = resolve_model("intfloat/multilingual-e5-small")
+        >>> model.path, model.digest
+        >>> embedder = load_embedder(model.path)
     """
     path, found_revision = _locate(reference, revision, root)
     if not (path / "config.json").is_file():
         raise InputError("no config.json: not a model.", where=f"{reference} ({path})")
-    return OutsideModel(reference, found_revision, path, folder_digest(path))
+    return ResolvedModel(reference, found_revision, path, folder_digest(path))
 
 
 def _locate(reference: str, revision: str | None, root: Path | None) -> tuple[Path, str]:
@@ -78,22 +84,22 @@ def _in_package(name: str) -> Path:
 
 
 def _demo(reference: str) -> Path:
-    """The shipped generator's model, written once beside the hub's models."""
+    """Write the demo decoder once, beside the models downloaded from the hub, and return its folder."""
     if reference != "demo:decoder":
-        raise InputError("no such demo model.", where=reference, fix="There is demo:decoder.")
+        raise InputError("no such demo model.", where=reference, fix="Use demo:decoder.")
     import transformers
     from huggingface_hub.constants import HF_HOME
 
     from embedline.models import demo_decoder, tokenizer
 
-    made_by = [Path(module.__file__ or "").read_bytes() for module in (demo_decoder, tokenizer)]
-    key = hashlib.sha256(b"".join([*made_by, transformers.__version__.encode()])).hexdigest()[:12]
+    sources = [Path(module.__file__ or "").read_bytes() for module in (demo_decoder, tokenizer)]
+    key = hashlib.sha256(b"".join([*sources, transformers.__version__.encode()])).hexdigest()[:12]
     folder = Path(HF_HOME) / "embedline" / f"demo-decoder-{key}"
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
-            demo_decoder.demo_decoder(Path(draft) / "model")
-            with contextlib.suppress(OSError):  # another process was faster, with the same bytes
+            demo_decoder.write_demo_decoder(Path(draft) / "model")
+            with contextlib.suppress(OSError):  # another process wrote the same bytes first
                 (Path(draft) / "model").rename(folder)
     return folder
 
@@ -103,9 +109,9 @@ def _from_hub(reference: str, revision: str | None) -> tuple[Path, str]:
 
     try:
         folder = Path(snapshot_download(reference, revision=revision, allow_patterns=_FILES))
-    except Exception as error:  # the hub client raises a dozen kinds for "not there" and "not reachable"
+    except Exception as error:  # the hub client has a dozen classes for "not found" and "not reachable"
         raise InputError(
-            f"neither a folder here nor a model the hub gave ({type(error).__name__}).",
+            f"neither a local folder nor a model that the hub returned ({type(error).__name__}).",
             where=reference,
             fix="Check the name, the network, or HF_HUB_OFFLINE.",
         ) from error

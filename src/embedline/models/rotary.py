@@ -1,6 +1,6 @@
-"""Rotary positions stretched by each text's own length, whatever it is batched with.
+"""Rotary positions stretched by each text's own length, independent of its batch.
 
-This file travels in the folders of models that use it: torch and transformers only, no other imports.
+This file is copied into the folders of models that use it: it imports torch and transformers only.
 """
 
 from __future__ import annotations
@@ -14,44 +14,44 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 
 def has_dynamic_ntk(config: PretrainedConfig) -> bool:
-    """Whether the config asks for dynamic NTK, in any of its layer types."""
-    return any(kind.get("rope_type") == "dynamic" for kind in kinds_of(config).values())
+    """Return whether the config has dynamic NTK, in any of its layer types."""
+    return any(kind.get("rope_type") == "dynamic" for kind in rotary_parameters(config).values())
 
 
-def positions_of(attention_mask: Tensor) -> Tensor:
-    """Position ids (B × T) from the mask: a row's largest one is its length − 1, padding included."""
+def position_ids_of(attention_mask: Tensor) -> Tensor:
+    """Compute position ids (B × T) from the mask; a row's largest is its length − 1, at padding too."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
-def rotary_places(backbone: PreTrainedModel) -> Iterator[tuple[nn.Module, str]]:
-    """The modules that hold a rotary module, and under which name."""
+def rotary_modules(backbone: PreTrainedModel) -> Iterator[tuple[nn.Module, str]]:
+    """Yield the owner and the attribute name of each rotary module."""
     for owner in list(backbone.modules()):
         for name, module in owner.named_children():
-            theirs = hasattr(module, "rope_type") and hasattr(module, "max_seq_len_cached")
-            if theirs or isinstance(module, RowwiseRotary):
+            native = hasattr(module, "rope_type") and hasattr(module, "max_seq_len_cached")
+            if native or isinstance(module, RowwiseRotary):
                 yield owner, name
 
 
 class RowwiseRotary(nn.Module):
-    """Cosines and sines of rotary positions, a base frequency per row.
+    """Cosines and sines of rotary positions, with one base frequency per row.
 
     A row of n tokens, where L is the trained length, α the factor and d the rotated width (NTK-aware scaling
     by its authors bloc97 and emozilla; the form of transformers and Nomic Embed):
 
         θ(n) = θ · (α · max(n, L) / L − (α − 1)) ^ (d / (d − 2))
 
-    Branch-free, so that it exports to ONNX.
+    The code has no branches on data, so that it exports to ONNX.
     """
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__()
         self.trained = float(config.max_position_embeddings)
-        self.kinds = kinds_of(config)
+        self.kinds = rotary_parameters(config)
         self.width = {name: rotated_width(config, kind) for name, kind in self.kinds.items()}
 
     @torch.no_grad()
     def forward(self, x: Tensor, position_ids: Tensor, layer_type: str = "") -> tuple[Tensor, Tensor]:
-        """Position ids (B × T) to cosines and sines (B × T × d), in the type of `x`."""
+        """Map position ids (B × T) to cosines and sines (B × T × d), in the type of `x`."""
         positions_BT = position_ids.float()
         frequencies_BF = self._frequencies(positions_BT.amax(-1, keepdim=True) + 1, layer_type)
         angles_BTF = positions_BT[..., None] * frequencies_BF[:, None]
@@ -67,13 +67,13 @@ class RowwiseRotary(nn.Module):
         factor, longest_B1 = kind["factor"], lengths_B1.clamp(min=self.trained)
         stretch_B1 = factor * longest_B1 / self.trained - (factor - 1)
         theta_B1 = kind["rope_theta"] * stretch_B1 ** (width / (width - 2))
-        # Up to the trained length nothing changes, not even by the rounding of another power.
+        # Up to the trained length the angles stay the same to the last bit: no rounding of another power.
         stretched_BF: Tensor = 1.0 / theta_B1**exponents_F
         return torch.where(lengths_B1 > self.trained, stretched_BF, plain_F)
 
 
-def kinds_of(config: PretrainedConfig) -> dict[str, dict[str, Any]]:
-    """Rotary parameters by the type of the layers that there are; by "" where all have the same."""
+def rotary_parameters(config: PretrainedConfig) -> dict[str, dict[str, Any]]:
+    """Return the rotary parameters by layer type; under "" where all layers have the same."""
     parameters = getattr(config, "rope_parameters", None) or {}
     if "rope_type" in parameters:
         return {"": dict(parameters)}
@@ -82,5 +82,6 @@ def kinds_of(config: PretrainedConfig) -> dict[str, dict[str, Any]]:
 
 
 def rotated_width(config: PretrainedConfig, kind: dict[str, Any]) -> int:
+    """Return how many components of a head are rotated."""
     head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return int(head * kind.get("partial_rotary_factor", 1.0))

@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 
 from embedline.artifacts.record import write_json
 from embedline.models.embedder import EmbedderSpec
-from embedline.models.third_party import MODES
+from embedline.models.third_party import POOLING_MODES
 
 _MODULES = "sentence_transformers.models"
-# encode() is not told what its texts are: the card says how to tell it.
+# encode() has no side by itself: the README explains the arguments that name it.
 _CARD = """---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
@@ -31,8 +31,8 @@ scores = model.similarity(queries, documents)
 ```
 
 Queries are cut at {query} tokens, documents at {document} tokens, prompt included. `encode_query` and
-`encode_document` know that, and put the right words first. `encode` knows the words alone: it cuts every text
-at {document} tokens unless it is told that these are queries.
+`encode_document` apply length and prompt. `encode` applies a prompt alone: it cuts every text at {document}
+tokens unless `task="query"` is given.
 
 ```python
 model.encode(["..."], prompt="...", task="query")  # or prompt_name="query", task="query"
@@ -42,11 +42,11 @@ HuggingFaceEmbeddings(model_name="...", query_encode_kwargs={{"prompt": "...", "
 Both sides of a symmetric task (similarity, translation, classification, clustering) are cut where documents
 are: `model.encode(["..."], prompt_name="sts")`. Names of prompts: {names}.
 
-`embedline.json` says the rest: pooling, heads, Matryoshka dims, the table of prompts, and what each step did.
+`embedline.json` holds the rest: pooling, heads, Matryoshka dims, the prompts, and the model's history.
 """
 
 _OWN_CLASS = """
-The folder brings its model class, so loaders ask for `trust_remote_code=True`. Without sentence-transformers:
+The folder brings its model class, so loaders need `trust_remote_code=True`. Without sentence-transformers:
 
 ```python
 from transformers import AutoModel, AutoTokenizer
@@ -59,20 +59,23 @@ vectors = model(**batch, return_embeddings=True)  # of length 1; put the prompt 
 """
 
 
-def write_peer_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class: bool) -> None:
-    """Write them.
+def write_st_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class: bool) -> None:
+    """Write modules.json, the modules' configs, prompts and lengths, and a README into `folder`.
 
     Args:
-        own_class: the folder carries a model class of its own, which pools and normalises.
+        width: of the dense vector.
+        own_class: whether the folder carries a model class of its own, which pools and normalises.
     """
     kinds: list[str] = ["Transformer"]
     transformer: dict[str, Any] = {}
     if not own_class:
         kinds += ["Pooling", *(["LayerNorm"] if spec.layer_norm else []), "Normalize"]
-        modes = {key: name == spec.pooling for key, name in MODES.items() if key.startswith("pooling_mode")}
+        modes = {
+            key: name == spec.pooling for key, name in POOLING_MODES.items() if key.startswith("pooling_mode")
+        }
         size = {"word_embedding_dimension": width, "include_prompt": True}
         write_json(folder / "1_Pooling" / "config.json", size | modes)
-        if spec.layer_norm:  # without parameters here is with weight 1 and bias 0 there
+        if spec.layer_norm:  # ours has no parameters: theirs gets weight 1 and bias 0
             write_json(folder / "2_LayerNorm" / "config.json", {"dimension": width})
             weights = {"norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}
             save_file(weights, folder / "2_LayerNorm" / "model.safetensors")
@@ -97,10 +100,14 @@ def write_peer_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class:
     )
     write_json(
         folder / "config_sentence_transformers.json",
-        {"prompts": spec.prompts.named(), "default_prompt_name": None, "similarity_fn_name": "cosine"},
+        {
+            "prompts": spec.prompts.as_st_prompts(),
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
     )
     code = ", trust_remote_code=True" if own_class else ""
-    names = ", ".join(f"`{name}`" for name in spec.prompts.named()) or "none"
+    names = ", ".join(f"`{name}`" for name in spec.prompts.as_st_prompts()) or "none"
     card = _CARD + (_OWN_CLASS if own_class else "")
     (folder / "README.md").write_text(
         card.format(query=spec.query_length, document=spec.document_length, code=code, names=names),

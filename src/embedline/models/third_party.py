@@ -1,8 +1,7 @@
-"""What the model folders of others say: pooling, prompts, lengths, and BGE-M3's heads."""
+"""Pooling, prompts, lengths and BGE-M3's heads of model folders that other libraries saved."""
 
 from __future__ import annotations
 
-import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +15,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from embedline.config.model import LatentConfig, Prompt
 from embedline.errors import InputError
+from embedline.models.card import read_json
 from embedline.models.embedder import EmbedderSpec
 from embedline.models.modeling_embedline import EmbedlineConfig
 from embedline.models.pooling import POOLING
 from embedline.models.positions import max_tokens
 from embedline.models.prompts import MTEB_TYPES, PromptTable
 
-MODES = {
+# sentence-transformers' names of poolings, older and newer, and ours.
+POOLING_MODES = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
     "pooling_mode_lasttoken": "last",
@@ -31,28 +32,32 @@ MODES = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len",
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
-_KNOWN = {"Transformer", "Pooling", "LayerNorm", "Normalize"}
-_NO_LENGTH = 10**9  # a tokenizer that has no bound says 10 ** 30
-# FlagEmbedding's file of each head, and where its weights belong here.
+# Poolings that sentence-transformers has too: a model with another one is saved with its own class.
+ST_POOLINGS = frozenset(POOLING_MODES.values()) & POOLING.keys()
+_SUPPORTED_MODULES = {"Transformer", "Pooling", "LayerNorm", "Normalize"}
+_NO_LENGTH = 10**9  # a tokenizer without a bound has model_max_length 10 ** 30
+# FlagEmbedding's file of each head, and the name of its weights in `Embedder.heads`.
 _M3_FILES = {
     "lexical": ("sparse_linear.pt", "lexical.weigh"),
     "multi_vector": ("colbert_linear.pt", "multi_vector.project"),
 }
 
 
-def outside_spec(folder: Path, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> EmbedderSpec:
-    """The spec of a sentence-transformers, FlagEmbedding or transformers folder; mean pooling by default.
+def third_party_spec(
+    folder: Path, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> EmbedderSpec:
+    """Read the spec of a sentence-transformers, FlagEmbedding or transformers folder; mean pooling if unset.
 
     Args:
-        tokenizer: it is made to fold case where the folder says so.
+        tokenizer: changed in place to fold case where the folder says so.
 
     Raises:
-        InputError: its vectors come about in a way that would not be ours.
+        InputError: the folder has a module, a pooling or a layer norm that Embedline does not have.
     """
     if read_json(folder / "sentence_bert_config.json").get("do_lower_case"):
         _lowercase(tokenizer)
     width = backbone.config.hidden_size
-    heads = outside_heads(folder)
+    heads = third_party_heads(folder)
     token_width = heads["multi_vector.project.weight"].shape[0] if heads else width
     query_length, document_length = _lengths(folder, backbone, tokenizer)
     return EmbedderSpec(
@@ -66,8 +71,8 @@ def outside_spec(folder: Path, backbone: PreTrainedModel, tokenizer: PreTrainedT
     )
 
 
-def pools_itself(spec: EmbedderSpec, config: EmbedlineConfig) -> EmbedderSpec:
-    """`spec` with the pooling of our own class, which its config says wherever it was saved."""
+def with_own_pooling(spec: EmbedderSpec, config: EmbedlineConfig) -> EmbedderSpec:
+    """Return `spec` with the pooling that the config of an `EmbedlineModel` names."""
     return replace(
         spec,
         pooling=config.pooling,
@@ -78,21 +83,25 @@ def pools_itself(spec: EmbedderSpec, config: EmbedlineConfig) -> EmbedderSpec:
 
 
 def _lengths(folder: Path, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """Where queries and documents are cut, as sentence-transformers cuts them; where it is not asked, at 512.
+    """Read the lengths at which queries and documents are cut, as in sentence-transformers; 512 by default.
 
-    Its newer versions leave the length to the tokenizer. None is longer than the model's positions.
+    Its newer versions leave the length to the tokenizer. No length exceeds the model's positions.
     """
-    says = read_json(folder / "sentence_bert_config.json")
-    of_tokenizer = tokenizer.model_max_length if (folder / "modules.json").is_file() else 512
-    room = max_tokens(backbone) or max(of_tokenizer if of_tokenizer < _NO_LENGTH else 0, 512)
-    length = min(says.get("max_seq_length") or of_tokenizer, room)
-    return min(says.get("query_length") or length, room), min(says.get("document_length") or length, room)
+    saved = read_json(folder / "sentence_bert_config.json")
+    default = tokenizer.model_max_length if (folder / "modules.json").is_file() else 512
+    longest = max_tokens(backbone) or max(default if default < _NO_LENGTH else 0, 512)
+    length = min(saved.get("max_seq_length") or default, longest)
+    query_length, document_length = saved.get("query_length"), saved.get("document_length")
+    return min(query_length or length, longest), min(document_length or length, longest)
 
 
-def outside_heads(folder: Path) -> dict[str, Tensor]:
-    """The weights of BGE-M3's two linear heads, named as ours; nothing if the folder has not both files.
+def third_party_heads(folder: Path) -> dict[str, Tensor]:
+    """Read the weights of BGE-M3's two linear heads, named as ours; empty unless the folder has both files.
 
     They are the only pickles that are read, and as tensors only: no code in them can run.
+
+    Raises:
+        InputError: a file does not hold a linear layer.
     """
     if not all((folder / file).is_file() for file, _ in _M3_FILES.values()):
         return {}
@@ -109,20 +118,24 @@ def outside_heads(folder: Path) -> dict[str, Tensor]:
 
 
 def _lowercase(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let it fold case first, in place, as sentence-transformers does for a folder that asks for it."""
+    """Fold case before all other steps, in place, as sentence-transformers does with do_lower_case."""
     backend: Any = tokenizer.backend_tokenizer
     steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
     backend.normalizer = normalizers.Sequence(steps)
 
 
 def _modules(folder: Path) -> dict[str, Path]:
-    """The modules of a sentence-transformers folder by kind, with their folders."""
+    """Return the folder of each module of a sentence-transformers folder, by class name."""
     modules: Any = read_json(folder / "modules.json") or []
     return {str(module["type"]).rpartition(".")[2]: folder / module["path"] for module in modules}
 
 
 def _layer_norm(folder: Path) -> bool:
-    """Whether the vector is normed as ours is; a norm with weights of its own is an InputError."""
+    """Return whether the vector passes a layer norm without parameters.
+
+    Raises:
+        InputError: the layer norm has trained weights.
+    """
     module = _modules(folder).get("LayerNorm")
     if module is None:
         return False
@@ -133,50 +146,47 @@ def _layer_norm(folder: Path) -> bool:
 
 
 def _pooling(folder: Path, default: str) -> str:
-    """The pooling of a sentence-transformers folder; one that we would get wrong is an InputError."""
-    strange = [kind for kind in _modules(folder) if kind not in _KNOWN]
-    if strange:
-        raise InputError(f"has a module that Embedline does not know: {strange[0]}.", where=str(folder))
+    """Read the pooling of a sentence-transformers folder.
+
+    Raises:
+        InputError: a module or a pooling that Embedline does not have.
+    """
+    unsupported = [kind for kind in _modules(folder) if kind not in _SUPPORTED_MODULES]
+    if unsupported:
+        raise InputError(f"has a module that Embedline does not have: {unsupported[0]}.", where=str(folder))
     pooling = read_json(folder / "1_Pooling" / "config.json")
     if not pooling:
         return default
-    asked = pooling.get("pooling_mode") or [key for key, on in pooling.items() if key in MODES and on]
-    names = [MODES.get(key, key) for key in ([asked] if isinstance(asked, str) else asked)]
+    modes = pooling.get("pooling_mode") or [key for key, on in pooling.items() if key in POOLING_MODES and on]
+    names = [POOLING_MODES.get(key, key) for key in ([modes] if isinstance(modes, str) else modes)]
     if len(names) != 1 or names[0] not in POOLING or not pooling.get("include_prompt", True):
         raise InputError(
             f"pools by {' and '.join(names) or 'nothing'}, with include_prompt "
             f"{pooling.get('include_prompt', True)}.",
             where=str(folder / "1_Pooling" / "config.json"),
-            fix=f"Embedline knows {', '.join(POOLING)}, prompt included.",
+            fix=f"Embedline loads {', '.join(POOLING)}, prompt included.",
         )
     return names[0]
 
 
 def _prompts(folder: Path) -> PromptTable:
-    """sentence-transformers' prompts: `query` and `document` are the default entry, others go by their name.
+    """Read sentence-transformers' prompts.
 
-    NAME-query and NAME-document are the sides of NAME; a task type in mteb's words is one of ours.
+    `query` and `document` become the default entry, others keep their name. NAME-query and NAME-document are
+    the sides of NAME; mteb's task types become ours.
     """
     config = read_json(folder / "config_sentence_transformers.json")
     prompts: dict[str, str] = {name: text for name, text in (config.get("prompts") or {}).items() if text}
-    always = prompts.get(config.get("default_prompt_name") or "", "")  # stands before every text
+    always = prompts.get(config.get("default_prompt_name") or "", "")  # precedes every text
     sides: dict[str, dict[str, str]] = {"default": {"query": always, "document": always} if always else {}}
     for name, text in prompts.items():
-        of, _, side = name.rpartition("-")
+        entry, _, side = name.rpartition("-")
         if name in ("query", "document"):
             sides["default"][name] = text
         elif name == "passage":
             sides["default"].setdefault("document", text)
-        elif of and side in ("query", "document"):
-            sides.setdefault(MTEB_TYPES.get(of, of), {})[side] = text
+        elif entry and side in ("query", "document"):
+            sides.setdefault(MTEB_TYPES.get(entry, entry), {})[side] = text
         else:
             sides.setdefault(MTEB_TYPES.get(name, name), {})["query"] = text
     return PromptTable({name: Prompt(**texts) for name, texts in sides.items() if texts})
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file's content; empty when there is no such file."""
-    if not path.is_file():
-        return {}
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value

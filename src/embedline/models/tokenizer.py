@@ -1,4 +1,4 @@
-"""A tokenizer from scratch: byte-level BPE over words, case and ё folded, vocabulary a multiple of 64."""
+"""A tokenizer trained from scratch: byte-level BPE over words, with case and ё folded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPECIAL = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
-# As language models have them: a text begins with one, and nothing ends it.
+# As in language models: a special token begins a text and none ends it.
 DECODER_SPECIAL = {
     "pad_token": "<pad>",
     "unk_token": "<unk>",
@@ -35,24 +35,26 @@ def train_tokenizer(
     max_length: int = 512,
     special: Mapping[str, str] = SPECIAL,
 ) -> PreTrainedTokenizerFast:
-    """Train on `texts`.
+    """Train a tokenizer on `texts`.
 
-    Words and punctuation marks are separated before bytes are merged, so a word is the same tokens after a
-    space, a bracket or at the start of a text. Bytes mean that no character is unknown.
+    Words and punctuation marks are separated before bytes are merged, so a word has the same tokens after a
+    space, a bracket or at the start of a text. With byte tokens no character is unknown.
 
     Args:
         vocabulary: at most this many tokens, special ones included; small data gives fewer.
-        special: names and words of the special tokens, of an encoder or of a decoder.
+        lowercase: fold case, and ё to е.
+        max_length: tokens that the saved tokenizer declares as its maximum.
+        special: names and texts of the special tokens: SPECIAL or DECODER_SPECIAL.
 
     Raises:
-        InputError: fewer tokens than the bytes and the special tokens take.
+        InputError: `vocabulary` is smaller than the number of bytes and special tokens.
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocabulary < len(alphabet) + len(special):
         raise InputError(
             f"{vocabulary} tokens do not hold {len(alphabet)} bytes and {len(special)} special tokens.",
             where="model.vocabulary",
-            fix="Ask for 320 or more.",
+            fix="Use 320 or more.",
         )
     tokenizer = Tokenizer(models.BPE())
     steps: list[normalizers.Normalizer] = [normalizers.NFKC()]
@@ -91,5 +93,5 @@ def train_tokenizer(
 
 
 def padded_vocabulary(tokenizer: PreTrainedTokenizerFast, multiple: int = 64) -> int:
-    """Rows of the embedding matrix: the vocabulary rounded up, which matrix kernels like."""
+    """Return the rows of the embedding matrix: the vocabulary rounded up, for faster matrix kernels."""
     return -(-len(tokenizer) // multiple) * multiple

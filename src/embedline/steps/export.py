@@ -1,26 +1,30 @@
-"""export: ONNX fp32 and int8 with a measured parity. A parity that fails is the gate's business."""
+"""export: ONNX fp32 and int8 with their measured parity; the gate, not this step, refuses a failed parity."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from embedline.artifacts.markdown import table
 from embedline.artifacts.record import write_json
 from embedline.config.export import ExportConfig
 from embedline.config.model import ModelConfig
 from embedline.config.training import RuntimeConfig
+from embedline.export.parity_result import HeadLimits, HeadParity, Parity
 from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
 
-if TYPE_CHECKING:
-    from embedline.export.parity import Parity
+_VARIANT_COLUMNS = (
+    *("model", "worst cosine", "needed", "mean", "top-1", "top-10", "MB"),
+    *("ms a text", "tokens/s", "torch: ms a text", "torch: tokens/s"),
+)
+_HEAD_COLUMNS = ("model", "head", "measure", "value", "needed")
 
 
 def run(context: Context) -> StepResult:
-    """Input `model` and `evaluation` (its texts are compared on); output `onnx`."""
+    """Export input `model` to output `onnx`; parity is measured on texts of input `evaluation`."""
     from embedline.export.onnx import export_onnx
-    from embedline.export.parity import HeadLimits, measure_parity
+    from embedline.export.parity import measure_parity
     from embedline.export.quantize import quantize_int8
     from embedline.export.runtime import Variant
     from embedline.models.folder import CARD, load_embedder
@@ -29,7 +33,7 @@ def run(context: Context) -> StepResult:
     prepare(context.step_config.section("runtime", RuntimeConfig))
     model, folder = context.artifact("model").path, context.output("onnx")
     trusted = context.step_config.section("model", ModelConfig).trust_remote_code
-    # sdpa is what ONNX has operators for
+    # ONNX has operators for sdpa alone
     embedder = load_embedder(model, attention="sdpa", trust_remote_code=trusted).eval()
     card = json.loads((model / CARD).read_text(encoding="utf-8"))
     export_onnx(embedder, folder, config.opset, index_version=card.get("index_version", ""))
@@ -43,54 +47,75 @@ def run(context: Context) -> StepResult:
         thresholds["int8"] = config.min_cosine_int8
     texts = parity_texts(context.artifact("evaluation").path, config.parity_texts)
     parity = measure_parity(embedder, folder, texts, min_cosine=thresholds, limits=limits)
-    write_json(folder / "parity.json", parity.as_json())
-    metrics: dict[str, float] = {"parity_passed": float(parity.passed)}
-    rows = [
-        f"Parity with torch fp32 on {parity.texts} texts: {'passed' if parity.passed else '**failed**'}.",
-        "",
-        "| model | worst cosine | needed | mean | top-1 | top-10 | MB | ms a text | tokens/s "
-        "| torch: ms a text | tokens/s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name, v in parity.variants.items():
-        metrics |= {
-            f"{name}_worst_cosine": v.worst_cosine,
-            f"{name}_top10": v.top10,
-            f"{name}_megabytes": v.megabytes,
-            f"{name}_text_ms": v.text_ms,
-            f"{name}_tokens_per_s": v.tokens_per_s,
-        }
-        rows.append(
-            f"| onnx-{name} | {v.worst_cosine:.5f} | {v.threshold} | {v.mean_cosine:.5f} | {v.top1:.3f} "
-            f"| {v.top10:.3f} | {v.megabytes:.1f} | {v.text_ms:.1f} | {v.tokens_per_s:.0f} "
-            f"| {v.torch_text_ms:.1f} | {v.torch_tokens_per_s:.0f} |"
-        )
-    rows += _other_heads(parity, metrics)
+    write_json(folder / "parity.json", parity.as_dict())
     return StepResult(
-        metrics=metrics,
-        summary="\n".join(rows),
+        metrics={"parity_passed": float(parity.passed)} | _metrics(parity),
+        summary=_summary(parity),
         counts={"onnx": {"parity_texts": parity.texts}},
         metadata={"onnx": {"parity_passed": parity.passed, "variants": list(parity.variants)}},
     )
 
 
-def _other_heads(parity: Parity, metrics: dict[str, float]) -> list[str]:
-    """The table's part about the heads beside dense; their numbers go into `metrics`."""
-    rows = ["", "| model | head | measure | value | needed |", "|---|---|---|---|---|"]
-    start = len(rows)
+def _metrics(parity: Parity) -> dict[str, float]:
+    """Collect the numbers of each variant: those of the dense head first, then those of the other heads."""
+    metrics: dict[str, float] = {}
     for name, variant in parity.variants.items():
-        for head, found in variant.heads.items():
-            if head != "dense":
-                metrics[f"{name}_{head}_{found.measure}"] = found.value
-                rows.append(
-                    f"| onnx-{name} | {head} | {found.measure.replace('_', ' ')} | {found.value:.5f} "
-                    f"| {found.threshold} |"
-                )
-    return rows if len(rows) > start else []
+        metrics |= {
+            f"{name}_worst_cosine": variant.worst_cosine,
+            f"{name}_top10": variant.top10,
+            f"{name}_megabytes": variant.megabytes,
+            f"{name}_text_ms": variant.text_ms,
+            f"{name}_tokens_per_s": variant.tokens_per_s,
+        }
+    metrics |= {
+        f"{name}_{head}_{result.measure}": result.value for name, head, result in _other_heads(parity)
+    }
+    return metrics
+
+
+def _summary(parity: Parity) -> str:
+    """Write the tables of the step's page: one row per variant, then one per variant and other head."""
+    variants = [
+        [
+            f"onnx-{name}",
+            f"{v.worst_cosine:.5f}",
+            v.threshold,
+            f"{v.mean_cosine:.5f}",
+            f"{v.top1:.3f}",
+            f"{v.top10:.3f}",
+            f"{v.megabytes:.1f}",
+            f"{v.text_ms:.1f}",
+            f"{v.tokens_per_s:.0f}",
+            f"{v.torch_text_ms:.1f}",
+            f"{v.torch_tokens_per_s:.0f}",
+        ]
+        for name, v in parity.variants.items()
+    ]
+    heads = [
+        [f"onnx-{name}", head, result.measure.replace("_", " "), f"{result.value:.5f}", result.threshold]
+        for name, head, result in _other_heads(parity)
+    ]
+    verdict = "passed" if parity.passed else "**failed**"
+    parts = [
+        f"Parity with torch fp32 on {parity.texts} texts: {verdict}.",
+        table(_VARIANT_COLUMNS, variants),
+        *([table(_HEAD_COLUMNS, heads)] if heads else []),
+    ]
+    return "\n\n".join(parts)
+
+
+def _other_heads(parity: Parity) -> list[tuple[str, str, HeadParity]]:
+    """List variant, head and result of every head but the dense one."""
+    return [
+        (name, head, result)
+        for name, variant in parity.variants.items()
+        for head, result in variant.heads.items()
+        if head != "dense"
+    ]
 
 
 def parity_texts(evaluation: Path, count: int) -> list[str]:
-    """About `count` texts, as many of every evaluation set, evenly spaced in it: no chance involved."""
+    """Choose about `count` texts, equally many from each evaluation set, evenly spaced, not at random."""
     sets = json.loads((evaluation / "sets.json").read_text(encoding="utf-8"))
     share = -(-count // max(1, len(sets)))
     chosen = [text for entry in sets for text in _evenly(_texts(evaluation / entry["name"]), share)]
@@ -101,11 +126,11 @@ def _texts(folder: Path) -> list[str]:
     import pyarrow.parquet as pq
 
     columns = [("queries", "text"), ("corpus", "text"), ("pairs", "sentence1"), ("pairs", "sentence2")]
-    found: list[str] = []
+    texts: list[str] = []
     for stem, column in columns:
         if (folder / f"{stem}.parquet").is_file():
-            found += pq.read_table(folder / f"{stem}.parquet", columns=[column])[column].to_pylist()
-    return found
+            texts += pq.read_table(folder / f"{stem}.parquet", columns=[column])[column].to_pylist()
+    return texts
 
 
 def _evenly(texts: list[str], count: int) -> list[str]:

@@ -29,7 +29,7 @@ def run(context: Context) -> StepResult:
         return _result(sources, None)
 
     from embedline.mining.mine import mine_negatives
-    from embedline.models.checks import require_tokens
+    from embedline.models.lengths import require_tokens
     from embedline.models.machine import prepare
     from embedline.training.batching.records import only
 

@@ -35,7 +35,7 @@ def run(context: Context) -> StepResult:
     if not config.enabled and not from_scratch:
         return passed_through(context)
 
-    from embedline.models.checks import require_tokens
+    from embedline.models.lengths import require_tokens
     from embedline.models.machine import prepare
     from embedline.training.pretraining import pretrain
 

@@ -33,7 +33,7 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
     if not config.enabled:
         return passed_through(context)
 
-    from embedline.models.checks import require_tokens
+    from embedline.models.lengths import require_tokens
     from embedline.models.machine import prepare
     from embedline.training.contrastive.training import train_contrastive
     from embedline.training.engine import processes

@@ -73,7 +73,8 @@ def fit(context: Context, embedder: Embedder) -> Embedder:
         InputError: the run's lengths are beyond the model's positions, or a dim is wider than it.
     """
     from embedline.models.backbone import prepare_backbone
-    from embedline.models.checks import require_lengths, require_same_tokenizer
+    from embedline.models.folder_checks import require_same_tokenizer
+    from embedline.models.lengths import require_lengths
 
     model = context.step_config.section("model", ModelConfig)
     prepare_backbone(embedder.backbone, embedder.tokenizer, model)
@@ -106,10 +107,10 @@ def adapters(context: Context, embedder: Embedder) -> Iterator[None]:
         return
     import torch
 
-    from embedline.models.lora import merge_lora, with_lora
+    from embedline.models.lora import add_lora, merge_lora
 
     torch.manual_seed(context.step_config.config["seed"])
-    with_lora(embedder.backbone, lora)
+    add_lora(embedder.backbone, lora)
     yield
     merge_lora(embedder.backbone)
 

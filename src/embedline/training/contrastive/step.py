@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
+from embedline.models.head_scores import lexical_scores, multi_vector_scores
 from embedline.models.heads import Encoded
-from embedline.models.scoring import lexical_scores, multi_vector_scores
 from embedline.training.contrastive.batch_metrics import in_batch
 from embedline.training.contrastive.gradcache import GradCache, Loss
 from embedline.training.contrastive.known_positives import KnownAnswers

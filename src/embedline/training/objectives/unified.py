@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from embedline.config.model import HybridWeights
-from embedline.models.scoring import hybrid_scores
+from embedline.models.head_scores import hybrid_scores
 from embedline.training.objectives.distillation import Told
 from embedline.training.objectives.infonce import contrastive_loss, left_out
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from embedline.config.model import HybridWeights
-from embedline.models.scoring import hybrid_scores, lexical_scores, multi_vector_scores
+from embedline.models.head_scores import hybrid_scores, lexical_scores, multi_vector_scores
 
 Term = tuple[int, float]
 TEXTS = st.lists(
@@ -45,14 +45,14 @@ def test_the_gradient_of_a_lexical_score_is_that_of_dense_vocabulary_vectors() -
     torch.manual_seed(0)
     q_ids, d_ids = torch.randint(0, 20, (3, 6)), torch.randint(0, 20, (5, 9))
     q, d = torch.rand(3, 6, requires_grad=True), torch.rand(5, 9, requires_grad=True)
-    wanted = torch.randn(3, 5)
-    (lexical_scores(q_ids, q, d_ids, d) * wanted).sum().backward()
+    gradient = torch.randn(3, 5)
+    (lexical_scores(q_ids, q, d_ids, d) * gradient).sum().backward()
     gradients = q.grad, d.grad
     q.grad = d.grad = None
     one_hot = torch.nn.functional.one_hot
     q_V = (one_hot(q_ids, 20) * q.unsqueeze(-1)).max(1).values
     d_V = (one_hot(d_ids, 20) * d.unsqueeze(-1)).max(1).values
-    (q_V @ d_V.T * wanted).sum().backward()
+    (q_V @ d_V.T * gradient).sum().backward()
     torch.testing.assert_close(gradients, (q.grad, d.grad))
 
 
@@ -89,26 +89,26 @@ def slow(q_tokens: Tensor, d_tokens: Tensor) -> Tensor:
 def test_a_multi_vector_score_is_the_mean_of_maxima_over_real_tokens(block: int) -> None:
     torch.manual_seed(1)
     queries, documents = token_vectors([4, 2, 1, 5]), token_vectors([2, 7, 3, 1, 2])
-    wanted = torch.randn(4, 5)
+    gradient = torch.randn(4, 5)
     scores = multi_vector_scores(queries, documents, block=block)
-    (scores * wanted).sum().backward()
+    (scores * gradient).sum().backward()
     gradients = queries.grad, documents.grad
     queries.grad = documents.grad = None
     expected = slow(queries, documents)
-    assert (expected < 0).any()  # where a zero vector that counted would win
+    assert (expected < 0).any()  # a counted zero vector would be the maximum there
     torch.testing.assert_close(scores, expected)
-    (expected * wanted).sum().backward()
+    (expected * gradient).sum().backward()
     torch.testing.assert_close(gradients, (queries.grad, documents.grad))
 
 
-def test_no_block_holds_more_token_pairs_than_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from embedline.models import scoring
+def test_no_block_exceeds_its_token_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedline.models import head_scores
 
     sizes = []
-    late = scoring._late
+    late = head_scores._late_interaction
     monkeypatch.setattr(
-        scoring,
-        "_late",
+        head_scores,
+        "_late_interaction",
         lambda q, d: (sizes.append(q.shape[:2].numel() * d.shape[:2].numel()), late(q, d))[1],
     )
     with torch.no_grad():

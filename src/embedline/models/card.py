@@ -1,0 +1,85 @@
+"""`embedline.json`: what a model folder records beside its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from embedline.artifacts.manifest import file_sha256
+from embedline.artifacts.record import write_json
+from embedline.config.model import HybridWeights, LatentConfig
+from embedline.models.embedder import Embedder, EmbedderSpec
+from embedline.models.prompts import PromptTable
+
+CARD = "embedline.json"
+HEADS = "heads.safetensors"
+
+
+def write_card(embedder: Embedder, folder: Path, lineage: Sequence[Mapping[str, Any]]) -> None:
+    """Write `embedline.json` into a folder that holds the weights already: its index version digests them."""
+    spec = embedder.spec
+    card = {
+        "format": 1,
+        "pooling": spec.pooling,
+        "latent": spec.latent.model_dump(),
+        "mcls_every": spec.mcls_every,
+        "layer_norm": spec.layer_norm,
+        "heads": list(spec.heads),
+        "multi_vector_width": spec.multi_vector_width,
+        "hybrid": spec.hybrid.model_dump(),
+        "width": embedder.width,
+        "dims": list(spec.dims),
+        "query_length": spec.query_length,
+        "document_length": spec.document_length,
+        "prompts": spec.prompts.as_json(),
+        "index_version": _index_version(folder, spec),
+        "lineage": list(lineage),
+    }
+    write_json(folder / CARD, card)
+
+
+def read_spec(folder: Path) -> EmbedderSpec | None:
+    """Read the spec of a folder that Embedline saved; None for any other folder."""
+    card = read_json(folder / CARD)
+    if not card:
+        return None
+    spec = EmbedderSpec()
+    return replace(
+        spec,
+        pooling=card["pooling"],
+        latent=LatentConfig(**card.get("latent", {})),
+        mcls_every=card.get("mcls_every", spec.mcls_every),
+        layer_norm=card.get("layer_norm", False),
+        heads=tuple(card["heads"]),
+        multi_vector_width=card.get("multi_vector_width"),
+        hybrid=HybridWeights(**card.get("hybrid", {})),
+        query_length=card["query_length"],
+        document_length=card["document_length"],
+        dims=tuple(card["dims"]),
+        prompts=PromptTable.from_json(card["prompts"]),
+    )
+
+
+def read_lineage(folder: Path) -> list[dict[str, Any]]:
+    """Read what each step did to the model, oldest first; empty for a third-party model."""
+    history: list[dict[str, Any]] = read_json(folder / CARD).get("lineage", [])
+    return history
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file; empty when there is no such file."""
+    if not path.is_file():
+        return {}
+    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
+
+
+def _index_version(folder: Path, spec: EmbedderSpec) -> str:
+    """Digest weights and pooling: an index records the result, so that vectors of two models never mix."""
+    files = [[path.name, file_sha256(path)] for path in sorted(folder.glob("*.safetensors"))]
+    pools = [spec.pooling, spec.mcls_every if spec.pooling == "mcls" else None, spec.layer_norm]
+    return hashlib.sha256(json.dumps([files, pools]).encode()).hexdigest()[:16]
