@@ -66,7 +66,7 @@ def test_a_table_has_as_many_cells_in_every_row() -> None:
 
 def test_hostile_names_of_sources_and_sets_break_no_table() -> None:
     funnel = Funnel()
-    stage = funnel.stage("records", HOSTILE)
+    stage = funnel.counts("records", HOSTILE)
     stage.rows_in = stage.rows_out = 3
     rows = [
         {

@@ -24,6 +24,15 @@ def without_passwords(text: str) -> str:
     return text
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, at most 300 characters; its type where it has no message.
+
+    Enough of another library's error to act on, inside a message of this program.
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
 class EmbedlineError(Exception):
     """A failure that the user can act on.
 

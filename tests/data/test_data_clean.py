@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedline.config.data import CleanConfig
+from embedline.data import row_filters
 from embedline.data.clean import clean
 from embedline.data.funnel import Funnel
 from embedline.data.normalize import normalize
 from embedline.data.tables import PASSAGE_SCHEMA, RECORD_SCHEMA, RowWriter, read_rows
+from embedline.data.text_rules import TEXT_RULES, Text
 from embedline.errors import InputError, StepError
 
 LONG = "Откройте раздел управления складом и выберите тип этикетки волны из списка доступных типов "
@@ -76,6 +78,20 @@ def test_each_rule_takes_what_it_names(tmp_path: Path) -> None:
     assert funnel.metrics()["records.rejected.language"] == 1
 
 
+def test_a_new_text_rule_is_a_function_in_one_tuple(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mentions_price(text: Text, config: CleanConfig) -> bool:
+        return "цена" in text.text
+
+    monkeypatch.setattr(row_filters, "TEXT_RULES", (*TEXT_RULES, mentions_price))
+    rows = [record("Какая цена?", LONG), record("Как напечатать?", f"{LONG} цена", LONG)]
+    funnel, rules = run(tmp_path, rows)
+    assert rules == {"0": "mentions_price", "1": None}
+    assert funnel.metrics()["records.rejected.mentions_price"] == 1
+    assert "| mentions_price |" in funnel.markdown()
+    (row,) = read_rows(tmp_path / "out" / "records.parquet")
+    assert row["positives"] == [LONG.strip()]
+
+
 def test_one_passage_with_two_questions_is_two_records_and_a_turned_pair_is_another(tmp_path: Path) -> None:
     rows = [record("Как напечатать?", LONG), record("Где этикетки?", LONG), record(LONG, "Как напечатать?")]
     funnel, _ = run(tmp_path, rows)
@@ -88,7 +104,7 @@ def test_positives_and_negatives_are_tidied_inside_a_record(tmp_path: Path) -> N
     (row,) = read_rows(tmp_path / "out" / "records.parquet")
     assert row["positives"] == [LONG.strip()]
     assert row["negatives"] == ["Другой раздел", "третий"]
-    changed = funnel.stage("records", "s").changed
+    changed = funnel.counts("records", "s").changed
     assert (changed["positives_removed"], changed["negatives_removed"]) == (2, 4)
 
 
@@ -96,7 +112,7 @@ def test_long_texts_are_cut_and_counted(tmp_path: Path) -> None:
     funnel, _ = run(tmp_path, [record("Как напечатать?", LONG)], max_chars=100)
     (row,) = read_rows(tmp_path / "out" / "records.parquet")
     assert row["positives"][0] == LONG[:100].strip()
-    assert funnel.stage("records", "s").changed["texts_cut"] == 1
+    assert funnel.counts("records", "s").changed["texts_cut"] == 1
 
 
 def test_languages_that_are_not_wanted_go(tmp_path: Path) -> None:
@@ -181,8 +197,8 @@ def test_nothing_left_is_an_error_that_names_the_rules(tmp_path: Path) -> None:
 
 def test_a_lost_row_is_noticed() -> None:
     funnel = Funnel()
-    funnel.stage("records", "s").rows_in = 2
-    funnel.stage("records", "s").count(None)
+    funnel.counts("records", "s").rows_in = 2
+    funnel.counts("records", "s").count(None)
     with pytest.raises(StepError, match="rows were lost"):
         funnel.assert_conserved()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedline.data import dedup
 from embedline.data.dedup import bands, representatives, signatures
 
 WORDS = [f"слово{i}" for i in range(400)]
@@ -87,6 +89,46 @@ def test_groups_do_not_depend_on_the_order_of_rows(rng: random.Random) -> None:
     shuffled = representatives(hashed[order], 0.9)
     renamed = {frozenset(order[i] for i in group) for group in groups(shuffled)}
     assert renamed == groups(representatives(hashed, 0.9))
+
+
+def union_find(count: int, pairs: list[tuple[int, int]]) -> list[int]:
+    """The first member of each row's group, one pair after another."""
+    parent = list(range(count))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            row = parent[row]
+        return row
+
+    for a, b in pairs:
+        low, high = sorted((root(a), root(b)))
+        parent[high] = low
+    return [root(row) for row in range(count)]
+
+
+@settings(deadline=None)
+@given(st.data(), st.integers(1, 30), st.integers(1, 50))
+def test_connected_groups_are_those_of_a_union_find(data: st.DataObject, count: int, in_memory: int) -> None:
+    row = st.integers(0, count - 1)
+    pairs = data.draw(st.lists(st.tuples(row, row), max_size=60))
+    blocks = [np.array(pairs[i : i + 3], np.int64).reshape(-1, 2) for i in range(0, len(pairs), 3)]
+    with mock.patch.object(dedup, "MAX_PAIRS", in_memory):
+        group = dedup._connected(count, blocks)
+    first = [int(np.flatnonzero(group == number)[0]) for number in group]
+    assert first == union_find(count, pairs)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 25), st.sampled_from([0.5, 0.75, 1.0]))
+def test_representatives_are_those_of_a_union_find(seed: int, count: int, threshold: float) -> None:
+    hashed = np.random.default_rng(seed).integers(0, 2, (count, 2, 8)).astype(np.uint32)
+    near = (hashed[:, None] == hashed[None]).mean(axis=3).prod(axis=2) >= threshold**2 - 1e-9
+    count_of_bands, rows = bands(16, threshold)
+    flat = hashed.transpose(0, 2, 1).reshape(count, -1)[:, : count_of_bands * rows]
+    banded = flat.reshape(count, count_of_bands, rows)
+    shared = (banded[:, None] == banded[None]).all(axis=3).any(axis=2)
+    pairs = [(int(a), int(b)) for a, b in np.argwhere(near & shared)]
+    assert representatives(hashed, threshold).tolist() == union_find(count, pairs)
 
 
 def test_a_row_whose_sides_are_not_all_alike_is_no_duplicate() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from embedline.config.data import EvaluationSet
 from embedline.data.decontaminate import Protected
-from embedline.data.evaluation_sets import lay_out, read_labelled, read_pairs, read_retrieval, read_sets
+from embedline.data.evaluation_reader import read_labelled, read_pairs, read_retrieval, read_sets
+from embedline.data.evaluation_sets import lay_out
 from embedline.errors import InputError
 
 CORPUS = [{"_id": "d1", "title": "T", "text": "первый"}, {"_id": "d2", "text": "второй"}]

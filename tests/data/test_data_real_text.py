@@ -9,7 +9,8 @@ import pytest
 from embedline.config.data import CleanConfig, CorpusSource, EvaluationSet, Source
 from embedline.data.clean import clean
 from embedline.data.decontaminate import MIN_CONTAINED_WORDS
-from embedline.data.evaluation_sets import lay_out, read_retrieval
+from embedline.data.evaluation_reader import read_retrieval
+from embedline.data.evaluation_sets import lay_out
 from embedline.data.ingest import ingest
 from embedline.data.normalize import comparison_form
 from embedline.data.tables import read_rows

@@ -7,9 +7,10 @@ import pytest
 
 from embedline.config.model import Prompt
 from embedline.errors import InputError
-from embedline.evaluation.local import Subject, score_subject, unit
+from embedline.evaluation.local import Subject, score_subject
 from embedline.evaluation.sets import read_retrieval, read_sets
 from embedline.models.prompts import PromptTable
+from embedline.vectors.unit import unit
 
 
 class Letters:

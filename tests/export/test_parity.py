@@ -45,7 +45,7 @@ def test_a_matryoshka_dim_below_the_threshold_fails_the_parity(exported, embedde
         short[0] *= -1 if next(turns) % 2 else 1
         return short / np.linalg.norm(short, axis=1, keepdims=True)
 
-    monkeypatch.setattr("embedline.export.parity.truncate", cut)
+    monkeypatch.setattr("embedline.export.parity.unit", cut)
     parity = measure_parity(embedder, exported, texts, min_cosine={"fp32": 0.9999})
     assert parity.variants["fp32"].heads["dense"].passed
     assert parity.variants["fp32"].worst_cosine_by_dim["32"] < 0

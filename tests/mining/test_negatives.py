@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedline.mining.negatives import MiningCounts, choose_negatives, pool_of
+from embedline.mining.negatives import MiningCounts, MiningRules, choose_negatives, pool_of
 
 
 @st.composite
@@ -42,11 +42,9 @@ def test_negatives_obey_the_rule(
     taken, counts = choose_negatives(
         scores,
         indices,
+        MiningRules(count, margin, skip_top),
         positives=positives,
         positive_score=positive_score,
-        count=count,
-        margin=margin,
-        skip_top=skip_top,
         draw=draw,
     )
     others = [rank for rank in range(len(indices)) if int(indices[rank]) not in positives]
@@ -81,10 +79,9 @@ def test_a_random_draw_reaches_all_that_qualify_and_repeats_for_a_seed() -> None
         taken, _ = choose_negatives(
             scores,
             indices,
+            MiningRules(count=3, margin=0.95),
             positives=frozenset(),
             positive_score=1.0,
-            count=3,
-            margin=0.95,
             draw=np.random.default_rng(seed),
         )
         return [negative.index for negative in taken]
@@ -98,23 +95,21 @@ def test_a_candidate_at_the_bar_is_not_below_it(score: float, taken: int) -> Non
     chosen, _ = choose_negatives(
         np.array([score], np.float32),
         np.array([3]),
+        MiningRules(count=1, margin=0.5),
         positives=frozenset(),
         positive_score=1.0,
-        count=1,
-        margin=0.5,
     )
     assert len(chosen) == taken
 
 
 @pytest.mark.parametrize(("positive", "score"), [(np.nan, 0.1), (0.9, np.nan)])
-def test_what_is_no_number_qualifies_nobody(positive: float, score: float) -> None:
+def test_a_nan_score_qualifies_no_candidate(positive: float, score: float) -> None:
     taken, counts = choose_negatives(
         np.array([score], np.float32),
         np.array([3]),
+        MiningRules(count=1, margin=0.95),
         positives=frozenset(),
         positive_score=positive,
-        count=1,
-        margin=0.95,
     )
     assert (taken, counts.above_margin) == ([], 1)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedline.vectors.embed import embed
+from embedline.vectors.embed import embed_corpus
 
 TEXTS = [f"текст {i}" for i in range(23)]
 
@@ -28,32 +28,34 @@ class Encoder:
 
 def test_vectors_are_the_encoders_in_order_and_a_shard_at_a_time(tmp_path: Path) -> None:
     encoder = Encoder()
-    found = embed(TEXTS, encoder, tmp_path, shard=5)
+    found = embed_corpus(TEXTS, encoder, tmp_path, shard=5)
     np.testing.assert_array_equal(found, Encoder()(TEXTS))
     assert isinstance(found, np.memmap)
     assert [len(asked) for asked in encoder.asked] == [5, 5, 5, 5, 3]
 
 
 def test_what_was_embedded_is_not_embedded_again(tmp_path: Path) -> None:
-    embed(TEXTS, Encoder(), tmp_path, about="query")
+    embed_corpus(TEXTS, Encoder(), tmp_path, about="query")
     again = Encoder()
-    np.testing.assert_array_equal(embed(TEXTS, again, tmp_path, about="query"), Encoder()(TEXTS))
+    np.testing.assert_array_equal(embed_corpus(TEXTS, again, tmp_path, about="query"), Encoder()(TEXTS))
     assert not again.asked
     for other in (TEXTS[1:], [*TEXTS[:-1], "иной"], ["".join(TEXTS[:2]), *TEXTS[2:]], TEXTS[::-1]):
-        np.testing.assert_array_equal(embed(other, Encoder(), tmp_path, about="query"), Encoder()(other))
-    embed(TEXTS, again, tmp_path, about="document")
+        np.testing.assert_array_equal(
+            embed_corpus(other, Encoder(), tmp_path, about="query"), Encoder()(other)
+        )
+    embed_corpus(TEXTS, again, tmp_path, about="document")
     assert again.asked  # the same texts with another prompt are others
 
 
 @pytest.mark.parametrize("shards", range(5))
 def test_a_killed_call_is_taken_up_where_it_stopped(tmp_path: Path, shards: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        embed(TEXTS, Encoder(dies_after=shards), tmp_path, shard=5)
+        embed_corpus(TEXTS, Encoder(dies_after=shards), tmp_path, shard=5)
     encoder = Encoder()
-    found = embed(TEXTS, encoder, tmp_path, shard=7)
+    found = embed_corpus(TEXTS, encoder, tmp_path, shard=7)
     np.testing.assert_array_equal(found, Encoder()(TEXTS))
     assert sum(map(len, encoder.asked)) == len(TEXTS) - 5 * shards
 
 
 def test_no_texts_no_vectors(tmp_path: Path) -> None:
-    assert embed([], Encoder(), tmp_path).shape == (0, 0)
+    assert embed_corpus([], Encoder(), tmp_path).shape == (0, 0)

@@ -12,6 +12,7 @@ import numpy as np
 
 from embedline.cli.registry import tracker
 from embedline.errors import InputError
+from embedline.vectors.unit import unit
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,7 @@ class Encoder:
             return vectors
         if dim > vectors.shape[1]:
             raise InputError(f"the model's vectors have {vectors.shape[1]} values.", where=f"--dim {dim}")
-        cut = vectors[:, :dim]
-        short: np.ndarray = cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), 1e-12)
-        return short
+        return unit(vectors, dim)
 
 
 def open_encoder(model: str, work: Path, uri: str, trust_remote_code: bool = False) -> Encoder:

@@ -1,4 +1,4 @@
-"""A dataset in, a clean one out: what is thrown away is counted by rule and source, and kept to look at."""
+"""Cleaning of a dataset: rejected rows are counted by rule and source, and kept for inspection."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from embedline.config.data import CleanConfig
-from embedline.data.consistency import Encode, Kind, consistent
+from embedline.data.consistency import Encode, SourceTask, consistent
 from embedline.data.decontaminate import Protected
 from embedline.data.dedup import Signatures, representatives, signatures
 from embedline.data.funnel import Funnel
-from embedline.data.row_filters import Judged, Screen, Uses
+from embedline.data.row_filters import FilterResult, RowFilters, Uses
 from embedline.data.tables import (
     CORPUS,
     PASSAGE_SCHEMA,
@@ -36,7 +36,7 @@ from embedline.errors import InputError
 
 FUNNEL, REJECTED, REJECTED_CORPUS = "funnel.json", "rejected.parquet", "rejected_corpus.parquet"
 
-Judge = Callable[[Row, Counter[str]], Judged]
+RowFilter = Callable[[Row, Counter[str]], FilterResult]
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,20 @@ def clean(
 ) -> Funnel:
     """Apply the rules of `config` to the records and the corpus of a dataset.
 
-    Row by row: tidy, empty, too short, language, evaluation text, exact duplicate (`screen`). Then over all
-    rows: near duplicates, and with a teacher the consistency filter. Writes `records.parquet`,
-    `corpus.parquet`, what was rejected with its `rule` (`rejected.parquet`, `rejected_corpus.parquet`; tidied
-    as far as the rule that rejected it) and `funnel.json`. Rows are streamed: memory keeps signatures only.
+    Row by row: tidy, empty, too short, language, evaluation text, exact duplicate (`row_filters`). Then over
+    all rows: near duplicates, and with a teacher the consistency filter. Writes `records.parquet`,
+    `corpus.parquet`, the rejected rows with their `rule` (`rejected.parquet`, `rejected_corpus.parquet`;
+    tidied as far as the rule that rejected them) and `funnel.json`. Memory holds signatures, not rows.
+
+    >>> counts = clean(Path("dataset"), None, Path("cleaned"), CleanConfig())  # doctest: +SKIP
+    >>> counts.rejected("records")  # doctest: +SKIP
+    Counter({'near_duplicate': 12, 'language': 3})
 
     Args:
-        evaluation_folder: sets laid out by `evaluation_sets`; none: nothing is protected.
-        teacher_encode: texts of a source, task type and side to vectors; judges records whose language is
+        evaluation_folder: sets laid out by `evaluation_sets`; None: nothing is protected.
+        teacher_encode: texts of a source, task type and side to vectors; filters records whose language is
             one of `teacher_languages`.
-        stages: the training stages that use each source: a row is the duplicate of one that serves the same.
+        stages: the training stages that use each source: rows are duplicates only within a stage.
 
     Raises:
         InputError: no record is left.
@@ -82,7 +86,7 @@ def clean(
     protected = Protected.read(evaluation_folder) if protects and evaluation_folder else Protected()
     funnel = Funnel()
     teacher = _Teacher(teacher_encode, tuple(teacher_languages), config) if teacher_encode else None
-    records, passages = Screen(config, protected, stages or {}), Screen(config, protected)
+    records, passages = RowFilters(config, protected, stages or {}), RowFilters(config, protected)
     _clean_table(_RECORDS, dataset_folder, out_folder, config, records.record, funnel, teacher)
     _clean_table(_CORPUS, dataset_folder, out_folder, config, passages.passage, funnel, None)
     funnel.assert_conserved()
@@ -103,7 +107,7 @@ def _clean_table(
     dataset_folder: Path,
     out_folder: Path,
     config: CleanConfig,
-    judge: Judge,
+    row_filter: RowFilter,
     funnel: Funnel,
     teacher: _Teacher | None,
 ) -> None:
@@ -114,41 +118,41 @@ def _clean_table(
         staged = Path(scratch) / table.file
         with RowWriter(staged, table.schema, compression="none") as writer:
             batches = read_batches(dataset_folder / table.file)
-            found, uses = _screen(batches, table, config, judge, funnel, writer, rejected)
+            found, uses = _filter(batches, table, config, row_filter, funnel, writer, rejected)
         rules = np.full(writer.count, None, dtype=object)
         if config.near_duplicates:
             rules[_repeated(found, uses, config.near_threshold)] = "near_duplicate"
         if teacher is not None:
             rules[teacher.inconsistent(staged, rules)] = "inconsistent"
         with RowWriter(out_folder / table.file, table.schema) as writer:
-            _part(staged, rules, table, funnel, writer, rejected)
+            _divide(staged, rules, table, funnel, writer, rejected)
 
 
-def _screen(
+def _filter(
     batches: Iterator[Any],
     table: _Table,
     config: CleanConfig,
-    judge: Judge,
+    row_filter: RowFilter,
     funnel: Funnel,
     writer: RowWriter,
     rejected: RowWriter,
 ) -> tuple[Signatures, list[Uses]]:
-    """Rows that pass go to `writer`, the others to `rejected`; signatures and uses of those that pass."""
+    """Write rows that pass to `writer`, others to `rejected`; return signatures and uses of the former."""
     found: list[Signatures] = []
     uses: list[Uses] = []
     for batch in batches:
         forms: list[tuple[str, ...]] = []
         for row in rows_of(batch):
-            stage = funnel.stage(table.name, row["source"])
-            stage.rows_in += 1
-            judged = judge(row, stage.changed)
-            if judged.rule is None:
-                writer.write(judged.row)
-                forms.append(judged.forms)
-                uses.append(judged.uses)
+            counts = funnel.counts(table.name, row["source"])
+            counts.rows_in += 1
+            result = row_filter(row, counts.changed)
+            if result.rule is None:
+                writer.write(result.row)
+                forms.append(result.forms)
+                uses.append(result.uses)
             else:
-                rejected.write({**judged.row, "rule": judged.rule})
-                stage.count(judged.rule)
+                rejected.write({**result.row, "rule": result.rule})
+                counts.count(result.rule)
         if config.near_duplicates and forms:
             sides = [signatures(side, config.minhash_permutations) for side in zip(*forms, strict=True)]
             found.append(np.concatenate(sides, axis=1))
@@ -157,19 +161,23 @@ def _screen(
 
 
 def _repeated(found: Signatures, uses: Sequence[Uses], threshold: float) -> npt.NDArray[np.bool_]:
-    """Rows that an earlier near duplicate stands for in each of their uses."""
-    stands = np.zeros(len(found), dtype=bool)
-    kinds = frozenset(uses)
-    # Uses of the same rows are looked at once.
-    of_rows = {frozenset(kind for kind in kinds if use in kind): use for kind in kinds for use in kind}
-    for use in of_rows.values():
-        members = np.flatnonzero([use in served for served in uses])
+    """Mark the rows that have an earlier near duplicate in each of their uses."""
+    kept = np.zeros(len(found), dtype=bool)
+    combinations = frozenset(uses)
+    # Uses that the same rows have are compared once.
+    distinct = {
+        frozenset(other for other in combinations if use in other): use
+        for some in combinations
+        for use in some
+    }
+    for use in distinct.values():
+        members = np.flatnonzero([use in of_row for of_row in uses])
         first = representatives(found[members], threshold) == np.arange(len(members))
-        stands[members[first]] = True
-    return ~stands
+        kept[members[first]] = True
+    return ~kept
 
 
-def _part(
+def _divide(
     staged: Path,
     rules: npt.NDArray[np.object_],
     table: _Table,
@@ -177,18 +185,18 @@ def _part(
     writer: RowWriter,
     rejected: RowWriter,
 ) -> None:
-    """Rows without a rule go to `writer`, the others to `rejected`, whole batches at a time."""
+    """Write rows without a rule to `writer`, the others to `rejected`, whole batches at a time."""
     start = 0
     for batch in read_batches(staged):
-        verdicts = rules[start : start + batch.num_rows]
+        broken = rules[start : start + batch.num_rows]
         start += batch.num_rows
-        tally = Counter(zip(batch["source"].to_pylist(), verdicts, strict=True))
+        tally = Counter(zip(batch["source"].to_pylist(), broken, strict=True))
         for (source, rule), count in tally.items():
-            funnel.stage(table.name, source).count(rule, count)
-        stays = np.array([rule is None for rule in verdicts], dtype=bool)
-        writer.write_batch(batch.filter(pa.array(stays)))
-        went = batch.filter(pa.array(~stays))
-        rejected.write_batch(went.append_column("rule", pa.array(verdicts[~stays], pa.string())))
+            funnel.counts(table.name, source).count(rule, count)
+        passes = np.array([rule is None for rule in broken], dtype=bool)
+        writer.write_batch(batch.filter(pa.array(passes)))
+        others = batch.filter(pa.array(~passes))
+        rejected.write_batch(others.append_column("rule", pa.array(broken[~passes], pa.string())))
 
 
 @dataclass(frozen=True)
@@ -198,27 +206,27 @@ class _Teacher:
     config: CleanConfig
 
     def inconsistent(self, staged: Path, rules: npt.NDArray[np.object_]) -> list[int]:
-        """Rows, not rejected so far, none of whose positives the teacher ranks high enough for the query."""
+        """Return the rows, not rejected so far, of which the teacher ranks no positive high enough."""
         owners: list[int] = []
         queries: list[str] = []
         positives: list[str] = []
-        kinds: list[Kind] = []
+        source_tasks: list[SourceTask] = []
         for index, row in enumerate(read_rows(staged)):
-            # A scored pair claims no answer that the teacher could miss.
+            # A scored pair has no positive that the teacher could miss.
             if rules[index] is None and row["score"] is None and row["language"] in self.languages:
                 owners += [index] * len(row["positives"])
                 queries += [row["query"]] * len(row["positives"])
                 positives += row["positives"]
-                kinds += [(row["source"], row["task_type"])] * len(row["positives"])
+                source_tasks += [(row["source"], row["task_type"])] * len(row["positives"])
         if not owners:
             return []
         kept = consistent(
             queries,
             positives,
-            kinds,
+            source_tasks,
             self.encode,
             self.config.consistency_top_k,
             self.config.consistency_pool,
         )
-        stands = {owner for owner, keep in zip(owners, kept, strict=True) if keep}
-        return sorted(set(owners) - stands)
+        consistent_rows = {owner for owner, keep in zip(owners, kept, strict=True) if keep}
+        return sorted(set(owners) - consistent_rows)

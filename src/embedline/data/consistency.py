@@ -1,4 +1,4 @@
-"""The consistency filter of Nomic Embed (Nussbaum et al. 2024, section 3.2): keep what a teacher can find."""
+"""The consistency filter of Nomic Embed (Nussbaum et al. 2024, section 3.2): pairs that a teacher ranks."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from embedline.models.prompts import Side
+from embedline.vectors.unit import unit
 
-Kind = tuple[str, str]  # a row's source and task type, which choose its prompts
+SourceTask = tuple[str, str]  # a row's source and task type, which choose its prompts
 Encode = Callable[[list[str], str, str, Side], npt.NDArray[np.float32]]  # texts, source, task type, side
 
 
 def consistent(
     queries: Sequence[str],
     positives: Sequence[str],
-    kinds: Sequence[Kind],
+    source_tasks: Sequence[SourceTask],
     teacher_encode: Encode,
     top_k: int,
     pool: int,
@@ -24,51 +25,47 @@ def consistent(
     seed: int = 0,
     chunk: int = 1024,
 ) -> npt.NDArray[np.bool_]:
-    """Which pairs stand: fewer than `top_k` other positives of the pool are more like the query than its own.
+    """Mark the pairs whose positive is among the teacher's `top_k` positives of the pool for the query.
 
     Args:
-        queries, positives, kinds: a pair at each index.
-        teacher_encode: texts of one kind and side to vectors (N × D), normalised here.
-        pool: pairs are dealt at random into pools of at most so many, and compete within their pool.
-        chunk: queries scored at a time: what bounds the memory (chunk × pool scores).
+        queries, positives, source_tasks: one pair at each index.
+        teacher_encode: texts of one source, task type and side to vectors (N × D), normalised here.
+        pool: pairs are assigned at random to pools of at most this many, and compete within their pool.
+        chunk: queries scored at a time; bounds the memory (chunk × pool scores).
 
     Returns:
-        A mask (N,). A text is no rival of its equals, whatever their kinds; a tie counts for the pair.
+        A mask (N,). Equal texts do not compete, whatever their source and task; a tie counts for the pair.
     """
-    if not len(queries) == len(positives) == len(kinds):
+    if not len(queries) == len(positives) == len(source_tasks):
         raise ValueError(f"{len(queries)} queries and {len(positives)} positives are no pairs")
     keep = np.zeros(len(queries), dtype=bool)
     order = np.random.default_rng(seed).permutation(len(queries))
     pools = np.array_split(order, max(1, -(-len(order) // pool)))
     for members in filter(len, pools):
-        texts = sorted({(positives[i], kinds[i]) for i in members})
+        texts = sorted({(positives[i], source_tasks[i]) for i in members})
         row_of = {text: row for row, text in enumerate(texts)}
-        own = np.array([row_of[positives[i], kinds[i]] for i in members], dtype=np.int64)
+        own = np.array([row_of[positives[i], source_tasks[i]] for i in members], dtype=np.int64)
         number = {text: i for i, text in enumerate(dict.fromkeys(text for text, _ in texts))}
-        same = np.array([number[text] for text, _ in texts])  # equal for equal texts
-        documents = _encoded(texts, "document", teacher_encode)
-        asked = _encoded([(queries[i], kinds[i]) for i in members], "query", teacher_encode)
+        text_number = np.array([number[text] for text, _ in texts])  # equal for equal texts
+        documents_MD = _encode_all(texts, "document", teacher_encode)
+        queries_ND = _encode_all([(queries[i], source_tasks[i]) for i in members], "query", teacher_encode)
         for start in range(0, len(members), chunk):
             rows = slice(start, start + chunk)
-            scores = asked[rows] @ documents.T
-            own_score = np.take_along_axis(scores, own[rows, None], axis=1)
-            rivals = same != same[own[rows, None]]
-            keep[members[rows]] = ((scores > own_score) & rivals).sum(axis=1) < top_k
+            scores_NM = queries_ND[rows] @ documents_MD.T
+            own_score = np.take_along_axis(scores_NM, own[rows, None], axis=1)
+            rivals_NM = text_number != text_number[own[rows, None]]
+            keep[members[rows]] = ((scores_NM > own_score) & rivals_NM).sum(axis=1) < top_k
     return keep
 
 
-def _encoded(texts: Sequence[tuple[str, Kind]], side: Side, encode: Encode) -> npt.NDArray[np.float32]:
-    """Unit vectors (N × D), each text asked for as its kind is."""
+def _encode_all(
+    texts: Sequence[tuple[str, SourceTask]], side: Side, encode: Encode
+) -> npt.NDArray[np.float32]:
+    """Return unit vectors (N × D); each text is encoded with the prompt of its source and task type."""
     vectors: list[npt.NDArray[np.float32]] = [np.empty(0, np.float32)] * len(texts)
-    for kind in sorted({kind for _, kind in texts}):
-        places = [i for i, (_, of) in enumerate(texts) if of == kind]
-        for i, vector in zip(places, encode([texts[i][0] for i in places], *kind, side), strict=True):
+    for source_task in sorted({source_task for _, source_task in texts}):
+        indices = [i for i, (_, of_text) in enumerate(texts) if of_text == source_task]
+        encoded = encode([texts[i][0] for i in indices], *source_task, side)
+        for i, vector in zip(indices, encoded, strict=True):
             vectors[i] = vector
-    return _unit(np.stack(vectors))
-
-
-def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    matrix = np.asarray(vectors, dtype=np.float32)
-    norms = np.linalg.norm(matrix, axis=1, keepdims=True).astype(np.float32)
-    unit: npt.NDArray[np.float32] = matrix / np.maximum(norms, np.float32(1e-12))
-    return unit
+    return unit(np.asarray(np.stack(vectors), dtype=np.float32))

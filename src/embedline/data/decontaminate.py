@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from embedline.data.evaluation_sets import TEST, read_labelled, read_pairs, read_retrieval, read_sets
+from embedline.data.evaluation_reader import TEST, read_labelled, read_pairs, read_retrieval, read_sets
 from embedline.data.normalize import comparison_form, normalize
 
 MIN_CONTAINED_WORDS = 8

@@ -6,26 +6,25 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
 
-from embedline.config.data import EvaluationSet
+from embedline.config.data import EvaluationSet, first_repeated
+from embedline.data.evaluation_reader import SETS, TEST, TRAIN, Retrieval, SetInfo
 from embedline.data.lines import Line
-from embedline.data.retrieval_files import Retrieval, load_retrieval, rows_of_file, text_of
+from embedline.data.retrieval_files import load_retrieval, rows_of_file, text_of
 from embedline.data.sources import locate
-from embedline.data.tables import Row, RowWriter, read_rows
+from embedline.data.tables import Row, RowWriter
 from embedline.errors import InputError
 
-SETS = "sets.json"
 _STRINGS = {
     name: pa.schema([(column, pa.string()) for column in columns])
     for name, columns in {"corpus": ("id", "title", "text"), "queries": ("id", "text")}.items()
 }
 _QRELS = pa.schema([("query_id", pa.string()), ("corpus_id", pa.string()), ("score", pa.int64())])
 _LABELLED = pa.schema([("split", pa.string()), ("text", pa.string()), ("labels", pa.list_(pa.string()))])
-TRAIN, TEST = "train", "test"
 _TASK_TYPES = {
     "retrieval": "short-long",
     "bitext": "bitext",
@@ -33,17 +32,6 @@ _TASK_TYPES = {
     "multilabel": "classification",
 }
 _PAIRS = pa.schema([("sentence1", pa.string()), ("sentence2", pa.string()), ("score", pa.float64())])
-
-
-@dataclass(frozen=True)
-class SetInfo:
-    """One laid-out set; `count` is its queries, its pairs, or the texts to classify."""
-
-    name: str
-    kind: str
-    language: str
-    task_type: str
-    count: int
 
 
 def lay_out(sets: Sequence[EvaluationSet], root: Path, out_folder: Path) -> list[SetInfo]:
@@ -82,35 +70,6 @@ def write_sets(folder: Path, infos: Sequence[SetInfo]) -> None:
     (folder / SETS).write_text(text + "\n", encoding="utf-8")
 
 
-def read_sets(folder: Path) -> list[SetInfo]:
-    """The sets of an evaluation artefact.
-
-    Raises:
-        InputError: it has no `sets.json`.
-    """
-    path = folder / SETS
-    if not path.is_file():
-        raise InputError("holds no evaluation sets: it has no sets.json.", where=str(folder))
-    return [SetInfo(**info) for info in json.loads(path.read_text(encoding="utf-8"))]
-
-
-def read_retrieval(folder: Path) -> Retrieval:
-    """A laid-out retrieval set."""
-    qrels: dict[str, dict[str, int]] = {}
-    for row in read_rows(folder / "qrels.parquet"):
-        qrels.setdefault(row["query_id"], {})[row["corpus_id"]] = row["score"]
-    return Retrieval(
-        {row["id"]: (row["title"], row["text"]) for row in read_rows(folder / "corpus.parquet")},
-        {row["id"]: row["text"] for row in read_rows(folder / "queries.parquet")},
-        qrels,
-    )
-
-
-def read_pairs(folder: Path) -> list[tuple[str, str, float | None]]:
-    """A laid-out set of sentence pairs: sentence1, sentence2, score (a label 0 or 1, or none for bitext)."""
-    return [(row["sentence1"], row["sentence2"], row["score"]) for row in read_rows(folder / "pairs.parquet")]
-
-
 def write_retrieval(found: Retrieval, folder: Path) -> int:
     """Queries without any relevant document cannot be scored: they stay out, as in mteb."""
     asked = {query for query, relevant in found.qrels.items() if max(relevant.values()) > 0}
@@ -142,12 +101,6 @@ def _write_pairs(place: Path, item: EvaluationSet, folder: Path) -> int:
     if writer.count == 0:
         raise InputError("holds no pair with an answer.", where=str(place))
     return writer.count
-
-
-def read_labelled(folder: Path, split: str) -> list[tuple[str, list[str]]]:
-    """Texts and labels of a laid-out classification set, of its TRAIN or its TEST part."""
-    rows = read_rows(folder / "labelled.parquet")
-    return [(row["text"], row["labels"]) for row in rows if row["split"] == split]
 
 
 def _write_labelled(place: Path, item: EvaluationSet, folder: Path) -> int:
@@ -190,17 +143,24 @@ def _score(line: Line, row: Row, kind: str) -> float | None:
 
 
 def set_names(sets: Sequence[EvaluationSet]) -> list[str]:
-    """The held-out sets by name; a set's scores and its folder go by it.
+    """Return the names of held-out sets; a set's scores and its folder go by its name.
 
     Raises:
-        InputError: two sets of one name, or a name that is a path.
+        InputError: two sets have one name, or a name is a path.
     """
-    names: list[str] = []
-    for number, item in enumerate(sets):
-        where, name = f"data.evaluation.{number}.name", item.name or Path(item.path).name
-        if name in names:
-            raise InputError(f"two sets are called {name!r}.", where=where, fix="Give this one another name.")
+    names = [item.name or Path(item.path).name for item in sets]
+    if repeated := first_repeated(names):
+        number = repeated[0]
+        raise InputError(
+            f"two sets are called {names[number]!r}.",
+            where=f"data.evaluation.{number}.name",
+            fix="Give this one another name.",
+        )
+    for number, name in enumerate(names):
         if Path(name).name != name:
-            raise InputError(f"{name!r} is not a name for a set.", where=where, fix="Leave out the slashes.")
-        names.append(name)
+            raise InputError(
+                f"{name!r} is not a name for a set.",
+                where=f"data.evaluation.{number}.name",
+                fix="Leave out the slashes.",
+            )
     return names

@@ -1,4 +1,4 @@
-"""What cleaning did: rows in, rows rejected by each rule, rows out, by table and source."""
+"""Counts of a cleaning: rows in, rows rejected by each rule, rows out, by table and source."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from embedline.errors import StepError
 
 
 @dataclass
-class Stage:
-    """One source of one table; rows_in = rows_out + the sum of `rejected`.
+class SourceCounts:
+    """Rows of one source of one table; rows_in = rows_out + the sum of `rejected`.
 
     Args:
-        changed: what was altered in rows that stayed or went (`texts_cut`, `positives_removed`,
+        changed: alterations inside rows, kept or rejected (`texts_cut`, `positives_removed`,
             `negatives_removed`); no part of the balance.
     """
 
@@ -25,7 +25,7 @@ class Stage:
     changed: Counter[str] = field(default_factory=Counter)
 
     def count(self, rule: str | None, rows: int = 1) -> None:
-        """Rows that leave: rejected by a rule, or out at the other end when there is none."""
+        """Count rows as rejected by a rule, or as passed when there is none."""
         if rule is None:
             self.rows_out += rows
         else:
@@ -34,47 +34,48 @@ class Stage:
 
 @dataclass
 class Funnel:
-    """Stages by table (`records`, `corpus`) and source."""
+    """Counts by table (`records`, `corpus`) and source."""
 
-    tables: dict[str, dict[str, Stage]] = field(default_factory=dict)
+    tables: dict[str, dict[str, SourceCounts]] = field(default_factory=dict)
 
-    def stage(self, table: str, source: str) -> Stage:
-        return self.tables.setdefault(table, {}).setdefault(source, Stage())
+    def counts(self, table: str, source: str) -> SourceCounts:
+        return self.tables.setdefault(table, {}).setdefault(source, SourceCounts())
 
     def rows_in(self, table: str) -> int:
-        return sum(stage.rows_in for stage in self.tables.get(table, {}).values())
+        return sum(counts.rows_in for counts in self.tables.get(table, {}).values())
 
     def rows_out(self, table: str) -> int:
-        return sum(stage.rows_out for stage in self.tables.get(table, {}).values())
+        return sum(counts.rows_out for counts in self.tables.get(table, {}).values())
 
     def rejected(self, table: str) -> Counter[str]:
-        """Rows rejected by each rule over all sources."""
+        """Count the rows that each rule rejected, over all sources."""
         found: Counter[str] = Counter()
-        for stage in self.tables.get(table, {}).values():
-            found.update(stage.rejected)
+        for counts in self.tables.get(table, {}).values():
+            found.update(counts.rejected)
         return found
 
     def assert_conserved(self) -> None:
-        """
+        """Check that every row that came in is out or rejected.
+
         Raises:
-            StepError: a row came in and is neither out nor rejected (a fault of this program).
+            StepError: rows are missing (a fault of this program).
         """
         for table, sources in self.tables.items():
-            for source, stage in sources.items():
-                if stage.rows_in != stage.rows_out + stage.rejected.total():
+            for source, counts in sources.items():
+                if counts.rows_in != counts.rows_out + counts.rejected.total():
                     raise StepError("rows were lost while cleaning.", where=f"{table} of {source!r}")
 
     def as_json(self) -> dict[str, Any]:
         return {
             table: {
-                source: vars(stage) | {"rejected": dict(stage.rejected), "changed": dict(+stage.changed)}
-                for source, stage in sources.items()
+                source: vars(counts) | {"rejected": dict(counts.rejected), "changed": dict(+counts.changed)}
+                for source, counts in sources.items()
             }
             for table, sources in self.tables.items()
         }
 
     def metrics(self) -> dict[str, float]:
-        """`records.in`, `records.out`, `records.rejected.<rule>`, the same of the corpus."""
+        """Return `records.in`, `records.out`, `records.rejected.<rule>`, and the same of the corpus."""
         found: dict[str, float] = {}
         for table in self.tables:
             found |= {f"{table}.in": self.rows_in(table), f"{table}.out": self.rows_out(table)}
@@ -82,7 +83,7 @@ class Funnel:
         return found
 
     def markdown(self) -> str:
-        """A table of each kind: a line a source, a column a rule that rejected anything."""
+        """Return one table a kind of row: a line a source, a column a rule that rejected anything."""
         parts = []
         for table, sources in self.tables.items():
             rules = list(self.rejected(table))
@@ -90,10 +91,10 @@ class Funnel:
                 f"| {table} | in | {''.join(f'{rule} | ' for rule in rules)}out |",
                 f"|---|{'---:|' * (len(rules) + 2)}",
             ]
-            total = Stage(self.rows_in(table), self.rows_out(table), self.rejected(table))
-            named = [(cell(name), stage) for name, stage in sources.items()]
-            for name, stage in [*named, ("**total**", total)]:
-                counts = "".join(f"{stage.rejected[rule]} | " for rule in rules)
-                lines.append(f"| {name} | {stage.rows_in} | {counts}{stage.rows_out} |")
+            total = SourceCounts(self.rows_in(table), self.rows_out(table), self.rejected(table))
+            named = [(cell(name), counts) for name, counts in sources.items()]
+            for name, counts in [*named, ("**total**", total)]:
+                rejected = "".join(f"{counts.rejected[rule]} | " for rule in rules)
+                lines.append(f"| {name} | {counts.rows_in} | {rejected}{counts.rows_out} |")
             parts.append("\n".join(lines))
         return "\n\n".join(parts)

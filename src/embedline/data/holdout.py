@@ -6,9 +6,9 @@ import hashlib
 from pathlib import Path
 
 from embedline.config.data import HoldOut
-from embedline.data.evaluation_sets import SetInfo, read_sets, write_retrieval, write_sets
+from embedline.data.evaluation_reader import Retrieval, SetInfo, read_sets
+from embedline.data.evaluation_sets import write_retrieval, write_sets
 from embedline.data.normalize import comparison_form
-from embedline.data.retrieval_files import Retrieval
 from embedline.data.tables import RECORD_SCHEMA, RECORDS, Row, RowWriter, read_rows
 from embedline.errors import InputError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embedline.data.lines import Line
-from embedline.errors import InputError
+from embedline.errors import InputError, first_line
 
 PREFIX = "hub:"
 
@@ -65,9 +65,8 @@ def splits_of(folder: Path) -> dict[str, list[str]]:
         names = datasets.get_dataset_config_names(str(folder))
         return {name: datasets.get_dataset_split_names(str(folder), name) for name in names}
     except Exception as error:  # `datasets` raises dozens of kinds
-        first = (str(error) or type(error).__name__).strip().splitlines()[0]
         fix = "Check its configs and the files that they name."
-        raise InputError(f"cannot be used ({first}).", where=str(readme), fix=fix) from error
+        raise InputError(f"cannot be used ({first_line(error)}).", where=str(readme), fix=fix) from error
 
 
 def read_parquet(path: Path) -> Iterator[Line]:
@@ -81,7 +80,7 @@ def read_parquet(path: Path) -> Iterator[Line]:
 
 
 def count_parquet(path: Path) -> int:
-    """The rows of a Parquet file, as its footer says.
+    """Return the number of rows that a Parquet file's footer states.
 
     Raises:
         InputError: it is not a Parquet file.
@@ -92,9 +91,8 @@ def count_parquet(path: Path) -> int:
     try:
         return int(pq.ParquetFile(path).metadata.num_rows)
     except (OSError, pa.ArrowException) as error:
-        first = (str(error) or type(error).__name__).strip().splitlines()[0]
         fix = "Check the file, or fetch it again."
-        raise InputError(f"cannot be read ({first}).", where=str(path), fix=fix) from error
+        raise InputError(f"cannot be read ({first_line(error)}).", where=str(path), fix=fix) from error
 
 
 def _rows(where: str, fix: str, **arguments: Any) -> Iterator[Line]:
@@ -107,5 +105,6 @@ def _rows(where: str, fix: str, **arguments: Any) -> Iterator[Line]:
         for number, values in enumerate(datasets.load_dataset(**arguments), 1):
             yield Line(where, number, dict(values))
     except Exception as error:  # a hub, a file format or a network: `datasets` raises dozens of kinds
-        first = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise InputError(f"cannot be read after row {number} ({first}).", where=where, fix=fix) from error
+        raise InputError(
+            f"cannot be read after row {number} ({first_line(error)}).", where=where, fix=fix
+        ) from error

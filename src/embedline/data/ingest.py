@@ -22,7 +22,7 @@ MAX_MALFORMED_SHARE = 0.5
 
 
 @dataclass
-class SourceCounts:
+class IngestCounts:
     """What became of the rows of one source; read = accepted + quarantined + left_out."""
 
     source: str
@@ -38,7 +38,7 @@ class SourceCounts:
 class IngestReport:
     """Counts by source, in the order of the configuration."""
 
-    sources: list[SourceCounts] = field(default_factory=list)
+    sources: list[IngestCounts] = field(default_factory=list)
 
     def total(self, count: str, table: str | None = None) -> int:
         """The sum of one count (`read`, `accepted`, …) over the sources of a table, or of all."""
@@ -78,7 +78,7 @@ def ingest(
         for source in sources:
             name = source_name(source.name, source.path)
             lines = read_source(source.path, root, source.split)
-            counts = SourceCounts(name, "records", source.path)
+            counts = IngestCounts(name, "records", source.path)
             report.sources.append(counts)
             _take(
                 islice(lines, source.limit),
@@ -91,7 +91,7 @@ def ingest(
         for passage_source in corpus:
             name = source_name(passage_source.name, passage_source.path)
             lines = read_source(passage_source.path, root, passage_source.split, texts=True)
-            counts = SourceCounts(name, "corpus", passage_source.path)
+            counts = IngestCounts(name, "corpus", passage_source.path)
             report.sources.append(counts)
             _take(
                 islice(lines, passage_source.limit),
@@ -106,7 +106,7 @@ def ingest(
 
 def _take(
     lines: Iterator[Line],
-    counts: SourceCounts,
+    counts: IngestCounts,
     convert: Callable[[dict[str, Any]], Row],
     writer: RowWriter,
     quarantine: IO[str],
@@ -148,7 +148,7 @@ def _quarantined(line: Line, source: str) -> str:
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
-def _judge(counts: SourceCounts, first: Line | None) -> None:
+def _judge(counts: IngestCounts, first: Line | None) -> None:
     where = f"source {counts.source!r} ({counts.path})"
     if counts.read == 0:
         raise InputError("is empty.", where=where, fix="Remove it from the preset, or give it rows.")

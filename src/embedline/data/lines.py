@@ -8,10 +8,11 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from embedline.errors import InputError
+from embedline.errors import InputError, first_line
 
 _BOM = b"\xef\xbb\xbf"
 csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters would refuse a long text
@@ -50,13 +51,13 @@ def read_jsonl(path: Path) -> Iterator[Line]:
         yield _json_line(str(path), number, raw)
 
 
-def count_jsonl(path: Path) -> int:
-    """How many rows `read_jsonl` gives, without reading the JSON in them.
+def count_jsonl(path: Path, at_most: int | None = None) -> int:
+    """Count the rows that `read_jsonl` gives, up to `at_most`, without reading the JSON in them.
 
     Raises:
         InputError: as `read_jsonl`.
     """
-    return sum(1 for _ in _numbered(path))
+    return sum(1 for _ in islice(_numbered(path), at_most))
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -154,5 +155,6 @@ def _is_text(text: str) -> bool:
 
 def unreadable(where: str, error: Exception) -> InputError:
     """The file as a whole is of no use."""
-    first = (str(error) or type(error).__name__).strip().splitlines()[0]
-    return InputError(f"cannot be read ({first}).", where=where, fix="Check the file, or fetch it again.")
+    return InputError(
+        f"cannot be read ({first_line(error)}).", where=where, fix="Check the file, or fetch it again."
+    )

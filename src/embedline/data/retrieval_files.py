@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedline.data.evaluation_reader import Retrieval
 from embedline.data.hub import read_folder, splits_of
 from embedline.data.lines import Line
 from embedline.data.sources import read_source
@@ -16,15 +16,6 @@ from embedline.errors import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 Judgement = tuple[str, str, str, int]  # where it stands, query, document, grade
-
-
-@dataclass(frozen=True)
-class Retrieval:
-    """corpus: id → (title, text); queries: id → text; qrels: query id → corpus id → score."""
-
-    corpus: dict[str, tuple[str, str]]
-    queries: dict[str, str]
-    qrels: dict[str, dict[str, int]]
 
 
 def load_retrieval(place: Path, split: str) -> Retrieval:

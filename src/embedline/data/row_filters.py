@@ -1,29 +1,29 @@
-"""The rules that look at one row at a time: tidy it, then name the first rule it breaks."""
+"""The filters that look at one row at a time: they tidy it, then name the first rule that it breaks."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import get_args
 
 from embedline.config.data import CleanConfig, Stage
 from embedline.data.decontaminate import Protected
-from embedline.data.language import may_be
 from embedline.data.normalize import comparison_form, normalize
 from embedline.data.tables import Row
+from embedline.data.text_rules import TEXT_RULES, Text, rule_name
 
 Uses = frozenset[str]
 _ONE_USE: Uses = frozenset({"text"})
 
 
 @dataclass(frozen=True)
-class Judged:
+class FilterResult:
     """A tidied row, the rule it breaks (or None), its sides in comparison form, and what it is used for.
 
-    Rows are duplicates within a use only: a weak pair does not stand for the one that fine-tunes, nor a pair
-    as question and answer for the same pair with a score of its likeness.
+    Rows are duplicates within a use only: a weak pair is no duplicate of one for fine-tuning, nor is a pair
+    as question and answer a duplicate of the same pair with a similarity score.
     """
 
     row: Row
@@ -33,11 +33,15 @@ class Judged:
 
 
 @dataclass
-class Screen:
-    """Tidies rows and judges them; remembers what it has seen, for exact duplicates.
+class RowFilters:
+    """Tidies rows and checks them; keeps digests of the rows it has passed, for exact duplicates.
 
     Args:
-        stages: the training stages that use each source; of a source that is not named, all do.
+        stages: the training stages that use each source; a source that is not named is used by all.
+
+    >>> filters = RowFilters(CleanConfig(), Protected())
+    >>> filters.passage({"title": "", "text": "коротко", "language": "ru"}, Counter()).rule
+    'too_short'
     """
 
     config: CleanConfig
@@ -45,57 +49,53 @@ class Screen:
     stages: Mapping[str, Collection[str]] = field(default_factory=dict)
     _seen: dict[bytes, Uses] = field(default_factory=dict)
 
-    def record(self, row: Row, changed: Counter[str]) -> Judged:
-        """Rules in order: empty, too short, language, evaluation text, exact duplicate.
+    def record(self, row: Row, changed: Counter[str]) -> FilterResult:
+        """Apply the rules in order: empty, `TEXT_RULES`, evaluation text, exact duplicate.
 
-        A positive that breaks a rule of its own text is removed; the record goes when none is left. What was
-        altered is counted in `changed`.
+        A positive that breaks a text rule is removed; the record is rejected when none is left, or when its
+        query breaks the rule. What was altered is counted in `changed`.
         """
-        config = self.config
         query = self._tidy(row["query"], changed)
         tidied = [self._tidy(text, changed) for text in row["positives"]]
         positives = [text for text in tidied if text]
         row = {**row, "query": query}
         if not query or not positives:
-            return Judged({**row, "positives": positives}, "empty")
-        if len(query) < config.min_query_chars:
-            return Judged({**row, "positives": positives}, "query_too_short")
-        long_enough = [text for text in positives if len(text) >= config.min_positive_chars]
-        if not long_enough:
-            return Judged({**row, "positives": positives}, "positive_too_short")
-        kept = [text for text in long_enough if self._language_fits(text, row["language"])]
-        if not kept or not self._language_fits(query, row["language"]):
-            return Judged({**row, "positives": long_enough}, "language")
-        changed["positives_removed"] += len(row["positives"]) - len(kept)
-        query_form, positive_forms = comparison_form(query), [comparison_form(text) for text in kept]
-        row["positives"] = kept
-        row["positive_scores"] = _chosen(row.get("positive_scores"), [tidied.index(text) for text in kept])
+            return FilterResult({**row, "positives": positives}, "empty")
+        for rule in TEXT_RULES:
+            kept = [t for t in positives if not rule(Text(t, "positive", row["language"]), self.config)]
+            if not kept or rule(Text(query, "query", row["language"]), self.config):
+                return FilterResult({**row, "positives": positives}, rule_name(rule))
+            positives = kept
+        changed["positives_removed"] += len(row["positives"]) - len(positives)
+        query_form, positive_forms = comparison_form(query), [comparison_form(text) for text in positives]
+        row["positives"] = positives
+        indices = [tidied.index(text) for text in positives]
+        row["positive_scores"] = _selected(row.get("positive_scores"), indices)
         negatives = self._negatives(row["negatives"], {query_form, *positive_forms}, changed)
         row["negatives"] = list(negatives.values())
-        row["negative_scores"] = _chosen(row.get("negative_scores"), list(negatives))
+        row["negative_scores"] = _selected(row.get("negative_scores"), list(negatives))
         if leak := self.protected.leak_in_record(query_form, positive_forms):
-            return Judged(row, leak)
+            return FilterResult(row, leak)
         uses = self._uses(row)
-        if config.exact_duplicates and self._is_known(uses, query_form, *sorted(positive_forms)):
-            return Judged(row, "exact_duplicate")
-        return Judged(row, None, (query_form, " ".join(positive_forms)), uses)
+        if self.config.exact_duplicates and self._is_known(uses, query_form, *sorted(positive_forms)):
+            return FilterResult(row, "exact_duplicate")
+        return FilterResult(row, None, (query_form, " ".join(positive_forms)), uses)
 
-    def passage(self, row: Row, changed: Counter[str]) -> Judged:
-        """The same rules for a passage; its title is tidied, and its text judged."""
+    def passage(self, row: Row, changed: Counter[str]) -> FilterResult:
+        """Apply the same rules to a passage: its title is tidied, its text is checked."""
         text = self._tidy(row["text"], changed)
         row = {**row, "title": self._tidy(row["title"], changed), "text": text}
         if not text:
-            return Judged(row, "empty")
-        if len(text) < self.config.min_positive_chars:
-            return Judged(row, "too_short")
-        if not self._language_fits(text, row["language"]):
-            return Judged(row, "language")
+            return FilterResult(row, "empty")
+        for rule in TEXT_RULES:
+            if rule(Text(text, "passage", row["language"]), self.config):
+                return FilterResult(row, rule_name(rule))
         form = comparison_form(text)
         if leak := self.protected.leak_in_passage(form):
-            return Judged(row, leak)
+            return FilterResult(row, leak)
         if self.config.exact_duplicates and self._is_known(_ONE_USE, form):
-            return Judged(row, "exact_duplicate")
-        return Judged(row, None, (form,))
+            return FilterResult(row, "exact_duplicate")
+        return FilterResult(row, None, (form,))
 
     def _tidy(self, text: str, changed: Counter[str]) -> str:
         tidied = normalize(text)
@@ -105,41 +105,34 @@ class Screen:
         return normalize(tidied, self.config.max_chars)
 
     def _negatives(self, texts: list[str], known: set[str], changed: Counter[str]) -> dict[int, str]:
-        """By their places, without blanks, repetitions, and texts equal to query or positive.
+        """Return the tidied negatives by their index, without blanks, repetitions and false negatives.
 
-        Those teach the opposite.
+        A negative that equals the query or a positive is false: training on it teaches the opposite.
         """
         kept: dict[int, str] = {}
         seen = set(known)
-        for place, text in enumerate(texts):
+        for index, text in enumerate(texts):
             tidied = self._tidy(text, changed)
             form = comparison_form(tidied)
             if form and form not in seen:
                 seen.add(form)
-                kept[place] = tidied
+                kept[index] = tidied
         changed["negatives_removed"] += len(texts) - len(kept)
         return kept
-
-    def _language_fits(self, text: str, language: str) -> bool:
-        """A row that names no language may be in any that is allowed."""
-        allowed = self.config.languages
-        if not language:
-            return any(may_be(text, one) for one in allowed)
-        return set(language.split("-")) <= set(allowed) and may_be(text, language)
 
     def _uses(self, row: Row) -> Uses:
         kind = "pair" if row["score"] is None else "scored"
         return frozenset(f"{stage} {kind}" for stage in self.stages.get(row["source"], get_args(Stage)))
 
     def _is_known(self, uses: Uses, *forms: str) -> bool:
-        """Whether earlier rows of the same text serve everything that this one would."""
+        """Whether earlier rows of the same text cover all uses of this one."""
         digest = blake2b("\x1f".join(forms).encode(), digest_size=16).digest()
-        served = self._seen.get(digest, frozenset())
-        if uses <= served:
+        covered = self._seen.get(digest, frozenset())
+        if uses <= covered:
             return True
-        self._seen[digest] = served | uses
+        self._seen[digest] = covered | uses
         return False
 
 
-def _chosen(scores: list[float] | None, places: list[int]) -> list[float] | None:
-    return None if scores is None else [scores[place] for place in places]
+def _selected(scores: Sequence[float] | None, indices: Sequence[int]) -> list[float] | None:
+    return None if scores is None else [scores[index] for index in indices]

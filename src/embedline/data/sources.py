@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from embedline.data.hub import PREFIX, count_parquet, hub_name, read_folder, read_hub, read_parquet
@@ -85,20 +86,36 @@ def read_source(path: str, root: Path, split: str = "train", *, texts: bool = Fa
     )
 
 
-def count_rows(path: str, root: Path, split: str = "train") -> int | None:
-    """How many rows `read_source` gives, malformed ones included; None for what only the hub has.
+def count_rows(
+    path: str, root: Path, split: str = "train", *, at_most: int | None = None, cheaply: bool = False
+) -> int | None:
+    """Count the rows that `read_source` gives, malformed ones included.
+
+    Args:
+        at_most: stop there; the result is no larger.
+        cheaply: do not read a folder or a hub dataset, nor a whole file whose rows have to be parsed (CSV).
+
+    Returns:
+        The rows; None for a dataset that only the hub has, and for what cannot be counted cheaply.
 
     Raises:
         InputError: as `read_source`.
+
+    >>> count_rows("faq.jsonl", Path("data"))  # doctest: +SKIP
+    1200
     """
-    if is_hub(path) and not source_files(path, root):
+    if is_hub(path) and (cheaply or not source_files(path, root)):
         return None
-    place = Path() if is_hub(path) else locate(path, root)
-    if place.is_file() and place.name.lower().endswith((".jsonl", ".jsonl.gz")):
-        return count_jsonl(place)
-    if place.is_file() and place.name.lower().endswith(".parquet"):
-        return count_parquet(place)
-    return sum(1 for _ in read_source(path, root, split, texts=True))
+    file = Path() if is_hub(path) else locate(path, root)
+    name = file.name.lower() if file.is_file() else ""
+    if name.endswith(".parquet"):
+        rows = count_parquet(file)
+        return rows if at_most is None else min(rows, at_most)
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        return count_jsonl(file, at_most)
+    if cheaply and (at_most is None or not file.is_file()):
+        return None
+    return sum(1 for _ in islice(read_source(path, root, split, texts=True), at_most))
 
 
 def _read_folder(folder: Path, split: str, texts: bool) -> Iterator[Line]:

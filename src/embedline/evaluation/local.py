@@ -27,6 +27,7 @@ from embedline.evaluation.sets import (
     score_row,
 )
 from embedline.models.prompts import PromptTable, is_long
+from embedline.vectors.unit import unit
 
 if TYPE_CHECKING:
     from embedline.models.head_vectors import HeadVectors
@@ -103,14 +104,6 @@ class Subject:
         if fresh:
             places.update(zip(fresh, range(len(places), len(places) + len(fresh)), strict=True))
             blocks.append(unit(np.asarray(vectors, np.float32)[list(fresh.values())]))
-
-
-def unit(vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
-    """The first `dim` components, scaled to length one: what a Matryoshka model is cut to (Kusupati 2022)."""
-    cut = vectors[:, :dim]
-    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
-    scaled: np.ndarray = cut / np.maximum(lengths, 1e-12)
-    return scaled
 
 
 def score_subject(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from embedline.data import evaluation_reader
 from embedline.errors import InputError
 
 LABELLED = ("classification", "multilabel")
@@ -73,12 +72,9 @@ def read_sets(folder: Path, names: list[str] | None = None) -> list[EvaluationSe
     Raises:
         InputError: a name that is not there, or a kind that nobody can score.
     """
-    listed = json.loads((folder / "sets.json").read_text(encoding="utf-8"))
     sets = {
-        entry["name"]: EvaluationSet(
-            entry["name"], entry["kind"], entry["language"], entry["task_type"], folder / entry["name"]
-        )
-        for entry in listed
+        info.name: EvaluationSet(info.name, info.kind, info.language, info.task_type, folder / info.name)
+        for info in evaluation_reader.read_sets(folder)
     }
     for found in sets.values():
         if found.kind not in KINDS:
@@ -93,49 +89,41 @@ def read_sets(folder: Path, names: list[str] | None = None) -> list[EvaluationSe
 
 def read_retrieval(folder: Path) -> RetrievalSet:
     """Queries without any relevant document are left out; title and text are one document, as in mteb."""
-    corpus = pq.read_table(folder / "corpus.parquet").to_pydict()
-    queries = pq.read_table(folder / "queries.parquet").to_pydict()
-    qrels = pq.read_table(folder / "qrels.parquet").to_pydict()
-    place = {identity: index for index, identity in enumerate(corpus["id"])}
+    found = evaluation_reader.read_retrieval(folder)
+    index_of = {identity: index for index, identity in enumerate(found.corpus)}
+    judged = [(query, *item) for query, grades in found.qrels.items() for item in grades.items()]
     relevant: dict[str, dict[int, int]] = {}
-    for row, (query, document, grade) in enumerate(
-        zip(qrels["query_id"], qrels["corpus_id"], qrels["score"], strict=True)
-    ):
+    for row, (query, document, grade) in enumerate(judged):
         if grade > 0:  # a relevant document that the corpus lacks still counts as one not found
-            relevant.setdefault(query, {})[place.get(document, -2 - row)] = int(grade)
-    kept = [(i, t) for i, t in zip(queries["id"], queries["text"], strict=True) if i in relevant]
+            relevant.setdefault(query, {})[index_of.get(document, -2 - row)] = int(grade)
+    kept = [(identity, text) for identity, text in found.queries.items() if identity in relevant]
     if not kept:
         raise InputError("no query has a relevant document.", where=f"evaluation set {folder.name}")
-    titles = corpus.get("title") or [""] * len(corpus["id"])
     return RetrievalSet(
         [identity for identity, _ in kept],
         [text for _, text in kept],
-        [f"{title or ''} {text}".strip() for title, text in zip(titles, corpus["text"], strict=True)],
+        [f"{title or ''} {text}".strip() for title, text in found.corpus.values()],
         [relevant[identity] for identity, _ in kept],
     )
 
 
 def read_pairs(folder: Path, *, scored: bool) -> Pairs:
     """Pairs of a set; with `scored`, those without a score are left out."""
-    table = pq.read_table(folder / "pairs.parquet").to_pydict()
-    first, second = table["sentence1"], table["sentence2"]
-    scores = table.get("score") or [None] * len(first)
-    kept = [i for i, score in enumerate(scores) if score is not None or not scored]
-    if not kept:
+    pairs = [pair for pair in evaluation_reader.read_pairs(folder) if pair.score is not None or not scored]
+    if not pairs:
         raise InputError("it has no pair to score.", where=f"evaluation set {folder.name}")
-    gold = np.array([scores[i] for i in kept] if scored else [], float)
-    return Pairs([first[i] for i in kept], [second[i] for i in kept], gold)
+    gold = np.array([pair.score for pair in pairs] if scored else [], float)
+    return Pairs([pair.sentence1 for pair in pairs], [pair.sentence2 for pair in pairs], gold)
 
 
 def read_labelled(folder: Path) -> tuple[Labelled, Labelled]:
     """What a classifier learns from, and what it is asked."""
-    table = pq.read_table(folder / "labelled.parquet").to_pylist()
     parts = []
-    for split in ("train", "test"):
-        rows = [row for row in table if row["split"] == split]
+    for split in (evaluation_reader.TRAIN, evaluation_reader.TEST):
+        rows = evaluation_reader.read_labelled(folder, split)
         if not rows:
             raise InputError(f"it has no text to {split}.", where=f"evaluation set {folder.name}")
-        parts.append(Labelled([row["text"] for row in rows], [row["labels"] for row in rows]))
+        parts.append(Labelled([row.text for row in rows], [row.labels for row in rows]))
     return parts[0], parts[1]
 
 

@@ -13,9 +13,10 @@ import torch
 
 from embedline.errors import StepError
 from embedline.export.parity_result import HeadLimits, HeadParity, Parity, VariantParity
-from embedline.export.runtime import MODEL, OnnxEmbedder, Variant, truncate
+from embedline.export.runtime import MODEL, OnnxEmbedder, Variant
 from embedline.models.embedder import Embedder
 from embedline.models.head_vectors import HeadVectors, encode_heads
+from embedline.vectors.unit import unit
 
 # Texts that real data seldom holds and exports get wrong: nearly empty, odd characters, two languages.
 PROBES = (
@@ -80,7 +81,7 @@ def measure_parity(
         speed = _speed(embedder, runtime, texts, batch_tokens)
         cosines = _cosines(expected.dense, exported.dense)
         by_dim = {
-            str(dim): float(_cosines(truncate(expected.dense, dim), truncate(exported.dense, dim)).min())
+            str(dim): float(_cosines(unit(expected.dense, dim), unit(exported.dense, dim)).min())
             for dim in embedder.spec.dims
         }
         weights = [f for f in onnx_folder.iterdir() if f.name.startswith(MODEL[variant])]

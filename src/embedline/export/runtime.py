@@ -15,6 +15,7 @@ from embedline.errors import InputError
 from embedline.models.batching import token_batches
 from embedline.models.head_vectors import HeadArrays, HeadVectors, collect_heads
 from embedline.models.prompts import PromptTable
+from embedline.vectors.unit import unit
 
 Variant = Literal["fp32", "int8"]
 MODEL: dict[Variant, str] = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
@@ -109,7 +110,7 @@ class OnnxEmbedder:
         vectors = np.zeros((len(ids), self.width), dtype=np.float32)
         for rows in token_batches([len(row) for row in ids], batch_tokens):
             vectors[rows] = self._session.run([OUTPUTS["dense"]], self._padded([ids[i] for i in rows]))[0]
-        return vectors if dim is None else truncate(vectors, dim)
+        return vectors if dim is None else unit(vectors, dim)
 
     def encode_heads(
         self,
@@ -137,11 +138,3 @@ class OnnxEmbedder:
         for i, row in enumerate(ids):
             tokens[i, : len(row)], mask[i, : len(row)] = row, 1
         return {"input_ids": tokens, "attention_mask": mask}
-
-
-def truncate(vectors_ND: np.ndarray, dim: int) -> np.ndarray:
-    """Keep the first `dim` values of each row and scale it to length 1 again."""
-    cut = vectors_ND[:, :dim]
-    norms = np.linalg.norm(cut, axis=1, keepdims=True)
-    shortened: np.ndarray = cut / np.maximum(norms, 1e-12)
-    return shortened

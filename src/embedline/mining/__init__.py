@@ -1,1 +1,1 @@
-"""Hard negatives: who is a candidate, who is taken, and why."""
+"""Hard negatives: candidates, the rules that choose among them, and counts."""

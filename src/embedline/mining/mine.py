@@ -9,22 +9,22 @@ from typing import Literal, Protocol
 import numpy as np
 
 from embedline.config.training import MineConfig
-from embedline.mining.negatives import MiningCounts, Negative, choose_negatives, pool_of
+from embedline.mining.negatives import MiningCounts, MiningRules, Negative, choose_negatives, pool_of
 from embedline.training.batching.records import Record, SourceRecords
 from embedline.vectors.search import exact_search
 
-QUERIES = 16_384  # searched for at a time: their vectors and candidates are in memory
+QUERIES = 16_384  # queries searched at a time: their vectors and candidates are in memory
 
 
 class Encode(Protocol):
-    """Texts of a source, task type and side to normalised vectors."""
+    """A function from texts of a source, task type and side to normalised vectors (N × D)."""
 
     def __call__(
         self, texts: list[str], source: str, task_type: str, side: Literal["query", "document"]
     ) -> np.ndarray: ...
 
 
-# source name, task type → the words before documents
+# source name, task type → the prompt of documents
 DocumentPrompt = Callable[[str, str], str]
 
 
@@ -45,21 +45,27 @@ def mine_negatives(
     seed: int,
     document_prompt: DocumentPrompt = lambda source, task_type: "",
 ) -> dict[str, MinedSource]:
-    """Negatives for every record.
+    """Mine negatives for every record.
 
     Candidates are the positives and given negatives of all records of the same task type and language: texts
-    of the same kind, in the same language as the right answer. A given negative is a candidate as any other,
-    because it may be an unlabelled positive as any other. For each source they carry the prompt that this
-    source's documents are trained with, whatever source they come from.
+    of the same kind, in the same language as the positive. A given negative is a candidate like any other,
+    because it may be an unlabelled positive like any other. For each source, candidates are encoded with the
+    prompt that this source's documents are trained with, whatever source they come from.
+
+    Args:
+        seed: of the draw, where `config.sampling` is random.
+
+    >>> mined = mine_negatives(read_records(path), encode, MineConfig(), seed=0)  # doctest: +SKIP
+    >>> [mined["faq"].pool[negative.index] for negative in mined["faq"].negatives[0]]  # doctest: +SKIP
     """
-    answers = _Answers(sources)
+    known_positives = _KnownPositives(sources)
     mined = {name: MinedSource(negatives=[[] for _ in source.rows]) for name, source in sources.items()}
     groups: dict[tuple[str, str], dict[str, list[int]]] = {}
     for name, source in sources.items():
         for i, row in enumerate(source.rows):  # a source may hold rows of several kinds
             groups.setdefault((row.task_type, row.language), {}).setdefault(name, []).append(i)
     for (task_type, _), members in groups.items():
-        rows = {name: [sources[name].rows[i] for i in places] for name, places in members.items()}
+        rows = {name: [sources[name].rows[i] for i in indices] for name, indices in members.items()}
         pool = pool_of(
             [t for some in rows.values() for row in some for t in (*row.positives, *row.negatives)]
         )
@@ -69,21 +75,29 @@ def mine_negatives(
         for names in by_prompt.values():
             documents = encode(list(pool), names[0], task_type, "document")
             for name in names:
-                known = [answers.places(row, pool) for row in rows[name]]
-                asked = _queries(encode, name, task_type)
+                known = [known_positives.indices(row, pool) for row in rows[name]]
+                encode_queries = _query_encoder(encode, name, task_type)
                 _mine_rows(
-                    mined[name], members[name], rows[name], known, asked, documents, pool, config, seed
+                    mined[name],
+                    members[name],
+                    rows[name],
+                    known,
+                    encode_queries,
+                    documents,
+                    pool,
+                    config,
+                    seed,
                 )
     return mined
 
 
-def _queries(encode: Encode, source: str, task_type: str) -> Callable[[list[str]], np.ndarray]:
+def _query_encoder(encode: Encode, source: str, task_type: str) -> Callable[[list[str]], np.ndarray]:
     return lambda texts: encode(texts, source, task_type, "query")
 
 
 def _mine_rows(
     result: MinedSource,
-    places: Sequence[int],
+    row_indices: Sequence[int],
     rows: Sequence[Record],
     known: Sequence[frozenset[int]],
     encode: Callable[[list[str]], np.ndarray],
@@ -92,35 +106,34 @@ def _mine_rows(
     config: MineConfig,
     seed: int,
 ) -> None:
+    rules = MiningRules(config.negatives, config.margin, config.skip_top)
     generator = np.random.default_rng(seed) if config.sampling == "random" else None
     before = len(result.pool)
     result.pool.extend(pool)
     for start in range(0, len(rows), QUERIES):
         block = range(start, min(start + QUERIES, len(rows)))
         queries_ND = encode([rows[i].query for i in block])
-        # The known positives are among the best candidates: so much deeper, that `depth` others remain.
+        # Known positives are among the best candidates: the search is deeper, so that `depth` others remain.
         depth = min(config.depth + max(len(known[i]) for i in block), len(pool))
         scores_NK, indices_NK = exact_search(queries_ND, documents_MD, depth)
         for i in block:
             at = i - start
-            look = config.depth + len(known[i])  # what other rows know does not deepen this one
+            look = config.depth + len(known[i])  # other rows' known positives do not deepen this one
             own = [pool[text] for text in rows[i].positives]
             chosen, counts = choose_negatives(
                 scores_NK[at, :look],
                 indices_NK[at, :look],
+                rules,
                 positives=known[i],
                 positive_score=float((documents_MD[own] @ queries_ND[at]).min()),
-                count=config.negatives,
-                margin=config.margin,
-                skip_top=config.skip_top,
                 draw=generator,
             )
-            result.negatives[places[i]] = [replace(pick, index=before + pick.index) for pick in chosen]
+            result.negatives[row_indices[i]] = [replace(pick, index=before + pick.index) for pick in chosen]
             result.counts.add(counts)
 
 
-class _Answers:
-    """What no query may be told to be far from: the answers that any row, of any source, gives to it."""
+class _KnownPositives:
+    """The positives that any row, of any source, has for a query; none of them may become its negative."""
 
     def __init__(self, sources: Mapping[str, SourceRecords]) -> None:
         self._texts: dict[str, set[str]] = {}
@@ -128,8 +141,8 @@ class _Answers:
             for row in source.rows:
                 self._texts.setdefault(_plain(row.query), set()).update(row.positives)
 
-    def places(self, row: Record, pool: Mapping[str, int]) -> frozenset[int]:
-        """Of those texts in the pool, and of the query itself where it is one of them."""
+    def indices(self, row: Record, pool: Mapping[str, int]) -> frozenset[int]:
+        """Return the pool's indices of a row's known positives, and of its query where the pool has it."""
         texts = self._texts[_plain(row.query)] | {row.query}
         return frozenset(pool[text] for text in texts if text in pool)
 

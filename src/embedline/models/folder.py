@@ -25,14 +25,13 @@ from transformers import (
 )
 
 from embedline.config.model import ModelConfig
-from embedline.errors import InputError
+from embedline.errors import InputError, first_line
 from embedline.models import modeling_embedline, pooling, rotary
 from embedline.models.attention import Attention, attention_for, use_attention
 from embedline.models.card import CARD, HEADS, read_json, read_lineage, read_spec, write_card
 from embedline.models.device import best_device
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder_checks import (
-    first_line,
     is_native,
     make_decoder_bidirectional,
     needs_own_class,

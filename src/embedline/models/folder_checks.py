@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from embedline.errors import InputError
+from embedline.errors import InputError, first_line
 from embedline.models.bidirectional import is_decoder_family, make_bidirectional, require_bidirectional
 from embedline.models.card import CARD, HEADS, read_json
 from embedline.models.embedder import Embedder, EmbedderSpec
@@ -143,6 +143,3 @@ def require_parts(has: EmbedderSpec, requested: EmbedderSpec, folder: Path) -> N
         raise InputError(f"{folder} has {has.multi_vector_width}.", where="model.multi_vector_width")
 
 
-def first_line(error: Exception) -> str:
-    """Return the first line of another library's error, at most 300 characters."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

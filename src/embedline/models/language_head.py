@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from embedline.errors import InputError
+from embedline.errors import InputError, first_line
 from embedline.models.bidirectional import is_decoder_family
-from embedline.models.folder_checks import first_line
 
 
 class LanguageHead(nn.Module):

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from embedline.config.model import LoraConfig
-from embedline.errors import InputError
+from embedline.errors import InputError, first_line
 
 
 def add_lora(backbone: PreTrainedModel, config: LoraConfig) -> None:
@@ -36,9 +36,7 @@ def add_lora(backbone: PreTrainedModel, config: LoraConfig) -> None:
     try:
         peft.inject_adapter_in_model(adapters, backbone)
     except ValueError as error:
-        raise InputError(
-            f"cannot be adapted ({str(error).splitlines()[0]}).", where="model.lora.targets"
-        ) from error
+        raise InputError(f"cannot be adapted ({first_line(error)}).", where="model.lora.targets") from error
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad = "lora_" in name
 

@@ -117,19 +117,20 @@ def _question(record: dict[str, Any]) -> str:
     held_out = _evaluation(record)
     if held_out is None:
         return "your question"
-    import pyarrow.parquet as pq
+    from embedline.data.evaluation_reader import read_queries
 
-    table = pq.read_table(held_out[1] / "queries.parquet", columns=["text"])
-    return str(table["text"][0].as_py()) if len(table) else "your question"
+    return next(iter(read_queries(held_out[1]).values()), "your question")
 
 
 def _evaluation(record: dict[str, Any]) -> tuple[str, Path] | None:
     """The first held-out retrieval set of the run, by name and folder."""
+    from embedline.data.evaluation_reader import SETS, read_sets
+
     for step in record["steps"]:
         made = step["outputs"].get("evaluation") if step["step"] == "ingest" else None
-        if made and made["path"] and (Path(made["path"]) / "sets.json").is_file():
+        if made and made["path"] and (Path(made["path"]) / SETS).is_file():
             folder = Path(made["path"])
-            for entry in json.loads((folder / "sets.json").read_text(encoding="utf-8")):
-                if entry["kind"] == "retrieval":
-                    return entry["name"], folder / entry["name"]
+            for info in read_sets(folder):
+                if info.kind == "retrieval":
+                    return info.name, folder / info.name
     return None

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
-from embedline.errors import EmbedlineError, InputError
+from embedline.errors import EmbedlineError, InputError, first_line
 
 TOKEN = "KFP_TOKEN"
 _AUTHORITIES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")  # mlflow, too, reads the first one
@@ -57,7 +57,7 @@ def connect(host: str, namespace: str | None = None, token: str | None = None) -
                 fix=f"Name a file with its authority's certificate in {_AUTHORITIES[0]}.",
             ) from error
         raise InputError(
-            f"the server does not answer ({_first_line(error)}).",
+            f"the server does not answer ({first_line(error)}).",
             where=host,
             fix="Check the address (--host, KFP_HOST) and the port forwarding.",
         ) from error
@@ -205,7 +205,3 @@ def _message(error: Any) -> str:
         return ""
     said = body.get("message") or body.get("error_message") or body.get("error") or ""
     return f": {' '.join(str(said).split())[:300]}" if said else ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

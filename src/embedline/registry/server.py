@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from embedline.errors import EmbedlineError, InputError
+from embedline.errors import EmbedlineError, InputError, first_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -59,7 +59,7 @@ def prepare(uri: str, *, timeout_s: int = 10) -> None:
     except Exception as error:  # mlflow, sqlalchemy, requests, os: whatever it is, the address is unusable
         if denied := _denied(error):
             raise InputError(denied[0], where=uri, fix=denied[1]) from error
-        what = f"the tracking store does not answer ({_first_line(error)})."
+        what = f"the tracking store does not answer ({first_line(error)})."
         raise InputError(what, where=uri, fix=fix) from error
 
 
@@ -139,12 +139,12 @@ def reaching(uri: str) -> Iterator[None]:
             yield
     except (MlflowException, RequestException) as error:
         if _BEHIND_IT.search(str(error)):
-            what = f"the server answers, but the artefact store behind it failed ({_first_line(error)})."
+            what = f"the server answers, but the artefact store behind it failed ({first_line(error)})."
             fix = "The server's log says why; run again when the store is back."
             raise TrackingError(what, where=uri, fix=fix) from error
         if denied := _denied(error):
             raise TrackingError(denied[0], where=uri, fix=denied[1]) from error
-        raise TrackingError(f"the tracking store failed ({_first_line(error)}).", where=uri) from error
+        raise TrackingError(f"the tracking store failed ({first_line(error)}).", where=uri) from error
 
 
 @contextmanager
@@ -208,16 +208,11 @@ def _denied(error: BaseException) -> tuple[str, str] | None:
         )
     if code == "PERMISSION_DENIED" or found:
         return (
-            f"this account may not do that ({_first_line(error)}).",
+            f"this account may not do that ({first_line(error)}).",
             "Use an account that may; where it says Host header, the server's MLFLOW_SERVER_ALLOWED_HOSTS "
             "has to name this address.",
         )
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _user() -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedline.errors import EmbedlineError, InputError
+from embedline.errors import EmbedlineError, InputError, first_line
 from embedline.registry.server import client, error_code, reaching
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def add_webhook(name: str, url: str, secret: str, *, uri: str) -> Webhook:
             if error_code(error) != "INVALID_PARAMETER_VALUE":
                 raise
             raise InputError(
-                f"the server does not take this address ({str(error).splitlines()[0]}).",
+                f"the server does not take this address ({first_line(error)}).",
                 where=url,
                 fix="It wants https and a public address unless its operator allows others.",
             ) from error

@@ -18,6 +18,7 @@ from embedline.artifacts.store import cache_key
 from embedline.config.evaluation import EvaluateConfig
 from embedline.config.model import Prompt
 from embedline.config.training import RuntimeConfig
+from embedline.data import evaluation_reader
 from embedline.evaluation.bm25 import BM25_DIGEST
 from embedline.evaluation.compare import BENCHMARK, full_width, heads_table, is_dense, main_table, markdown
 from embedline.evaluation.haystack import GENERATOR, set_name
@@ -96,8 +97,7 @@ def _wanted(context: Context) -> Iterator[Wanted]:
     """Who is scored on what; the candidate first, because others may turn out to be the same model."""
     config = context.step_config.section("evaluate", EvaluateConfig)
     pins, places = context.step_config.pins, context.step_config.locations
-    listed = json.loads((context.artifact("evaluation").path / "sets.json").read_text(encoding="utf-8"))
-    sets = tuple(entry["name"] for entry in listed)
+    sets = tuple(info.name for info in evaluation_reader.read_sets(context.artifact("evaluation").path))
     stage_sets = tuple(config.stage_sets) or sets
     tasks = tuple(config.mteb_tasks)
     candidate, onnx = context.artifact("candidate"), context.inputs["onnx"]

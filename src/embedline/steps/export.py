@@ -116,21 +116,12 @@ def _other_heads(parity: Parity) -> list[tuple[str, str, HeadParity]]:
 
 def parity_texts(evaluation: Path, count: int) -> list[str]:
     """Choose about `count` texts, equally many from each evaluation set, evenly spaced, not at random."""
-    sets = json.loads((evaluation / "sets.json").read_text(encoding="utf-8"))
+    from embedline.data.evaluation_reader import read_sets, read_texts
+
+    sets = read_sets(evaluation)
     share = -(-count // max(1, len(sets)))
-    chosen = [text for entry in sets for text in _evenly(_texts(evaluation / entry["name"]), share)]
+    chosen = [text for info in sets for text in _evenly(read_texts(evaluation / info.name), share)]
     return _evenly(chosen, count)
-
-
-def _texts(folder: Path) -> list[str]:
-    import pyarrow.parquet as pq
-
-    columns = [("queries", "text"), ("corpus", "text"), ("pairs", "sentence1"), ("pairs", "sentence2")]
-    texts: list[str] = []
-    for stem, column in columns:
-        if (folder / f"{stem}.parquet").is_file():
-            texts += pq.read_table(folder / f"{stem}.parquet", columns=[column])[column].to_pylist()
-    return texts
 
 
 def _evenly(texts: list[str], count: int) -> list[str]:

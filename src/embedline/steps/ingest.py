@@ -10,7 +10,7 @@ from embedline.config.data import DataConfig
 from embedline.steps.context import Context, StepResult
 
 if TYPE_CHECKING:
-    from embedline.data.evaluation_sets import SetInfo
+    from embedline.data.evaluation_reader import SetInfo
 
 
 def run(context: Context) -> StepResult:

@@ -1,4 +1,4 @@
-"""Hard negatives for stage three, from the model that stage two made."""
+"""mine: hard negatives for stage three, mined with the model of stage two."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedline.artifacts.markdown import cell
+from embedline.artifacts.markdown import table
 from embedline.config.training import MineConfig, RuntimeConfig
+from embedline.mining.negatives import COUNTS
 from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import load_model, stage_records
+from embedline.vectors.embed import embed_corpus
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from embedline.mining.mine import MinedSource
+    from embedline.mining.mine import Encode, MinedSource
     from embedline.models.embedder import Embedder
     from embedline.models.prompts import Side
     from embedline.training.batching.records import SourceRecords
 
 
 def run(context: Context) -> StepResult:
+    """Write the output `triplets`: records with mined negatives, and the rank and scores of each negative."""
     config = context.step_config.section("mine", MineConfig)
     sources = stage_records(context, "supervised", "dataset")
     out = context.output("triplets")
@@ -37,7 +40,7 @@ def run(context: Context) -> StepResult:
     embedder = load_model(context)
     require_tokens(embedder, config.document_length, "mine.document_length")
     context.tracker.params(config.model_dump())
-    # A scored pair is no positive, and needs no negative: such records go on as they are.
+    # A scored pair is no positive and needs no negative: such records are written unchanged.
     unscored = {name: only(source, lambda row: row.score is None) for name, source in sources.items()}
     unscored = {name: source for name, source in unscored.items() if source.rows}
     prompts = embedder.spec.prompts
@@ -52,17 +55,16 @@ def run(context: Context) -> StepResult:
     return _result(sources, mined)
 
 
-def _encoder(embedder: Embedder, bf16: bool, document_length: int | None, folder: Path) -> Any:
-    """Vectors are kept in `folder`, so that a killed step does not compute them again."""
-    from embedline.vectors.embed import embed
+def _encoder(embedder: Embedder, bf16: bool, document_length: int | None, folder: Path) -> Encode:
+    """Return an encoder that keeps vectors in `folder`, so that a killed step does not compute them again."""
 
     def encode(texts: list[str], source: str, task_type: str, side: Side) -> np.ndarray:
-        def vectors(some: Sequence[str]) -> np.ndarray:
+        def vectors(shard: Sequence[str]) -> np.ndarray:
             return embedder.encode_side(
-                some, side, name=source, task_type=task_type, document_length=document_length, bf16=bf16
+                shard, side, name=source, task_type=task_type, document_length=document_length, bf16=bf16
             )
 
-        return embed(texts, vectors, folder, about=f"{source}\n{task_type}\n{side}")
+        return embed_corpus(texts, vectors, folder, about=f"{source}\n{task_type}\n{side}")
 
     return encode
 
@@ -84,9 +86,9 @@ def _write(out: Path, sources: Mapping[str, SourceRecords], mined: Mapping[str, 
                     {"id": row.id, "rank": p.rank, "score": p.score, "positive_score": p.positive_score}
                     for p in picks
                 ]
-            # What a teacher said of the given negatives, it did not say of others.
-            told = row.negative_scores if negatives is row.negatives else None
-            records.append({**vars(row), "negatives": negatives, "negative_scores": told, "source": name})
+            # A teacher's scores belong to the given negatives, not to mined ones.
+            scores = row.negative_scores if negatives is row.negatives else None
+            records.append({**vars(row), "negatives": negatives, "negative_scores": scores, "source": name})
     texts = pa.list_(pa.string())
     fields = {"id": pa.string(), "query": pa.string(), "positives": texts, "negatives": texts}
     fields |= dict.fromkeys(("positive_scores", "negative_scores"), pa.list_(pa.float64()))
@@ -107,21 +109,22 @@ def _result(sources: Mapping[str, SourceRecords], mined: Mapping[str, MinedSourc
         return StepResult(
             counts={"triplets": {"records": rows}}, summary="Mining is off: given negatives only."
         )
-    totals = {name: sum(getattr(m.counts, name) for m in mined.values()) for name in _COUNTS}
+    totals = {name: sum(getattr(m.counts, name) for m in mined.values()) for name in COUNTS}
     without = sum(not picks for m in mined.values() for picks in m.negatives)
-    table = "\n".join(
-        f"| {cell(name)} | {len(m.negatives):,} | {m.counts.taken / max(1, len(m.negatives)):.1f} | "
-        f"{m.counts.above_margin / max(1, m.counts.candidates):.1%} |"
+    rows_of_table = [
+        (
+            name,
+            f"{len(m.negatives):,}",
+            f"{m.counts.taken / max(1, len(m.negatives)):.1f}",
+            f"{m.counts.above_margin / max(1, m.counts.candidates):.1%}",
+        )
         for name, m in mined.items()
-    )
+    ]
     return StepResult(
         metrics={
             **{name: float(n) for name, n in totals.items()},
             "records_without_negative": float(without),
         },
         counts={"triplets": {"records": rows, "negatives": totals["taken"], "without_negative": without}},
-        summary="| source | records | negatives a record | dropped by margin |\n|---|---|---|---|\n" + table,
+        summary=table(("source", "records", "negatives a record", "dropped by margin"), rows_of_table),
     )
-
-
-_COUNTS = ("candidates", "known_positive", "above_margin", "skipped_top", "beyond_need", "taken")

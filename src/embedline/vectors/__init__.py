@@ -1,1 +1,1 @@
-"""Vectors of a corpus: embedding to disk, exact search."""
+"""Vectors of a corpus: embedding to disk, exact search, scaling to length 1."""

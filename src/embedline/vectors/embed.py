@@ -1,4 +1,4 @@
-"""Vectors of many texts on the disk: memory for a shard of them, and none is computed twice."""
+"""Embedding of a corpus to disk: memory for one shard, and an interrupted call is resumed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-SHARD = 16_384  # texts whose vectors are computed before they are on the disk
+SHARD = 16_384  # texts whose vectors are computed before they are written
 
 
-def embed(
+def embed_corpus(
     texts: Sequence[str],
     encode: Callable[[Sequence[str]], np.ndarray],
     folder: Path,
@@ -19,12 +19,18 @@ def embed(
     about: str = "",
     shard: int = SHARD,
 ) -> np.ndarray:
-    """Vectors (N × D, float32) of `texts`, memory-mapped; those that a killed call left are not made again.
+    """Compute the vectors (N × D, float32, memory-mapped) of `texts`, or read those that are in `folder`.
+
+    Vectors that a killed call has written are not computed again.
 
     Args:
-        encode: of at most `shard` texts at a time.
-        folder: of one model; what is in it is found by the texts themselves.
-        about: what else decides a vector: prompt, side, length.
+        encode: texts, at most `shard` at a time, to vectors.
+        folder: one model's vectors; files are named by a digest of the texts and of `about`.
+        about: what else a vector depends on: prompt, side, length.
+
+    >>> vectors = embed_corpus(["один", "два"], model.encode, Path("vectors"))  # doctest: +SKIP
+    >>> vectors.shape  # doctest: +SKIP
+    (2, 768)
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = _digest(about, texts)
@@ -41,8 +47,8 @@ def embed(
         _replace(marker, str(start + len(block)))
     if vectors is None:
         return np.zeros((0, 0), np.float32)
-    found: np.ndarray = np.load(path, mmap_mode="c")
-    return found
+    mapped: np.ndarray = np.load(path, mmap_mode="c")
+    return mapped
 
 
 def _digest(about: str, texts: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from embedline.config.schema import RunConfig
+from embedline.data.sources import source_files
 from embedline.errors import InputError
 
 
@@ -39,8 +40,6 @@ def _line(key: str, wanted: Sequence[str], absent: Sequence[str]) -> str:
 
 
 def _has_source(path: str, root: Path) -> bool:
-    from embedline.data.sources import source_files
-
     try:
         return bool(source_files(path, root))
     except InputError:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 
 from embedline.config.data import CorpusSource, Source
 from embedline.config.schema import RunConfig
+from embedline.data.sources import count_rows, source_name
 from embedline.errors import InputError
 
 
@@ -43,28 +43,13 @@ def _wanted(config: RunConfig) -> Iterator[tuple[str, int, list[Source] | list[C
 
 def _largest(items: list[Source] | list[CorpusSource], root: Path, most: int) -> int | None:
     """Rows of the largest source (a corpus is one source), counted up to `most`; None: not to be told."""
-    from embedline.data.sources import source_name
-
     counts: dict[str, int] = {}
     for item in items:
         name = source_name(item.name, item.path) if isinstance(item, Source) else "corpus"
-        found = _rows(item, root, most)
-        if found is None:
+        rows = count_rows(item.path, root, item.split, at_most=min(most, item.limit or most), cheaply=True)
+        if rows is None:
             return None
-        counts[name] = counts.get(name, 0) + found
+        counts[name] = counts.get(name, 0) + rows
         if counts[name] >= most:
             return most
     return max(counts.values(), default=None)
-
-
-def _rows(item: Source | CorpusSource, root: Path, most: int) -> int | None:
-    from embedline.data.hub import count_parquet
-    from embedline.data.sources import is_hub, locate, read_source
-
-    if is_hub(item.path) or (place := locate(item.path, root)).is_dir():
-        return None
-    most = min(most, item.limit or most)
-    if place.name.lower().endswith(".parquet"):
-        return min(most, count_parquet(place))
-    rows: Iterable[object] = read_source(item.path, root, item.split)
-    return sum(1 for _ in islice(rows, most))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 from pathlib import Path
 
 from embedline.config.schema import RunConfig
+from embedline.data.sources import count_rows, source_files
 from embedline.errors import InputError
 
 # Points of MTEB that nomic-embed-text-v1.5 loses against its 768 dims (its model card).
@@ -104,8 +104,6 @@ def _pruning(config: RunConfig) -> list[str]:
 
 def supervised_rows(config: RunConfig, root: Path) -> int | None:
     """Rows of the supervised sources, before cleaning; None when they are not at hand or too large."""
-    from embedline.data.sources import source_files
-
     total, size = 0, 0.0
     for source in config.data.sources:
         if "supervised" in source.stages:
@@ -116,25 +114,11 @@ def supervised_rows(config: RunConfig, root: Path) -> int | None:
             size += sum(file.stat().st_size for file in files)
             if not files or size > _MOST_COUNTED:
                 return None
-            found = 0
+            rows = 0
             for file in files:
-                if (rows := _rows(file)) is None:
+                counted = count_rows(file.name, file.parent, cheaply=True)
+                if counted is None:
                     return None
-                found += rows
-            total += min(found, source.limit or found)
+                rows += counted
+            total += min(rows, source.limit or rows)
     return total
-
-
-def _rows(file: Path) -> int | None:
-    name = file.name.lower()
-    if name.endswith(".parquet"):
-        import pyarrow.parquet as pq
-
-        return int(pq.read_metadata(file).num_rows)
-    if name.endswith(".jsonl"):
-        with file.open("rb") as lines:
-            return sum(1 for _ in lines)
-    if name.endswith(".jsonl.gz"):
-        with gzip.open(file) as lines:
-            return sum(1 for _ in lines)
-    return None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator
 
+from embedline.config.data import first_repeated
 from embedline.config.schema import RunConfig
 from embedline.data.evaluation_sets import set_names
+from embedline.data.sources import source_name
 from embedline.errors import InputError
 
 
@@ -19,9 +21,9 @@ def require_known_names(config: RunConfig) -> None:
     _require_distinct_sources(config)
     held_out, sets = config.data.hold_out, set_names(config.data.evaluation)
     if held_out is not None:
-        if held_out.name in sets:
-            raise InputError(f"a set called {held_out.name!r} exists already.", where="data.hold_out.name")
         sets.append(held_out.name)
+        if first_repeated(sets):
+            raise InputError(f"a set called {held_out.name!r} exists already.", where="data.hold_out.name")
     for where, name, known in _named(config, sets):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -35,24 +37,20 @@ def require_known_names(config: RunConfig) -> None:
 
 def _require_distinct_sources(config: RunConfig) -> None:
     """A source's stages and weight, and where its rows come from, go by its name."""
-    from embedline.data.sources import source_name
-
     for group in ("sources", "corpus"):
-        first: dict[str, str] = {}
-        for number, item in enumerate(getattr(config.data, group)):
-            name = source_name(item.name, item.path)
-            if name in first:
-                raise InputError(
-                    f"{first[name]} and {item.path} are both called {name!r}.",
-                    where=f"data.{group}.{number}.name",
-                    fix="Give this one another name.",
-                )
-            first[name] = item.path
+        items = getattr(config.data, group)
+        names = [source_name(item.name, item.path) for item in items]
+        if repeated := first_repeated(names):
+            number, first = repeated
+            raise InputError(
+                f"{items[first].path} and {items[number].path} are both called {names[number]!r}.",
+                where=f"data.{group}.{number}.name",
+                fix="Give this one another name.",
+            )
 
 
 def _named(config: RunConfig, sets: list[str]) -> Iterator[tuple[str, str, Collection[str]]]:
     """Each place that refers to something by name, the name, and the names there are."""
-    from embedline.data.sources import source_name
     from embedline.evaluation.compare import BENCHMARK
     from embedline.evaluation.haystack import set_name
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from embedline.artifacts.record import write_json
-from embedline.errors import StepError
+from embedline.errors import StepError, first_line
 from embedline.models.device import bf16_instructions
 from embedline.training.engine import processes
 
@@ -89,7 +89,7 @@ def writing(checkpoint: Path) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         raise StepError(
-            f"{checkpoint.name} could not be written ({processes.first_line(error)}); "
+            f"{checkpoint.name} could not be written ({first_line(error)}); "
             f"{_gb(shutil.disk_usage(checkpoint.parent).free)} are free.",
             where=str(checkpoint.parent),
             fix="Make room there, or let it be written; the next try goes on from the checkpoint before it.",

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from embedline.errors import StepError
+from embedline.errors import StepError, first_line
 
 T = TypeVar("T")
 
@@ -143,11 +143,6 @@ def agreed(work: Callable[[], T]) -> T:
     if any_of(bool(words)):
         raise OutOfMemory(words or "another process ran out of memory")
     return result  # type: ignore[return-value]
-
-
-def first_line(error: BaseException) -> str:
-    """An error's own words as far as they fit into another's; its type where it has none."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:

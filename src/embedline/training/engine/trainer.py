@@ -19,7 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_utils import SchedulerType
 
 from embedline.config.training import Optimization
-from embedline.errors import StepError, Stopped
+from embedline.errors import StepError, Stopped, first_line
 from embedline.training.contrastive.gradcache import TokenBudget
 from embedline.training.engine import processes
 from embedline.training.engine.bad_batches import keep_evidence
@@ -124,7 +124,7 @@ def train(
             # Not in a step: that one would have been done again. Smaller chunks do not help here.
             raise StepError(
                 f"memory ran out after step {trainer.state.global_step}, beside the work of a step "
-                f"({processes.first_line(error)}): the model, its gradients and two moments do not fit.",
+                f"({first_line(error)}): the model, its gradients and two moments do not fit.",
                 where="training",
                 fix="Use a machine with more memory, a smaller model, or model.lora.",
             ) from error
