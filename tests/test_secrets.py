@@ -1,4 +1,4 @@
-"""Secrets stay outside: references only, and no message repeats what may be one."""
+"""Secrets: the config holds only references, and no message repeats a possible secret."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from embedline.config.registry import TrackingConfig
 from embedline.config.secrets import refuse_password, resolve_secret
 from embedline.errors import InputError, without_passwords
 from embedline.execution.recorded import recorded
-from embedline.registry.tracking_target import read_tracking, tracking_place, write_tracking
+from embedline.registry.tracking_target import read_tracking, tracking_target, write_tracking
 
 CANARY = "hunter2-canary"
 
@@ -32,7 +32,7 @@ def preset(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("value", ["env:MLFLOW_TOKEN", "secret:mlflow/token", '""'])
-def test_a_reference_is_taken(preset: str, value: str) -> None:
+def test_reference_is_accepted(preset: str, value: str) -> None:
     assert load_config(preset, [f"tracking.token={value}"]).tracking.token == value.strip('"')
 
 
@@ -78,20 +78,18 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(preset: str, overr
     assert CANARY not in str(refused.value)
 
 
-def test_a_password_in_a_value_of_the_wrong_type_is_blotted_out(preset: str) -> None:
+def test_password_in_a_value_of_the_wrong_type_is_masked(preset: str) -> None:
     with pytest.raises(InputError, match=r"supervised\.steps") as refused:
         load_config(preset, [f"supervised.steps=https://me:{CANARY}@host"])
     assert CANARY not in str(refused.value)
 
 
-def test_the_environments_tracking_address_is_held_to_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_password_in_mlflow_tracking_uri_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"https://me:{CANARY}@mlflow.example.org")
     with pytest.raises(
         InputError, match=r"MLFLOW_TRACKING_URI: https://me:\*\*\*@.*MLFLOW_TRACKING_PASSWORD"
     ) as no:
-        tracking_place(TrackingConfig(), Workspace(tmp_path))
+        tracking_target(TrackingConfig(), Workspace(tmp_path))
     assert CANARY not in str(no.value)
 
 
@@ -101,7 +99,7 @@ def test_a_token_reaches_mlflow_and_not_the_run_folder(
     monkeypatch.setenv("STAGING", CANARY)
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "")
     config = TrackingConfig(uri="http://127.0.0.1:9", token="env:STAGING")
-    write_tracking(tmp_path, tracking_place(config, Workspace(tmp_path)))
+    write_tracking(tmp_path, tracking_target(config, Workspace(tmp_path)))
     from mlflow.utils.credentials import get_default_host_creds
 
     assert get_default_host_creds("http://127.0.0.1:9").token == CANARY
@@ -128,10 +126,10 @@ def test_a_mounted_secret_is_read_from_its_file(tmp_path: Path, monkeypatch: pyt
     assert CANARY not in str(refused.value)
 
 
-def test_an_error_that_nobody_foresaw_carries_no_password_on(
+def test_unexpected_error_has_no_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Drivers name the address that they could not reach: in records, on the terminal, in doctor's list."""
+    """Drivers name an unreachable address in records, on the terminal and in doctor's list."""
     from embedline.cli import doctor
     from embedline.cli.shared import command
 
@@ -160,7 +158,7 @@ _PASSWORD = st.text("abcXYZ019.:@!$&'()*+,;=~%-", min_size=4, max_size=20)
 
 
 @given(st.sampled_from(["http", "https", "postgresql", "mysql+pymysql", "s3"]), _NAME, _PASSWORD, _NAME)
-def test_no_password_survives(scheme: str, user: str, password: str, host: str) -> None:
+def test_passwords_are_masked(scheme: str, user: str, password: str, host: str) -> None:
     text = f"cannot reach {scheme}://{user}:{password}@{host}/path: refused"
     blotted = without_passwords(text)
     assert blotted == f"cannot reach {scheme}://{user}:***@{host}/path: refused"
@@ -170,14 +168,14 @@ def test_no_password_survives(scheme: str, user: str, password: str, host: str) 
 
 
 @given(st.sampled_from(["password", "token", "access_token", "sslpassword"]), _NAME, _NAME)
-def test_no_password_survives_in_a_query(key: str, first: str, second: str) -> None:
+def test_passwords_in_a_query_are_masked(key: str, first: str, second: str) -> None:
     text = f"no answer from postgresql://db/mlflow?user=me&{key}={first}&b=c&PASSWORD={second}#end: refused"
     blotted = without_passwords(text)
     assert blotted == f"no answer from postgresql://db/mlflow?user=me&{key}=***&b=c&PASSWORD=***#end: refused"
     assert without_passwords(blotted) == blotted
 
 
-def test_a_query_without_a_password_stays() -> None:
+def test_query_without_a_password_is_unchanged() -> None:
     for text in (
         "https://h/apis?page_token=abc&tokens=5",
         "sqlite:///x.db?mode=ro",
@@ -187,6 +185,6 @@ def test_a_query_without_a_password_stays() -> None:
 
 
 @given(st.sampled_from(["http", "sqlite", "s3", "file"]), _NAME, st.text("ab/@:.", max_size=20))
-def test_an_address_without_a_password_stays(scheme: str, host: str, path: str) -> None:
+def test_address_without_a_password_is_unchanged(scheme: str, host: str, path: str) -> None:
     text = json.dumps(f"{scheme}://{host}:5000/{path}")
     assert without_passwords(text) == text

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # build.sh [TARGET]: build the image that images.lock.yaml names, and write its SBOM to build/images/.
-# With EMBEDLINE_STAND_IN=1 on a stand-in base, where no image registry is reached. Called by `make images`.
+# EMBEDLINE_STAND_IN=1 uses a stand-in base where no image registry is reachable. Called by `make images`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 target=${1:-cpu}
@@ -11,7 +11,7 @@ lock() { "$python" -m embedline.orchestration.image_lock "$@"; }
 lock --check
 image=$(lock --show "$target")
 if [[ $image == *@* && ${EMBEDLINE_STAND_IN:-} != 1 ]]; then
-  docker pull "$image" # published: this very image is what components refer to
+  docker pull "$image" # published: components refer to this image
   exit
 fi
 [[ $image != *@* ]] || image=$(lock --show tag)
@@ -27,11 +27,11 @@ if [[ ${EMBEDLINE_STAND_IN:-} == 1 ]]; then
     --build-arg TORCH_INDEX= --network host
   )
 fi
-# The Containerfile mounts, which needs BuildKit: by the buildx plugin, or by a client from before it was one.
+# The Containerfile uses mounts and needs BuildKit: from the buildx plugin, or from an older client.
 client=docker
 if ! docker buildx version >/dev/null 2>&1; then
   export DOCKER_BUILDKIT=1
-  client=/usr/bin/docker # Debian's docker.io 20.10; another client may stand before it in the path
+  client=/usr/bin/docker # Debian's docker.io 20.10; another client may come first in PATH
   [[ $("$client" --version 2>/dev/null) == *" 20.10."* ]] || {
     echo "building needs BuildKit: install Docker's buildx plugin, or Debian's docker.io" >&2
     exit 1

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A Docker engine for the commands that need one.
+# Provide a Docker engine for the commands that need one.
 #
-#   engine.sh with COMMAND...   run COMMAND with the engine that answers; when none does, with a private one,
+#   engine.sh with COMMAND...   run COMMAND with the running engine; without one, with a private engine,
 #                               started here (as root, from Debian's docker.io) and stopped afterwards
-#   engine.sh stand-in          make the stand-in base images: Debian and Python from packages, for machines that
+#   engine.sh stand-in          make the stand-in base images (Debian and Python from packages) for machines that
 #                               reach no image registry (needs root, debootstrap and a Debian mirror)
 #   engine.sh clean             remove what private engines kept: images, containers, layers
 #
-# Where no engine can be had, `with` explains and ends with 0; with EMBEDLINE_REQUIRE_DOCKER=1 it ends with 1.
+# Without any engine, `with` prints the reason and exits with 0; with EMBEDLINE_REQUIRE_DOCKER=1 with 1.
 set -euo pipefail
 
 state=${EMBEDLINE_ENGINE:-/var/tmp/embedline-engine}
@@ -23,13 +23,13 @@ give_up() {
   exit 0
 }
 
-# The engine's data outlive it, so that the next command finds its images; its process does not.
+# The engine's data are kept for the next command, so that it finds the images; its process is stopped.
 start() {
   [[ $(id -u) == 0 ]] || give_up "none answers, and only root can start one"
   command -v dockerd >/dev/null || give_up "none answers, and dockerd is not installed (Debian: docker.io)"
   mkdir -p "$state"
   exec 9>"$state/lock"
-  flock 9 # another command's private engine would be stopped under our feet
+  flock 9 # else this command could use an engine that another command stops
   export DOCKER_HOST=unix://$state/docker.sock
   # No bridge: builds use the host's network, containers of the line have none.
   dockerd --host "$DOCKER_HOST" --data-root "$state/data" --exec-root "$state/exec" \
@@ -72,7 +72,7 @@ stand_in() {
   tar -C "$folder/root" -c . | docker import --change 'LABEL io.embedline.stand-in=true' \
     --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' - "$runtime" >/dev/null
 
-  # Builds trust what this machine trusts, and find the wheels that its pip finds in local folders.
+  # Builds use this machine's certificates, and its pip's local folders of wheels.
   mkdir -p "$folder/context/wheels"
   cp "${SSL_CERT_FILE:-/etc/ssl/certs/ca-certificates.crt}" "$folder/context/ca.crt"
   local place
@@ -94,7 +94,7 @@ case ${1:-} in
     shift
     command -v docker >/dev/null || give_up "there is no docker command"
     answers || start
-    "$@" 9>&- # what the command leaves running must not hold the lock
+    "$@" 9>&- # processes that outlive the command must not hold the lock
     ;;
   stand-in) stand_in ;;
   clean)

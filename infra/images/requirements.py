@@ -1,4 +1,4 @@
-"""The requirements of some extras, from pyproject.toml: their layer of an image needs them without the code.
+"""Requirements of some extras, from pyproject.toml: an image's dependency layer needs them without the code.
 
 `python requirements.py pyproject.toml EXTRA...` prints a requirements file.
 """
@@ -11,10 +11,10 @@ from pathlib import Path
 def main(file: str, *extras: str) -> None:
     """Print the package's own requirements and those of `extras`, one a line, sorted."""
     project = tomllib.loads(Path(file).read_text(encoding="utf-8"))["project"]
-    wanted = set(project["dependencies"])
+    requirements = set(project["dependencies"])
     for extra in extras:
-        wanted.update(project["optional-dependencies"][extra])
-    print("\n".join(sorted(wanted)))  # noqa: T201
+        requirements.update(project["optional-dependencies"][extra])
+    sys.stdout.write("\n".join(sorted(requirements)) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""PostgreSQL, an S3 server and MLflow from packages, set up as on a cluster: one folder, free ports."""
+"""PostgreSQL, an S3 server and MLflow from packages, set up as on a cluster, on free ports."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from types import TracebackType
 from embedline.errors import InputError, StepError
 
 BASE = Path(__file__).resolve().parents[1] / "kustomize" / "base" / "mlflow"
-PATIENCE_S = 180
+START_S = 180  # limit for a server's start
 _STOP_S = 20
 
 
 def read_env(path: Path) -> dict[str, str]:
-    """A file of KEY=value lines, as Kubernetes and compose read it: no quotes, no expansion."""
+    """Read a file of KEY=value lines as Kubernetes and compose do: no quotes, no expansion."""
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
 def postgres_programs() -> Path | None:
-    """The folder of PostgreSQL's server programs; Debian keeps it out of PATH."""
-    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: float(path.split("/")[4]))
-    initdb = found[-1] if found else shutil.which("initdb")
+    """Return the folder of PostgreSQL's server programs, which Debian keeps out of PATH."""
+    paths = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"), key=lambda path: float(path.split("/")[4]))
+    initdb = paths[-1] if paths else shutil.which("initdb")
     return Path(initdb).resolve().parent if initdb else None
 
 
 class Server:
-    """A process in a session of its own, so that Ctrl-C does not stop it before its clients."""
+    """Server process in its own session, so that Ctrl-C does not stop it before its clients."""
 
     def __init__(self, name: str, command: list[str], folder: Path, **options: object) -> None:
         self.name, self.command, self.options = name, command, options
@@ -47,8 +47,8 @@ class Server:
         self.stop_signal = signal.SIGTERM
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, answers: Callable[[], None]) -> None:
-        """Start and wait until `answers` stops raising.
+    def start(self, check: Callable[[], None]) -> None:
+        """Start the server and wait until `check` stops raising.
 
         Raises:
             StepError: it ended, or did not answer in time; the end of its log is in the message.
@@ -58,10 +58,10 @@ class Server:
                 self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
                 **self.options,  # type: ignore[call-overload]
             )  # fmt: skip
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + START_S
         while True:
             try:
-                return answers()
+                return check()
             except Exception as error:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     self.stop()
@@ -70,7 +70,7 @@ class Server:
                 time.sleep(0.2)
 
     def stop(self) -> None:
-        """End it and whatever it has started; once it has stopped, a no-op."""
+        """Stop the server and its child processes; a second call does nothing."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -85,9 +85,9 @@ class Server:
 
 
 class Stack:
-    """The three servers. A context manager: leaving it stops them and removes their folder.
+    """The three servers, as a context manager: its end stops them and removes their folder.
 
-    `environment` is what a client needs: MLFLOW_TRACKING_URI, and for looking behind MLflow's back
+    `environment` holds a client's variables: MLFLOW_TRACKING_URI, and for direct access to MLflow's stores
     MLFLOW_S3_ENDPOINT_URL, AWS_* and PG*.
     """
 
@@ -95,7 +95,7 @@ class Stack:
         programs = postgres_programs()
         if programs is None:
             fix = "Install them: apt-get install postgresql."
-            raise InputError("PostgreSQL's server programs are not here.", fix=fix)
+            raise InputError("PostgreSQL's server programs are not installed.", fix=fix)
         self._programs = programs
         self.folder = Path(tempfile.mkdtemp(prefix="embedline-services-"))
         self.settings = read_env(BASE / "server.env")
@@ -112,10 +112,10 @@ class Stack:
             "PGUSER": "mlflow",
             "PGPASSWORD": secrets.token_hex(20),
         }
-        # Only what must differ on one machine: loopback and a free port.
-        here = {"MLFLOW_HOST": "127.0.0.1", "MLFLOW_PORT": mlflow}
-        self._server_env = _inherited() | self.settings | self.environment | here
-        del self._server_env["MLFLOW_TRACKING_URI"]  # a server is no client of itself
+        # Only these settings differ from the cluster's: loopback and a free port.
+        local = {"MLFLOW_HOST": "127.0.0.1", "MLFLOW_PORT": mlflow}
+        self._server_env = _inherited() | self.settings | self.environment | local
+        del self._server_env["MLFLOW_TRACKING_URI"]  # it is for clients only
         self.postgres = self._make_postgres()
         self.s3 = Server(
             "s3",
@@ -159,7 +159,7 @@ class Stack:
         self.mlflow.start(lambda: _get(f"{self.environment['MLFLOW_TRACKING_URI']}/health"))
 
     def prepare(self) -> None:
-        """Tables and bucket, by the script that does it on a cluster."""
+        """Create tables and bucket with the script that the cluster uses."""
         done = subprocess.run(
             [sys.executable, str(BASE / "prepare.py")], env=self._server_env, capture_output=True, text=True
         )
@@ -167,27 +167,35 @@ class Stack:
             raise StepError(f"the stores were not prepared:\n{(done.stdout + done.stderr)[-2000:]}")
 
     def _make_postgres(self) -> Server:
-        place, port = self.folder / "postgres", self.environment["PGPORT"]
-        command = [str(self._programs / "postgres"), "-D", str(place / "data"), "-p", port, "-k", str(place)]
+        folder, port = self.folder / "postgres", self.environment["PGPORT"]
+        command = [
+            str(self._programs / "postgres"),
+            "-D",
+            str(folder / "data"),
+            "-p",
+            port,
+            "-k",
+            str(folder),
+        ]
         command += ["-c", "listen_addresses=127.0.0.1"]
         server = Server("postgres", command, self.folder, env=_inherited(), **_unprivileged())
-        server.stop_signal = signal.SIGINT  # "fast": does not wait for clients to leave
+        server.stop_signal = signal.SIGINT  # "fast" shutdown: does not wait for clients to disconnect
         return server
 
     def _initdb(self) -> None:
-        place, user = self.folder / "postgres", _unprivileged()
-        place.mkdir()
-        password = place / "password"
+        folder, user = self.folder / "postgres", _unprivileged()
+        folder.mkdir()
+        password = folder / "password"
         password.write_text(self.environment["PGPASSWORD"], encoding="utf-8")
         if user:
             self.folder.chmod(0o711)
-            for path in (place, password):
+            for path in (folder, password):
                 shutil.chown(path, user["user"], user["group"])
         password.chmod(0o600)
-        command = [str(self._programs / "initdb"), "-D", str(place / "data"), "--no-sync", "--encoding=UTF8"]
+        command = [str(self._programs / "initdb"), "-D", str(folder / "data"), "--no-sync", "--encoding=UTF8"]
         command += ["--locale=C.UTF-8", "--auth=scram-sha-256", "--data-checksums", f"--pwfile={password}"]
         command += [f"--username={self.environment['PGUSER']}"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=place, **user)  # type: ignore[call-overload]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder, **user)  # type: ignore[call-overload]
         if done.returncode:
             raise StepError(f"initdb failed:\n{done.stderr[-2000:]}")
         password.unlink()
@@ -207,12 +215,12 @@ class Stack:
 
 
 def _unprivileged() -> Mapping[str, str]:
-    """PostgreSQL refuses to run as root; Debian's package brings a user for it."""
+    """Return the user for PostgreSQL, which refuses to run as root; Debian's package creates that user."""
     return {"user": "postgres", "group": "postgres"} if os.getuid() == 0 else {}
 
 
 def _inherited() -> dict[str, str]:
-    """The environment without what would point a server elsewhere."""
+    """Return the environment without variables that would point a server to other services."""
     foreign = ("MLFLOW_", "AWS_", "PG")
     return {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
 
@@ -229,6 +237,6 @@ def _get(url: str) -> None:
 
 
 def _kill_session(leader: int) -> None:
-    """Whatever of the leader's process group is still there: MLflow's workers, when it was in a hurry."""
+    """Kill the rest of the leader's process group: MLflow's workers can outlive the leader."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)

@@ -1,9 +1,9 @@
 """Start PostgreSQL, an S3 server and MLflow, run a command against them, and take everything down again.
 
     python infra/services/up.py -- embedline run demo     # ends with the command's exit code
-    python infra/services/up.py                           # until Ctrl-C; prints what to export
+    python infra/services/up.py                           # until Ctrl-C; prints the variables to export
 
-Everything lives in a temporary folder and is gone afterwards.
+All files are in a temporary folder that is removed afterwards.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import subprocess
 import sys
 from types import FrameType
 
+import typer
 from stack import Stack
 
 from embedline.errors import EmbedlineError
@@ -23,8 +24,9 @@ _GRACE_S = 30
 
 
 def main(arguments: list[str]) -> int:
+    """Run a command against the services, or keep them running until Ctrl-C; return the exit code."""
     if arguments[:1] in (["-h"], ["--help"]):
-        _say(__doc__ or "")
+        typer.echo(__doc__ or "", err=True)
         return 0
     command = arguments[1:] if arguments[:1] == ["--"] else arguments
     signal.signal(signal.SIGTERM, _interrupt)
@@ -34,12 +36,12 @@ def main(arguments: list[str]) -> int:
             if command:
                 return _run(command, os.environ | stack.environment)
             for key, value in stack.environment.items():
-                _say(f"export {key}={shlex.quote(value)}")
+                typer.echo(f"export {key}={shlex.quote(value)}", err=True)
             signal.pause()
     except KeyboardInterrupt:
         return 130
     except EmbedlineError as error:
-        _say(f"error: {error}")
+        typer.echo(f"error: {error}", err=True)
         return error.exit_code
     return 0
 
@@ -48,11 +50,11 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
     try:
         process = subprocess.Popen(command, env=environment)
     except OSError as error:
-        _say(f"error: {command[0]}: {error.strerror}")
+        typer.echo(f"error: {command[0]}: {error.strerror}", err=True)
         return 127
     try:
         return process.wait()
-    except KeyboardInterrupt:  # at a terminal the command has got its own SIGINT; a kill reaches only us
+    except KeyboardInterrupt:  # Ctrl-C reaches the command too, `kill` only this process
         process.terminate()
         try:
             process.wait(_GRACE_S)
@@ -64,10 +66,6 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

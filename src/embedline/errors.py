@@ -1,4 +1,4 @@
-"""The errors a user meets: what went wrong, where, and what to do about it."""
+"""Errors for the user: what went wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 # scheme://user:password@host, and for HTTP also scheme://token@host
 _PASSWORD = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]*://[^\s/:@?#]*):[^\s/?#]+@")
 _TOKEN = re.compile(r"\b(https?://)[^\s/:@?#]+@")
-# scheme://host/path?password=… as database drivers take it, and ?token=… of presigned addresses
+# scheme://host/path?password=… of database drivers, and ?token=… of presigned addresses
 _IN_QUERY = re.compile(
     r"\b([a-zA-Z][a-zA-Z0-9+.-]*://[^\s\"'?#]*\?(?:[^\s\"'#]*&)?"
     r"(?:password|passwd|pwd|sslpassword|(?:access_|api_)?token|api_?key|secret|sig(?:nature)?|X-Amz-Signature)=)"
@@ -17,10 +17,10 @@ _IN_QUERY = re.compile(
 
 
 def without_passwords(text: str) -> str:
-    """`text` with the passwords of all addresses in it blotted out."""
+    """Return `text` with the passwords of all addresses in it replaced by ***."""
     text = _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", text))
-    while (blotted := _IN_QUERY.sub(r"\1***", text)) != text:  # one of each address at a time
-        text = blotted
+    while (masked := _IN_QUERY.sub(r"\1***", text)) != text:  # masks one parameter of each address at a time
+        text = masked
     return text
 
 
@@ -34,11 +34,11 @@ def first_line(error: BaseException) -> str:
 
 
 class EmbedlineError(Exception):
-    """A failure that the user can act on.
+    """A failure that the user can fix or report.
 
     Args:
         what: what is wrong, as one sentence.
-        where: the file, line, config key or address it concerns.
+        where: file, line, config key or address.
         fix: what to do about it.
     """
 
@@ -54,32 +54,32 @@ class EmbedlineError(Exception):
 
 
 class InputError(EmbedlineError):
-    """The configuration, the data or the environment is not usable: exit code 2."""
+    """Unusable configuration, data or environment: exit code 2."""
 
     exit_code = 2
 
 
 class StepError(EmbedlineError):
-    """A step of the line failed while working: exit code 1."""
+    """Failure of a step during its work: exit code 1."""
 
 
 class RefusedError(EmbedlineError):
-    """The gate did not let this model pass: exit code 3."""
+    """Refusal of a model that did not pass the gate: exit code 3."""
 
     exit_code = 3
 
 
 class ConflictError(EmbedlineError):
-    """The champion is not the one that was expected, because somebody else has moved it: exit code 4."""
+    """Conflict: the champion is not the expected one, because it was moved meanwhile: exit code 4."""
 
     exit_code = 4
 
 
 class Stopped(BaseException):
-    """SIGTERM came: the work is not wrong, it goes on where it stopped when it is tried again.
+    """End by SIGTERM: no failure, the next try continues where the work stopped.
 
-    No `Exception`, so that nothing on the way out takes it for a failure. Exit code 143 (128 + SIGTERM): not
-    among the codes that say that trying again is no use.
+    Not an `Exception`, so that no handler takes it for a failure. Exit code 143 (128 + SIGTERM) is not among
+    the codes for which a retry is useless.
     """
 
     exit_code = 143

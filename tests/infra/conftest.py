@@ -1,4 +1,4 @@
-"""The overlays as kubectl builds them, and what their network policies let through."""
+"""Overlays as kubectl builds them, and the connections that their network policies allow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def need(tool: str, found: object, how: str) -> None:
 
 
 def tool_path() -> str:
-    """Where programs are looked for: .ci/run puts kubectl beside Python where the machine has none."""
+    """Return the search path of programs: .ci/run installs kubectl beside Python."""
     return f"{os.environ['PATH']}:{Path(sys.executable).parent}"
 
 
@@ -60,7 +60,7 @@ class Peer:
 
 
 class Cluster:
-    """One overlay's objects."""
+    """Objects of one overlay."""
 
     def __init__(self, overlay: str, docs: list[Doc]) -> None:
         self.overlay, self.docs = overlay, docs
@@ -73,7 +73,7 @@ class Cluster:
         return next((doc for doc in self.of(kind) if doc["metadata"]["name"] == name), None)
 
     def templates(self) -> Iterator[tuple[str, Doc]]:
-        """Every pod template, the training runtime's included."""
+        """Yield every pod template, the training runtime's included."""
         for doc in self.of("Deployment", "StatefulSet", "DaemonSet", "Job"):
             yield doc["metadata"]["name"], doc["spec"]["template"]
         for doc in self.of("TrainingRuntime"):
@@ -81,14 +81,14 @@ class Cluster:
                 yield doc["metadata"]["name"], job["template"]["spec"]["template"]
 
     def containers(self) -> Iterator[tuple[str, Doc, Doc]]:
-        """(`pod/container`, pod spec, container), init containers included."""
+        """Yield (`pod/container`, pod spec, container), init containers included."""
         for name, template in self.templates():
             spec = template["spec"]
             for container in [*spec.get("initContainers", []), *spec["containers"]]:
                 yield f"{name}/{container['name']}", spec, container
 
     def peers(self) -> list[Peer]:
-        """The pods of this build, the pods that others make here, and who is around."""
+        """Return the pods of this build, the pods that Kubeflow makes, and the other peers."""
         here = {"kubernetes.io/metadata.name": self.namespace}
         found = []
         for name, template in self.templates():
@@ -121,7 +121,7 @@ class Cluster:
         ]
 
     def allows(self, source: Peer, target: Peer, port: int, protocol: str = "TCP") -> bool:
-        """Whether a connection gets through, as the NetworkPolicy API defines it."""
+        """Return whether a connection is allowed, as the NetworkPolicy API defines it."""
         return self._side("Egress", source, target, target, port, protocol) and self._side(
             "Ingress", target, source, target, port, protocol
         )
@@ -195,7 +195,7 @@ def operator_page() -> str:
 
 @pytest.fixture(scope="session")
 def secret_commands(operator_page: str) -> dict[str, set[str]]:
-    """Secret → keys, as the operator page's own commands make them."""
+    """Return secret → keys, as the operator page's own commands make them."""
     blocks = re.findall(r"```sh\n(.*?)```", operator_page, re.DOTALL)
     (commands,) = (block for block in blocks if "secret generic" in block)
     dry = 'kubectl() { command kubectl "$@" --dry-run=client -o yaml; echo ---; }\n'

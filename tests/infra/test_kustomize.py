@@ -56,7 +56,7 @@ def test_the_training_runtime_is_what_the_trainer_knows(cluster: Any) -> None:
 
 
 def _missing(given: Any, kept: Any, path: str = "") -> list[str]:
-    """The paths of what `given` says and `kept` does not."""
+    """Return the paths that are in `given` and not in `kept`."""
     if isinstance(given, dict) and isinstance(kept, dict):
         return [gone for key in given for gone in _missing(given[key], kept.get(key), f"{path}.{key}")]
     if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
@@ -116,7 +116,7 @@ def test_addresses_in_the_settings_are_services_of_the_build_or_outside(cluster:
         assert bool(service) == (cluster.overlay == "dev" or host == "mlflow")
 
 
-def test_services_lead_to_a_port_of_their_pods(cluster: Any) -> None:
+def test_services_target_a_port_of_their_pods(cluster: Any) -> None:
     templates = list(cluster.templates())
     for service in cluster.of("Service"):
         pods = [
@@ -129,7 +129,7 @@ def test_services_lead_to_a_port_of_their_pods(cluster: Any) -> None:
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= open_ports
 
 
-def test_the_workspace_is_shared_and_what_always_runs_fits_the_quota(cluster: Any) -> None:
+def test_workspace_is_shared_and_servers_fit_the_quota(cluster: Any) -> None:
     workspace = cluster.get("PersistentVolumeClaim", "embedline-workspace")
     assert workspace["spec"]["accessModes"] == ["ReadWriteMany"]
     (quota,) = (doc["spec"]["hard"] for doc in cluster.of("ResourceQuota"))
@@ -141,8 +141,8 @@ def test_the_workspace_is_shared_and_what_always_runs_fits_the_quota(cluster: An
     assert nodes * _cores(training["resources"]["limits"]["cpu"]) < _cores(quota["limits.cpu"]) / 2
 
 
-def test_no_quota_counts_what_nobody_removes(cluster: Any) -> None:
-    """A quota of objects counts those that have ended, too: the next training would be refused for good."""
+def test_quota_does_not_count_objects_that_are_never_removed(cluster: Any) -> None:
+    """A quota of objects also counts ended ones: every further training would be refused."""
     (quota,) = (doc["spec"]["hard"] for doc in cluster.of("ResourceQuota"))
     assert {"limits.cpu", "pods", "requests.nvidia.com/gpu"} <= set(quota), "what runs is limited"
     assert [key for key in quota if "trainjob" in key] == []

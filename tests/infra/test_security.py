@@ -1,4 +1,4 @@
-"""What the overlays promise about rights, secrets and the network."""
+"""Permissions, secrets and network of the overlays."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_every_container_is_restricted_and_has_limits(cluster: Any) -> None:
     assert seen == {"dev": 5, "prod": 3}[cluster.overlay]
 
 
-def test_the_pod_that_carries_data_in_is_as_restricted(cluster: Any, operator_page: str) -> None:
-    """As the page makes it: admitted, of the image's user, at the volume that the pipeline's pods read."""
+def test_data_loading_pod_is_restricted(cluster: Any, operator_page: str) -> None:
+    """As the page creates it: admitted, with the image's user, at the volume that pipeline pods read."""
     (text,) = re.findall(r"<<'EOF'\n(apiVersion: v1\nkind: Pod\n.*?)EOF", operator_page, re.DOTALL)
     pod = yaml.safe_load(text)
     for version in ("1.31", kubernetes_validate.latest_version()):
@@ -50,7 +50,7 @@ def test_the_pod_that_carries_data_in_is_as_restricted(cluster: Any, operator_pa
     assert f"data.root={mount['mountPath']}/my-search" in operator_page
 
 
-def test_what_stays_up_is_probed(cluster: Any) -> None:
+def test_long_running_pods_have_probes(cluster: Any) -> None:
     for doc in cluster.of("Deployment", "StatefulSet"):
         for container in doc["spec"]["template"]["spec"]["containers"]:
             probes = {"startupProbe", "readinessProbe", "livenessProbe"}
@@ -66,7 +66,7 @@ def test_only_pipeline_pods_get_a_token(cluster: Any) -> None:
         assert pod["serviceAccountName"] not in {"default", "embedline-runner", "embedline-submitter"}, name
 
 
-def test_rights_are_these_and_no_more(cluster: Any) -> None:
+def test_roles_have_exactly_these_rules(cluster: Any) -> None:
     assert not cluster.of("ClusterRole", "ClusterRoleBinding")
     rights = {
         (doc["metadata"]["name"], group, resource, verb): tuple(rule.get("resourceNames", ()))
@@ -101,7 +101,7 @@ def test_rights_are_these_and_no_more(cluster: Any) -> None:
         assert cluster.get("ServiceAccount", subject["name"])
 
 
-def test_no_secret_is_written_down(cluster: Any, infra: Path) -> None:
+def test_no_secret_has_a_value(cluster: Any, infra: Path) -> None:
     assert not cluster.of("Secret")
     for name, _, container in cluster.containers():
         for entry in container.get("env", []):
@@ -117,14 +117,14 @@ def test_no_secret_is_written_down(cluster: Any, infra: Path) -> None:
                 assert re.fullmatch(r"\$\{\w+:\?[^}]+\}", value), (name, key)
 
 
-def test_the_namespace_says_which_pods_it_admits(cluster: Any) -> None:
+def test_namespace_enforces_pod_security(cluster: Any) -> None:
     (namespace,) = cluster.of("Namespace")
     level = "pod-security.kubernetes.io/"
     labels = namespace["metadata"]["labels"]
     assert (labels[level + "enforce"], labels[level + "warn"]) == ("baseline", "restricted")
 
 
-def test_the_network_lets_through_what_the_table_says(cluster: Any, operator_page: str) -> None:
+def test_network_policies_match_the_documented_table(cluster: Any, operator_page: str) -> None:
     deny = cluster.get("NetworkPolicy", "default-deny")["spec"]
     assert deny == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     rows = table(operator_page, cluster)
@@ -148,7 +148,7 @@ def test_the_network_lets_through_what_the_table_says(cluster: Any, operator_pag
 
 
 def table(page: str, cluster: Any) -> list[tuple[str, str, int | None]]:
-    """(from, to, port; None for any) of this overlay, from the operator page."""
+    """Return (from, to, port; None for any) of this overlay, from the operator page."""
     text = page.split("## Who may talk to whom")[1].split("\n## ")[0]
     lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     inside = [peer.name for peer in cluster.peers() if peer.namespace == cluster.namespace]

@@ -1,4 +1,4 @@
-"""A demo pipeline against PostgreSQL, an S3 server and MLflow, on a day when first one fails, then another.
+"""Demo pipeline against PostgreSQL, an S3 server and MLflow, which fail one after the other.
 
 One story is told, because a run takes minutes: MLflow goes away while the pipeline trains and comes back; the
 object store is down when the model is registered, so the run fails; the same command again succeeds.
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 UP = Path(__file__).parents[2] / "infra" / "services" / "up.py"
 PATIENCE_S = 900
-GOES_ON = "The run goes on; its metrics stay in the spool until the server answers."
+GOES_ON = "The run continues; its metrics stay in the spool until the server answers."
 FAST = {"OMP_NUM_THREADS": "2", "EMBEDLINE_MIRROR_EVERY_S": "1"}  # an outage of seconds is met, too
 SHORT = {
     **{f"data.sources.{n}.limit": 150 for n in range(8)},
@@ -58,7 +58,7 @@ SHORT = {
 
 @dataclass
 class Story:
-    """What happened, for the tests to look at."""
+    """Results of the run, for the tests."""
 
     stack: Stack
     work: Path
@@ -75,7 +75,7 @@ class Story:
         return sorted(path.parent for path in self.work.glob("demo-*/run.json"))
 
     def nested(self, run: Path, step: str) -> str:
-        """The MLflow id of a step's run, from the database; there is one."""
+        """Return the MLflow id of a step's only run, from the database."""
         query = """
             SELECT t.run_uuid FROM tags t
             JOIN tags p ON p.run_uuid = t.run_uuid AND p.key = 'mlflow.parentRunId'
@@ -100,7 +100,7 @@ def sql(stack: Stack, query: str, *values: Any) -> list[tuple[Any, ...]]:
 
 
 def environment(stack: Stack) -> dict[str, str]:
-    """As on a cluster: a pipeline knows MLflow's address and nothing of what lies behind it."""
+    """As on a cluster: a pipeline has MLflow's address and not those of its stores."""
     ours = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "AWS_", "PG"))}
     return {**ours, "MLFLOW_TRACKING_URI": stack.environment["MLFLOW_TRACKING_URI"], **FAST}
 
@@ -133,7 +133,7 @@ def wait_for(what: Any, process: subprocess.Popen[str], name: str) -> None:
 
 
 def points(work: Path) -> int:
-    """What training has said so far, sent or not."""
+    """Return the metrics of the training so far, sent or not."""
     return sum(path.read_text().count('"loss"') for path in work.glob("demo-*/steps/*train*/spool.jsonl"))
 
 
@@ -177,7 +177,7 @@ def need_postgres() -> None:
     pytest.skip("needs PostgreSQL's server programs: apt-get install postgresql")
 
 
-def test_training_goes_on_without_mlflow_and_nothing_is_lost(story: Story) -> None:
+def test_training_continues_without_mlflow_and_loses_nothing(story: Story) -> None:
     assert story.points_without_mlflow > 3
     run = story.runs()[0]
     compared = 0
@@ -209,11 +209,11 @@ def test_without_the_object_store_the_run_fails_with_one_message(story: Story) -
     assert said in story.first.stdout
 
 
-def test_nothing_is_half_registered(story: Story) -> None:
+def test_failed_registration_leaves_no_version(story: Story) -> None:
     assert story.registry_between == {"model_versions": [], "registered_model_aliases": []}
 
 
-def test_the_same_command_again_registers_what_was_trained(story: Story) -> None:
+def test_repeated_command_registers_the_trained_model(story: Story) -> None:
     assert story.second.returncode == 0, story.second.stdout
     assert len(story.runs()) == 2
     record = json.loads((story.runs()[1] / "run.json").read_text(encoding="utf-8"))
@@ -262,7 +262,7 @@ def test_the_registered_files_lie_in_the_bucket(story: Story, tmp_path: Path) ->
     assert manifest["kind"] == "model"
 
 
-def test_nothing_is_left_in_a_database_or_a_folder_of_mlflows_own(story: Story) -> None:
+def test_no_local_database_or_artifact_folder_is_created(story: Story) -> None:
     assert not [
         path
         for path in story.work.rglob("*")
@@ -272,7 +272,7 @@ def test_nothing_is_left_in_a_database_or_a_folder_of_mlflows_own(story: Story) 
     assert list(story.stack.folder.glob("ml*")) == [story.stack.mlflow.log]
 
 
-def test_another_name_for_the_server_is_refused(story: Story) -> None:
+def test_unknown_host_header_is_refused(story: Story) -> None:
     address = story.stack.environment["MLFLOW_TRACKING_URI"]
     api = f"{address}/api/2.0/mlflow/experiments/search?max_results=1"
     assert urllib.request.urlopen(api, timeout=30).status == 200
@@ -284,13 +284,13 @@ def test_another_name_for_the_server_is_refused(story: Story) -> None:
 
 @pytest.fixture
 def anybodys_folder() -> Iterator[Path]:
-    """pytest's own folders are closed to PostgreSQL's user."""
+    """Make a folder that PostgreSQL's user can read: pytest's own folders are closed to it."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
 
 
-def test_what_the_launcher_started_ends_with_it(anybodys_folder: Path) -> None:
+def test_servers_end_with_their_launcher(anybodys_folder: Path) -> None:
     need_postgres()
     shell = 'echo "$MLFLOW_TRACKING_URI $PGPORT $MLFLOW_S3_ENDPOINT_URL"; exec sleep 600'
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""compose.yaml is valid and closed, and MLflow is set up alike on a cluster, by compose and from packages."""
+"""compose.yaml is valid and closed; MLflow has the same settings on a cluster, in compose, from packages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_compose_follows_the_compose_specification(infra: Path, tmp_path: Path) 
     assert check_schema(wrong).returncode != 0
 
 
-def test_compose_publishes_mlflow_alone_and_only_here(compose: dict[str, Any]) -> None:
+def test_compose_publishes_only_mlflow_on_loopback(compose: dict[str, Any]) -> None:
     services = compose["services"]
     assert {name: service["ports"] for name, service in services.items() if "ports" in service} == {
         "mlflow": ["127.0.0.1:5000:5000"]
@@ -63,7 +63,7 @@ def test_compose_waits_for_health_and_keeps_its_data(compose: dict[str, Any]) ->
     assert kept == set(compose["volumes"])
 
 
-def test_compose_asks_for_what_the_example_names_and_git_ignores_the_answers(infra: Path) -> None:
+def test_compose_variables_match_the_example_and_env_is_ignored(infra: Path) -> None:
     asked = set(re.findall(r"\$\{(\w+):\?", (infra / "compose.yaml").read_text(encoding="utf-8")))
     example = read_env(infra / ".env.example")
     assert asked == set(example)
@@ -78,7 +78,7 @@ def test_compose_runs_the_images_of_the_cluster(cluster: Any, compose: dict[str,
     assert there == here if cluster.overlay == "dev" else there < here
 
 
-def test_mlflow_is_set_up_alike_everywhere(cluster: Any, compose: dict[str, Any], infra: Path) -> None:
+def test_mlflow_settings_are_the_same_everywhere(cluster: Any, compose: dict[str, Any], infra: Path) -> None:
     settings = read_env(SERVER)
     assert len(settings) > 5
     deployment = cluster.get("Deployment", "mlflow")["spec"]["template"]["spec"]
@@ -116,13 +116,13 @@ def test_servers_from_packages_differ_only_in_address(monkeypatch: pytest.Monkey
     assert not made.folder.exists()
 
 
-def test_without_postgresql_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_postgresql_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stack, "postgres_programs", lambda: None)
     with pytest.raises(InputError, match="apt-get install postgresql"):
         Stack()
 
 
-def test_pipelines_may_address_mlflow_and_strangers_may_not(cluster: Any) -> None:
+def test_mlflow_accepts_only_allowed_hosts(cluster: Any) -> None:
     from mlflow.server.security_utils import is_allowed_host_header, should_block_cors_request
 
     settings: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""A work folder with a small preset, and the real command with fake steps."""
+"""Work folder with a small preset, and the real command with fake steps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROW = {"query": "how to reset it", "pos": ["Press the button for ten seconds."]}
 
 @dataclass
 class Line:
-    """Runs `embedline run` on a preset of its own."""
+    """Runs `embedline run` on its own preset."""
 
     folder: Path
 
@@ -30,11 +30,11 @@ class Line:
 
     @property
     def told(self) -> list[str]:
-        """What the fake tracking server heard."""
+        """Return the calls that the fake tracking server received."""
         return (self.folder / "tracker.txt").read_text().splitlines()
 
     def calls(self) -> list[str]:
-        """The steps that really worked, in order, over all runs."""
+        """Return the steps that were executed, in order, over all runs."""
         path = self.work / ".embedline" / "calls.txt"
         return path.read_text().split() if path.is_file() else []
 
@@ -70,7 +70,7 @@ def line(tmp_path: Path) -> Line:
 
 @pytest.fixture
 def kfp_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """A pipelines server of its own; no token of the user's, and none of kfp's own settings, meets it."""
+    """Start a pipelines server without the user's token and kfp settings."""
     from kfp_server import KfpServer
 
     for name in ("KFP_TOKEN", "KFP_HOST", "KF_PIPELINES_OVERRIDE_EXPERIMENT_NAME"):

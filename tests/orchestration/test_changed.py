@@ -1,4 +1,4 @@
-"""submit --if-changed: one run a train key, whoever asks, however many at once, on good days and bad ones."""
+"""submit --if-changed: one run for each train key, with concurrent processes and failing servers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def register(tracking: str, name: str, key: str) -> None:
     client.create_model_version(name, "s3://nowhere/1", tags={"embedline.train_key": key})
 
 
-def test_the_second_is_told_of_the_first_until_that_fails(kfp: KfpServer, submit: Submit) -> None:
+def test_second_start_is_skipped_until_the_first_run_fails(kfp: KfpServer, submit: Submit) -> None:
     first = submit()
     assert first["what"] == "run"
     (run,) = kfp.all("runs")
@@ -95,7 +95,7 @@ def test_the_second_is_told_of_the_first_until_that_fails(kfp: KfpServer, submit
     assert len(kfp.all("runs")) == 4
 
 
-def test_a_registered_version_with_the_key_is_enough(
+def test_registered_version_with_the_key_prevents_a_run(
     kfp: KfpServer, submit: Submit, tracking: str, name: str
 ) -> None:
     register(tracking, name, KEY)
@@ -115,7 +115,7 @@ def test_an_active_run_is_found_behind_many_others(kfp: KfpServer, submit: Submi
     assert submit()["id"] == first["id"]
 
 
-def test_of_eight_at_once_one_runs(kfp: KfpServer, submit: Submit) -> None:
+def test_concurrent_starts_make_one_run(kfp: KfpServer, submit: Submit) -> None:
     together = threading.Barrier(8)
 
     def ask(_: int) -> dict[str, str]:
@@ -130,7 +130,7 @@ def test_of_eight_at_once_one_runs(kfp: KfpServer, submit: Submit) -> None:
 
 
 @pytest.mark.slow
-def test_of_eight_commands_at_once_one_starts_a_run(kfp: KfpServer, tmp_path: Path) -> None:
+def test_concurrent_commands_start_one_run(kfp: KfpServer, tmp_path: Path) -> None:
     with tracking_server(tmp_path / "mlflow") as address:
         _eight_commands(kfp, address, tmp_path)
 
@@ -168,7 +168,7 @@ def test_a_server_that_recovers_gets_one_run(kfp: KfpServer, submit: Submit) -> 
     assert len(kfp.all("runs")) == 1
 
 
-def test_a_run_whose_answer_was_lost_is_not_started_twice(kfp: KfpServer, submit: Submit) -> None:
+def test_run_with_a_lost_response_is_not_started_twice(kfp: KfpServer, submit: Submit) -> None:
     kfp.lose("POST .*/runs$")
     made = submit()
     (run,) = kfp.all("runs")
@@ -176,11 +176,11 @@ def test_a_run_whose_answer_was_lost_is_not_started_twice(kfp: KfpServer, submit
     assert submit()["what"] == "skipped"
 
 
-def test_a_server_that_stays_down_leaves_nothing_that_blocks_the_next(
+def test_failed_submission_does_not_block_the_next(
     kfp: KfpServer, submit: Submit, tracking: str, name: str
 ) -> None:
     kfp.fail("POST .*/runs$", times=1 + len(server.PAUSES_S))
-    with pytest.raises(EmbedlineError, match="unwell"):
+    with pytest.raises(EmbedlineError, match="the server failed"):
         submit()
     newest = Claims(tracking, name).newest(KEY)
     assert newest is not None
@@ -188,7 +188,7 @@ def test_a_server_that_stays_down_leaves_nothing_that_blocks_the_next(
     assert submit()["what"] == "run"
 
 
-def test_an_interrupted_submission_gives_its_claim_back(kfp: KfpServer, submit: Submit) -> None:
+def test_interrupted_submission_withdraws_its_claim(kfp: KfpServer, submit: Submit) -> None:
     def interrupted() -> dict[str, str]:
         raise KeyboardInterrupt
 
@@ -197,7 +197,7 @@ def test_an_interrupted_submission_gives_its_claim_back(kfp: KfpServer, submit: 
     assert submit()["what"] == "run"
 
 
-def test_who_holds_a_claim_is_waited_for(kfp: KfpServer, submit: Submit, tracking: str, name: str) -> None:
+def test_pending_claim_is_waited_for(kfp: KfpServer, submit: Submit, tracking: str, name: str) -> None:
     claims = Claims(tracking, name)
     assert claims.take(KEY, 0, "another machine")
     with ThreadPoolExecutor(1) as pool:

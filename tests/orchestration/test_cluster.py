@@ -1,4 +1,4 @@
-"""What a preset's `cluster` asks for, read back from the YAML that the engine takes."""
+"""Section `cluster` of presets, read back from the compiled YAML."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXECUTORS = {
 
 
 class Compiled:
-    """A compiled pipeline: by task, its task, its container, and what it asks of Kubernetes."""
+    """A compiled pipeline: each task's specification, container and Kubernetes settings."""
 
     def __init__(self, *overrides: str, workspace: str | None = None) -> None:
         self.text = compile_pipeline("demo", overrides, workspace)
@@ -44,7 +44,7 @@ class Compiled:
         return found
 
     def kubernetes(self, name: str) -> dict[str, Any]:
-        """Read with the engine's own message type: a field that it does not know fails here."""
+        """Read with the engine's own message type, which refuses unknown fields."""
         asked = self.platform.get("platforms", {}).get("kubernetes", {}).get("deploymentSpec", {})
         given = asked.get("executors", {}).get(f"exec-{EXECUTORS[name]}", {})
         message = json_format.ParseDict(given, kubernetes_executor_config_pb2.KubernetesExecutorConfig())
@@ -55,12 +55,15 @@ class Compiled:
             yield name, self.kubernetes(name)
 
 
-def test_the_schema_knows_the_tasks_of_the_line() -> None:
+def test_tasks_are_the_steps_with_preflight_and_finish() -> None:
     assert set(TASKS) == {*STEPS, "preflight", "finish"}
     assert all(set(group) <= set(TASKS) for group in GROUPS.values())
+    training = ("pretrain", "train_unsupervised", "train_supervised")
+    assert GROUPS["training"] == training
+    assert {*training, "prune_before", "prune_after", "mine", "evaluate"} == set(GROUPS["computing"])
 
 
-def test_what_every_preset_starts_from() -> None:
+def test_defaults_of_every_task() -> None:
     made = Compiled()
     for name in TASKS:
         assert not made.task(name)["cachingOptions"].get("enableCache"), name
@@ -81,7 +84,7 @@ def test_what_every_preset_starts_from() -> None:
         assert (config["configMapName"], config["optional"]) == ("embedline-tracking", True)
 
 
-def test_a_narrower_entry_wins_and_the_rest_stays() -> None:
+def test_narrower_entry_overrides_a_wider_one() -> None:
     made = Compiled(
         "cluster.tasks.all={memory_request: 1Gi, cpu_limit: 500m, timeout_s: 600}",
         "cluster.tasks.computing={memory_request: 8Gi, retries: 5, backoff_s: 30, backoff_max_s: 600}",
@@ -125,7 +128,7 @@ def test_accelerators_nodes_and_taints() -> None:
     assert "nodeSelector" not in made.kubernetes("mine")
 
 
-def test_secrets_and_config_maps_are_named_and_never_held() -> None:
+def test_secrets_and_config_maps_are_references() -> None:
     made = Compiled(
         "cluster.tasks.all.secrets={MLFLOW_TRACKING_PASSWORD: {name: mlflow, key: password}}",
         "cluster.tasks.all.config_maps={MLFLOW_TRACKING_URI: {name: embedline, key: tracking-uri}}",
@@ -164,7 +167,7 @@ def test_an_existing_claim_is_mounted_at_the_workspace_in_every_task(
     assert "pipelineConfig" not in made.platform["platforms"]["kubernetes"]
 
 
-def test_a_volume_for_each_run_is_made_by_the_engine_where_every_task_looks_for_it() -> None:
+def test_volume_of_a_run_is_mounted_in_every_task() -> None:
     made = Compiled("cluster.workspace={size: 50Gi, storage_class: fast, access_mode: ReadWriteMany}")
     asked = made.platform["platforms"]["kubernetes"]["pipelineConfig"]["workspace"]
     assert asked["size"] == "50Gi"
@@ -183,12 +186,12 @@ def test_a_volume_for_each_run_is_made_by_the_engine_where_every_task_looks_for_
         compile_pipeline("demo", ["cluster.workspace.size=50Gi"], "/workspace")
 
 
-def test_image_pull_secrets_stand_at_every_task() -> None:
+def test_image_pull_secrets_are_set_on_every_task() -> None:
     made = Compiled("cluster.image_pull_secrets=[registry]")
     assert all([s["secretName"] for s in asked["imagePullSecret"]] == ["registry"] for _, asked in made.all())
 
 
-def test_the_engines_cache_can_be_allowed_step_by_step_but_never_where_it_lies() -> None:
+def test_engine_cache_is_allowed_by_task_except_never_cached_ones() -> None:
     made = Compiled("cluster.tasks.ingest.engine_cache=true", "cluster.tasks.clean.engine_cache=true")
     cached = {name for name in TASKS if made.task(name)["cachingOptions"].get("enableCache")}
     assert cached == {"ingest", "clean"}
@@ -203,7 +206,7 @@ def test_the_engines_cache_can_be_allowed_step_by_step_but_never_where_it_lies()
         ("cluster.tasks.trian={}", "none of all, reaching"),
         ("cluster.tasks.mine.memory_request=4 GB", "memory_request"),
         ("cluster.tasks.mine.cpu_request='two'", "cpu_request"),
-        ("cluster.tasks.mine.accelerators=1", "not of which kind"),
+        ("cluster.tasks.mine.accelerators=1", "no accelerator"),
         ("cluster.tasks.mine.secrets={PASSWORD: hunter2}", "PASSWORD: .*never the value itself"),
         ("cluster.tasks.mine.secrets={PASSWORD: {name: x, value: hunter2}}", "unknown key"),
         ("cluster.tasks.mine.secrets={'A B': {name: x, key: y}}", "A B"),
@@ -221,20 +224,23 @@ def test_the_engines_cache_can_be_allowed_step_by_step_but_never_where_it_lies()
         ("cluster.tasks.mine.node_selector={a: 'b c'}", "node_selector.a"),
         ("cluster.tasks.mine.tolerations=[{key: a, operator: Exists, value: b}]", "is not compared"),
         ("cluster.tasks.mine.tolerations=[{value: b}]", "key: is missing"),
-        ("cluster.tasks.mine.tolerations=[{key: a, effect: NoSchedule, seconds: 5}]", "NoExecute only"),
+        (
+            "cluster.tasks.mine.tolerations=[{key: a, effect: NoSchedule, seconds: 5}]",
+            "effect: NoExecute",
+        ),
         (
             "cluster.tasks.mine={secrets: {A: {name: x, key: y}}, config_maps: {A: {name: x, key: y}}}",
             "mine takes A from a secret and from a config map",
         ),
     ],
 )
-def test_what_kubernetes_would_refuse_is_refused_before(override: str, message: str) -> None:
+def test_settings_that_kubernetes_refuses_are_refused_first(override: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as refused:
         load_config("demo", [override])
     assert "hunter2" not in str(refused.value), "what is taken for a name may be the secret"
 
 
-def test_a_default_gives_way_to_what_the_preset_asks_for() -> None:
+def test_default_resources_follow_the_preset() -> None:
     """A request above its limit is a pod that Kubernetes never starts."""
     made = Compiled(
         "cluster.tasks.training={memory_request: 32Gi}",
@@ -259,7 +265,7 @@ def test_a_default_gives_way_to_what_the_preset_asks_for() -> None:
                 assert parse_quantity(request) <= parse_quantity(limit), (preset, name)
 
 
-def test_a_secret_takes_the_place_of_the_default_config_map() -> None:
+def test_secret_replaces_the_default_config_map() -> None:
     made = Compiled("cluster.tasks.promote.secrets={MLFLOW_TRACKING_URI: {name: mlflow, key: uri}}")
     assert "configMapAsEnv" not in made.kubernetes("promote")
     assert made.kubernetes("mine")["configMapAsEnv"][0]["configMapName"] == "embedline-tracking"
@@ -273,8 +279,8 @@ def test_a_secret_takes_the_place_of_the_default_config_map() -> None:
         (("cluster.workspace.size=5Gi",), PER_RUN),
     ],
 )
-def test_what_one_pod_fetched_from_the_hub_is_there_for_the_next(overrides: Any, place: str) -> None:
-    """Preflight tells all steps where the models lie that it found: that must be on the volume they share."""
+def test_hub_cache_is_shared_by_all_pods(overrides: Any, place: str) -> None:
+    """Preflight passes the paths of downloaded models to all steps: they must be on the shared volume."""
     made = Compiled(*overrides)
     for name in TASKS:
         environment = {entry["name"]: entry["value"] for entry in made.container(name)["env"]}
@@ -283,7 +289,7 @@ def test_what_one_pod_fetched_from_the_hub_is_there_for_the_next(overrides: Any,
 
 @pytest.mark.parametrize("preset", preset_names())
 def test_every_preset_compiles_to_what_the_engine_reads(preset: str) -> None:
-    """With its name as the default, and what its `cluster` says in the tasks."""
+    """With its name as the default input, and its `cluster` settings in the tasks."""
     spec, platform = yaml.safe_load_all(compile_pipeline(preset))
     read = json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
     assert read.root.input_definitions.parameters["preset"].default_value.string_value == preset

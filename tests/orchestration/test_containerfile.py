@@ -1,4 +1,4 @@
-"""Rules for the Containerfile. Its gpu target is only linted: that base cannot be had where tests run."""
+"""Rules for the Containerfile. Its gpu target is only linted: its base is not available to the tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COMPILERS = re.compile(r"\b(gcc|g\+\+|clang|build-essential|python3-dev|nvcc|-de
 
 @dataclass
 class Stage:
-    """One stage: what it stands on, and its instructions with continuation lines joined."""
+    """One stage: its base, and its instructions with continuation lines joined."""
 
     name: str
     base: str
@@ -30,7 +30,7 @@ class Stage:
 
 
 def parse(text: str) -> tuple[dict[str, str], dict[str, Stage]]:
-    """Arguments before the first stage, and the stages by name."""
+    """Return the arguments before the first stage, and the stages by name."""
     lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
     arguments: dict[str, str] = {}
     stages: dict[str, Stage] = {}
@@ -55,7 +55,7 @@ ARGUMENTS, STAGES = parse(FILE.read_text(encoding="utf-8"))
 
 
 def _root(stage: Stage) -> str:
-    """The image outside that a stage stands on at last."""
+    """Return the external image at the root of a stage."""
     while stage.base in STAGES:
         stage = STAGES[stage.base]
     value = stage.base
@@ -65,7 +65,7 @@ def _root(stage: Stage) -> str:
 
 
 def _layers(target: str) -> list[Stage]:
-    """The stages whose layers end up in a target."""
+    """Return the stages whose layers are in a target."""
     found = [STAGES[target]]
     while found[-1].base in STAGES:
         found.append(STAGES[found[-1].base])
@@ -73,13 +73,13 @@ def _layers(target: str) -> list[Stage]:
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES)
-def test_every_stage_stands_on_a_base_pinned_by_digest(stage: Stage) -> None:
+def test_every_stage_has_a_base_pinned_by_digest(stage: Stage) -> None:
     assert PINNED.match(_root(stage)), _root(stage)
     assert ":latest" not in _root(stage)
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_target_runs_as_a_numeric_user_who_is_not_root(target: str) -> None:
+def test_targets_run_as_a_numeric_user_other_than_root(target: str) -> None:
     last = STAGES[target].all("USER")[-1]
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", last)
     after = [word for word, _ in STAGES[target].steps]
@@ -99,7 +99,7 @@ def test_no_compiler_and_no_tool_reaches_a_targets_layers(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_code_is_copied_last_above_a_layer_that_knows_nothing_of_it(target: str) -> None:
+def test_code_is_copied_last_and_dependencies_do_not_use_it(target: str) -> None:
     *_, last = STAGES[target].all("COPY")
     assert last == f"--from={target}-code /code/ /"
     for stage in _layers(target)[1:]:
@@ -113,7 +113,7 @@ def test_the_code_is_copied_last_above_a_layer_that_knows_nothing_of_it(target: 
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_an_image_installs_what_the_lock_counts_for_it_under_the_constraints(target: str) -> None:
+def test_image_installs_the_extras_of_the_lock_with_constraints(target: str) -> None:
     (run,) = STAGES[f"{target}-requirements"].all("RUN")
     assert f"pyproject.toml {' '.join(TARGETS[target])} >" in run
     (installs,) = STAGES[f"{target}-dependencies"].all("RUN")
@@ -123,7 +123,7 @@ def test_an_image_installs_what_the_lock_counts_for_it_under_the_constraints(tar
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_an_image_says_what_it_is(target: str) -> None:
+def test_image_has_labels(target: str) -> None:
     labels = " ".join(STAGES[target].all("LABEL"))
     for name in ("title", "description", "version", "revision", "licenses", "base.name"):
         assert f"org.opencontainers.image.{name}=" in labels
@@ -133,7 +133,7 @@ def test_an_image_says_what_it_is(target: str) -> None:
     assert any("/usr/share/embedline/sbom.cdx.json" in copied for copied in STAGES[target].all("COPY"))
 
 
-def test_nothing_is_fetched_but_by_package_managers_and_nothing_is_secret() -> None:
+def test_only_package_managers_download_and_no_secret_is_used() -> None:
     for stage in STAGES.values():
         words = {word for word, _ in stage.steps}
         assert words <= {"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "LABEL", "RUN", "USER", "WORKDIR"}
@@ -150,7 +150,7 @@ def test_nothing_is_fetched_but_by_package_managers_and_nothing_is_secret() -> N
     assert "gpu" not in {stage.base.split("-")[0] for stage in _layers("cpu")}, "cpu needs no CUDA"
 
 
-def test_kfp_gets_no_entry_point_in_its_way() -> None:
+def test_image_has_no_entry_point() -> None:
     assert STAGES["gpu"].all("ENTRYPOINT") == ["[]"], "the CUDA base has one"
     assert not STAGES["cpu"].all("ENTRYPOINT")
 

@@ -1,4 +1,4 @@
-"""Steps as containers, without an engine: what they may touch, and when a run does not count."""
+"""Steps in containers, without an engine: permissions, and the check of exit events."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def _plan(preset: Path | str, workspace: Path, *overrides: str, network: str = "
 
 
 def _mounts(arguments: dict[str, Any]) -> dict[str, bool]:
-    """Folder → whether it can be written."""
+    """Return each mounted folder and whether it is writable."""
     assert all(mount["Source"] == mount["Target"] for mount in arguments["mounts"])
     return {mount["Source"]: not mount["ReadOnly"] for mount in arguments["mounts"]}
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_container_writes_to_the_workspace_only_and_has_no_privilege(workspace: Path) -> None:
+def test_container_writes_only_to_the_workspace_without_privileges(workspace: Path) -> None:
     arguments = _plan("demo-short", workspace)
     assert _mounts(arguments) == {str(workspace): True}
     assert arguments["read_only"] is True
@@ -76,9 +76,7 @@ def test_a_container_writes_to_the_workspace_only_and_has_no_privilege(workspace
 
 
 @pytest.mark.usefixtures("engine")
-def test_what_a_preset_reads_is_mounted_under_its_own_name_and_cannot_be_written(
-    workspace: Path, tmp_path: Path
-) -> None:
+def test_folders_of_a_preset_are_mounted_read_only(workspace: Path, tmp_path: Path) -> None:
     preset, data, model = tmp_path / "here" / "run.yaml", tmp_path / "data", tmp_path / "models" / "base"
     for folder in (preset.parent, data, model):
         folder.mkdir(parents=True)
@@ -96,9 +94,7 @@ def test_what_a_preset_reads_is_mounted_under_its_own_name_and_cannot_be_written
 
 
 @pytest.mark.usefixtures("engine")
-def test_only_what_a_step_needs_of_the_environment_is_handed_in(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_container_gets_only_the_needed_environment(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
     monkeypatch.setenv("PRIVATE_NOTE", "canary")
     arguments = _plan("demo-short", workspace, network="host")
@@ -124,12 +120,12 @@ def test_a_secret_that_the_preset_refers_to_reaches_the_containers(
 
 @pytest.mark.usefixtures("engine")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can own the folder")
-def test_a_workspace_of_root_is_refused_since_containers_never_run_as_root(tmp_path: Path) -> None:
+def test_workspace_of_root_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="chown"):
         _plan("demo-short", tmp_path)
 
 
-def test_without_an_engine_the_command_says_so_and_leaves_no_run(
+def test_run_without_an_engine_fails_and_leaves_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
@@ -141,10 +137,10 @@ def test_without_an_engine_the_command_says_so_and_leaves_no_run(
 
 
 @pytest.mark.parametrize(("required", "code"), [("", 0), ("1", 1)])
-def test_commands_that_need_an_engine_explain_and_skip_unless_it_is_required(
+def test_engine_script_skips_without_an_engine_unless_required(
     tmp_path: Path, required: str, code: int
 ) -> None:
-    """A machine whose docker command finds no engine, and that has no dockerd to start one."""
+    """A machine without a running engine and without dockerd."""
     for tool in ("id", "mkdir"):
         (tmp_path / tool).symlink_to(shutil.which(tool) or tool)
     (tmp_path / "docker").write_text("#!/bin/sh\nexit 1\n")
@@ -172,27 +168,25 @@ def _event(name: str, number: int, code: int = 0) -> dict[str, Any]:
 
 
 @given(st.lists(st.sampled_from([0, 0, 0, 1, 137]), max_size=20), st.integers(0, 20), st.integers(0, 2))
-def test_a_run_counts_when_as_many_containers_ended_well_as_it_has_steps_and_none_is_missing(
-    codes: list[int], tasks: int, lost: int
-) -> None:
+def test_exit_events_must_match_the_number_of_tasks(codes: list[int], tasks: int, lost: int) -> None:
     watch = ExitWatch(Path("/runs/r"))
     started = [_event("start", number) for number in range(len(codes) + lost)]
     watch._collect([*started, *(_event("die", number, code) for number, code in enumerate(codes))])
     counts = codes.count(0) == tasks and lost == 0
-    assert (watch.complaint(tasks) == "") is counts
+    assert (watch.mismatch(tasks) == "") is counts
 
 
-def test_a_success_that_the_engine_does_not_bear_out_is_a_failed_run(
+def test_run_fails_when_exit_events_contradict_its_success(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runner says success, the record too, and one container ended with 137."""
+    """Runner and record report success, and one container ended with 137."""
     secret = {"MLFLOW_TRACKING_PASSWORD": "canary"}
     planned = containers.Containers(workspace, "10001:10001", "none", [], workspace, secret)
     folder = workspace / "r"
     folder.mkdir()
 
     class Driver:
-        """Writes what the exit handler writes after a run without a failure, and is gone."""
+        """Write what the exit handler writes after a successful run, and exit."""
 
         pid, returncode = 2**22 + 1, 0
 

@@ -30,7 +30,7 @@ from embedline.orchestration.containers import (
     Containers,
     ExitWatch,
     engine,
-    hand_over,
+    give_to_user,
     plan_containers,
 )
 from embedline.orchestration.image_lock import lock_path, read_lock
@@ -44,7 +44,7 @@ TASKS = ["preflight", *STEPS]
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Any]:
-    """A Docker engine that answers; without one these tests are skipped, unless it is required."""
+    """Require a Docker engine; without one these tests are skipped, unless the engine is required."""
     try:
         with engine() as found:
             yield found
@@ -72,14 +72,14 @@ def image(demo: Path, client: Any) -> Any:
 
 
 def _inside(client: Any, image: Any, code: str, **options: Any) -> str:
-    """What a Python program says in a container of the image."""
+    """Return the output of a Python program in a container of the image."""
     said: bytes = client.containers.run(
         image.id, ["python3", "-c", code], remove=True, network_mode="none", read_only=True, **options
     )
     return said.decode()
 
 
-def test_the_line_ran_every_step_in_a_container_that_the_engine_saw_end_well(demo: Path) -> None:
+def test_every_step_ran_in_a_container_with_exit_code_0(demo: Path) -> None:
     record = json.loads((demo / "latest" / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("succeeded", 0)
     assert [step["step"] for step in record["steps"]] == TASKS
@@ -89,7 +89,7 @@ def test_the_line_ran_every_step_in_a_container_that_the_engine_saw_end_well(dem
     assert len({exit_["container"] for exit_ in exits}) == len(exits)
 
 
-def test_the_line_left_every_output_owned_by_the_user_it_ran_as(demo: Path) -> None:
+def test_outputs_belong_to_the_containers_user(demo: Path) -> None:
     record = json.loads((demo / "latest" / "run.json").read_text())
     for step in record["steps"]:
         for name, output in step["outputs"].items():
@@ -109,7 +109,7 @@ def test_the_line_left_every_output_owned_by_the_user_it_ran_as(demo: Path) -> N
     assert {path.stat().st_uid for path in written} == {owner}
 
 
-def test_the_image_is_small_and_says_what_it_is(image: Any) -> None:
+def test_image_is_small_and_has_labels(image: Any) -> None:
     assert image.attrs["Size"] <= LARGEST
     config = image.attrs["Config"]
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", config["User"])
@@ -136,9 +136,7 @@ def test_the_sbom_names_every_distribution_that_is_installed(client: Any, image:
     assert {name: version for name, version in installed.items() if name != "embedline"} == named
 
 
-def test_no_compiler_no_installer_no_headers_and_all_bytecode_is_in_the_image(
-    client: Any, image: Any
-) -> None:
+def test_image_has_bytecode_and_no_build_tools(client: Any, image: Any) -> None:
     code = """
 import importlib.util, json, pathlib, shutil, sys, warnings
 warnings.simplefilter("ignore")
@@ -165,7 +163,7 @@ print(json.dumps({
 
 
 def _containers(folder: Path) -> Containers:
-    """As `embedline run --runner docker` plans them, for a workspace of a user that is not root."""
+    """Plan containers as `embedline run --runner docker` does, for a user other than root."""
     folder.mkdir(parents=True)
     if os.geteuid() == 0:
         os.chown(folder, 10001, 10001)
@@ -192,7 +190,7 @@ print(json.dumps({
 """
 
 
-def test_a_step_is_not_root_has_no_network_and_writes_to_its_volume_only(
+def test_step_has_no_root_no_network_and_writes_only_to_its_volume(
     client: Any, image: Any, demo: Path
 ) -> None:
     folder = demo.parent / "probe"
@@ -213,7 +211,7 @@ def test_a_step_is_not_root_has_no_network_and_writes_to_its_volume_only(
     }
 
 
-def test_an_image_of_other_code_than_the_compiled_pipelines_is_refused(client: Any, image: Any) -> None:
+def test_image_with_other_code_than_the_pipeline_is_refused(client: Any, image: Any) -> None:
     import docker
 
     code = (
@@ -235,14 +233,12 @@ def test_an_image_of_other_code_than_the_compiled_pipelines_is_refused(client: A
     )
 
 
-def test_the_engines_record_tells_a_failure_that_nobody_asked_about(
-    client: Any, image: Any, demo: Path
-) -> None:
-    """What the runner's false success is made of: the container is gone before its code is asked for."""
+def test_exit_events_record_a_failure_of_a_removed_container(client: Any, image: Any, demo: Path) -> None:
+    """The cause of the runner's false success: the container is removed before its exit code is read."""
     folder = demo.parent / "exits" / "r"
     planned = _containers(folder.parent)
     folder.mkdir()
-    hand_over(folder, planned.user)
+    give_to_user(folder, planned.user)
     watch = ExitWatch(folder)
     with watch.watching():
         for code in (0, 7):
@@ -254,7 +250,7 @@ def test_the_engines_record_tells_a_failure_that_nobody_asked_about(
             while _exists(client, container.id) and time.monotonic() < deadline:
                 time.sleep(0.1)
     assert [exit_["exit_code"] for exit_ in json.loads((folder / EXITS).read_text())] == [0, 7]
-    assert "exit codes in order: 0, 7" in watch.complaint(2)
+    assert "exit codes in order: 0, 7" in watch.mismatch(2)
 
 
 def _exists(client: Any, key: str) -> bool:
@@ -269,7 +265,7 @@ def _exists(client: Any, key: str) -> bool:
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
 def test_an_ended_run_leaves_no_container(client: Any, demo: Path, sent: signal.Signals) -> None:
-    """After SIGKILL nobody is left to stop them but the process that drives the line."""
+    """After SIGKILL only the driver is left to stop them."""
     work = demo.parent / f"ended-{sent}"
     _containers(work)
     lock = read_lock()

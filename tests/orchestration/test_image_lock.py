@@ -1,4 +1,4 @@
-"""The image's reference moves with the code and with nothing else; an image of other code is refused."""
+"""The image's reference changes only with the code; an image with other code is refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DIGEST = "sha256:" + "a" * 64
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
-    """The package as a wheel lays it out, all of it below embedline/."""
+    """Copy the package with a wheel's layout, below embedline/."""
     package = tmp_path / "site" / "embedline"
     ignore = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "src" / "embedline", package, ignore=ignore)
@@ -70,13 +70,13 @@ def test_a_checkout_and_a_wheel_of_it_have_one_digest(wheel: Path) -> None:
         ("components/mine/README.md", False),
     ],
 )
-def test_the_digest_moves_with_what_runs_and_with_nothing_else(wheel: Path, file: str, moves: bool) -> None:
+def test_code_digest_changes_only_with_code_that_runs(wheel: Path, file: str, moves: bool) -> None:
     with (wheel / file).open("a") as changed:
         changed.write("\n")
     assert (_digest(wheel) != code.package_digest()) is moves
 
 
-def test_a_renamed_file_is_another_code(wheel: Path) -> None:
+def test_code_digest_changes_with_a_renamed_file(wheel: Path) -> None:
     (wheel / "gate" / "policy.py").rename(wheel / "gate" / "rules.py")
     assert _digest(wheel) != code.package_digest()
 
@@ -96,9 +96,7 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def test_an_old_lock_is_said_to_be_old_until_it_is_refreshed(
-    lock: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_stale_lock_is_reported_until_it_is_refreshed(lock: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert image_lock.main(["--check"]) == 1
     assert "Run: make lock" in capsys.readouterr().err
     assert image_lock.main([]) == 0
@@ -110,7 +108,7 @@ def test_an_old_lock_is_said_to_be_old_until_it_is_refreshed(
     assert lock.read_bytes() == before
 
 
-def test_two_locks_merged_line_by_line_are_put_right(lock: Path) -> None:
+def test_merged_lock_is_stale_and_refreshed(lock: Path) -> None:
     image_lock.refresh()
     fresh = lock.read_text()
     both = [line for line in fresh.splitlines() for _ in (0, 1)]
@@ -120,9 +118,7 @@ def test_two_locks_merged_line_by_line_are_put_right(lock: Path) -> None:
     assert lock.read_text() == fresh
 
 
-def test_components_refer_to_the_tag_and_once_published_to_the_digest_until_the_code_changes(
-    lock: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_components_refer_to_the_digest_after_publishing(lock: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image_lock.refresh()
     tag = _read(lock)["tag"]
     assert reference(_read(lock), "cpu") == f"registry.example/embedline-python:{tag}"
@@ -141,7 +137,7 @@ def test_components_refer_to_the_tag_and_once_published_to_the_digest_until_the_
 @pytest.mark.parametrize(
     "changed", ["constraints.txt", "infra/images/Containerfile", "infra/images/trim.sh", "pyproject.toml"]
 )
-def test_what_else_an_image_is_made_of_moves_the_tag_too(tmp_path: Path, changed: str) -> None:
+def test_tag_changes_with_the_other_parts_of_the_image(tmp_path: Path, changed: str) -> None:
     for name in ("constraints.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "infra" / "images", tmp_path / "infra" / "images")
@@ -154,7 +150,7 @@ def test_what_else_an_image_is_made_of_moves_the_tag_too(tmp_path: Path, changed
     assert image_lock.recipe_digest(tmp_path) != before
 
 
-def test_other_settings_in_pyproject_leave_the_tag_alone(tmp_path: Path) -> None:
+def test_tag_ignores_other_settings_in_pyproject(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "infra" / "images", tmp_path / "infra" / "images")
     for name in ("constraints.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
@@ -165,7 +161,7 @@ def test_other_settings_in_pyproject_leave_the_tag_alone(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("wrong", ["cpu", "cpu=repo:tag", f"tpu=repo@{DIGEST}", "cpu=repo@sha256:abc"])
-def test_a_published_image_is_named_in_full_or_refused(
+def test_published_image_needs_repository_and_digest(
     lock: Path, wrong: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image_lock.refresh()
@@ -175,7 +171,7 @@ def test_a_published_image_is_named_in_full_or_refused(
     assert lock.read_bytes() == before
 
 
-def test_what_was_pushed_of_older_code_is_not_noted(lock: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pushed_image_of_older_code_is_refused(lock: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert image_lock.main(["--published", f"cpu=repo@{DIGEST}"]) == 2
     assert "make lock" in capsys.readouterr().err
 
@@ -189,7 +185,7 @@ def test_what_was_pushed_of_older_code_is_not_noted(lock: Path, capsys: pytest.C
         ("repo:1", None, True),  # not called by a compiled pipeline
     ],
 )
-def test_an_image_whose_code_is_not_the_compiled_pipelines_is_refused_in_preflight(
+def test_preflight_refuses_an_image_with_other_code(
     image: str | None, compiled_for: str | None, fine: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = {"EMBEDLINE_IMAGE": image, "EMBEDLINE_COMPILED_FOR": compiled_for}

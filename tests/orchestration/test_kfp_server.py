@@ -1,4 +1,4 @@
-"""The test server is no yes-man: kfp's real client gets through, and every field that is wrong is refused."""
+"""The test server accepts kfp's real client and refuses every wrong field."""
 
 import copy
 import json
@@ -144,7 +144,7 @@ def test_runs_are_listed_in_pages_and_by_filter(kfp_server: Any, ids: Any) -> No
 
 
 def _wrong(kind: str) -> list[Any]:
-    """Values that a field of this type does not take."""
+    """Return values that a field of this type does not accept."""
     if kind == "str":
         return [7, ["x"], {"x": 1}]
     if kind in {"bool", "datetime"} or kfp_schema._PRIMITIVES.get(kind) or kfp_schema.choices(kind):
@@ -153,7 +153,7 @@ def _wrong(kind: str) -> list[Any]:
 
 
 def _mutations(body: Any, kind: str) -> Iterator[tuple[str, Any]]:
-    """The body with one field spoiled, for every field that the API knows, sent or not."""
+    """Yield the body with one wrong field, for every field of the API."""
     yield "unknown", {**body, "no_such_field": 1}
     for field, of in kfp_schema.fields(kind).items():
         if kfp_schema.is_output(kind, field):
@@ -217,7 +217,7 @@ def test_every_field_of_a_body_is_checked(
         ("/experiments", {"display_name": "new", "namespace": "team"}, 400),
     ],
 )
-def test_what_is_well_formed_but_makes_no_sense_is_refused(
+def test_inconsistent_requests_are_refused(
     kfp_server: Any, ids: dict[str, str], path: str, change: Any, status: int
 ) -> None:
     body = {"/runs": _run_body, "/recurringruns": _recurring_body, "/experiments": lambda _: {}}[path](ids)
@@ -243,7 +243,7 @@ def test_what_is_well_formed_but_makes_no_sense_is_refused(
         'filter={"wanted":[]}',
     ],
 )
-def test_every_part_of_a_question_is_checked(kfp_server: Any, ids: Any, query: str) -> None:
+def test_every_query_parameter_is_checked(kfp_server: Any, ids: Any, query: str) -> None:
     assert _ask(kfp_server, "GET", f"/runs?{query}")[0] in {400, 404}
 
 
@@ -272,7 +272,7 @@ def test_uploads_are_read_as_pipelines(kfp_server: Any, ids: Any, package: Path,
     assert _ask(kfp_server, "POST", f"/pipelines/upload_version?pipelineid={ids['pipeline']}", {})[0] == 400
 
 
-def test_only_what_runs_can_be_terminated(kfp_server: Any, ids: Any) -> None:
+def test_only_active_runs_can_be_terminated(kfp_server: Any, ids: Any) -> None:
     run = _ask(kfp_server, "POST", "/runs", _run_body(ids))[1]["run_id"]
     kfp_server.finish(run)
     assert _ask(kfp_server, "POST", f"/runs/{run}:terminate")[0] == 400

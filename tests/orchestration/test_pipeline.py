@@ -43,7 +43,7 @@ def test_the_committed_pipeline_is_what_the_dag_compiles_to() -> None:
     )
 
 
-def test_a_preset_becomes_the_default_and_the_rest_stays() -> None:
+def test_preset_becomes_the_default_input() -> None:
     text = compile_pipeline("ru-docs", ["seed=1", "gate.mode=dry_run"], "/mnt/work")
     spec, _ = yaml.safe_load_all(text)
     inputs = spec["root"]["inputDefinitions"]["parameters"]
@@ -62,13 +62,13 @@ _ODD = st.text("a=b.:{}[]\"'#\\ \t\n\r\x0b\u2028\x85я$`;-", max_size=12)
 @hypothesis.example(['description="line\none"'])
 @hypothesis.example(["#description=x"])
 @hypothesis.example(["[1]=x"])
-def test_overrides_arrive_at_the_first_step_as_they_were_given(overrides: list[str]) -> None:
-    """Whatever stands in them: the pipeline's input is one line, and kfp writes it into a comment."""
+def test_overrides_reach_preflight_unchanged(overrides: list[str]) -> None:
+    """With any characters: the pipeline's input is one line, which kfp writes into a comment."""
     assert "\n" not in one_line(overrides)
     assert read_overrides(one_line(overrides)) == overrides
 
 
-def test_what_is_given_to_the_command_is_what_the_driver_gets(
+def test_command_arguments_reach_the_driver_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from embedline.orchestration import local
@@ -107,7 +107,7 @@ def test_inputs_of_the_ui_have_descriptions_and_defaults(spec: dict[str, Any]) -
                     assert all(entry.get("description") for entry in group.values()), name
 
 
-def test_the_exit_handler_stands_around_every_step(spec: dict[str, Any], tasks: dict[str, Any]) -> None:
+def test_exit_handler_contains_every_step(spec: dict[str, Any], tasks: dict[str, Any]) -> None:
     finish = spec["root"]["dag"]["tasks"]["finish"]
     assert finish["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
     assert finish["inputs"]["parameters"]["status"]["taskFinalStatus"]["producerTask"] == "exit-handler-1"
@@ -208,7 +208,7 @@ def test_a_components_body_calls_its_step_with_every_input_and_output(
     assert called.get("curves") is given.get("curves")
 
 
-def test_preflight_returns_a_slice_for_each_step_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preflight_returns_a_step_config_for_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     from embedline.components.preflight.component import preflight
 
     plan = SimpleNamespace(run="r", step_configs={name: json.dumps(name) for name in STEPS})

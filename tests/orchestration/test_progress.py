@@ -1,4 +1,4 @@
-"""What a person sees of a training while the line runs."""
+"""Progress line of a training during a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from embedline.orchestration.progress import Progress
 
 @pytest.fixture
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Look at a step, and get the line that was printed for it."""
+    """Report a running step and return the line that was printed for it."""
     monkeypatch.setattr(progress, "HEARTBEAT_S", 0.0)
     screen = io.StringIO()
     watch = Progress(Console(file=screen, width=200))
@@ -45,7 +45,7 @@ def test_the_line_of_a_training_follows_its_spool(tmp_path: Path, watched: Any) 
     assert watched("clean") == "clean: 5 s"
 
 
-def test_half_a_line_waits_for_its_end_and_nothing_is_read_twice(
+def test_incomplete_spool_line_is_read_once_complete(
     tmp_path: Path, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracker = Tracker(tmp_path / "steps" / "mine")

@@ -1,4 +1,4 @@
-"""The real command, real kfp processes, quick steps: what a run leaves behind, however it ends."""
+"""Runs with the real command, real kfp processes and quick steps: records, exit codes, processes."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_run_leaves_a_complete_record_and_a_second_one_reuses_it(line: Any) ->
         ("pretrain=die", 1, "failed", "failed in pretrain: The process died without an error"),
     ],
 )
-def test_each_ending_has_its_code_its_record_and_one_message(
+def test_each_result_has_its_exit_code_record_and_message(
     line: Any, fake: str, code: int, status: str, message: str
 ) -> None:
     ended = line.run(fake=fake)
@@ -116,7 +116,7 @@ def test_each_ending_has_its_code_its_record_and_one_message(
         json.loads(manifest.read_text())
 
 
-def test_what_cannot_succeed_is_not_tried_again_but_a_lost_process_is(line: Any) -> None:
+def test_final_failures_are_not_retried_and_lost_processes_are(line: Any) -> None:
     ended = line.run(fake="train_supervised=die-once train_unsupervised=flaky")
     assert ended.returncode == 0, ended.stdout + ended.stderr
     log = (line.work / "latest" / "log.txt").read_text()
@@ -131,7 +131,7 @@ def test_what_cannot_succeed_is_not_tried_again_but_a_lost_process_is(line: Any)
 
 
 def _hanging(line: Any) -> tuple[subprocess.Popen[str], Path, int]:
-    """A run whose pretrain works for ever; its folder and the step's process id."""
+    """Start a run whose pretrain never ends; return its folder and the step's process id."""
     process = subprocess.Popen(
         line.command(),
         env=line.environment("pretrain=hang"),
@@ -160,7 +160,7 @@ def _wait_gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_takes_its_processes_along_and_says_so(
+def test_interrupted_run_ends_its_processes_and_is_recorded(
     line: Any, sent: signal.Signals, code: int
 ) -> None:
     process, folder, step = _hanging(line)
@@ -174,7 +174,7 @@ def test_an_interrupted_run_takes_its_processes_along_and_says_so(
     assert f"close {record['run']} KILLED" in line.told
 
 
-def test_a_run_that_is_going_on_is_not_begun_a_second_time(line: Any) -> None:
+def test_active_run_is_not_started_again(line: Any) -> None:
     process, folder, step = _hanging(line)
     try:
         second = line.run("--name", folder.name)
@@ -187,7 +187,7 @@ def test_a_run_that_is_going_on_is_not_begun_a_second_time(line: Any) -> None:
         process.communicate(timeout=120)
 
 
-def test_a_run_is_not_taken_up_again_as_another_one(line: Any) -> None:
+def test_run_is_not_resumed_with_another_preset(line: Any) -> None:
     assert line.run("--name", "mine", fake="mine=raise").returncode == 1
     folder = line.work / "mine"
     before = (folder / "run.json").read_bytes()
@@ -200,7 +200,7 @@ def test_a_run_is_not_taken_up_again_as_another_one(line: Any) -> None:
     assert "✗" not in again.stdout, "the first attempt's failure is not told again"
 
 
-def test_a_killed_command_leaves_no_process_and_the_next_run_settles_its_record(line: Any) -> None:
+def test_killed_command_leaves_no_process_and_its_record_is_closed(line: Any) -> None:
     process, folder, step = _hanging(line)
     process.kill()
     process.wait()
@@ -227,7 +227,7 @@ time.sleep(600)
 
 
 def _driver_of(step: str, folder: Path) -> subprocess.Popen[bytes]:
-    """A driver that dies of SIGTERM at once, with a step that does not."""
+    """Start a driver that ends on SIGTERM at once, with a step that does not."""
     command = shlex.join([sys.executable, "-c", STEP, str(folder), step])
     driver = subprocess.Popen(["sh", "-c", f"{command} & wait"], start_new_session=True)
     deadline = time.monotonic() + 60
@@ -236,7 +236,7 @@ def _driver_of(step: str, folder: Path) -> subprocess.Popen[bytes]:
     return driver
 
 
-def test_a_step_that_is_told_to_stop_has_time_to_save_though_its_driver_is_gone(tmp_path: Path) -> None:
+def test_stopped_step_has_time_to_save_after_its_driver_ended(tmp_path: Path) -> None:
     local._end(_driver_of("saves", tmp_path))
     assert (tmp_path / "saved").exists()
 
@@ -246,6 +246,6 @@ def test_a_step_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest
     driver = _driver_of("stays", tmp_path)
     local._end(driver)
     deadline = time.monotonic() + 60  # the system needs a moment to take a killed process away
-    while local._tell(driver, 0) and time.monotonic() < deadline:
+    while local._signal_group(driver, 0) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not local._tell(driver, 0)
+    assert not local._signal_group(driver, 0)

@@ -1,4 +1,4 @@
-"""Meeting a pipelines server: the right one, the wrong one, one that wants a token, one on a bad day."""
+"""Connections to a pipelines server: addresses, tokens, failures and retries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kfp_server import KfpServer
 
 from embedline.errors import EmbedlineError, InputError
 from embedline.orchestration import server as module
-from embedline.orchestration.server import connect, once_more
+from embedline.orchestration.server import connect, with_retries
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -29,7 +29,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def other_site() -> Iterator[str]:
-    """Something else that listens: every path is a web page."""
+    """A server that is not the API: every path is a web page."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -54,7 +54,7 @@ def _reach(host: str, **more: Any) -> EmbedlineError:
     return failed.value
 
 
-def test_nobody_answers() -> None:
+def test_unreachable_server_is_an_input_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         error = _reach(f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -64,11 +64,11 @@ def test_nobody_answers() -> None:
 
 
 @pytest.mark.parametrize("host", ["kfp.example.org", "", "ftp://x", "http://"])
-def test_what_is_no_address_is_said_before_anything_is_asked(host: str) -> None:
+def test_invalid_address_is_refused_without_a_request(host: str) -> None:
     assert "http://ADDRESS:PORT" in str(_reach(host))
 
 
-def test_another_site_is_not_taken_for_the_api(other_site: str) -> None:
+def test_other_web_site_is_not_taken_for_the_api(other_site: str) -> None:
     assert "answers with a web page" in str(_reach(other_site))
 
 
@@ -91,12 +91,12 @@ def test_the_token_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, k
     assert "s3cret" not in str(expired.value)
 
 
-def test_missing_rights_are_told_from_a_bad_token(kfp_server: Any) -> None:
+def test_missing_rights_and_bad_token_have_their_own_errors(kfp_server: Any) -> None:
     kfp_server.forbidden = True
     assert "may not do that (403: User is not authorized" in str(_reach(kfp_server.url, namespace="team"))
 
 
-def test_a_server_with_several_users_asks_for_a_namespace(kfp_server: Any) -> None:
+def test_multi_user_server_needs_a_namespace(kfp_server: Any) -> None:
     with KfpServer(multi_user=True) as server:
         assert "Give --namespace" in str(_reach(server.url))
         with connect(server.url, namespace="team") as client:
@@ -108,43 +108,43 @@ def test_an_experiment_that_is_not_there_is_named(kfp_server: Any) -> None:
         client.get_experiment(experiment_name="nightly")
 
 
-def test_an_error_of_ours_passes_through(kfp_server: Any) -> None:
+def test_embedline_errors_pass_through(kfp_server: Any) -> None:
     with pytest.raises(ValueError, match="ours"), connect(kfp_server.url):
         raise ValueError("ours")
 
 
-def test_a_server_that_recovers_is_not_noticed(kfp_server: Any) -> None:
+def test_recovering_server_is_retried(kfp_server: Any) -> None:
     kfp_server.fail("GET .*", times=3)
     with connect(kfp_server.url) as client:
         kfp_server.fail("GET .*/runs", times=4, status=503)
         assert client.list_runs().total_size == 0
         kfp_server.fail("POST .*/experiments", times=2)
-        made = once_more(lambda: client.create_experiment("e"))
+        made = with_retries(lambda: client.create_experiment("e"))
     assert [made.display_name] == [value["display_name"] for value in kfp_server.all("experiments")]
 
 
-def test_patience_ends(kfp_server: Any) -> None:
+def test_retries_are_bounded(kfp_server: Any) -> None:
     kfp_server.fail("GET .*", times=100)
     error = _reach(kfp_server.url)
     assert error.exit_code == 1
-    assert "unwell (500: something broke inside)" in str(error)
+    assert "failed (500: something broke inside)" in str(error)
     assert len(kfp_server._failures) == 95  # five questions
     kfp_server._failures.clear()
     kfp_server.fail("POST .*", times=100)
-    with pytest.raises(EmbedlineError, match="unwell"), connect(kfp_server.url) as client:
-        once_more(lambda: client.create_experiment("e"))
+    with pytest.raises(EmbedlineError, match="the server failed"), connect(kfp_server.url) as client:
+        with_retries(lambda: client.create_experiment("e"))
     assert len(kfp_server._failures) == 95
 
 
-def test_what_cannot_succeed_is_asked_once(kfp_server: Any) -> None:
+def test_refused_request_is_not_retried(kfp_server: Any) -> None:
     with pytest.raises(InputError, match="refused"), connect(kfp_server.url) as client:
-        once_more(lambda: client.terminate_run("nobody"))
+        with_retries(lambda: client.terminate_run("nobody"))
     assert [path for method, path, _ in kfp_server.requests if method == "POST"] == [
         "/apis/v2beta1/runs/nobody:terminate"
     ]
 
 
-def test_a_lost_answer_does_not_make_a_thing_twice(kfp_server: Any) -> None:
+def test_lost_response_creates_nothing_twice(kfp_server: Any) -> None:
     kfp_server.lose("POST .*/experiments")
     with connect(kfp_server.url) as client:
         api = client.experiments
@@ -154,12 +154,12 @@ def test_a_lost_answer_does_not_make_a_thing_twice(kfp_server: Any) -> None:
         def made() -> Any:
             return (api.experiment_service_list_experiments(filter=filter_).experiments or [None])[0]
 
-        found = once_more(lambda: api.experiment_service_create_experiment(experiment=body), made)
+        found = with_retries(lambda: api.experiment_service_create_experiment(experiment=body), made)
     assert [found.experiment_id] == [value["experiment_id"] for value in kfp_server.all("experiments")]
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"])
-def test_a_certificate_of_ones_own_authority_is_taken_where_it_is_named(
+def test_certificate_authority_from_the_environment_is_used(
     variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"):
@@ -183,7 +183,7 @@ def test_a_certificate_of_ones_own_authority_is_taken_where_it_is_named(
             assert client.list_runs().total_size == 0
 
 
-def test_a_server_that_hangs_is_given_up(kfp_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_server_times_out(kfp_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "READ_S", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

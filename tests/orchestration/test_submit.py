@@ -1,4 +1,4 @@
-"""`embedline submit` against a server that is no yes-man, with kfp's real client in between."""
+"""`embedline submit` with kfp's real client against a test server that checks every request."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_run_is_made_from_an_uploaded_version(kfp_server: Any) -> None:
     assert kfp_server.all("experiments")[0]["display_name"] == "embedline"
 
 
-def test_the_same_pipeline_is_uploaded_once_and_another_one_beside_it(kfp_server: Any) -> None:
+def test_same_pipeline_is_uploaded_once(kfp_server: Any) -> None:
     first, second = _made(kfp_server, "demo"), _made(kfp_server, "demo", "-o", "seed=9")
     other = _made(kfp_server, "demo", "-o", "cluster.tasks.all.timeout_s=600")
     assert first["version"] == second["version"] != other["version"]
@@ -66,7 +66,7 @@ def test_the_same_pipeline_is_uploaded_once_and_another_one_beside_it(kfp_server
     assert len(kfp_server.all("pipelines")) == len(kfp_server.all("experiments")) == 1
 
 
-def test_upload_only_starts_nothing_and_bakes_the_overrides_in(kfp_server: Any) -> None:
+def test_upload_sets_the_overrides_as_defaults_without_a_run(kfp_server: Any) -> None:
     made = _made(kfp_server, "demo", "--pipeline", "mine", "-o", "seed=3")
     assert _made(kfp_server, "demo", "--pipeline", "mine", "-o", "seed=3")["id"] == made["id"]
     assert not kfp_server.all("runs")
@@ -106,7 +106,7 @@ def test_a_run_is_found_by_its_train_key(kfp_server: Any) -> None:
         (["--every", "6h"], {"periodic_schedule": {"interval_second": 21600}}),
     ],
 )
-def test_a_schedule_makes_a_recurring_run_that_neither_overlaps_nor_catches_up(
+def test_recurring_run_has_no_overlap_and_no_catch_up(
     kfp_server: Any, words: list[str], trigger: dict[str, Any]
 ) -> None:
     made = _made(kfp_server, "demo", *words)
@@ -123,8 +123,8 @@ def test_a_schedule_makes_a_recurring_run_that_neither_overlaps_nor_catches_up(
     assert _made(kfp_server, "demo", *words)["id"] != made["id"]
 
 
-def test_two_projects_are_scheduled_beside_each_other(kfp_server: Any, tmp_path: Path) -> None:
-    """`embedline init` calls every preset's file preset.yaml: the name inside tells them apart."""
+def test_two_projects_have_their_own_schedules(kfp_server: Any, tmp_path: Path) -> None:
+    """`embedline init` names every preset's file preset.yaml: the name inside distinguishes them."""
     for name in ("my-search", "поиск"):
         (tmp_path / name).mkdir()
         preset = f"extends: demo\nname: {'search-ru' if name == 'поиск' else name}\n"
@@ -140,12 +140,12 @@ def test_two_projects_are_scheduled_beside_each_other(kfp_server: Any, tmp_path:
 @pytest.mark.parametrize(
     ("cron", "every"), [("* * *", ""), ("", "soon"), ("", "30s"), ("", "6w"), ("0 3 * * 0", "6h")]
 )
-def test_a_schedule_that_cannot_be_read_is_refused_before_anything_is_asked(cron: str, every: str) -> None:
+def test_unreadable_schedule_is_refused_without_a_request(cron: str, every: str) -> None:
     with pytest.raises(InputError):
         Schedule.read(cron, every)
 
 
-def test_cancel_ends_a_run_and_leaves_an_ended_one_alone(kfp_server: Any) -> None:
+def test_cancel_stops_a_run_and_ignores_an_ended_one(kfp_server: Any) -> None:
     run = _made(kfp_server, "demo")["id"]
     assert _made(kfp_server, "--cancel", run)["state"] == "CANCELING"
     kfp_server.finish(run, "CANCELED")
@@ -168,7 +168,7 @@ def test_service_account_and_workspace_come_from_the_preset_or_the_command(kfp_s
     assert places == ["/kfp-workspace", "/kfp-workspace/a"]
 
 
-def test_an_experiment_that_is_named_must_be_there(kfp_server: Any) -> None:
+def test_named_experiment_must_exist(kfp_server: Any) -> None:
     _made(kfp_server, "demo")
     unknown = _submit(kfp_server, "demo", "--experiment", "nightly")
     assert unknown.exit_code == 2
@@ -177,7 +177,7 @@ def test_an_experiment_that_is_named_must_be_there(kfp_server: Any) -> None:
     assert _made(kfp_server, "demo", "--experiment", "embedline")["experiment"] == "embedline"
 
 
-def test_on_a_server_with_several_users_everything_lies_in_the_namespace() -> None:
+def test_multi_user_server_gets_everything_in_the_namespace() -> None:
     with KfpServer(multi_user=True) as server:
         made = _made(server, "demo", "--namespace", "team")
         assert _made(server, "demo", "--namespace", "team")["version"] == made["version"]
@@ -186,7 +186,7 @@ def test_on_a_server_with_several_users_everything_lies_in_the_namespace() -> No
         assert "Give --namespace" in _submit(server, "demo").stderr
 
 
-def test_the_token_is_used_and_said_nowhere(kfp_server: Any) -> None:
+def test_token_is_used_and_never_printed(kfp_server: Any) -> None:
     kfp_server.token = "s3cret"
     expired = _submit(kfp_server, "demo", env={"KFP_TOKEN": "old-s3cret"})
     assert expired.exit_code == 2
@@ -196,7 +196,7 @@ def test_the_token_is_used_and_said_nowhere(kfp_server: Any) -> None:
     assert "s3cret" not in expired.output + fine.output + json.dumps(kfp_server.all("runs"))
 
 
-def test_a_bad_minute_costs_nothing_and_makes_nothing_twice(kfp_server: Any) -> None:
+def test_temporary_failures_create_nothing_twice(kfp_server: Any) -> None:
     for pattern in ("POST .*/experiments", "POST .*/pipelines$", "upload_version", "POST .*/runs"):
         kfp_server.fail(pattern, status=503)
         kfp_server.lose(pattern)
@@ -212,11 +212,11 @@ def test_a_bad_minute_costs_nothing_and_makes_nothing_twice(kfp_server: Any) -> 
     assert _made(kfp_server, "--cancel", made["id"])["state"] == "CANCELING"
 
 
-def test_a_server_that_stays_unwell_is_exit_code_1(kfp_server: Any) -> None:
+def test_a_server_that_keeps_failing_is_exit_code_1(kfp_server: Any) -> None:
     kfp_server.fail("POST .*/runs", times=100)
     failed = _submit(kfp_server, "demo")
     assert failed.exit_code == 1
-    assert "unwell (500" in failed.stderr
+    assert "failed (500" in failed.stderr
     assert "Traceback" not in failed.output
 
 
@@ -224,14 +224,14 @@ def test_a_server_that_stays_unwell_is_exit_code_1(kfp_server: Any) -> None:
     "words",
     [[], ["demo", "--cancel", "x"], ["demo", "--pipeline", "p", "--every", "1h"], ["demo", "-o", "sead=1"]],
 )
-def test_a_command_that_makes_no_sense_asks_nothing(kfp_server: Any, words: list[str]) -> None:
+def test_contradictory_options_are_refused_without_a_request(kfp_server: Any, words: list[str]) -> None:
     refused = _submit(kfp_server, *words)
     assert refused.exit_code == 2
     assert refused.stderr.count("\n") == 1
     assert not kfp_server.requests
 
 
-def test_what_is_uploaded_is_what_compile_writes(kfp_server: Any) -> None:
+def test_uploaded_pipeline_equals_the_compiled_one(kfp_server: Any) -> None:
     _made(kfp_server, "demo", "--pipeline", "mine")
     written = CliRunner().invoke(app, ["compile", "demo"])
     spec, platform = yaml.safe_load_all(written.stdout)

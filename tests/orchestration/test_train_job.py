@@ -1,4 +1,4 @@
-"""Handing a training step to Kubeflow Trainer, against a server that speaks its API."""
+"""Delegation of a training step to Kubeflow Trainer, against a server with its API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from embedline.config.train_job import TrainJobConfig
 from embedline.errors import EmbedlineError, InputError, StepError, Stopped
 from embedline.execution.delegation import DelegatedStep
 from embedline.orchestration import trainer_api
-from embedline.orchestration.train_job import job_name, manifest, nodes_or_processes, train_there
+from embedline.orchestration.train_job import choose_delegate, job_name, manifest, train_in_job
 
 HERE = Path(__file__).parent
 CONFIG = TrainJobConfig.model_validate(
@@ -66,11 +66,11 @@ def api(server: Any) -> client.CustomObjectsApi:
 
 
 def train(server: Any, delegated: DelegatedStep, config: TrainJobConfig = CONFIG) -> None:
-    train_there(delegated, config, Path("/workspace"), "team-a", api(server))
+    train_in_job(delegated, config, Path("/workspace"), "team-a", api(server))
 
 
 @given(run=st.text(max_size=80), step=st.sampled_from(["pretrain", "train_unsupervised", "train_supervised"]))
-def test_a_jobs_name_is_a_label_that_stays_the_same(run: str, step: str) -> None:
+def test_job_name_is_a_stable_label(run: str, step: str) -> None:
     name = job_name(run, step, "key")
     assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", name)
     assert len(f"{name}-node-0-999-abcde") <= 63  # its pods'
@@ -110,7 +110,7 @@ def test_the_manifest_runs_torchrun_with_the_workspace_and_secrets_by_reference(
     assert spec["activeDeadlineSeconds"] == 3600
 
 
-def test_a_cpu_job_without_a_claim_asks_for_nothing_more(delegated: DelegatedStep) -> None:
+def test_cpu_job_without_a_claim_has_no_resources_and_volumes(delegated: DelegatedStep) -> None:
     config = TrainJobConfig(nodes=2, claim=None, image="other:1")
     spec = manifest(delegated, config, Path("/workspace"), "n").to_dict()["spec"]
     assert "runtimePatches" not in spec
@@ -132,7 +132,7 @@ def test_a_job_is_started_once_and_waited_for(server: Any, delegated: DelegatedS
     assert (delegated.folder / "inputs" / "model.json").is_file()
 
 
-def test_a_retry_attaches_and_leaves_what_was_handed_over_alone(
+def test_retry_attaches_to_the_job_without_rewriting_the_step(
     server: Any,
     delegated: DelegatedStep,
     monkeypatch: pytest.MonkeyPatch,
@@ -155,9 +155,7 @@ def test_a_retry_attaches_and_leaves_what_was_handed_over_alone(
     assert "attached to TrainJob team-a/pretrain-demo-1-" in capsys.readouterr().out
 
 
-def test_a_job_started_by_somebody_at_the_same_moment_is_attached_to(
-    server: Any, delegated: DelegatedStep
-) -> None:
+def test_concurrently_started_job_is_attached_to(server: Any, delegated: DelegatedStep) -> None:
     train_it = manifest(delegated, CONFIG, Path("/workspace"), "team-a").to_dict()
     server.troubles = [404]
     server.jobs["team-a", train_it["metadata"]["name"]] = {**train_it, "status": {}}
@@ -168,7 +166,7 @@ def test_a_job_started_by_somebody_at_the_same_moment_is_attached_to(
 
 
 @pytest.mark.parametrize("troubles", [[500, 500], [503, 429], [-1, 502]])
-def test_a_server_that_falters_is_waited_for(
+def test_temporary_failures_of_the_api_are_retried(
     server: Any, delegated: DelegatedStep, troubles: list[int]
 ) -> None:
     server.troubles = list(troubles)
@@ -178,7 +176,7 @@ def test_a_server_that_falters_is_waited_for(
     assert [status for _, status in server.requests if status in {500, 502, 503, 429, -1}]
 
 
-def test_a_server_that_stays_away_is_given_up_but_not_for_good(
+def test_unreachable_api_is_an_error_that_can_be_retried(
     server: Any, delegated: DelegatedStep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer_api, "UNREACHABLE_S", 0.2)
@@ -189,7 +187,9 @@ def test_a_server_that_stays_away_is_given_up_but_not_for_good(
 
 
 @pytest.mark.parametrize(("status", "advice"), [(403, "service account"), (401, "token"), (422, "train_job")])
-def test_a_refusal_is_told_at_once(server: Any, delegated: DelegatedStep, status: int, advice: str) -> None:
+def test_refusal_is_raised_without_retries(
+    server: Any, delegated: DelegatedStep, status: int, advice: str
+) -> None:
     server.after = {1: lambda: server.troubles.append(status)}
     with pytest.raises(InputError, match=advice) as error:
         train(server, delegated)
@@ -200,11 +200,11 @@ def test_a_refusal_is_told_at_once(server: Any, delegated: DelegatedStep, status
 
 def test_a_cluster_without_the_trainer_is_named(server: Any, delegated: DelegatedStep) -> None:
     server.after = {1: lambda: server.troubles.append(404)}
-    with pytest.raises(InputError, match="Is Kubeflow Trainer installed"):
+    with pytest.raises(InputError, match="Kubeflow Trainer is installed"):
         train(server, delegated)
 
 
-def test_the_jobs_reason_is_the_failure(server: Any, delegated: DelegatedStep) -> None:
+def test_failure_has_the_jobs_reason(server: Any, delegated: DelegatedStep) -> None:
     server.after = {3: lambda: server.end("Failed", "DeadlineExceeded", "job ran for too long.")}
     with pytest.raises(EmbedlineError, match=r"failed \(DeadlineExceeded\): job ran for too long\.") as error:
         train(server, delegated)
@@ -212,7 +212,7 @@ def test_the_jobs_reason_is_the_failure(server: Any, delegated: DelegatedStep) -
 
 
 @pytest.mark.parametrize(("final", "kind"), [(True, StepError), (False, EmbedlineError)])
-def test_what_the_first_process_said_is_told_too(
+def test_failure_has_the_first_processs_error(
     server: Any, delegated: DelegatedStep, final: bool, kind: type[EmbedlineError]
 ) -> None:
     def fail() -> None:
@@ -229,7 +229,7 @@ def test_what_the_first_process_said_is_told_too(
     assert error.value.exit_code == 2
 
 
-def test_a_deleted_job_is_said_to_be(server: Any, delegated: DelegatedStep) -> None:
+def test_deleted_job_is_an_error(server: Any, delegated: DelegatedStep) -> None:
     server.after = {3: server.jobs.clear}
     with pytest.raises(EmbedlineError, match="was deleted"):
         train(server, delegated)
@@ -240,34 +240,32 @@ def config_json(enabled: bool = True, **train_job: Any) -> str:
     return json.dumps({"config": config, "train_job": train_job})
 
 
-def test_only_a_training_on_several_nodes_of_a_cluster_is_handed_over(
+def test_only_multi_node_training_on_a_cluster_is_delegated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kubernetes.config.load_incluster_config", lambda: None)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     asked = config_json(nodes=2, namespace="n")
-    assert nodes_or_processes("pretrain", asked, tmp_path) is None
+    assert choose_delegate("pretrain", asked, tmp_path) is None
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    assert nodes_or_processes("pretrain", asked, tmp_path) is not None
-    assert nodes_or_processes("pretrain", config_json(), tmp_path) is None
-    assert (
-        nodes_or_processes("pretrain", config_json(enabled=False, nodes=2, namespace="n"), tmp_path) is None
-    )
-    assert nodes_or_processes("prune_after", asked, tmp_path) is None
+    assert choose_delegate("pretrain", asked, tmp_path) is not None
+    assert choose_delegate("pretrain", config_json(), tmp_path) is None
+    assert choose_delegate("pretrain", config_json(enabled=False, nodes=2, namespace="n"), tmp_path) is None
+    assert choose_delegate("prune_after", asked, tmp_path) is None
 
 
-def test_a_task_without_a_token_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_without_a_token_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    with pytest.raises(InputError, match=r"train_job\.nodes: the task cannot ask.*token"):
-        nodes_or_processes("pretrain", config_json(nodes=2), tmp_path)
+    with pytest.raises(InputError, match=r"train_job\.nodes: the task cannot start.*token"):
+        choose_delegate("pretrain", config_json(nodes=2), tmp_path)
 
 
 @pytest.mark.slow
 def test_the_component_trains_on_two_nodes_and_takes_the_result_from_the_store(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The component's own body; the server runs the manifest's command, an agent a node."""
+    """Run the component's own body; the server runs the manifest's command, one agent per node."""
     server.runs_them = True
     step = load(HERE.parent / "faults" / "one_step.py")
     stage = {"steps": 6, "batch": 16, "objective": "unified", "batch_tokens": 128, "log_every": 2}

@@ -113,7 +113,7 @@ class TrainerServer:
             job["status"] = {"conditions": [condition | {"lastTransitionTime": "2026-11-20T10:00:00Z"}]}
 
     def _run(self, body: Job) -> None:
-        """An agent a node, told of the others by the variables that the Trainer's torch plugin sets."""
+        """Start one agent per node, with the variables that the Trainer's torch plugin sets."""
         trainer = body["spec"]["trainer"]
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

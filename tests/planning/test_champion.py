@@ -15,7 +15,7 @@ from embedline.planning.champion import find_champion
 from embedline.registry import versions
 from embedline.registry.promotion import promote
 from embedline.registry.server import DATABASE, default_uri, prepare
-from embedline.registry.tracking_target import TrackingPlace
+from embedline.registry.tracking_target import TrackingTarget
 from embedline.registry.versions import register
 
 
@@ -48,7 +48,7 @@ def test_a_champion_is_fetched_once_and_not_taken_for_another_registrys(
     config, place = load_config("demo"), Workspace(tmp_path / "work")
 
     def fetched(uri: str) -> str:
-        champion = find_champion(config, TrackingPlace(uri, "embedline"), place, tmp_path)
+        champion = find_champion(config, TrackingTarget(uri, "embedline"), place, tmp_path)
         assert champion.pin is not None
         assert champion.path is not None
         assert champion.path.is_relative_to(place.root)
@@ -63,7 +63,7 @@ def test_two_runs_that_fetch_it_at_once_share_one_copy(
     registries: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, place = load_config("demo"), Workspace(tmp_path / "work")
-    here = TrackingPlace(registries[0], "embedline")
+    here = TrackingTarget(registries[0], "embedline")
     check, first = versions._check_arrived, []
 
     def meanwhile(*args: Any) -> None:

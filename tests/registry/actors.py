@@ -19,7 +19,7 @@ from typing import Any
 
 
 def act(job: dict[str, Any], begin: int, told: int) -> None:
-    """The child: waits until all are there, acts, tells."""
+    """Run a job in the child process: wait for the start, act, write the result."""
     import requests.adapters
 
     calls = 0

@@ -1,4 +1,4 @@
-"""A fresh MLflow database for every test, copied from one that was initialised once."""
+"""MLflow database of every test, copied from one that was initialised once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _no_ambient_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_model(tmp_path: Path):
-    """A small model artefact; its content, and so its digest, depends on `content`."""
+    """Make a small model artefact whose digest depends on `content`."""
 
     def make(content: str) -> Artifact:
         folder = tmp_path / "models" / content
@@ -69,7 +69,7 @@ def server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory, serve
 
 
 class Stored:
-    """What a server keeps in its database and its files; it can be set back while the server runs."""
+    """Database and files of a server, which can be reset while the server runs."""
 
     def __init__(self, folder: Path) -> None:
         self._database, self._files = folder / DATABASE, folder / "artifacts"
@@ -88,7 +88,7 @@ class Stored:
         _copy_database(folder / DATABASE, self._database)
 
     def content(self) -> str:
-        """Every row, and every file with its size; new ids and moments are all called `*`."""
+        """Return every row, and every file with its size; new ids and times are replaced by `*`."""
         with closing(sqlite3.connect(self._database)) as database:
             rows = list(database.iterdump())
         files = sorted(path for path in self._files.rglob("*") if path.is_file())
@@ -102,7 +102,7 @@ def _copy_database(source: Path, target: Path) -> None:
 
 
 class Actors:
-    """Processes of their own that act on a tracking server; see actors.py."""
+    """Separate processes that act on a tracking server; see actors.py."""
 
     def __init__(self) -> None:
         script = str(Path(__file__).with_name("actors.py"))
@@ -110,7 +110,7 @@ class Actors:
         self._process = subprocess.Popen([sys.executable, script], stdin=pipe, stdout=pipe, text=True)
 
     def act(self, *jobs: dict[str, Any]) -> list[dict[str, Any]]:
-        """All jobs at once, one process each; what became of them, in the same order."""
+        """Run all jobs at once, one process each; return their results in the same order."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(jobs) + "\n")

@@ -1,4 +1,4 @@
-"""The tracking server is up and the artefact store behind it is down: real mlflow, real S3 protocol."""
+"""A tracking server whose artefact store is down: real mlflow, real S3 protocol."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KEYS = {
 
 
 class Store:
-    """An S3 server that is not there until it is started."""
+    """An S3 server that does not run until it is started."""
 
     def __init__(self) -> None:
         with socket.socket() as free:
@@ -76,7 +76,7 @@ def store() -> Iterator[Store]:
     made.stop()
 
 
-def test_metrics_go_on_and_the_registration_is_taken_up_when_the_store_is_back(
+def test_replay_and_registration_resume_when_the_artifact_store_is_back(
     store: Store,
     serve: Callable[..., Any],
     empty_database: Path,

@@ -1,4 +1,4 @@
-"""kill -9 before every request to a real server, and sixteen processes that promote at once.
+"""SIGKILL before every request to a real server, and sixteen processes that promote at once.
 
 EMBEDLINE_SOAK=N does all of it N times. Each case starts from a copy of the server's store, not from what the
 cases before have left; a kill between two reads leaves what the kill before has left, and is looked at once.
@@ -18,7 +18,7 @@ import pytest
 from mlflow import MlflowClient
 
 from embedline.artifacts.manifest import Artifact, write_manifest
-from embedline.registry.challenger import name_challenger
+from embedline.registry.challenger import update_challenger
 from embedline.registry.overview import overview
 from embedline.registry.promotion import history, promote, rollback
 from embedline.registry.reconcile import reconcile
@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 @dataclass
 class World:
-    """Small models, a server, processes that act on it, and copies of its store to start from."""
+    """Small models, a server, processes that act on it, and copies of its store as starting points."""
 
     uri: str
     models: list[Artifact]
@@ -44,7 +44,7 @@ class World:
     prepared: set[str] = field(default_factory=set)
 
     def begin(self, prepare: Callable[[World], None]) -> None:
-        """The server as `prepare` leaves an empty one; it is called once."""
+        """Restore the state that `prepare` leaves on an empty server; run it only on the first call."""
         copy = self.copies / prepare.__name__
         if prepare.__name__ in self.prepared:
             self.stored.restore(copy)
@@ -72,7 +72,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def patience() -> Iterator[None]:
-    """A server that a busy machine holds up for a minute is no part of the story."""
+    """Raise the HTTP timeout: a busy machine may delay the server for a minute."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "600")
         yield
@@ -99,13 +99,13 @@ def empty(world: World) -> None:
 
 def one_version(world: World) -> None:
     world.register(1)
-    name_challenger(NAME, uri=world.uri)
+    update_challenger(NAME, uri=world.uri)
 
 
 def one_promoted_of_two(world: World) -> None:
     for number in (1, 2):
         world.register(number)
-    name_challenger(NAME, uri=world.uri)
+    update_challenger(NAME, uri=world.uri)
     world.promote(1, by="ann")
 
 
@@ -113,22 +113,22 @@ def two_promoted(world: World) -> None:
     for number in (1, 2):
         world.register(number)
         world.promote(number, by="ann")
-    name_challenger(NAME, uri=world.uri)
+    update_challenger(NAME, uri=world.uri)
 
 
 def seventeen_of_which_the_first_is_champion(world: World) -> None:
-    """Each was judged against version 1; without anything being said, only one may replace it."""
+    """Each was compared with version 1; without --expect only one may replace it."""
     world.register(0)
     world.promote(1, by="ann")
     for number in range(1, RACERS + 1):
         assert world.register(number, **{"embedline.judged_against": "1"}) == number + 1
-    name_challenger(NAME, uri=world.uri)
+    update_challenger(NAME, uri=world.uri)
 
 
 def sixteen_and_no_champion(world: World) -> None:
     for number in range(1, RACERS + 1):
         assert world.register(number, **{"embedline.judged_against": "none"}) == number
-    name_challenger(NAME, uri=world.uri)
+    update_challenger(NAME, uri=world.uri)
 
 
 def every_boundary(
@@ -164,7 +164,7 @@ def every_boundary(
 
 
 def is_settled(world: World) -> None:
-    """Reconcile ends with ledger and alias agreeing, and a second one finds nothing to do."""
+    """Check that ledger and alias agree after reconcile, and that a second one does nothing."""
     reconcile(NAME, uri=world.uri, by="ann", grace_s=0)
     assert overview(NAME, uri=world.uri).drift == []
     moves = history(NAME, uri=world.uri)
@@ -213,7 +213,7 @@ def test_a_killed_first_promotion_leaves_one_ledger(world: World, soak: int) -> 
 
 
 @pytest.mark.parametrize("soak", range(ROUNDS))
-def test_a_killed_promotion_is_completed_or_has_not_happened(world: World, soak: int) -> None:
+def test_killed_promotion_is_completed_or_not_started(world: World, soak: int) -> None:
     def again(ended: bool) -> None:
         world.promote(2)
         assert world.moved() == [("promote", None, 1), ("promote", 1, 2)]
@@ -232,7 +232,7 @@ def test_a_killed_promotion_is_completed_or_has_not_happened(world: World, soak:
 
 
 @pytest.mark.parametrize("soak", range(ROUNDS))
-def test_a_killed_rollback_is_completed_or_has_not_happened(world: World, soak: int) -> None:
+def test_killed_rollback_is_completed_or_not_started(world: World, soak: int) -> None:
     def again(ended: bool) -> None:
         if history(NAME, uri=world.uri)[-1].done:
             return  # the next rollback is another one
@@ -253,18 +253,18 @@ def test_a_killed_rollback_is_completed_or_has_not_happened(world: World, soak: 
 
 
 @pytest.mark.parametrize("soak", range(ROUNDS))
-def test_a_killed_registration_is_taken_up_or_leaves_nothing(world: World, soak: int) -> None:
+def test_killed_registration_is_resumed_or_leaves_nothing(world: World, soak: int) -> None:
     client = MlflowClient(world.uri, world.uri)
     model, tags = world.models[1], {"verdict": "passed", "embedline.judged_at": "1"}
     kwargs = {"digest": model.digest, "tags": tags, "uri": world.uri}
     calls = [
         {"do": "versions:register", "args": [NAME, Path(model.path).as_posix()], "kwargs": kwargs},
-        {"do": "challenger:name_challenger", "args": [NAME], "kwargs": {"uri": world.uri}},
+        {"do": "challenger:update_challenger", "args": [NAME], "kwargs": {"uri": world.uri}},
     ]
 
     def again(ended: bool) -> None:
         assert world.register(1) == 1
-        name_challenger(NAME, uri=world.uri)
+        update_challenger(NAME, uri=world.uri)
         is_settled(world)
         assert len(uploads(client)) == 1
         assert world.promote(1).moved
@@ -280,7 +280,7 @@ def test_a_killed_registration_is_taken_up_or_leaves_nothing(world: World, soak:
 
 
 def race(world: World, versions: range, seed: int) -> int:
-    """All promote at once, and one wins, of which the others are told; its version.
+    """Promote all at once; check that one wins and that the others name it; return its version.
 
     Args:
         seed: even, all begin in the same moment; odd, within a twentieth of a second.
@@ -304,7 +304,7 @@ def race(world: World, versions: range, seed: int) -> int:
 
 
 @pytest.mark.parametrize("number", range(RACES))
-def test_of_sixteen_promotions_at_once_one_wins_and_the_others_say_which(world: World, number: int) -> None:
+def test_concurrent_promotions_one_wins_and_the_others_name_it(world: World, number: int) -> None:
     world.begin(seventeen_of_which_the_first_is_champion)
     won = race(world, range(2, RACERS + 2), number)
     assert world.moved() == [("promote", None, 1), ("promote", 1, won)]
@@ -313,7 +313,7 @@ def test_of_sixteen_promotions_at_once_one_wins_and_the_others_say_which(world: 
 
 
 @pytest.mark.parametrize("soak", range(ROUNDS))
-def test_sixteen_first_promotions_at_once_share_one_ledger(world: World, soak: int) -> None:
+def test_concurrent_first_promotions_share_one_ledger(world: World, soak: int) -> None:
     world.begin(sixteen_and_no_champion)
     won = race(world, range(1, RACERS + 1), soak)
     assert world.moved() == [("promote", None, won)]

@@ -1,4 +1,4 @@
-"""Of all that claim a try at a key at once exactly one gets it."""
+"""Claims on a train key: exactly one of several processes wins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from embedline.registry import claims as module
 from embedline.registry.claims import Claims
 
 
-def test_a_claim_from_its_taking_to_its_end(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claim_is_taken_settled_and_followed_by_the_next(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     claims = Claims(uri, "mine")
     assert claims.newest("key") is None
     assert claims.take("key", 0, "here")
@@ -34,7 +34,7 @@ def test_a_claim_from_its_taking_to_its_end(uri: str, monkeypatch: pytest.Monkey
     assert Claims(uri, "another model").newest("key") is None
 
 
-def test_of_eight_processes_that_meet_a_new_model_one_gets_the_claim(uri: str) -> None:
+def test_concurrent_claims_on_a_new_model_one_wins(uri: str) -> None:
     code = (
         "import sys\nfrom embedline.registry.claims import Claims\n"
         "from embedline.registry.server import client\nclient(sys.argv[1])\nprint('ready', flush=True)\n"

@@ -1,4 +1,4 @@
-"""promote, rollback, status, history, reconcile as commands: what they print and how they exit."""
+"""Commands promote, rollback, status, history and reconcile: output and exit codes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from embedline.registry.versions import register
 
 @pytest.fixture
 def run(uri: str, make_model: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """Three versions of `demo`, the third of them refused; runs a command against their registry."""
+    """Register three versions of `demo`, the third refused; return a function that runs a command."""
     for name in ("GITHUB_ACTOR", "GITLAB_USER_LOGIN"):
         monkeypatch.delenv(name, raising=False)
     for number, verdict in enumerate(("passed", "passed", "refused"), 1):
@@ -31,7 +31,9 @@ def run(uri: str, make_model: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[
     return run
 
 
-def test_the_life_of_a_champion(run: Any, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_promote_rollback_history_and_status_commands(
+    run: Any, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run("reconcile", "demo") == (0, "challenger is version 2, the last that passed the gate.\n")
     assert run("promote", "demo", "1", "--by", "ann") == (0, "demo version 1 is champion.\n")
     monkeypatch.setenv("GITHUB_ACTOR", "octocat")
@@ -58,7 +60,7 @@ def test_the_life_of_a_champion(run: Any, uri: str, monkeypatch: pytest.MonkeyPa
     assert run("reconcile", "demo") == (0, "demo: nothing to do\n")
 
 
-def test_an_alias_moved_by_hand(run: Any, uri: str) -> None:
+def test_reconcile_command_restores_an_alias_moved_by_hand(run: Any, uri: str) -> None:
     run("reconcile", "demo")
     run("promote", "demo", "1")
     MlflowClient(uri, uri).set_registered_model_alias("demo", "champion", "3")

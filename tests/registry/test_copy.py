@@ -1,4 +1,4 @@
-"""A version carried from one real server to another, which keep their own tokens."""
+"""Copy of a version from one real server to another with another token."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_version_is_copied_with_its_lineage_and_promoted_there(
     assert carried(uri, production, "demo", 1, expect="1").version == 2
 
 
-def test_what_may_not_be_promoted_is_not_even_copied(uri: str, production: Any, make_model: Any) -> None:
+def test_copy_refuses_what_may_not_be_promoted(uri: str, production: Any, make_model: Any) -> None:
     added(uri, "refused", make_model("one"), verdict="refused")
     with pytest.raises(RefusedError):
         carried(uri, production, "refused", 1)
@@ -80,7 +80,7 @@ def test_what_may_not_be_promoted_is_not_even_copied(uri: str, production: Any, 
     assert champion is not None
     assert champion.path is not None
     (champion.path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(StepError, match="not what was registered"):
+    with pytest.raises(StepError, match="not those that were registered"):
         carried(uri, production, "spoilt", 1)
     with pytest.raises(InputError, match="in already"):
         promote_across("demo", 1, uri=uri, to_uri=uri, reason="", by="ann")
@@ -89,8 +89,8 @@ def test_what_may_not_be_promoted_is_not_even_copied(uri: str, production: Any, 
     assert client.search_model_versions("name = 'spoilt'") == []
 
 
-def test_another_servers_token_is_used_for_that_server_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What mlflow really sends: a name and password would go before the token."""
+def test_token_of_the_other_server_is_used_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Headers that mlflow sends: it prefers a user name and password to the token."""
     ours = {"TOKEN": "ours", "USERNAME": "me", "PASSWORD": "secret"}
     for name, value in ours.items():
         monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
@@ -113,7 +113,7 @@ def test_another_servers_token_is_used_for_that_server_only(monkeypatch: pytest.
 
 @contextmanager
 def serving_one_request() -> Iterator[tuple[str, list[Any]]]:
-    """A server that finds no experiments, and the headers it got."""
+    """A server without experiments, and the headers that it received."""
     heard: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):

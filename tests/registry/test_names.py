@@ -1,4 +1,4 @@
-"""Names of models and aliases: refused before anything is spent or written, and MLflow takes the rest."""
+"""Names of models and aliases: refused before any work, and the others are accepted by MLflow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ODD = st.text("abvV019_-. /:'`\"%я\n", max_size=12) | st.text(max_size=6)
 @example("v12")
 @example("V3")
 @example("x" * 250)
-def test_mlflow_takes_every_alias_that_is_not_refused(alias: str) -> None:
+def test_mlflow_accepts_every_alias_that_is_not_refused(alias: str) -> None:
     if not alias_problem(alias):
         for each in (alias, PREVIOUS + alias):
             validation._validate_model_alias_name(each)
@@ -34,22 +34,22 @@ def test_mlflow_takes_every_alias_that_is_not_refused(alias: str) -> None:
 @example("..")
 @example("a//b")
 @example("a/../b")
-def test_mlflow_takes_every_model_name_that_is_not_refused(name: str) -> None:
+def test_mlflow_accepts_every_model_name_that_is_not_refused(name: str) -> None:
     if not model_problem(name):
         validation._validate_model_name(name)
         assert "'" not in name, "mlflow cannot search for it"
 
 
 @pytest.mark.parametrize("name", ["support", "поиск документов", 'a "b"', "a%b", "a.b_c-1", "x" * 256])
-def test_ordinary_names_are_taken(name: str) -> None:
+def test_ordinary_names_are_accepted(name: str) -> None:
     assert load_config("demo", [f"promote.model={name!r}"]).promote.model == name
 
 
 @pytest.mark.parametrize(
     "alias", ["bad alias!", "latest", "v3", "challenger", "previous_champion", "x" * 250]
 )
-def test_an_alias_that_cannot_be_promoted_to_leaves_no_trace(uri: str, alias: str) -> None:
-    """MLflow refuses some of them only when the ledger says already that they moved."""
+def test_reserved_alias_is_refused_and_leaves_no_ledger(uri: str, alias: str) -> None:
+    """MLflow refuses some of them only after the ledger has recorded the move."""
     for act in (
         lambda: promotion.promote("demo", 1, alias, reason="", by="ann", uri=uri),
         lambda: promotion.rollback("demo", alias, by="ann", uri=uri),
@@ -64,18 +64,18 @@ def test_an_alias_that_cannot_be_promoted_to_leaves_no_trace(uri: str, alias: st
 
 
 @pytest.mark.parametrize("name", ["a/b", "a:b", "o'brien", "..", " ", "x" * 257])
-def test_a_model_that_cannot_be_registered_is_refused_before_it_is_trained(uri: str, name: str) -> None:
+def test_invalid_model_name_is_refused_before_training(uri: str, name: str) -> None:
     with pytest.raises(InputError, match="promote: model"):
         load_config("demo", [f'promote.model="{name}"'])
     with pytest.raises(InputError):
         overview(name, uri=uri)
 
 
-def test_the_command_to_repair_with_can_be_pasted(uri: str) -> None:
+def test_reconcile_command_in_messages_is_shell_quoted(uri: str) -> None:
     from mlflow import MlflowClient
 
     client = MlflowClient(uri, uri)
     client.create_registered_model("поиск; документов")
     client.create_model_version("поиск; документов", "s3://nowhere", tags={"verdict": "passed"})
     (line,) = overview("поиск; документов", uri=uri).drift
-    assert "embedline reconcile 'поиск; документов' puts it right" in line
+    assert "embedline reconcile 'поиск; документов' corrects it" in line

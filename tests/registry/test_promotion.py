@@ -1,4 +1,4 @@
-"""Moving the alias and moving it back: what is refused, what is written down, what a person reads."""
+"""Promotion and rollback: refusals, ledger entries and messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from embedline.artifacts.manifest import Artifact
 from embedline.errors import ConflictError, InputError, RefusedError, StepError
 from embedline.registry import challenger, promotion
-from embedline.registry.challenger import name_challenger
+from embedline.registry.challenger import update_challenger
 from embedline.registry.ledger import EXPERIMENT, Entry, Ledger
 from embedline.registry.overview import overview
 from embedline.registry.promotion import Promotion
@@ -23,7 +23,7 @@ from embedline.registry.versions import MODEL_TAG, aliases, get_champion, regist
 
 @pytest.fixture
 def while_verifying(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
-    """Somebody else acts between a promotion's checks and its claim, once."""
+    """Run an action once between a promotion's checks and its claim."""
 
     def arm(act: Callable[[], Any]) -> None:
         verified = promotion.verify_files
@@ -40,7 +40,7 @@ def while_verifying(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], A
 
 @pytest.fixture
 def add(uri: str, make_model: Callable[[str], Artifact]) -> Callable[..., int]:
-    """Registers one more version of `demo` that passed its gate."""
+    """Register one more version of `demo` that passed its gate."""
 
     made: dict[str, Artifact] = {}
 
@@ -56,7 +56,7 @@ def add(uri: str, make_model: Callable[[str], Artifact]) -> Callable[..., int]:
 def versions(uri: str, add: Callable[..., int]) -> MlflowClient:
     for content in ("a", "b", "c", "d"):
         add(content)
-    name_challenger("demo", uri=uri)
+    update_challenger("demo", uri=uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -74,7 +74,7 @@ def rollback(uri: str) -> Callable[..., Promotion]:
 
 
 def now(uri: str) -> dict[str, int]:
-    """The aliases that promotions move."""
+    """Return the aliases that promotions move."""
     return {alias: version for alias, version in aliases("demo", uri=uri).items() if alias != "challenger"}
 
 
@@ -82,7 +82,7 @@ def moves(uri: str) -> list[tuple[str, int | None, int | None]]:
     return [(g.entry.kind, g.entry.previous, g.entry.version) for g in promotion.history("demo", uri=uri)]
 
 
-def test_one_two_one_three(uri: str, versions: Any, promote: Any, rollback: Any) -> None:
+def test_promotions_and_rollbacks_in_a_row(uri: str, versions: Any, promote: Any, rollback: Any) -> None:
     assert (promote(1).moved, now(uri)) == (True, {"champion": 1})
     assert promote(2).previous == 1
     assert now(uri) == {"champion": 2, "previous_champion": 1}
@@ -99,7 +99,7 @@ def test_one_two_one_three(uri: str, versions: Any, promote: Any, rollback: Any)
     assert overview("demo", uri=uri).aliases["champion"].index_version == "c"
 
 
-def test_the_audit_record_says_who_why_from_to_scores_and_verdict(uri: str, add: Any, promote: Any) -> None:
+def test_ledger_entry_has_author_reason_versions_scores_and_verdict(uri: str, add: Any, promote: Any) -> None:
     add("a")
     add("b", **{"embedline.scores": json.dumps({"Docs": 0.71})})
     promote(1)
@@ -109,7 +109,7 @@ def test_the_audit_record_says_who_why_from_to_scores_and_verdict(uri: str, add:
     assert (entry.scores, entry.verdict, entry.alias) == ({"Docs": 0.71}, "passed", "champion")
 
 
-def test_the_audit_record_is_written_before_the_alias_moves(
+def test_ledger_entry_is_written_before_the_alias_moves(
     uri: str, versions: MlflowClient, promote: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stopped(BaseException):
@@ -126,7 +126,7 @@ def test_the_audit_record_is_written_before_the_alias_moves(
     assert now(uri) == {"champion": 1}
 
 
-def test_the_champion_again_is_a_success_that_moves_nothing(uri: str, versions: Any, promote: Any) -> None:
+def test_promoting_the_champion_again_moves_nothing(uri: str, versions: Any, promote: Any) -> None:
     promote(1)
     promote(2)
     again = promote(2)
@@ -136,7 +136,7 @@ def test_the_champion_again_is_a_success_that_moves_nothing(uri: str, versions: 
     assert len(moves(uri)) == 2
 
 
-def test_a_second_rollback_goes_forward_again(uri: str, versions: Any, promote: Any, rollback: Any) -> None:
+def test_second_rollback_undoes_the_first(uri: str, versions: Any, promote: Any, rollback: Any) -> None:
     promote(1)
     promote(2)
     assert [rollback().version, rollback().version] == [1, 2]
@@ -159,7 +159,7 @@ def test_vectors_of_two_models_must_not_be_mixed(uri: str, add: Any, promote: An
     assert promotion.promote("demo", 1, reason="", by="ann", uri=uri).reindex
 
 
-def test_what_the_gate_refused_is_not_promoted(uri: str, add: Any, promote: Any) -> None:
+def test_refused_version_is_not_promoted(uri: str, add: Any, promote: Any) -> None:
     add("a", verdict="refused", **{"verdict.reasons": "Docs is 0.3; at least 0.5 is required."})
     with pytest.raises(
         RefusedError, match=r"demo version 1: the gate did not pass\. Docs is 0\.3"
@@ -169,14 +169,14 @@ def test_what_the_gate_refused_is_not_promoted(uri: str, add: Any, promote: Any)
     assert (now(uri), moves(uri)) == ({}, [])
 
 
-def test_what_has_no_verdict_is_not_promoted(uri: str, make_model: Any, promote: Any) -> None:
+def test_version_without_verdict_is_not_promoted(uri: str, make_model: Any, promote: Any) -> None:
     model = make_model("x")
     register("demo", model.path, digest=model.digest, tags={}, uri=uri)
-    with pytest.raises(RefusedError, match="did not register it"):
+    with pytest.raises(RefusedError, match="was not registered by the line"):
         promote(1)
 
 
-def test_a_verdict_against_another_champion_is_out_of_date(uri: str, add: Any, promote: Any) -> None:
+def test_verdict_against_another_champion_is_refused(uri: str, add: Any, promote: Any) -> None:
     for content in ("a", "b", "c"):
         add(content, **{"embedline.judged_against": "none" if content == "a" else "1"})
     promote(1)
@@ -202,7 +202,7 @@ def test_a_verdict_against_another_champion_is_out_of_date(uri: str, add: Any, p
         (lambda folder: (folder / "modeling.py").write_text("import os"), "modeling.py was added"),
     ],
 )
-def test_files_that_are_not_those_that_were_registered_are_not_promoted(
+def test_changed_files_are_not_promoted(
     uri: str, versions: MlflowClient, promote: Any, rollback: Any, spoil: Any, said: str
 ) -> None:
     promote(1)
@@ -219,7 +219,7 @@ def test_files_that_are_not_those_that_were_registered_are_not_promoted(
     assert now(uri) == {"champion": 3, "previous_champion": 2}
 
 
-def test_aliases_do_not_mix(uri: str, versions: Any, promote: Any, rollback: Any) -> None:
+def test_aliases_of_one_model_are_independent(uri: str, versions: Any, promote: Any, rollback: Any) -> None:
     promote(1)
     promote(2, alias="staging")
     promote(3)
@@ -228,7 +228,7 @@ def test_aliases_do_not_mix(uri: str, versions: Any, promote: Any, rollback: Any
         rollback(alias="staging")
 
 
-def test_a_move_of_another_alias_is_no_rival(
+def test_move_of_another_alias_is_no_conflict(
     uri: str, versions: Any, promote: Any, while_verifying: Any
 ) -> None:
     promote(1)
@@ -237,7 +237,7 @@ def test_a_move_of_another_alias_is_no_rival(
     assert moves(uri) == [("promote", None, 1), ("promote", None, 3), ("promote", 1, 2)]
 
 
-def test_a_promotion_that_came_second_says_who_was_first(
+def test_losing_promotion_names_the_winner(
     uri: str, versions: Any, promote: Any, while_verifying: Any
 ) -> None:
     promote(1)
@@ -250,12 +250,12 @@ def test_a_promotion_that_came_second_says_who_was_first(
     assert now(uri) == {"champion": 3, "previous_champion": 1}
 
 
-def test_who_slept_before_the_move_does_not_bring_an_old_champion_back(
+def test_suspended_promotion_does_not_restore_an_old_champion(
     uri: str, versions: MlflowClient, promote: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ann's entry is written; Bob completes it and promotes the next one before she goes on."""
+    """Ann's entry is written; Bob completes it and promotes another version before Ann's process goes on."""
     promote(1)
-    follow, seen = promotion.follow, []
+    apply_generation, seen = promotion.apply_generation, []
     move = MlflowClient.set_registered_model_alias
 
     def recorded(client: MlflowClient, name: str, alias: str, version: str) -> None:
@@ -264,19 +264,19 @@ def test_who_slept_before_the_move_does_not_bring_an_old_champion_back(
             seen.append(int(version))
 
     def asleep(*args: Any) -> None:
-        monkeypatch.setattr(promotion, "follow", follow)
+        monkeypatch.setattr(promotion, "apply_generation", apply_generation)
         promote(3, by="bob")
-        follow(*args)
+        apply_generation(*args)
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", recorded)
-    monkeypatch.setattr(promotion, "follow", asleep)
+    monkeypatch.setattr(promotion, "apply_generation", asleep)
     promote(2, by="ann")
     assert seen == sorted(seen), "the champion never goes back"
     assert now(uri) == {"champion": 3, "previous_champion": 2}
     assert all(generation.done for generation in promotion.history("demo", uri=uri))
 
 
-def test_who_slept_in_the_middle_of_the_move_puts_the_newer_one_back(
+def test_promotion_suspended_during_its_move_restores_the_newer_one(
     uri: str, versions: MlflowClient, promote: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     promote(1)
@@ -294,7 +294,9 @@ def test_who_slept_in_the_middle_of_the_move_puts_the_newer_one_back(
     assert overview("demo", uri=uri).drift == []
 
 
-def test_what_is_not_there_is_named(uri: str, versions: MlflowClient, promote: Any, rollback: Any) -> None:
+def test_missing_versions_and_aliases_are_named(
+    uri: str, versions: MlflowClient, promote: Any, rollback: Any
+) -> None:
     with pytest.raises(InputError, match="demo has no version 9"):
         promote(9)
     with pytest.raises(InputError, match="nobody has no version 1"):
@@ -311,14 +313,14 @@ def test_what_is_not_there_is_named(uri: str, versions: MlflowClient, promote: A
     assert promote(3).moved
 
 
-def test_an_alias_moved_by_hand_is_reported_and_left_to_a_person(
+def test_alias_moved_by_hand_is_reported_and_left_unchanged(
     uri: str, versions: MlflowClient, promote: Any, rollback: Any
 ) -> None:
     promote(1)
     promote(2)
     versions.set_registered_model_alias("demo", "champion", "4")
     (line,) = overview("demo", uri=uri).drift[:1]
-    for part in ("champion is version 4", "the ledger says version 2", "--accept", "--restore"):
+    for part in ("champion is version 4", "version 2 in the ledger", "--accept", "--restore"):
         assert part in line
     for act in (lambda: promote(3), rollback):
         with pytest.raises(ConflictError, match="moved by other means"):
@@ -339,10 +341,12 @@ def test_an_alias_moved_by_hand_is_reported_and_left_to_a_person(
     assert reconcile("demo", uri=uri, by="ann").done == []
 
 
-def test_an_alias_deleted_by_hand_can_be_put_back(uri: str, versions: MlflowClient, promote: Any) -> None:
+def test_alias_deleted_by_hand_can_be_restored(uri: str, versions: MlflowClient, promote: Any) -> None:
     promote(1)
     versions.delete_registered_model_alias("demo", "champion")
-    with pytest.raises(ConflictError, match="champion is nothing and the ledger says version 1"):
+    with pytest.raises(
+        ConflictError, match="champion is nothing in the registry and version 1 in the ledger"
+    ):
         promote(1)
     reconcile("demo", uri=uri, by="ann", restore=True)
     assert now(uri)["champion"] == 1
@@ -352,15 +356,13 @@ def test_a_champion_that_was_set_by_hand_before_any_promotion(
     uri: str, versions: MlflowClient, promote: Any
 ) -> None:
     versions.set_registered_model_alias("demo", "champion", "2")
-    with pytest.raises(ConflictError, match="the ledger says nothing"):
+    with pytest.raises(ConflictError, match="nothing in the ledger"):
         promote(3)
     reconcile("demo", uri=uri, by="ann", accept=True)
     assert promote(3).previous == 2
 
 
-def test_a_previous_champion_moved_by_hand_is_put_right(
-    uri: str, versions: MlflowClient, promote: Any
-) -> None:
+def test_previous_champion_moved_by_hand_is_corrected(uri: str, versions: MlflowClient, promote: Any) -> None:
     promote(1)
     promote(2)
     versions.set_registered_model_alias("demo", "previous_champion", "4")
@@ -422,24 +424,24 @@ def test_the_challenger_is_the_last_that_passed(uri: str, versions: MlflowClient
     assert overview("demo", uri=uri).drift == []
 
 
-def test_a_challenger_that_another_run_registered_meanwhile_is_not_passed_over(
+def test_challenger_registered_meanwhile_is_found(
     uri: str, versions: MlflowClient, add: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    point = challenger.point
+    point_alias = challenger.point_alias
 
     def meanwhile(*args: Any) -> bool:
-        monkeypatch.setattr(challenger, "point", point)
+        monkeypatch.setattr(challenger, "point_alias", point_alias)
         add("f", **{"embedline.judged_at": "60"})
-        return point(*args)
+        return point_alias(*args)
 
     add("e", **{"embedline.judged_at": "50"})
-    monkeypatch.setattr(challenger, "point", meanwhile)
-    assert name_challenger("demo", uri=uri) == 6
+    monkeypatch.setattr(challenger, "point_alias", meanwhile)
+    assert update_challenger("demo", uri=uri) == 6
     assert aliases("demo", uri=uri)["challenger"] == 6
 
 
-def test_two_hosts_that_both_begin_a_ledger_share_one(uri: str, versions: MlflowClient, promote: Any) -> None:
-    """The lock of one host does not hold another: here it made its run first and was elected second."""
+def test_two_hosts_that_create_a_ledger_share_one(uri: str, versions: MlflowClient, promote: Any) -> None:
+    """The lock of one host does not stop another: this one creates its run first and its pointer second."""
     rival = versions.create_run(versions.create_experiment(EXPERIMENT), tags={"embedline.ledger": "demo"})
     elected = Ledger.open(uri, "demo")
     versions.create_run("0", tags={"embedline.ledger": "demo"})
@@ -448,9 +450,7 @@ def test_two_hosts_that_both_begin_a_ledger_share_one(uri: str, versions: Mlflow
     assert "demo.gen.0" in versions.get_run(rival.info.run_id).data.params
 
 
-def test_a_ledger_of_before_there_were_elections_is_taken_up(
-    uri: str, versions: MlflowClient, promote: Any
-) -> None:
+def test_ledger_of_an_older_release_is_found(uri: str, versions: MlflowClient, promote: Any) -> None:
     run = versions.create_run(versions.create_experiment(EXPERIMENT), tags={"embedline.ledger": "demo"})
     old = {"alias": "champion", "version": 1, "previous": None, "reason": "old", "at": 1, "token": "t"}
     versions.log_param(run.info.run_id, "demo.gen.0", json.dumps(old))
@@ -461,30 +461,28 @@ def test_a_ledger_of_before_there_were_elections_is_taken_up(
     assert moves(uri) == [("promote", None, 1), ("promote", 1, 2)]
 
 
-def test_a_model_that_was_renamed_begins_a_ledger_of_its_own(
-    uri: str, versions: MlflowClient, promote: Any
-) -> None:
+def test_renamed_model_gets_a_new_ledger(uri: str, versions: MlflowClient, promote: Any) -> None:
     promote(1)
     promote(2)
     versions.rename_registered_model("demo", "support")
     with pytest.raises(InputError, match="demo has no version 3"):
         promote(3)
-    assert "the ledger says nothing" in overview("support", uri=uri).drift[0]
+    assert "nothing in the ledger" in overview("support", uri=uri).drift[0]
     reconcile("support", uri=uri, by="ann", accept=True)
     assert overview("support", uri=uri).drift == []
     moved = promotion.promote("support", 3, reason="", by="ann", uri=uri)
     assert (moved.version, moved.previous) == (3, 2)
 
 
-def test_a_model_that_was_deleted_and_made_anew_is_asked_about(
+def test_recreated_model_with_an_old_ledger_is_reported(
     uri: str, versions: MlflowClient, add: Any, promote: Any
 ) -> None:
-    """Its versions begin at 1 again: what the ledger says is of other models."""
+    """Its versions begin at 1 again: the ledger's entries are about other models."""
     promote(1)
     promote(2)
     versions.delete_registered_model("demo")
     assert add("new") == 1
-    with pytest.raises(ConflictError, match="champion is nothing and the ledger says version 2"):
+    with pytest.raises(ConflictError, match="champion is nothing in the registry and version 2"):
         promote(1)
     assert reconcile("demo", uri=uri, by="ann").undecided
     reconcile("demo", uri=uri, by="ann", accept=True)
@@ -493,9 +491,7 @@ def test_a_model_that_was_deleted_and_made_anew_is_asked_about(
     assert overview("demo", uri=uri).drift == []
 
 
-def test_a_deleted_ledger_is_an_error_that_says_how_to_restore_it(
-    uri: str, versions: MlflowClient, promote: Any
-) -> None:
+def test_deleted_ledger_error_has_the_restore_command(uri: str, versions: MlflowClient, promote: Any) -> None:
     promote(1)
     experiment = versions.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
@@ -507,7 +503,7 @@ def test_a_deleted_ledger_is_an_error_that_says_how_to_restore_it(
     assert promote(2).moved
 
 
-def test_a_long_name_leaves_room_for_the_number_of_a_generation(uri: str) -> None:
+def test_generation_key_of_a_long_name_keeps_its_number(uri: str) -> None:
     name = "m" * 256  # the longest that mlflow takes
     ledger = Ledger.open(uri, name)
     for number in range(3):
@@ -520,7 +516,7 @@ def test_a_long_name_leaves_room_for_the_number_of_a_generation(uri: str) -> Non
     ]
 
 
-def test_an_entry_never_outgrows_a_parameter() -> None:
+def test_ledger_entry_fits_into_a_parameter() -> None:
     scores = {f"набор {n}": n / 7 for n in range(2000)}
     text = Entry("champion", 1, None, "потому что " * 1000, by="б" * 1000, scores=scores).as_text()
     kept = json.loads(text)

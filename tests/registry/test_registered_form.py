@@ -1,4 +1,4 @@
-"""A registered model is served by MLflow's own loaders, by nothing of ours."""
+"""A registered model is loaded by MLflow's own loaders alone."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 @pytest.fixture
 def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Artifact) -> str:
-    """Of the only version in a registry of its own, which mlflow is pointed at."""
+    """Register one version in its own registry and set mlflow's URI to it."""
     uri = default_uri(tmp_path / "tracking")
     prepare(uri)
     with registered_form(model.path, None, tmp_path) as folder:
@@ -62,7 +62,7 @@ def test_pyfunc_loads_the_champion_and_gives_sentence_transformers_vectors(
     assert not served.metadata.signature.inputs.is_tensor_spec()
 
 
-def test_what_it_requires_is_said_to_mlflow(address: str) -> None:
+def test_requirements_file_lists_the_loading_packages(address: str) -> None:
     lines = Path(mlflow.pyfunc.get_model_dependencies(address)).read_text(encoding="utf-8").splitlines()
     assert {Requirement(line).name for line in lines} == {
         "mlflow",
@@ -81,7 +81,7 @@ def test_the_same_model_has_the_same_files_each_time(model: Artifact, tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_of_links_as_in_the_hubs_cache_is_registered_with_what_they_lead_to(tmp_path: Path) -> None:
+def test_symlinks_of_the_hub_cache_are_registered_as_files(tmp_path: Path) -> None:
     blob = tmp_path / "blobs" / "1"
     snapshot = tmp_path / "snapshots" / "main"
     blob.parent.mkdir()

@@ -1,4 +1,4 @@
-"""The same against a real `mlflow server` process: it answers, it goes away, it comes back."""
+"""Tracking and registry against a real `mlflow server` process that stops and starts again."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_run_is_mirrored_to_the_server(server: Any, run_folder: Path) -> None:
     assert (nested.info.status, parent.info.status) == ("FINISHED", "FINISHED")
 
 
-def test_a_conflicting_parameter_keeps_its_neighbours(server: Any, run_folder: Path) -> None:
+def test_conflicting_parameter_does_not_lose_the_others(server: Any, run_folder: Path) -> None:
     mirror = RunMirror(server.uri, "conflict")
     tracker = Tracker(run_folder / "steps" / "gate")
     tracker.params({"mode": "enabled"})
@@ -94,8 +94,10 @@ def test_models_go_through_the_server_and_back(server: Any, make_model, tmp_path
         (200, "<html>Sign in</html>", "Sign in", ""),
     ],
 )
-def test_a_server_that_answers_no_is_not_called_silent(status: int, body: str, said: str, fix: str) -> None:
-    """A token that expired is no wrong address; every failure is one line."""
+def test_refusal_of_the_server_is_not_reported_as_an_outage(
+    status: int, body: str, said: str, fix: str
+) -> None:
+    """An expired token is not reported as a wrong address; every failure is one line."""
 
     class Answer(BaseHTTPRequestHandler):
         def answer(self) -> None:
@@ -124,7 +126,7 @@ def test_a_server_that_answers_no_is_not_called_silent(status: int, body: str, s
         site.shutdown()
 
 
-def test_what_was_said_during_an_outage_arrives_afterwards(
+def test_metrics_logged_during_an_outage_are_sent_afterwards(
     server: Any, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")

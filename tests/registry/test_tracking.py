@@ -1,4 +1,4 @@
-"""Spools replayed to MLflow: everything once, whatever happens. Read back with mlflow's own client."""
+"""Spools replayed to MLflow: everything is sent exactly once. Read back with mlflow's own client."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_replay_sends_everything_and_a_second_one_nothing(uri: str, run_folder
     assert metric_history(uri, nested, "loss") == [(step, step / 10) for step in range(2500)]
 
 
-def test_lines_written_later_follow_and_a_cut_line_waits_for_its_end(uri: str, run_folder: Path) -> None:
+def test_replay_sends_later_lines_and_keeps_an_incomplete_one(uri: str, run_folder: Path) -> None:
     tracker = Tracker(run_folder / "steps" / "mine")
     tracker.metrics({"kept": 1.0}, step=1)
     mirror = RunMirror(uri, "tests")
@@ -77,7 +77,7 @@ def test_lines_written_later_follow_and_a_cut_line_waits_for_its_end(uri: str, r
 
 
 @pytest.mark.parametrize("lost", ["the note behind the batch", "the whole note"])
-def test_a_crash_between_sending_and_noting_it_duplicates_nothing(
+def test_crash_after_sending_a_batch_duplicates_nothing(
     uri: str, run_folder: Path, lost: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = run_folder / "steps" / "pretrain"
@@ -136,7 +136,7 @@ def test_a_retried_step_keeps_its_one_nested_run(uri: str, run_folder: Path) -> 
     assert nested.data.metrics["latency_ms"] == 3.0
 
 
-def test_a_conflicting_parameter_costs_only_itself(uri: str, run_folder: Path) -> None:
+def test_conflicting_parameter_loses_only_itself(uri: str, run_folder: Path) -> None:
     mirror = RunMirror(uri, "tests")
     first = Tracker(run_folder / "steps" / "gate")
     first.params({"mode": "enabled"})
@@ -163,7 +163,7 @@ def test_many_long_russian_values_fit_the_server_s_limits(uri: str, run_folder: 
     assert sum(key.startswith("tag") for key in nested.data.tags) == 230
 
 
-def test_mlflow_run_id_in_the_environment_hijacks_nothing(
+def test_mlflow_run_id_in_the_environment_is_ignored(
     uri: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -181,7 +181,7 @@ def test_mlflow_run_id_in_the_environment_hijacks_nothing(
     assert only(nested_runs(uri)["clean"]).data.metrics == {"rows": 7.0}
 
 
-def test_the_parent_is_one_and_carries_its_tags(uri: str) -> None:
+def test_parent_run_is_created_once_with_its_tags(uri: str) -> None:
     first = RunMirror(uri, "tests").parent(RUN, {"preset": "demo"})
     assert RunMirror(uri, "tests").parent(RUN, {"commit": "abc"}) == first
     parent = only(nested_runs(uri)["parent"])
@@ -189,7 +189,7 @@ def test_the_parent_is_one_and_carries_its_tags(uri: str) -> None:
     assert RunMirror(uri, "tests").parent("demo-2", {}) != first
 
 
-def test_the_parent_carries_the_figures_that_runs_are_compared_by_each_once(uri: str) -> None:
+def test_parent_run_has_each_compared_metric_once(uri: str) -> None:
     run = "scored"
     for _ in range(2):
         parent = RunMirror(uri, "tests").parent(run, metrics={"Docs (lexical)": 0.5, "Наборы": 0.25})
@@ -199,7 +199,7 @@ def test_the_parent_carries_the_figures_that_runs_are_compared_by_each_once(uri:
     assert all(len(client.get_metric_history(parent, key)) == 1 for key in values)
 
 
-def test_closing_ends_the_parent_and_what_is_still_running(uri: str, run_folder: Path) -> None:
+def test_close_ends_the_parent_and_running_nested_runs(uri: str, run_folder: Path) -> None:
     for step in ("clean", "mine"):
         Tracker(run_folder / "steps" / step).metrics({"rows": 1})
     mirror = RunMirror(uri, "tests")
@@ -220,7 +220,7 @@ def test_closing_ends_the_parent_and_what_is_still_running(uri: str, run_folder:
     assert not {"error", "exit_code"} & set(reopened.data.tags), "how it ended before is no news"
 
 
-def test_another_store_gets_everything_from_the_start(uri: str, run_folder: Path, tmp_path: Path) -> None:
+def test_new_store_gets_the_whole_spool(uri: str, run_folder: Path, tmp_path: Path) -> None:
     Tracker(run_folder / "steps" / "clean").metrics({"rows": 1})
     RunMirror(uri, "tests").replay(run_folder, RUN)
     RunMirror(uri, "elsewhere").replay(run_folder, RUN)  # same store, known run: nothing is sent twice
@@ -271,9 +271,7 @@ def test_artifacts_of_a_sqlite_store_lie_beside_it(uri: str, tmp_path: Path) -> 
     assert location == (tmp_path / "tracking" / "mlartifacts").as_uri()
 
 
-def test_preparing_twice_changes_nothing_and_a_place_that_cannot_hold_a_store_is_named(
-    uri: str, tmp_path: Path
-) -> None:
+def test_prepare_is_idempotent_and_names_an_unusable_folder(uri: str, tmp_path: Path) -> None:
     prepare(uri)
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(InputError, match="MLFLOW_TRACKING_URI"):
@@ -285,12 +283,12 @@ def test_preparing_twice_changes_nothing_and_a_place_that_cannot_hold_a_store_is
         prepare(f"sqlite:///{tmp_path}/text")
 
 
-def test_a_server_that_is_not_there_is_an_input_error_within_seconds() -> None:
+def test_unreachable_server_is_an_input_error_within_seconds() -> None:
     with pytest.raises(InputError, match=r"127\.0\.0\.1:9.*MLFLOW_TRACKING_URI"):
         prepare("http://127.0.0.1:9")
 
 
-def test_a_replay_to_nowhere_says_so_and_keeps_the_spool(
+def test_failed_replay_is_logged_and_keeps_the_spool(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -316,7 +314,7 @@ def test_a_replay_to_nowhere_says_so_and_keeps_the_spool(
         ("набор/ndcg", "набор/ndcg"),
     ],
 )
-def test_keys_are_made_acceptable(key: str, clean: str) -> None:
+def test_clean_key_gives_names_that_mlflow_accepts(key: str, clean: str) -> None:
     from mlflow.utils.validation import _validate_metric_name
 
     assert clean_key(key) == clean

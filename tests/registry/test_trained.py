@@ -1,4 +1,4 @@
-"""Versions found by what they were made from, and the answer of `plan --since-last` over a real registry."""
+"""Versions found by train key, and the answer of `plan --since-last` with a real registry."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_versions_are_found_by_their_key(uri: str) -> None:
     assert version_with_key("mine", "k4", uri=uri) == 5
 
 
-def test_the_answer_over_a_registry(
+def test_since_last_answer_with_a_registry(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -80,7 +80,7 @@ def test_the_answer_over_a_registry(
     assert {key for key, _ in written} == {"needed", "train_key", "reason"}
 
 
-def test_a_registry_that_does_not_answer_is_no_answer(
+def test_since_last_fails_when_the_registry_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")

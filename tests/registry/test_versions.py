@@ -1,4 +1,4 @@
-"""Registering raw model folders and finding them again. Read back with mlflow's own client."""
+"""Registration, lookup and download of model folders. Read back with mlflow's own client."""
 
 from __future__ import annotations
 
@@ -49,9 +49,7 @@ def test_another_export_of_the_same_model_is_another_version(uri: str, make_mode
     assert registered(uri, model) == 2
 
 
-def test_a_verdict_that_is_cut_off_never_passes_by_mistake(
-    uri: str, make_model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_verdict_tags_never_pass(uri: str, make_model, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model("one")
     registered(uri, model, **{"verdict.reasons": "fine"})
 
@@ -95,16 +93,14 @@ def test_the_champion_is_found_and_downloaded_whole(uri: str, make_model, tmp_pa
     assert [p.name for p in copy.parent.iterdir()] == ["copy"]
 
 
-def test_a_download_that_is_not_what_was_registered_leaves_nothing(
-    uri: str, make_model, tmp_path: Path
-) -> None:
+def test_download_of_changed_files_leaves_nothing(uri: str, make_model, tmp_path: Path) -> None:
     version = registered(uri, make_model("one"))
     promote("demo", version, reason="test", by="ann", uri=uri)
     champion = get_champion("demo", uri=uri)
     assert champion is not None
     assert champion.path is not None
     (champion.path / "model.safetensors").write_bytes(b"two" * 100)
-    with pytest.raises(StepError, match="not what was registered"):
+    with pytest.raises(StepError, match="not those that were registered"):
         download("demo", version, tmp_path / "copy", uri=uri)
     assert not (tmp_path / "copy").exists()
     with pytest.raises(InputError, match="has no version 9"):
@@ -113,7 +109,7 @@ def test_a_download_that_is_not_what_was_registered_leaves_nothing(
         download("demo", version, tmp_path, uri=uri)
 
 
-def test_a_registration_cut_off_after_the_upload_is_taken_up(
+def test_registration_cut_off_after_the_upload_is_resumed(
     uri: str, make_model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model("one")
@@ -149,7 +145,7 @@ def test_mlflow_run_id_in_the_environment_does_not_own_the_model(
 
 
 @pytest.mark.parametrize("ambient", [None, "http://127.0.0.1:9"])
-def test_registering_leaves_the_ambient_server_as_it_was(
+def test_register_restores_the_global_tracking_uri(
     uri: str, make_model, monkeypatch: pytest.MonkeyPatch, ambient: str | None
 ) -> None:
     if ambient:
@@ -160,6 +156,6 @@ def test_registering_leaves_the_ambient_server_as_it_was(
     assert not mlflow.is_tracking_uri_set()
 
 
-def test_a_name_that_mlflow_does_not_take_is_named(uri: str, make_model) -> None:
+def test_model_name_refused_by_mlflow_is_an_input_error(uri: str, make_model) -> None:
     with pytest.raises((InputError, TrackingError), match="a/b"):
         registered(uri, make_model("one"), name="a/b")

@@ -1,4 +1,4 @@
-"""A delivery from a real server to the receiver that the documentation shows."""
+"""Delivery from a real server to the receiver in the documentation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SECRET = "a key that only the two of them know"
 
 @pytest.fixture(scope="module")
 def calling(empty_database: Path, tmp_path_factory: pytest.TempPathFactory, serve: Callable[..., Any]) -> Any:
-    """A server that may call this machine."""
+    """A server that is allowed to call this machine."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(empty_database, folder / DATABASE)
     return serve(
@@ -54,7 +54,7 @@ def calling(empty_database: Path, tmp_path_factory: pytest.TempPathFactory, serv
 
 @pytest.fixture
 def receiver(calling: Any) -> Iterator[tuple[str, queue.Queue[Any]]]:
-    """The code of the page, and what it deploys."""
+    """Run the receiver of the page; yield its address and the queue of its deployments."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     (code,) = [block for block in blocks if "class Receiver" in block]
     deployed: queue.Queue[Any] = queue.Queue()
@@ -69,7 +69,7 @@ def receiver(calling: Any) -> Iterator[tuple[str, queue.Queue[Any]]]:
 
 
 @pytest.mark.slow
-def test_a_promotion_wakes_the_deployer(calling: Any, receiver: Any, make_model: Any) -> None:
+def test_promotion_sends_a_webhook_to_the_deployer(calling: Any, receiver: Any, make_model: Any) -> None:
     url, deployed = receiver
     made = add_webhook("deployer", url, SECRET, uri=calling.uri)
     assert [w.name for w in list_webhooks(uri=calling.uri)] == ["deployer"]
@@ -92,15 +92,15 @@ def test_a_promotion_wakes_the_deployer(calling: Any, receiver: Any, make_model:
 
 
 @pytest.mark.slow
-def test_what_is_not_there_or_not_allowed_is_named(calling: Any) -> None:
+def test_missing_webhook_and_refused_address_are_named(calling: Any) -> None:
     with pytest.raises(InputError, match="no webhook 'nobody'"):
         remove_webhook("nobody", uri=calling.uri)
-    with pytest.raises(InputError, match="does not take this address"):
+    with pytest.raises(InputError, match="does not accept this address"):
         add_webhook("ftp", "ftp://example.org/x", SECRET, uri=calling.uri)
 
 
 def signed(body: bytes, at: int, secret: str = SECRET) -> dict[str, str]:
-    """As mlflow signs."""
+    """Sign a delivery as mlflow does."""
     signature = _generate_hmac_signature(secret, "d-1", str(at), body.decode())
     return {
         "X-MLflow-Delivery-Id": "d-1",
@@ -109,7 +109,7 @@ def signed(body: bytes, at: int, secret: str = SECRET) -> dict[str, str]:
     }
 
 
-def test_what_mlflow_signs_is_accepted_in_time_only() -> None:
+def test_signature_of_mlflow_is_accepted_within_the_tolerance() -> None:
     headers = signed(b'{"data": {"name": "demo"}}', 1000)
     assert verify(headers, b'{"data": {"name": "demo"}}', SECRET, now=1299)["data"]["name"] == "demo"
     lowered = {key.lower(): value for key, value in headers.items()}
@@ -124,7 +124,7 @@ def test_what_mlflow_signs_is_accepted_in_time_only() -> None:
 @given(
     st.sampled_from(["X-MLflow-Delivery-Id", "X-MLflow-Timestamp", "X-MLflow-Signature", "body"]), st.text()
 )
-def test_any_change_on_the_way_is_noticed(part: str, text: str) -> None:
+def test_changed_delivery_is_refused(part: str, text: str) -> None:
     body, headers = b'{"a": 1}', signed(b'{"a": 1}', 1000)
     if part == "body":
         body = text.encode(errors="ignore")
@@ -145,19 +145,19 @@ def test_any_change_on_the_way_is_noticed(part: str, text: str) -> None:
         ("X-MLflow-Timestamp", "²"),
     ],
 )
-def test_a_header_that_nobody_would_send_is_refused_like_any_other(header: str, value: str) -> None:
+def test_malformed_headers_are_refused(header: str, value: str) -> None:
     with pytest.raises(SignatureError):
         verify({**signed(b"{}", 1000), header: value}, b"{}", SECRET, now=1000)
 
 
-def test_an_empty_secret_would_let_everybody_in() -> None:
+def test_empty_secret_is_refused() -> None:
     with pytest.raises(InputError, match="empty"):
         verify(signed(b"{}", 1000, ""), b"{}", "", now=1000)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("length", [None, "-1"])
-def test_the_receiver_does_not_wait_for_a_body_of_no_length(receiver: Any, length: str | None) -> None:
+def test_receiver_refuses_a_body_without_length(receiver: Any, length: str | None) -> None:
     url, deployed = receiver
     caller = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
     caller.putrequest("POST", "/hook")

@@ -1,4 +1,4 @@
-"""The promote step: every candidate is registered, the alias moves only when gate and policy allow it."""
+"""Promote step: every candidate is registered, the alias moves only when gate and policy allow it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def promoted(uri: str, tmp_path: Path):
-    """Runs the step for a model of some content; each call is a run of its own."""
+    """Run the step for a model with some content; each call is a new run."""
     runs = iter(range(100))
 
     def run(
@@ -105,7 +105,7 @@ def test_a_pass_moves_the_alias_and_the_same_model_again_is_already_champion(uri
     assert "must not be mixed" not in second["text"]  # both cards name the same index version
 
 
-def test_a_version_says_what_it_was_made_of_and_what_it_is_worth(uri: str, promoted) -> None:
+def test_version_tags_have_lineage_verdict_and_scores(uri: str, promoted) -> None:
     promoted("g", "one", passed=True, met=None)
     promoted("g", "two", passed=True, met=1)
     tags = MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version("g", "2").tags
@@ -138,7 +138,7 @@ def test_the_registered_folder_holds_model_and_onnx(uri: str, promoted) -> None:
     assert (champion.path / "onnx" / "model.onnx").read_text(encoding="utf-8") == "graph"
 
 
-def test_a_refused_candidate_is_registered_with_its_verdict_and_nothing_moves(uri: str, promoted) -> None:
+def test_refused_candidate_is_registered_without_a_move(uri: str, promoted) -> None:
     promoted("c", "one", passed=True, met=None)
     refused = promoted("c", "two", passed=False, met=1)
     assert (refused["version"], refused["moved"], refused["champion"]) == (2, False, 1)
@@ -146,21 +146,21 @@ def test_a_refused_candidate_is_registered_with_its_verdict_and_nothing_moves(ur
     assert (tags["verdict"], tags["verdict.reasons"]) == ("refused", "Because.")
 
 
-def test_a_manual_policy_leaves_the_champion_and_names_the_command(uri: str, promoted) -> None:
+def test_manual_policy_keeps_the_champion_and_names_the_command(uri: str, promoted) -> None:
     outcome = promoted("d", "one", passed=True, met=None, policy="manual")
     assert (outcome["version"], outcome["champion"]) == (1, None)
     assert "embedline promote d 1" in outcome["text"]
     assert aliases("d", uri=uri) == {"challenger": 1}
 
 
-def test_a_verdict_against_a_champion_that_has_changed_moves_nothing(uri: str, promoted) -> None:
+def test_verdict_against_an_old_champion_moves_nothing(uri: str, promoted) -> None:
     promoted("e", "one", passed=True, met=None)
     late = promoted("e", "two", passed=True, met=None)
     assert (late["moved"], late["champion"]) == (False, 1)
     assert "Run again" in late["text"]
 
 
-def test_a_champion_moved_by_hand_is_not_overruled(uri: str, promoted) -> None:
+def test_champion_moved_by_hand_stays(uri: str, promoted) -> None:
     promoted("h", "one", passed=True, met=None)
     promoted("h", "two", passed=False, met=1)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -1,4 +1,4 @@
-"""The truth table of PROMOTION.md: every row through the real gate and the real promote step."""
+"""Truth table of PROMOTION.md: every row through the real gate and the real promote step."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_table_has_every_mode_and_policy() -> None:
 
 
 @pytest.mark.parametrize("row", table(), ids=lambda row: f"{row.mode}, rules {row.rules}, {row.policy}")
-def test_a_run_does_what_the_table_says(row: Row, uri: str, tmp_path: Path) -> None:
+def test_run_follows_the_table(row: Row, uri: str, tmp_path: Path) -> None:
     name = f"{row.mode}-{row.rules}-{row.policy}".replace(" ", "-")
     place = Workspace(tmp_path / "work")
     score = {"model": "candidate", "set": "docs", "kind": "retrieval", "metric": "ndcg_at_10", "main": True}

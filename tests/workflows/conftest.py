@@ -1,4 +1,4 @@
-"""The service's part: `workflow_service` runs workflows, `workflow_expressions` resolves expressions."""
+"""Fixtures of the workflow tests: `workflow_service` runs workflows, `workflow_expressions` resolves them."""
 
 from __future__ import annotations
 

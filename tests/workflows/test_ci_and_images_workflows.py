@@ -45,7 +45,7 @@ def test_only_main_publishes(tmp_path: Path, event: str, ref: str, repository: s
 
 
 def _digests(text: str) -> Callable[[Path], None]:
-    """The lock, its digests replaced."""
+    """Return the lock with other digests."""
 
     def change(checkout: Path) -> None:
         lock = checkout / "infra" / "images" / "images.lock.yaml"
@@ -54,7 +54,7 @@ def _digests(text: str) -> Callable[[Path], None]:
     return change
 
 
-def test_what_is_published_is_not_built_again(tmp_path: Path) -> None:
+def test_published_image_is_not_built_again(tmp_path: Path) -> None:
     service = Service(
         tmp_path,
         variables={"IMAGE_REPOSITORY": REPOSITORY},
@@ -67,7 +67,7 @@ def test_what_is_published_is_not_built_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_was_pushed_is_proposed_for_the_lock(tmp_path: Path) -> None:
+def test_pushed_image_is_proposed_for_the_lock(tmp_path: Path) -> None:
     service = Service(
         tmp_path,
         variables={"IMAGE_REPOSITORY": REPOSITORY},
@@ -94,6 +94,6 @@ def test_what_was_pushed_is_proposed_for_the_lock(tmp_path: Path) -> None:
 
 
 def _pushed(done: Outcome, file: str) -> str:
-    """A file as the branch holds it that was pushed to the remote."""
+    """Return a file of the branch that was pushed to the remote."""
     command = ["git", "show", f"image-{'ab' * 32}:{file}"]
     return subprocess.run(command, cwd=done.remote, capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""The resolver that the workflow tests stand on, against what the service's reference says."""
+"""The resolver of the workflow tests, compared with the service's reference."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_text_around_expressions_stays() -> None:
 @pytest.mark.parametrize(
     "expression", ["secrets.TOKEN", "inputs.", "inputs.force &&", "a b", "nothing()", "'"]
 )
-def test_what_the_service_would_not_take_is_an_error(expression: str) -> None:
+def test_invalid_expressions_are_errors(expression: str) -> None:
     with pytest.raises((ValueError, KeyError, IndexError)):
         evaluate(expression, CONTEXTS)
 

@@ -1,4 +1,4 @@
-"""promote.yml: who may, one after the other, and its command against a real registry."""
+"""promote.yml: permissions, concurrency, and its command against a real registry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(600)
 GIVEN = {"model": "mine", "version": "2", "expect": "1", "reason": 'better "by far"; $(touch hacked)'}
 
 
-def test_what_a_person_gives_reaches_the_command_as_it_is(tmp_path: Path) -> None:
+def test_inputs_reach_the_command_unchanged(tmp_path: Path) -> None:
     service = Service(
         tmp_path,
         variables={"MLFLOW_TRACKING_URI": "https://mlflow.example.org"},
@@ -44,7 +44,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_promotion_and_one_that_came_too_late(tmp_path: Path, tracking: str) -> None:
+def test_promotion_and_one_with_an_outdated_expectation(tmp_path: Path, tracking: str) -> None:
     for content in ("one", "two"):
         folder = tmp_path / content
         folder.mkdir()

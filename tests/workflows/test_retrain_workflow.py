@@ -42,7 +42,7 @@ pytestmark = pytest.mark.timeout(600)
         ("repository_dispatch", {"payload": {"action": "retrain"}}, "my-search", ""),
     ],
 )
-def test_what_each_trigger_asks_for(
+def test_arguments_of_each_trigger(
     tmp_path: Path, event: str, more: dict[str, Any], preset: str, overrides: str
 ) -> None:
     service = Service(
@@ -52,7 +52,7 @@ def test_what_each_trigger_asks_for(
         environment_secrets={"training": {"KFP_TOKEN": "canary-kfp"}},
     )
     done = service.run("retrain.yml", event, execute=False, **more)
-    asked = done.step("What changed").environment
+    asked = done.step("Find what changed").environment
     assert (asked["PRESET"], asked["OVERRIDES"], asked["DATA_MANIFEST"]) == (
         preset,
         overrides,
@@ -71,7 +71,7 @@ def test_what_each_trigger_asks_for(
 
 def test_without_settings_the_demo_is_retrained(tmp_path: Path) -> None:
     done = Service(tmp_path).run("retrain.yml", "schedule", execute=False)
-    assert done.step("What changed").environment["PRESET"] == "demo"
+    assert done.step("Find what changed").environment["PRESET"] == "demo"
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def kfp() -> Iterator[KfpServer]:
 
 
 class Project:
-    """A preset of a user's with its data manifest; the data itself stays where it is."""
+    """A user's preset with its data manifest, without the data."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -170,13 +170,13 @@ def test_from_a_changed_manifest_to_one_run(tmp_path: Path, tracking: str, kfp: 
 
 
 @pytest.mark.slow
-def test_a_stranger_s_text_is_a_value_and_never_a_command(tmp_path: Path, tracking: str) -> None:
+def test_untrusted_text_is_never_a_command(tmp_path: Path, tracking: str) -> None:
     evil = "demo\"; touch hacked; $(touch hacked) `touch hacked` ' --uri=x"
     done = Service(tmp_path, {"MLFLOW_TRACKING_URI": tracking}).run(
         "retrain.yml", "repository_dispatch", payload={"client_payload": {"preset": evil, "overrides": evil}}
     )
     assert done.jobs == {"plan": "failure", "submit": "skipped"}
-    assert done.step("What changed").code == 2
+    assert done.step("Find what changed").code == 2
     assert list(tmp_path.rglob("hacked")) == []
 
 

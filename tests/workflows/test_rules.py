@@ -1,4 +1,4 @@
-"""What every workflow must keep to: the service's schema, and the rules that keep a stranger's text out."""
+"""Rules for every workflow: the service's schema, and safety against untrusted text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def steps() -> Iterator[tuple[str, str, dict[str, Any]]]:
             yield name, job, step
 
 
-def test_the_service_takes_them() -> None:
+def test_workflows_are_valid() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
     files = [str(WORKFLOWS / name) for name in NAMES]
     done = subprocess.run([*command, *files], capture_output=True, text=True, timeout=120)
@@ -58,7 +58,7 @@ def test_actions_are_pinned_to_a_commit_with_their_version_beside() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_is_allowed_that_a_job_does_not_ask_for(name: str) -> None:
+def test_permissions_are_minimal(name: str) -> None:
     workflow = read(name)
     assert workflow["permissions"] == {}
     assert {"pull_request_target", "workflow_run"}.isdisjoint(workflow["on"])  # a stranger's code, our rights
@@ -72,7 +72,7 @@ def test_nothing_is_allowed_that_a_job_does_not_ask_for(name: str) -> None:
                 assert step["with"] == {"persist-credentials": False}
 
 
-def test_no_expression_stands_in_a_script() -> None:
+def test_scripts_contain_no_expressions() -> None:
     scripts = [step["run"] for _, _, step in steps() if "run" in step]
     assert len(scripts) > 8
     for script in scripts:
@@ -148,7 +148,7 @@ def test_the_image_is_built_for_every_change_that_goes_into_it() -> None:
         assert (WORKFLOWS.parents[1] / path.removeprefix("!").removesuffix("/**")).exists(), path
 
 
-def test_what_retrains() -> None:
+def test_paths_that_start_a_retraining() -> None:
     listens = read("retrain.yml")["on"]
     assert set(listens) == {"push", "schedule", "workflow_dispatch", "repository_dispatch"}
     assert listens["push"]["branches"] == ["main"]

@@ -16,7 +16,7 @@ _CONSTANTS = {"true": True, "false": False, "null": None}
 
 
 def resolve(text: str, contexts: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]] = {}) -> str:
-    """A text with every `${{ … }}` in it replaced."""
+    """Return a text with every `${{ … }}` in it replaced."""
     return re.sub(
         r"\$\{\{(.*?)\}\}",
         lambda found: as_text(evaluate(found[1], contexts, functions)),
@@ -28,7 +28,7 @@ def resolve(text: str, contexts: Mapping[str, Any], functions: Mapping[str, Call
 def evaluate(
     expression: str, contexts: Mapping[str, Any], functions: Mapping[str, Callable[..., Any]] = {}
 ) -> Any:
-    """The value of one expression."""
+    """Return the value of one expression."""
     parser = _Parser(_tokens(expression), contexts, {**_FUNCTIONS, **functions})
     value = parser.either()
     if parser.tokens:
@@ -37,7 +37,7 @@ def evaluate(
 
 
 def contexts_of(expression: str) -> set[str]:
-    """The contexts that an expression names."""
+    """Return the contexts that an expression names."""
     tokens = _tokens(expression)
     return {
         str(value)

@@ -59,7 +59,7 @@ class Ran:
 
 @dataclass
 class Outcome:
-    """What became of a workflow: each job's result, each step that ran, each call of a recorder."""
+    """Result of a workflow: each job's result, each step that ran, each call of a recorder."""
 
     group: str
     jobs: dict[str, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Outcome:
 
 
 def read(name: str) -> dict[str, Any]:
-    """A workflow's content; YAML 1.1 takes its key `on` for true."""
+    """Read a workflow; YAML 1.1 takes its key `on` for true."""
     values: dict[Any, Any] = yaml.safe_load((WORKFLOWS / name).read_text(encoding="utf-8"))
     return {"on" if key is True else str(key): value for key, value in values.items()}
 
@@ -182,7 +182,7 @@ class Service:
     def _execute(
         self, script: str, workflow: dict[str, Any], ran: Ran, checkout: Path, outcome: Outcome
     ) -> dict[str, str]:
-        """Run a script as the service does; its outputs."""
+        """Run a script as the service does; return its outputs."""
         assert workflow["defaults"]["run"]["shell"] == "bash"
         files = {key: self.folder / key.lower() for key in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
         for path in files.values():
@@ -226,7 +226,7 @@ class Service:
         return folder
 
     def _checkout(self, job: str) -> Path:
-        """This project as one commit, with a remote; `.venv` holds this interpreter's commands."""
+        """Make this project one commit with a remote; `.venv` holds this interpreter's commands."""
         checkout = self.folder / job
         shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(*_LEFT_OUT), symlinks=True)
         self.changed(checkout)
@@ -270,7 +270,7 @@ def _inputs(workflow: dict[str, Any], event: str, given: Mapping[str, Any]) -> d
 
 
 def _bare(condition: Any) -> str:
-    """A condition is an expression, with or without its braces."""
+    """Evaluate a condition: an expression with or without its braces."""
     text = as_text(condition).strip()
     return text.removeprefix("${{").removesuffix("}}") if text.startswith("${{") else text
 
@@ -284,7 +284,7 @@ def _at(place: str, contexts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _recorder(path: Path, answers: Mapping[str, str], targets: Sequence[str] = ()) -> None:
-    """A command that writes down its call; with targets it is make, and records only these."""
+    """Write a command that records its calls; with targets it is make, and records only these."""
     script = f"""#!{sys.executable}
 import json, os, subprocess, sys
 

@@ -70,13 +70,13 @@ def since_last(
     from embedline.planning.data_lock import fingerprint as fingerprint_of
     from embedline.planning.fingerprint_diff import Since, compare_fingerprints, last_run
     from embedline.registry.tracking import prepare
-    from embedline.registry.tracking_target import tracking_place
+    from embedline.registry.tracking_target import tracking_target
     from embedline.registry.trained import newest_trained, version_with_key
 
     config = load_config(preset, overrides)
     check_workspace(work)
     found = fingerprint_of(preset, overrides, work, data_manifest)
-    name, uri = config.promote.model or config.name, tracking_place(config.tracking, Workspace(work)).uri
+    name, uri = config.promote.model or config.name, tracking_target(config.tracking, Workspace(work)).uri
     prepare(uri)
     version = version_with_key(name, found.train_key, uri=uri)
     newest = newest_trained(name, uri=uri)

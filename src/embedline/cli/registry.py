@@ -98,7 +98,7 @@ def history(
 ) -> None:
     """List every move of a model's aliases, oldest first: when, who, what and why."""
     from embedline.registry import promotion
-    from embedline.registry.alias_state import words
+    from embedline.registry.alias_state import version_text
 
     generations = promotion.history(name, uri=tracker(uri, work))
     if as_json:
@@ -113,7 +113,7 @@ def history(
         typer.echo(f"{name}: nothing was promoted yet")
     for g in generations:
         entry, cut = g.entry, "" if g.done else "  (not completed)"
-        moved = f"{entry.alias}: {words(entry.previous)} → {words(entry.version)}"
+        moved = f"{entry.alias}: {version_text(entry.previous)} → {version_text(entry.version)}"
         typer.echo(f"{g.number:>4}  {entry.when}  {entry.kind:<9}{moved}  by {entry.by or '?'}{cut}")
         if entry.reason:
             typer.echo(f"      {entry.reason}")
@@ -177,9 +177,9 @@ def tracker(uri: str, work: Path) -> str:
     from embedline.artifacts.workspace import Workspace
     from embedline.config.registry import TrackingConfig
     from embedline.registry.tracking import prepare
-    from embedline.registry.tracking_target import tracking_place
+    from embedline.registry.tracking_target import tracking_target
 
-    found = tracking_place(TrackingConfig(uri=uri), Workspace(work)).uri
+    found = tracking_target(TrackingConfig(uri=uri), Workspace(work)).uri
     prepare(found)
     return found
 

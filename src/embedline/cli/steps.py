@@ -25,11 +25,11 @@ def step(
     it are not done: `embedline run PRESET --name RUN` does those.
     """
     from embedline.artifacts.workspace import Workspace
-    from embedline.orchestration.local import alone
+    from embedline.orchestration.local import run_lock
     from embedline.runs.rerun import rerun_step
 
     folder = run_folder(run, work)
-    with alone(folder):
+    with run_lock(folder):
         record = rerun_step(Workspace(folder.parent), folder.name, name)
     if as_json:
         show(record.model_dump())

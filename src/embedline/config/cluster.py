@@ -1,6 +1,6 @@
-"""The section `cluster`: what the pipeline's tasks ask of Kubernetes. A run on this machine ignores it.
+"""Section `cluster`: what the pipeline's tasks request from Kubernetes. A run on this machine ignores it.
 
-It becomes part of the pipeline when that is compiled; overriding it in the pipelines UI is too late.
+It is compiled into the pipeline; an override in the pipelines UI has no effect on it.
 """
 
 from __future__ import annotations
@@ -11,23 +11,24 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from embedline.config.base import Section
+from embedline.dag import STEPS
 
-_COMPUTING = ("prune_before", "pretrain", "train_unsupervised", "mine", "train_supervised", "prune_after")
-_BEFORE, _AFTER = (
-    ("preflight", "ingest", "clean"),
-    ("export", "evaluate", "gate", "promote", "report", "finish"),
-)
+TASKS = ("preflight", *STEPS, "finish")
 # Groups of tasks, from the widest to the narrowest.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "all": (*_BEFORE, *_COMPUTING, *_AFTER),
-    "reaching": ("ingest", "promote"),
-    "computing": (*_COMPUTING, "evaluate"),
-    "training": ("pretrain", "train_unsupervised", "train_supervised"),
+    "all": TASKS,
+    "reaching": ("ingest", "promote"),  # read from or write to servers outside the cluster
+    "computing": tuple(
+        name
+        for name, step in STEPS.items()
+        if "model" in step.outputs.values() or name in {"mine", "evaluate"}
+    ),
+    "training": tuple(name for name, step in STEPS.items() if step.trains),
 }
-TASKS = GROUPS["all"]
-# The engine knows neither the outside world (preflight, promote) nor that finish needs the gate's record.
+# The engine's cache key covers neither the outside world (preflight, promote) nor the gate's record, which
+# finish needs.
 NEVER_CACHED = ("preflight", "gate", "promote", "finish")
-PER_RUN = "/kfp-workspace"  # where the engine mounts the volume that it makes for a run
+PER_RUN = "/kfp-workspace"  # where the engine mounts the volume that it creates for a run
 CLAIM, TRACKING = "embedline-workspace", "embedline-tracking"  # as infra/kustomize/base names them
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")]
@@ -43,68 +44,78 @@ LabelValue = Annotated[str, StringConstraints(pattern=rf"^({_WORD})?$")]
 
 
 class KeyOf(Section):
-    """One key of a Kubernetes secret or config map, by name: never the value itself."""
+    """Reference to one key of a Kubernetes secret or config map: never the value itself."""
 
-    name: Name = Field(description="of the secret or config map")
-    key: str = Field(pattern=r"^[-._a-zA-Z0-9]+$", description="in it")
-    optional: bool = Field(False, description="the task starts without it, too")
+    name: Name = Field(description="name of the secret or config map")
+    key: str = Field(pattern=r"^[-._a-zA-Z0-9]+$", description="key in the secret or config map")
+    optional: bool = Field(False, description="whether the task also starts when it does not exist")
 
     @model_validator(mode="before")
     @classmethod
     def _no_value(cls, given: object) -> object:
-        """Refused without being repeated: what stands there may be the secret."""
+        """Refuse a value without repeating it in the message: it may be the secret."""
         if isinstance(given, dict | KeyOf):
             return given
         raise ValueError("takes {name: …, key: …} of a secret or config map, never the value itself")
 
 
 class Toleration(Section):
-    """A taint that a task may be scheduled beside."""
+    """A taint of nodes that a task tolerates."""
 
-    key: str = Field("", description="of the taint; with Exists, empty means any")
-    operator: Literal["Equal", "Exists"] = Field("Equal", description="how the value is compared")
-    value: str = Field("", description="of the taint")
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
-        None, description="of the taint; any when empty"
+    key: str = Field("", description="key of the taint; empty with operator Exists: any taint")
+    operator: Literal["Equal", "Exists"] = Field(
+        "Equal", description="Equal compares the value, Exists only the key"
     )
-    seconds: int | None = Field(None, ge=0, description="NoExecute: how long it is borne")
+    value: str = Field("", description="value of the taint")
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = Field(
+        None, description="effect of the taint; any effect when empty"
+    )
+    seconds: int | None = Field(
+        None, ge=0, description="with NoExecute: seconds that the task stays on the node"
+    )
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Toleration:
         if self.operator == "Exists" and self.value:
             raise ValueError("value: is not compared where the operator is Exists; leave one of them out")
         if self.operator == "Equal" and not self.key:
-            raise ValueError("key: is missing; only operator: Exists goes without, and bears every taint")
+            raise ValueError("key: is missing; without a key (every taint) the operator must be Exists")
         if self.seconds is not None and self.effect != "NoExecute":
-            raise ValueError("seconds: goes with effect: NoExecute only")
+            raise ValueError("seconds: needs effect: NoExecute")
         return self
 
 
 class TaskConfig(Section):
-    """What one task, or a group of them, asks for; what is not set comes from the wider group."""
+    """Resources and settings of one task or a group of tasks; unset ones come from the wider group."""
 
-    cpu_request: Cpu | None = Field(None, description="cores the scheduler sets aside: 2, 500m")
-    cpu_limit: Cpu | None = Field(None, description="cores it may use")
-    memory_request: Memory | None = Field(None, description="memory the scheduler sets aside: 4G, 512Mi")
-    memory_limit: Memory | None = Field(None, description="memory it may use")
+    cpu_request: Cpu | None = Field(None, description="cores that the scheduler reserves: 2, 500m")
+    cpu_limit: Cpu | None = Field(None, description="cores that the task may use at most")
+    memory_request: Memory | None = Field(None, description="memory that the scheduler reserves: 4G, 512Mi")
+    memory_limit: Memory | None = Field(None, description="memory that the task may use at most")
     accelerator: str | None = Field(
-        None, pattern=rf"^{_DNS}/{_WORD}$", description="resource name, nvidia.com/gpu"
+        None, pattern=rf"^{_DNS}/{_WORD}$", description="resource name of the accelerator: nvidia.com/gpu"
     )
-    accelerators: int | None = Field(None, ge=0, description="how many; 1 when only the accelerator is named")
-    node_selector: dict[Label, LabelValue] = Field({}, description="labels of the nodes it may run on")
+    accelerators: int | None = Field(
+        None, ge=0, description="number of accelerators; 1 when only the accelerator is named"
+    )
+    node_selector: dict[Label, LabelValue] = Field(
+        {}, description="labels that a node must have to run the task"
+    )
     tolerations: list[Toleration] | None = None
-    retries: int | None = Field(None, ge=0, le=10, description="of a task that failed; finish has none")
+    retries: int | None = Field(
+        None, ge=0, le=10, description="number of retries after a failure; finish has none"
+    )
     backoff_s: int | None = Field(None, ge=0, description="seconds before the first retry")
     backoff_factor: float | None = Field(
-        None, ge=1, description="each further retry waits so many times longer"
+        None, ge=1, description="factor by which the wait grows with each further retry"
     )
-    backoff_max_s: int | None = Field(None, ge=1, description="seconds it waits at most")
+    backoff_max_s: int | None = Field(None, ge=1, description="longest wait before a retry in seconds")
     timeout_s: int | None = Field(None, ge=1, description="seconds after which the pod is stopped")
     engine_cache: bool | None = Field(
         None,
-        description="let the engine skip the task when it saw the same inputs. Off for every task: the "
-        "engine's key knows neither the outside world nor the store, whose manifests find finished work in a "
-        "second; a task that the engine skips is missing from run.json",
+        description="let the engine skip the task when the inputs are the same. Off for every task: the "
+        "engine's cache key covers neither the outside world nor the store, whose manifests find finished "
+        "work in a second; a task that the engine skips is missing from run.json",
     )
     shared_memory: Memory | None = Field(None, description="size of /dev/shm, for data loaders")
     secrets: dict[Variable, KeyOf] = Field({}, description="environment variable → key of a secret")
@@ -112,20 +123,22 @@ class TaskConfig(Section):
 
 
 class VolumeConfig(Section):
-    """The folder that all tasks share: runs, store, checkpoints. A pod that is tried again resumes there."""
+    """Volume that all tasks share, with runs, store and checkpoints; a retried pod resumes from it."""
 
     claim: Name | None = Field(
         None,
-        description="existing volume claim; it outlives runs, so that they find each other's work. "
+        description="existing volume claim, which stays after a run, so that later runs reuse its work; "
         "embedline-workspace when empty",
     )
-    path: str = Field("", pattern=r"^(/.*)?$", description="where it is mounted; /workspace when empty")
+    path: str = Field("", pattern=r"^(/.*)?$", description="mount path of the volume; /workspace when empty")
     size: Memory | None = Field(
-        None, description="instead of a claim: a volume of this size for each run, removed with the run"
+        None, description="instead of a claim: size of a volume made for each run and removed with the run"
     )
-    storage_class: Name | None = Field(None, description="of the volume made; the cluster's own when empty")
+    storage_class: Name | None = Field(
+        None, description="storage class of the volume made for a run; the cluster's default when empty"
+    )
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"] = Field(
-        "ReadWriteOnce", description="of the volume made"
+        "ReadWriteOnce", description="access mode of the volume made for a run"
     )
 
     @model_validator(mode="after")
@@ -138,16 +151,17 @@ class VolumeConfig(Section):
 
     @property
     def claimed(self) -> str | None:
-        """The claim that is mounted; None where the engine makes a volume for each run."""
+        """Claim that is mounted; None where the engine makes a volume for each run."""
         return None if self.size else self.claim or CLAIM
 
     @property
     def mounted_at(self) -> str:
+        """Mount path of the volume."""
         return self.path or (PER_RUN if self.size else "/workspace")
 
 
-# What every preset starts from; a preset's own `cluster.tasks` stand above all of these. Every task has its
-# requests and limits: a namespace's quota refuses pods without, and its own defaults are too small for us.
+# Defaults of every preset; a preset's own `cluster.tasks` override all of them. Every task has requests and
+# limits: a namespace's quota refuses pods without them, and the namespace's defaults are too small.
 DEFAULTS: dict[str, TaskConfig] = {
     "all": TaskConfig(
         cpu_request="500m",
@@ -169,8 +183,8 @@ DEFAULTS: dict[str, TaskConfig] = {
         cpu_limit="8",
         memory_request="4G",
         memory_limit="16G",
-        timeout_s=14
-        * 86_400,  # a training may take days; one that hangs must not hold its train key for ever
+        # A training may take days; one that hangs must not hold its train key forever.
+        timeout_s=14 * 86_400,
     ),
     "training": TaskConfig(shared_memory="1Gi"),
 }
@@ -182,11 +196,14 @@ class ClusterConfig(Section):
     workspace: VolumeConfig = VolumeConfig()
     tasks: dict[str, TaskConfig] = Field(
         {},
-        description="by task, or by group: all, reaching (ingest, promote), computing (everything that works "
-        "on a model), training. A narrower entry wins; mappings are joined",
+        description="settings by task or group of tasks: all, reaching (ingest, promote), computing (mine, "
+        "evaluate and every step that makes a model), training. A narrower entry overrides a wider one; "
+        "mappings are merged",
     )
-    image_pull_secrets: list[Name] = Field([], description="of every task")
-    service_account: Name | None = Field(None, description="that `embedline submit` runs the pipeline as")
+    image_pull_secrets: list[Name] = Field([], description="image pull secrets of every task")
+    service_account: Name | None = Field(
+        None, description="service account with which `embedline submit` runs the pipeline"
+    )
 
     @model_validator(mode="after")
     def _tasks_are_known(self) -> ClusterConfig:
@@ -196,58 +213,58 @@ class ClusterConfig(Section):
             if task.engine_cache and set(NEVER_CACHED) & set(GROUPS.get(name, (name,))):
                 raise ValueError(f"tasks.{name}.engine_cache: {', '.join(NEVER_CACHED)} are never cached")
             if name == "finish" and task.retries:
-                raise ValueError("tasks.finish.retries: the engine does not try an exit handler again")
+                raise ValueError("tasks.finish.retries: the engine does not retry an exit handler")
         for name in TASKS:
             task = self.task(name)
             if task.accelerators and not task.accelerator:
-                raise ValueError(f"tasks: {name} asks for accelerators, but not of which kind")
+                raise ValueError(f"tasks: {name} has accelerators, but no accelerator (their resource name)")
             for request, limit in _SIZES:
-                if _exceeds(asked := getattr(task, request), most := getattr(task, limit)):
-                    raise ValueError(f"tasks: {name} has a {request} of {asked}, above its {limit} of {most}")
+                if _exceeds(least := getattr(task, request), most := getattr(task, limit)):
+                    raise ValueError(f"tasks: {name} has a {request} of {least}, above its {limit} of {most}")
             if twice := sorted(task.secrets.keys() & task.config_maps.keys()):
                 raise ValueError(f"tasks: {name} takes {twice[0]} from a secret and from a config map")
         return self
 
     def task(self, name: str) -> TaskConfig:
-        """All that the task `name` asks for, groups and defaults included.
+        """Return the settings of the task `name`, with those of its groups and the defaults.
 
-        A default gives way to what the preset says: Kubernetes refuses a request above its limit, and of two
-        sources of one variable the preset's is meant.
+        A default is adjusted to the preset: Kubernetes refuses a request above its limit, and a variable has
+        only one source.
         """
-        ours, theirs = _asked(DEFAULTS, name), _asked(self.tasks, name)
-        secrets, maps = theirs.get("secrets"), ours["config_maps"]
+        defaults, preset = _settings_of(DEFAULTS, name), _settings_of(self.tasks, name)
+        secrets, maps = preset.get("secrets"), defaults["config_maps"]
         if isinstance(secrets, dict) and isinstance(maps, dict):
-            ours["config_maps"] = {key: source for key, source in maps.items() if key not in secrets}
-        found = _joined(ours, theirs)
+            defaults["config_maps"] = {key: source for key, source in maps.items() if key not in secrets}
+        settings = _merged(defaults, preset)
         for request, limit in _SIZES:
-            if _exceeds(found.get(request), found.get(limit)):
-                found |= {request: found[limit]} if request not in theirs else {}
-                found |= {limit: found[request]} if limit not in theirs else {}
+            if _exceeds(settings.get(request), settings.get(limit)):
+                settings |= {request: settings[limit]} if request not in preset else {}
+                settings |= {limit: settings[request]} if limit not in preset else {}
         if name == "finish":
-            found["retries"] = 0
-        return TaskConfig.model_validate(found)
+            settings["retries"] = 0
+        return TaskConfig.model_validate(settings)
 
 
 _SIZES = (("cpu_request", "cpu_limit"), ("memory_request", "memory_limit"))
 _POWERS = {unit: power for power, unit in enumerate("KMGTPE", 1)}
 
 
-def _asked(tasks: Mapping[str, TaskConfig], name: str) -> dict[str, object]:
-    """What the groups of a task and its own entry say, the narrower over the wider."""
-    found: dict[str, object] = {}
+def _settings_of(tasks: Mapping[str, TaskConfig], name: str) -> dict[str, object]:
+    """Merge the entries of a task's groups and its own entry, the narrower over the wider."""
+    settings: dict[str, object] = {}
     for group in [*(group for group in GROUPS if name in GROUPS[group]), name]:
         if group in tasks:
             fields = tasks[group].model_fields_set
-            found = _joined(found, {field: getattr(tasks[group], field) for field in fields})
-    return found
+            settings = _merged(settings, {field: getattr(tasks[group], field) for field in fields})
+    return settings
 
 
-def _joined(wide: Mapping[str, object], narrow: Mapping[str, object]) -> dict[str, object]:
-    joined = dict(wide)
+def _merged(wide: Mapping[str, object], narrow: Mapping[str, object]) -> dict[str, object]:
+    merged = dict(wide)
     for field, value in narrow.items():
         before = wide.get(field)
-        joined[field] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
-    return joined
+        merged[field] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _exceeds(request: object, limit: object) -> bool:
@@ -255,7 +272,7 @@ def _exceeds(request: object, limit: object) -> bool:
 
 
 def _amount(quantity: str) -> float:
-    """`500m`, `2`, `4G`, `16Gi` as a number (cores, bytes)."""
+    """Return `500m`, `2`, `4G`, `16Gi` as a number (cores, bytes)."""
     number = quantity.rstrip("mKMGTPEi")
     unit = quantity[len(number) :]
     if unit == "m":

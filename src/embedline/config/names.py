@@ -1,34 +1,35 @@
-"""Names in the model registry: what MLflow takes, and what has a meaning there already."""
+"""Names in the model registry: those that MLflow accepts, and the reserved ones."""
 
 from __future__ import annotations
 
 import posixpath
 import re
 
-CHALLENGER = "challenger"  # the last candidate that passed the gate: moves by itself
-PREVIOUS = "previous_"  # before an alias: what that pointed at before
+CHALLENGER = "challenger"  # alias of the last candidate that passed the gate, moved automatically
+PREVIOUS = "previous_"  # prefix of the alias for the version that another alias pointed at before
 _MAX_ALIAS, _MAX_MODEL = 255, 256
 
 
 def alias_problem(alias: str) -> str:
-    """Why `alias` cannot be promoted to, as half a sentence; empty when it can."""
+    """Return why promotions cannot move `alias`, as half a sentence; empty when they can."""
     if not re.fullmatch(r"[\w-]+", alias) or len(PREVIOUS + alias) > _MAX_ALIAS:
-        return "is no alias: write letters, digits, _ and -"
+        return "is not an alias: write letters, digits, _ and -"
     if alias.lower() == "latest" or re.fullmatch(r"v\d+", alias, re.IGNORECASE):
-        return "is a name that MLflow keeps for itself"
+        return "is a name that MLflow reserves"
     if alias == CHALLENGER or alias.startswith(PREVIOUS):
-        return "is an alias that promotions move by themselves"
+        return "is an alias that promotions move automatically"
     return ""
 
 
 def model_problem(name: str) -> str:
-    """Why no registered model can be called `name`, as half a sentence; empty when one can."""
+    """Return why a registered model cannot have this name, as half a sentence; empty when it can."""
     if name.strip() != name or not name or len(name) > _MAX_MODEL:
         return (
-            f"is no name for a registered model: 1 to {_MAX_MODEL} characters, none of them blank at the ends"
+            f"is not a name for a registered model: write 1 to {_MAX_MODEL} characters without spaces at the "
+            "ends"
         )
-    if found := re.search(r"[/:']|[\x00-\x1f]", name):
-        return f"holds {found[0]!r}, which a registered model's name cannot have"
+    if match := re.search(r"[/:']|[\x00-\x1f]", name):
+        return f"contains {match[0]!r}, which a registered model's name cannot contain"
     if name == "." or posixpath.normpath(name) != name or name == "..":
-        return "is no name for a registered model"
+        return "is not a name for a registered model"
     return ""

@@ -13,15 +13,19 @@ from embedline.config.secrets import SecretRef
 
 
 class PromoteConfig(Section):
-    """Where a candidate is registered and whether the alias moves."""
+    """Registration of the candidate and the move of the alias."""
 
     model: str = Field("", description="registered model name; the run's name when empty")
-    alias: str = Field("champion", description="of the registered model, that deployments follow")
+    alias: str = Field("champion", description="alias of the registered model that deployments follow")
     policy: Literal["auto", "manual"] = Field(
-        "auto", description="manual: the run registers and names a challenger, a person promotes"
+        "auto",
+        description="auto: a candidate that passed the gate becomes champion; manual: it becomes challenger "
+        "and is promoted with `embedline promote`",
     )
     first_champion: str | None = Field(
-        None, description="outside model registered as version 1 and champion when there is none yet"
+        None,
+        description="existing model (folder or hub name) registered as version 1 and champion when there is "
+        "no champion yet",
     )
 
     @model_validator(mode="before")
@@ -31,7 +35,7 @@ class PromoteConfig(Section):
 
     @model_validator(mode="after")
     def _names_can_be_registered(self) -> PromoteConfig:
-        """Not hours later, when the model is there."""
+        """Refuse names before the run: MLflow would refuse them hours later."""
         if problem := alias_problem(self.alias):
             raise ValueError(f"alias: {self.alias!r} {problem}")
         if self.model and (problem := model_problem(self.model)):
@@ -40,12 +44,16 @@ class PromoteConfig(Section):
 
 
 class TrackingConfig(Section):
-    """MLflow."""
+    """MLflow tracking server and experiment."""
 
-    uri: str = Field("", description="tracking server; MLFLOW_TRACKING_URI, else sqlite in the work folder")
-    experiment: str = Field("embedline", description="experiment name")
+    uri: str = Field(
+        "",
+        description="address of the tracking server; when empty MLFLOW_TRACKING_URI, else sqlite in the work "
+        "folder",
+    )
+    experiment: str = Field("embedline", description="name of the MLflow experiment")
     token: SecretRef = Field(
         "",
-        description="bearer token, as env:NAME or secret:NAME/KEY; else what MLflow reads from "
+        description="bearer token as env:NAME or secret:NAME/KEY; when empty MLflow reads "
         "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     )

@@ -1,4 +1,4 @@
-"""Old spellings of settings: still read, and named by `embedline plan`."""
+"""Old names of settings, which are still read; `embedline plan` lists those in use."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _MODES = {"enabled": "enforce", "disabled": "off", False: "off"}  # YAML reads a
 
 
 def renamed_gate(values: Any) -> Any:
-    """gate.mode: enabled and disabled, as they are called now."""
+    """Replace the old values of gate.mode, enabled and disabled, by the current ones."""
     if not isinstance(values, Mapping) or not isinstance(values.get("mode"), str | bool):
         return values
     return {**values, "mode": _MODES.get(values["mode"], values["mode"])}
 
 
 def renamed_promote(values: Any) -> Any:
-    """promote.move_alias as promote.policy."""
+    """Replace the old setting promote.move_alias by promote.policy."""
     if not isinstance(values, Mapping) or not isinstance(values.get("move_alias"), bool):
         return values
     if "policy" in values:
@@ -26,7 +26,7 @@ def renamed_promote(values: Any) -> Any:
 
 
 def old_spellings(values: Mapping[str, Any]) -> list[str]:
-    """One line for each old spelling in a config as it was written."""
+    """Return one line for each old name in a config as the user wrote it."""
     notes = []
     gate, promote = values.get("gate"), values.get("promote")
     if isinstance(gate, Mapping) and gate.get("mode") in {"enabled", "disabled"}:

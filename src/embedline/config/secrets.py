@@ -1,4 +1,4 @@
-"""Secrets stay outside the configuration: a field that needs one holds a reference to it."""
+"""References to secrets: the configuration holds a reference, never the secret itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator
 
 from embedline.errors import InputError, without_passwords
 
-# Where a cluster mounts the secrets that `secret:NAME/KEY` names, one folder a secret and one file a key.
+# Where a cluster mounts the secrets that `secret:NAME/KEY` names: one folder per secret, one file per key.
 MOUNTED_AT = Path("/run/secrets/embedline")
 FOLDER = "EMBEDLINE_SECRETS"
 FORMS = "env:NAME or secret:NAME/KEY"
@@ -21,7 +21,7 @@ _MOUNTED = re.compile(r"secret:([a-z0-9][a-z0-9.-]*)/([A-Za-z0-9_-][A-Za-z0-9._-
 
 
 def _reference(value: object) -> str:
-    """Refused without being repeated: what stands there may be the secret."""
+    """Refuse a value without repeating it in the message: it may be the secret."""
     if isinstance(value, str) and (not value or _ENV.fullmatch(value) or _MOUNTED.fullmatch(value)):
         return value
     raise ValueError(f"takes {FORMS}, never the secret itself")
@@ -32,19 +32,19 @@ SecretRef = Annotated[str, BeforeValidator(_reference)]
 
 
 def resolve_secret(reference: str, *, where: str) -> str:
-    """The secret that a reference names.
+    """Return the secret that a reference names.
 
     Args:
-        where: the key or option that holds the reference, for the message.
+        where: config key or option that holds the reference, for the message.
 
     Raises:
         InputError: it is not a reference, or there is no such variable or file.
     """
-    if found := _ENV.fullmatch(reference):
-        secret = os.environ.get(found[1], "")
-        missing = f"the environment has no {found[1]}."
-    elif found := _MOUNTED.fullmatch(reference):
-        file = secrets_folder() / found[1] / found[2]
+    if match := _ENV.fullmatch(reference):
+        secret = os.environ.get(match[1], "")
+        missing = f"the environment has no {match[1]}."
+    elif match := _MOUNTED.fullmatch(reference):
+        file = secrets_folder() / match[1] / match[2]
         secret = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
         missing = f"there is no {file}."
     else:
@@ -55,10 +55,10 @@ def resolve_secret(reference: str, *, where: str) -> str:
 
 
 def refuse_password(uri: str, *, where: str) -> None:
-    """A password in an address would end in plans, logs and the tracker.
+    """Refuse an address with a password: it would be written to plans, logs and the tracker.
 
     Raises:
-        InputError: the address carries one.
+        InputError: the address contains a password.
     """
     if without_passwords(uri) != uri:
         raise InputError(
@@ -70,17 +70,17 @@ def refuse_password(uri: str, *, where: str) -> None:
 
 
 def mounted_secrets(config: BaseModel) -> list[str]:
-    """Names of the secrets that a config's `secret:NAME/KEY` references need mounted."""
-    return sorted({found[1] for text in _texts(config.model_dump()) if (found := _MOUNTED.fullmatch(text))})
+    """Return the names of the mounted secrets that a config refers to as `secret:NAME/KEY`."""
+    return sorted({match[1] for text in _texts(config.model_dump()) if (match := _MOUNTED.fullmatch(text))})
 
 
 def secret_variables(config: BaseModel) -> list[str]:
-    """Names of the environment's variables that a config's `env:NAME` references need."""
-    return sorted({found[1] for text in _texts(config.model_dump()) if (found := _ENV.fullmatch(text))})
+    """Return the names of the environment variables that a config refers to as `env:NAME`."""
+    return sorted({match[1] for text in _texts(config.model_dump()) if (match := _ENV.fullmatch(text))})
 
 
 def secrets_folder() -> Path:
-    """Where mounted secrets lie: EMBEDLINE_SECRETS, else where a cluster mounts them."""
+    """Return the folder of mounted secrets: EMBEDLINE_SECRETS, else where a cluster mounts them."""
     return Path(os.environ.get(FOLDER) or MOUNTED_AT)
 
 

@@ -141,5 +141,3 @@ def require_parts(has: EmbedderSpec, requested: EmbedderSpec, folder: Path) -> N
         raise InputError(f"{folder} has {has.latent}.", where="model.latent")
     if "multi_vector" in requested.heads and has.multi_vector_width != requested.multi_vector_width:
         raise InputError(f"{folder} has {has.multi_vector_width}.", where="model.multi_vector_width")
-
-

@@ -1,4 +1,4 @@
-"""Start a run for a train key unless something has it already, and one run only, however many ask at once."""
+"""Start a run for a train key only if none has it yet, and only one when several processes try at once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from embedline.artifacts.workspace import Workspace
 from embedline.config.load import load_config
 from embedline.config.registry import TrackingConfig
 from embedline.errors import InputError
-from embedline.orchestration.server import connect, every
+from embedline.orchestration.server import connect, list_all
 from embedline.planning.data_lock import fingerprint
 from embedline.registry.claims import Claims
-from embedline.registry.tracking_target import tracking_place
+from embedline.registry.tracking_target import tracking_target
 from embedline.registry.trained import version_with_key
 
 WITHDRAWN = "withdrawn"
@@ -37,16 +37,16 @@ def start_with_key(
     host: str,
     namespace: str | None = None,
 ) -> dict[str, str]:
-    """Start a run that carries the train key of the preset as it is now, as `start_if_new` does.
+    """Start a run with the preset's current train key, as `start_if_new` does.
 
     Args:
-        work: folder for what has to be made in order to be digested (the demo's data).
-        data_manifest: stands for data and models that are not on this machine.
+        work: folder for generated data that the key needs (the demo's).
+        data_manifest: replaces data and models that are not on this machine.
         start: creates a run with the given train key.
-        anyway: also when something has the key already.
+        anyway: start also when a version or a run has the key already.
 
     Returns:
-        What the run is, or what made it unnecessary (`because`, `text`), and the `train_key`.
+        The run (`what`, `id`, `url`) or the reason why none was started (`because`, `text`), and `train_key`.
     """
     config = load_config(preset, overrides)
     key = fingerprint(preset, overrides, work, data_manifest).train_key
@@ -59,7 +59,7 @@ def start_with_key(
 
 @dataclass(frozen=True)
 class Holder:
-    """What has a key already: a registered version or an active run."""
+    """A registered version or an active run that has a train key."""
 
     what: str
     id: str
@@ -75,27 +75,28 @@ def start_if_new(
     host: str,
     namespace: str | None = None,
 ) -> dict[str, str]:
-    """Start a run, or say what has the key: the newest version of `name` with it, or an active run.
+    """Start a run, or return what has the key: the newest version of `name` with it, or an active run.
 
-    Runs carry their key in their description. The pipelines server takes the same run twice, so who may start
-    one is decided by a claim in the tracking store. A claim is read before anything else and written last: a
-    run started under an earlier claim is there to be seen, and two cannot take the same number.
+    Runs hold their key in their description. The pipelines server accepts the same run twice, so a claim in
+    the tracking store decides which process may start one. The claim is read before anything else and written
+    last: a run started under an earlier claim is visible then, and two processes cannot take the same number.
 
     Args:
         start: creates the run and returns its `what`, `id` and `url`.
-        uri: the tracking store with the registry.
+        uri: tracking store with the registry.
 
     Raises:
-        InputError, EmbedlineError: a server refuses or fails. The claim is given back.
+        InputError, EmbedlineError: a server refuses or fails. The claim is withdrawn.
     """
     claims = Claims(uri, name)
     with connect(host, namespace) as client:
         while True:
             newest = claims.newest(key)
-            if held := _holder(client, key, name, uri, namespace):
-                return {"what": "skipped", "id": held.id, "url": "", "because": held.what, "text": held.text}
+            if holder := _holder(client, key, name, uri, namespace):
+                skipped = {"what": "skipped", "id": holder.id, "url": ""}
+                return {**skipped, "because": holder.what, "text": holder.text}
             if newest and newest.pending:
-                time.sleep(_POLL_S)  # its holder is about to start a run, or to give up
+                time.sleep(_POLL_S)  # its process will start a run or withdraw
                 continue
             number = newest.number + 1 if newest else 0
             if claims.take(key, number, by=f"{platform.node()}:{os.getpid()}"):
@@ -113,7 +114,7 @@ def _start(claims: Claims, key: str, number: int, start: Callable[[], dict[str, 
 
 
 def _holder(client: Any, key: str, name: str, uri: str, namespace: str | None) -> Holder | None:
-    """Runs are looked at before versions: what ends in between has registered its version."""
+    """Look for runs before versions: a run that ends in between has registered its version."""
     if run := active_run(client, key, namespace):
         text = f"run {run.display_name} ({run.run_id}) is training this already"
         return Holder("run", run.run_id, text)
@@ -123,17 +124,18 @@ def _holder(client: Any, key: str, name: str, uri: str, namespace: str | None) -
 
 
 def active_run(client: Any, key: str, namespace: str | None = None) -> Any:
-    """A run that has the key in its description and has not ended; None when there is none."""
-    named = {"operation": "IS_SUBSTRING", "key": "description", "stringValue": key}
-    found = every(client.list_runs, "runs", namespace=namespace, filter=json.dumps({"predicates": [named]}))
-    active = (run for run in found if run.state not in _ENDED and run.storage_state != "ARCHIVED")
+    """Return a run that has the key in its description and has not ended; None when there is none."""
+    has_key = {"operation": "IS_SUBSTRING", "key": "description", "stringValue": key}
+    filter_json = json.dumps({"predicates": [has_key]})
+    runs = list_all(client.list_runs, "runs", namespace=namespace, filter=filter_json)
+    active = (run for run in runs if run.state not in _ENDED and run.storage_state != "ARCHIVED")
     return next(active, None)
 
 
 def _registry(config: TrackingConfig, work: Path) -> str:
     if not config.uri and not os.environ.get("MLFLOW_TRACKING_URI"):
-        raise InputError(  # a database on this machine would know nothing of the cluster's runs
-            "--if-changed asks the cluster's tracking server what is trained already.",
+        raise InputError(  # a database on this machine does not hold the cluster's versions
+            "--if-changed needs the address of the cluster's tracking server.",
             fix="Set MLFLOW_TRACKING_URI or tracking.uri.",
         )
-    return tracking_place(config, Workspace(work)).uri
+    return tracking_target(config, Workspace(work)).uri

@@ -1,4 +1,4 @@
-"""From the DAG to the YAML that a cluster takes."""
+"""Compile the DAG to the YAML that a cluster runs."""
 
 from __future__ import annotations
 
@@ -16,38 +16,39 @@ from embedline.errors import InputError
 def compile_pipeline(
     preset: str, overrides: Sequence[str] = (), workspace: str | None = None, *, defaults: bool = True
 ) -> str:
-    """The pipeline as YAML, as this preset with these overrides asks for it on a cluster.
+    """Compile the pipeline to YAML, with the cluster settings of this preset and these overrides.
 
     The same arguments give the same bytes.
 
     Args:
-        workspace: default of the input of that name; else where the preset's cluster.workspace is mounted.
-        defaults: preset and overrides are the defaults of their inputs, too; a submitted run brings its own.
+        workspace: default of the pipeline's input `workspace`; else the mount path of cluster.workspace.
+        defaults: whether preset and overrides are the defaults of the pipeline's inputs; a submitted run sets
+            its own.
 
     Raises:
         InputError: the config is not valid, kfp is missing, or the workspace is outside the volume.
     """
     config = load_config(preset, overrides)
-    place = workspace or config.cluster.workspace.mounted_at
-    if config.cluster.workspace.size and not place.startswith(PER_RUN):
+    folder = workspace or config.cluster.workspace.mounted_at
+    if config.cluster.workspace.size and not folder.startswith(PER_RUN):
         raise InputError(
-            f"the engine mounts the volume that it makes for a run at {PER_RUN}, not at {place}.",
+            f"the engine mounts the volume that it makes for a run at {PER_RUN}, not at {folder}.",
             where="cluster.workspace.size",
             fix="Leave the workspace out, or name an existing claim.",
         )
     compiler, retrain_pipeline = _kfp()
     values = {"preset": preset_text(preset), "overrides": one_line(overrides)} if defaults else {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pipeline.yaml"
-        pipeline = retrain_pipeline(config, place)
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "pipeline.yaml"
+        pipeline = retrain_pipeline(config, folder)
         compiler.Compiler().compile(pipeline, str(path), pipeline_parameters=values)
         return path.read_text(encoding="utf-8")
 
 
 def one_line(overrides: Sequence[str]) -> str:
-    """Overrides as the pipeline's input takes them.
+    """Return overrides in one line, as the value of the pipeline's input.
 
-    One line: kfp writes defaults into a comment at the head of the file and would break it at a line's end.
+    kfp writes the defaults into a comment at the head of the file, which a line break would end.
     """
     if len(overrides) == 1 and overrides[0].isprintable() and overrides[0][:1] not in "[#":
         return overrides[0]

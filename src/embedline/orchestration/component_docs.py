@@ -1,6 +1,6 @@
-"""README.md of every component, from its metadata.yaml and its component.py.
+"""README.md of every component, generated from its metadata.yaml and its component.py.
 
-`python -m embedline.orchestration.component_docs` writes them; `--check` says which are stale.
+`python -m embedline.orchestration.component_docs` writes the files; `--check` lists the stale ones.
 """
 
 from __future__ import annotations
@@ -11,40 +11,42 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import typer
 import yaml
 
+from embedline.dag import STEPS
 from embedline.training.engine.curves import NOTE as CURVES_NOTE
 from embedline.training.engine.curves import of_training
 
-# The kind of training that a component is, where it is one.
-TRAININGS = {
+# Training curves of each component that trains, by their kind in `curves.of_training`.
+CURVES = {
+    **{step.module: "contrastive" for step in STEPS.values() if step.trains},
     "pretrain": "pretrain",
-    "train_unsupervised": "contrastive",
-    "train_supervised": "contrastive",
     "prune": "heal",
 }
-# The components that are no steps.
-WORK = {"preflight": "planning/preflight.py", "finish": "runs/finish.py"}
+# Modules of the components that are not steps.
+MODULES = {"preflight": "planning/preflight.py", "finish": "runs/finish.py"}
 NOTE = "<!-- Written by `python -m embedline.orchestration.component_docs` from the files beside it. -->"
 
 
 def components_folder() -> Path:
+    """Return the folder that holds the components' folders."""
     return Path(str(resources.files("embedline.components")))
 
 
 def readme(folder: Path) -> str:
-    """The README.md of the component in `folder`.
+    """Return the text of README.md of the component in `folder`.
 
     Raises:
         ValueError: metadata.yaml and component.py do not name the same inputs and outputs.
     """
     about: dict[str, Any] = yaml.safe_load((folder / "metadata.yaml").read_text(encoding="utf-8"))
     function = _function(folder / "component.py")
-    named = {arg.arg for arg in (*function.args.args, *function.args.kwonlyargs)} | _returned(function)
+    arguments = {arg.arg for arg in (*function.args.args, *function.args.kwonlyargs)} | _returned(function)
     described = set(about["inputs"]) | set(about["outputs"])
-    if named != described:
+    if arguments != described:
         raise ValueError(
-            f"{folder.name}: component.py and metadata.yaml differ in {sorted(named ^ described)}"
+            f"{folder.name}: component.py and metadata.yaml differ in {sorted(arguments ^ described)}"
         )
     parts = [
         f"# {about['name']}",
@@ -55,22 +57,22 @@ def readme(folder: Path) -> str:
         _table(about["inputs"]),
         "## Outputs",
         _table(about["outputs"]) if about["outputs"] else "None.",
-        *(_curves(TRAININGS[folder.name]) if folder.name in TRAININGS else []),
-        f"The work is done in `src/embedline/{WORK.get(folder.name, f'steps/{folder.name}.py')}`.",
+        *(_curves(CURVES[folder.name]) if folder.name in CURVES else []),
+        f"The work is done in `src/embedline/{MODULES.get(folder.name, f'steps/{folder.name}.py')}`.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def stale(write: bool = False) -> list[str]:
-    """Components whose README.md is not what it should be (and, with `write`, was not)."""
-    found = []
+    """Return the components whose README.md is stale; with `write`, write it anew."""
+    names = []
     for metadata in sorted(components_folder().glob("*/metadata.yaml")):
         path, text = metadata.with_name("README.md"), readme(metadata.parent)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            found.append(metadata.parent.name)
+            names.append(metadata.parent.name)
             if write:
                 path.write_text(text, encoding="utf-8")
-    return found
+    return names
 
 
 def _function(path: Path) -> ast.FunctionDef:
@@ -79,7 +81,7 @@ def _function(path: Path) -> ast.FunctionDef:
 
 
 def _returned(function: ast.FunctionDef) -> set[str]:
-    """Names of a NamedTuple return annotation."""
+    """Return the field names of a NamedTuple return annotation."""
     if not isinstance(function.returns, ast.Call):
         return set()
     return {name for name, _ in ast.literal_eval(_names_only(function.returns.args[1]))}
@@ -94,8 +96,8 @@ def _names_only(fields: ast.expr) -> ast.expr:
 def _curves(kind: str) -> list[str]:
     rows = [f"| `{name}` | {about} |" for name, about in of_training(kind).items()]
     table = "\n".join(["| curve | what it is |", "|---|---|", *rows])
-    said = "In MLflow, in the nested run of this step, and in `curves`, over optimizer steps. "
-    return ["## Curves", said + CURVES_NOTE, table]
+    text = "In MLflow, in the nested run of this step, and in `curves`, over optimizer steps. "
+    return ["## Curves", text + CURVES_NOTE, table]
 
 
 def _table(entries: dict[str, dict[str, str]]) -> str:
@@ -104,11 +106,12 @@ def _table(entries: dict[str, dict[str, str]]) -> str:
 
 
 def main(arguments: list[str]) -> int:
+    """Write the stale files, or with `--check` list them and return 1."""
     check = "--check" in arguments
-    found = stale(write=not check)
-    for name in found:
-        print(f"{'stale' if check else 'wrote'}: components/{name}/README.md")  # noqa: T201
-    return 1 if check and found else 0
+    names = stale(write=not check)
+    for name in names:
+        typer.echo(f"{'stale' if check else 'wrote'}: components/{name}/README.md")
+    return 1 if check and names else 0
 
 
 if __name__ == "__main__":

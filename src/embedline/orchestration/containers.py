@@ -1,8 +1,8 @@
-"""The steps in containers on this machine: how they are run, and what the engine says became of them.
+"""Steps in containers on this machine: the containers' settings, and their exit codes from the engine.
 
-kfp's runner can take a container that failed for one that succeeded: it asks for the exit code of a container
-that the engine has already removed, and believes in success when there is none (kubeflow/pipelines#13332). So
-the engine's own exit events are recorded beside it, and a run counts only when they agree.
+kfp's runner can report a failed container as successful: it reads the exit code of a container that the
+engine may have removed already, and takes a missing one for success (kubeflow/pipelines#13332). So the
+engine's exit events are recorded too, and a run succeeds only when they agree.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ EXITS = "containers.json"
 LABEL = "embedline.run"
 _SETTLE_S = 30.0
 _FORWARDED = ("MLFLOW_", "AWS_", "HF_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE", "OMP_", "EMBEDLINE_DEBUG")
-_SHARED_MEMORY = "1g"  # data loaders hand batches over in it
+_SHARED_MEMORY = "1g"  # for the batches of data loaders
 
 
 @dataclass(frozen=True)
 class Containers:
-    """How the steps of a run become containers: as whom, with which network, folders and environment."""
+    """Settings of a run's containers: user, network, folders and environment."""
 
     workspace: Path
     user: str
@@ -42,9 +42,9 @@ class Containers:
     environment: Mapping[str, str]
 
     def arguments(self, run_folder: Path) -> dict[str, Any]:
-        """For kfp's `DockerRunner`, as plain JSON values.
+        """Return the arguments of kfp's `DockerRunner`, as plain JSON values.
 
-        Nothing but the workspace can be written, /tmp excepted; no privilege, and by default no network.
+        Only the workspace and /tmp are writable; there are no privileges and by default no network.
         """
         mounts = [_mount(self.workspace, read_only=False)]
         mounts += [_mount(path, read_only=True) for path in self.readable]
@@ -66,7 +66,7 @@ class Containers:
 
 @dataclass(frozen=True)
 class Exit:
-    """One container of a run, as the engine recorded its end; `ended` in seconds since the epoch."""
+    """End of one container as the engine recorded it; `ended` in seconds since the epoch."""
 
     container: str
     exit_code: int
@@ -74,24 +74,39 @@ class Exit:
 
 
 def plan_containers(config: RunConfig, preset: str, workspace: Path, network: str) -> Containers:
-    """Find the engine, the image, the user and the folders for runs in `workspace`, a resolved path.
+    """Choose user, folders and environment of the containers for runs in `workspace`, a resolved path.
 
     Raises:
-        InputError: no engine answers, the image is not there, or the workspace belongs to root.
+        InputError: no engine answers, the image does not exist, or the workspace belongs to root.
     """
     with engine() as client:
         _require_image(client)
-    readable, working_dir = _folders(config, preset, workspace)
-    named = secret_variables(config)
+    working_dir = _working_folder(config, preset, workspace)
+    readable = [*_readable_folders(config, preset, workspace, working_dir), *_secret_folders(config)]
+    environment = _environment(config, workspace, network)
+    return Containers(workspace, _owner(workspace), network, readable, working_dir, environment)
+
+
+def _environment(config: RunConfig, workspace: Path, network: str) -> dict[str, str]:
+    """Return the variables of this process that the steps need, and those that differ in a container."""
+    names = secret_variables(config)
     environment = {
-        name: value for name, value in os.environ.items() if name.startswith(_FORWARDED) or name in named
+        name: value for name, value in os.environ.items() if name.startswith(_FORWARDED) or name in names
     }
     environment["HF_HOME"] = str(workspace / HUB_CACHE)
-    if secrets := mounted_secrets(config):
+    if mounted_secrets(config):
         environment[FOLDER] = str(secrets_folder().resolve())
-        readable += [path for name in secrets if (path := secrets_folder().resolve() / name).is_dir()]
     if network == "none":
         environment["HF_HUB_OFFLINE"] = "1"
+    return environment
+
+
+def _owner(workspace: Path) -> str:
+    """Return user and group of the workspace, as `uid:gid`.
+
+    Raises:
+        InputError: the workspace belongs to root.
+    """
     owner = workspace.stat()
     if owner.st_uid == 0:
         raise InputError(
@@ -99,18 +114,17 @@ def plan_containers(config: RunConfig, preset: str, workspace: Path, network: st
             where=str(workspace),
             fix=f"Give it to another user: chown -R 10001:10001 {workspace}",
         )
-    user = f"{owner.st_uid}:{owner.st_gid}"
-    return Containers(workspace, user, network, readable, working_dir, environment)
+    return f"{owner.st_uid}:{owner.st_gid}"
 
 
 def pipeline_root(run_folder: Path) -> Path:
-    """Where kfp keeps the steps' outputs: references, metrics and summaries, no artefacts."""
+    """Return the folder of kfp's outputs of the steps: references, metrics and summaries, no artefacts."""
     return run_folder / ".kfp"
 
 
-def hand_over(run_folder: Path, user: str) -> None:
-    """Prepare a run's folder for the user that the containers run as, also when root drives them."""
-    pipeline_root(run_folder).mkdir(exist_ok=True)  # else the engine makes it, as root
+def give_to_user(run_folder: Path, user: str) -> None:
+    """Make the containers' user the owner of a run's folder, also when root starts them."""
+    pipeline_root(run_folder).mkdir(exist_ok=True)  # else the engine creates it, as root
     if os.geteuid() == 0:
         uid, gid = (int(part) for part in user.split(":"))
         for path in (run_folder, *run_folder.rglob("*")):
@@ -119,10 +133,10 @@ def hand_over(run_folder: Path, user: str) -> None:
 
 @contextlib.contextmanager
 def engine() -> Iterator[Any]:
-    """A client of the engine that DOCKER_HOST names, or the machine's own.
+    """Open a client of the engine that DOCKER_HOST names, or of the machine's own.
 
     Raises:
-        InputError: there is none.
+        InputError: no engine answers.
     """
     try:
         import docker
@@ -141,7 +155,7 @@ def engine() -> Iterator[Any]:
 
 
 class ExitWatch:
-    """Collects the engine's exit events of one run's containers while the run goes on."""
+    """Collects the engine's exit events of one run's containers during the run."""
 
     def __init__(self, run_folder: Path) -> None:
         self._folder = run_folder
@@ -150,7 +164,7 @@ class ExitWatch:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch from before the first container to after the last; writes containers.json."""
+        """Collect the events while the block runs, then write containers.json."""
         with engine() as client:
             chosen = {"type": "container", "label": f"{LABEL}={self._folder}", "event": ["start", "die"]}
             events = client.events(decode=True, filters=chosen, since=int(time.time()))
@@ -166,19 +180,19 @@ class ExitWatch:
                 text = json.dumps([asdict(exit_) for exit_ in self._exits], indent=1)
                 (self._folder / EXITS).write_text(text + "\n", encoding="utf-8")
 
-    def complaint(self, tasks: int) -> str:
-        """Why the engine's records do not bear out a success of `tasks` tasks; empty when they do."""
-        fine = sum(exit_.exit_code == 0 for exit_ in self._exits)
-        if fine == tasks and len(self._exits) == len(self._started):
+    def mismatch(self, tasks: int) -> str:
+        """Return how the engine's events contradict a success of `tasks` tasks; empty when they do not."""
+        succeeded = sum(exit_.exit_code == 0 for exit_ in self._exits)
+        if succeeded == tasks and len(self._exits) == len(self._started):
             return ""
         codes = ", ".join(str(exit_.exit_code) for exit_ in self._exits)
         return (
-            f"The engine saw {fine} containers end well, and the line has {tasks} steps "
+            f"The engine recorded {succeeded} successful containers, and the line has {tasks} steps "
             f"(exit codes in order: {codes or 'none'}; {EXITS} in the run's folder)."
         )
 
     def _collect(self, events: Any) -> None:
-        # The stream ends by being closed from the other thread: whatever that raises is the end, no failure.
+        # The other thread ends the stream by closing it: any exception here is the end, not a failure.
         with contextlib.suppress(Exception):
             for event in events:
                 if event["Action"] == "start":
@@ -189,7 +203,7 @@ class ExitWatch:
 
 
 def stop_containers(run_folder: Path) -> None:
-    """End every container of a run: they are the engine's children, not ours, and would outlive us."""
+    """Stop every container of a run: as the engine's children they would run on after this process."""
     import docker
 
     with contextlib.suppress(InputError, docker.errors.DockerException), engine() as client:
@@ -212,31 +226,54 @@ def _require_image(client: Any) -> None:
         ) from error
 
 
-def _folders(config: RunConfig, preset: str, workspace: Path) -> tuple[list[Path], Path]:
-    """Folders outside the workspace that the run reads, each under its own name, and where it works."""
-    found: list[Path] = []
-    if Path(preset).suffix in {".yaml", ".yml"}:
-        found.append(Path(preset).resolve().parent)
-    root = config.data.root
+def _preset_folder(preset: str) -> Path | None:
+    """Return the folder of a preset's file; None for a shipped preset."""
+    return Path(preset).resolve().parent if Path(preset).suffix in {".yaml", ".yml"} else None
+
+
+def _working_folder(config: RunConfig, preset: str, workspace: Path) -> Path:
+    """Return the folder to which the config's relative paths belong."""
+    root, beside = config.data.root, _preset_folder(preset)
     if root.startswith("demo:"):
-        working_dir = found[0] if found else workspace
-    else:
-        working_dir = Path(root).expanduser().resolve() if root else (found[0] if found else Path.cwd())
-        found.append(working_dir)
-    named = [config.model.base, config.evaluate.mteb_root, config.promote.first_champion]
-    named += [config.teacher.model if config.teacher else None]
-    named += [item.path for item in config.data.sources]
-    named += [item.path for item in config.data.corpus]
-    named += [item.path for item in config.data.evaluation]
-    for name in named:
+        return beside or workspace
+    return Path(root).expanduser().resolve() if root else beside or Path.cwd()
+
+
+def _readable_folders(config: RunConfig, preset: str, workspace: Path, working_dir: Path) -> list[Path]:
+    """Return the folders outside the workspace that the run reads; none lies in another."""
+    beside = _preset_folder(preset)
+    folders = [beside] if beside else []
+    if not config.data.root.startswith("demo:"):
+        folders.append(working_dir)
+    for name in _paths(config):
         path = (working_dir / Path(name).expanduser()).resolve() if name else working_dir
         if path.exists():
-            found.append(path if path.is_dir() else path.parent)
+            folders.append(path if path.is_dir() else path.parent)
     kept: list[Path] = []
-    for path in sorted(set(found)):
+    for path in sorted(set(folders)):
         if not any(path.is_relative_to(other) for other in (*kept, workspace)):
             kept.append(path)
-    return kept, working_dir
+    return kept
+
+
+def _paths(config: RunConfig) -> list[str | None]:
+    """Return every setting that can name a file or folder."""
+    data = config.data
+    return [
+        config.model.base,
+        config.evaluate.mteb_root,
+        config.promote.first_champion,
+        config.teacher.model if config.teacher else None,
+        *(item.path for item in data.sources),
+        *(item.path for item in data.corpus),
+        *(item.path for item in data.evaluation),
+    ]
+
+
+def _secret_folders(config: RunConfig) -> list[Path]:
+    """Return the folders of the mounted secrets that the config refers to."""
+    folders = (secrets_folder().resolve() / name for name in mounted_secrets(config))
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def _mount(path: Path, *, read_only: bool) -> dict[str, Any]:

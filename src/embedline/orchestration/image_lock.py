@@ -1,8 +1,8 @@
-"""infra/images/images.lock.yaml: what the components' image is called, and the code that it carries.
+"""Lock of the components' image: infra/images/images.lock.yaml holds its name and the digest of its code.
 
-`python -m embedline.orchestration.image_lock` brings the file up to date (`make lock` compiles the pipeline
-too); `--check` says whether it is; `--show cpu|gpu|code|tag` prints a part;
-`--published TARGET=REPOSITORY@DIGEST` notes what a registry said after a push.
+`python -m embedline.orchestration.image_lock` updates the file (`make lock` compiles the pipeline too);
+`--check` reports whether it is up to date; `--show cpu|gpu|code|tag` prints a part;
+`--published TARGET=REPOSITORY@DIGEST` records the digest that a registry returned after a push.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import typer
 import yaml
 
 from embedline import __version__
@@ -32,16 +33,18 @@ _HEAD = """\
 
 
 def lock_path() -> Path:
+    """Return the path of the lock."""
     return Path(str(resources.files("embedline.images"))) / "images.lock.yaml"
 
 
 def read_lock() -> dict[str, Any]:
+    """Read the lock."""
     lock: dict[str, Any] = yaml.safe_load(lock_path().read_text(encoding="utf-8"))
     return lock
 
 
 def current() -> dict[str, Any]:
-    """The lock as the checkout's code makes it; digests of a published image stay while nothing changed.
+    """Return the lock for the checkout's code; digests of a published image are kept for unchanged code.
 
     Raises:
         InputError: this is an installed package, not a checkout.
@@ -53,11 +56,11 @@ def current() -> dict[str, Any]:
 
 
 def recipe_digest(root: Path) -> str:
-    """SHA-256 over what an image is made of besides the code: Containerfile, its scripts, dependencies."""
+    """Return the SHA-256 of an image's parts besides the code: Containerfile, its scripts, dependencies."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = sorted({extra for extras in TARGETS.values() for extra in extras})
-    wanted = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
-    digest = hashlib.sha256(json.dumps(wanted).encode())
+    required = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in extras)]
+    digest = hashlib.sha256(json.dumps(required).encode())
     used = ("Containerfile", "gpu.txt", "install.sh", "requirements.py", "tools.txt", "trim.sh")
     for path in (root / "constraints.txt", *(root / "infra" / "images" / name for name in used)):
         digest.update(path.name.encode() + path.read_bytes())
@@ -65,12 +68,12 @@ def recipe_digest(root: Path) -> str:
 
 
 def stale() -> bool:
-    """Whether the lock is older than the code, or not as this module writes it (after a merge)."""
+    """Return whether the lock is older than the code, or not as this module writes it (after a merge)."""
     return lock_path().read_text(encoding="utf-8") != _text(current())
 
 
 def refresh() -> bool:
-    """Bring the lock up to date; whether it was not."""
+    """Update the lock; return whether it was stale."""
     changed = stale()
     if changed:
         lock_path().write_text(_text(current()), encoding="utf-8")
@@ -78,19 +81,19 @@ def refresh() -> bool:
 
 
 def publish(published: str) -> None:
-    """Note `cpu=REPOSITORY@sha256:…` after a push; from then on components refer to this digest.
+    """Record `cpu=REPOSITORY@sha256:…` after a push; from then on components refer to this digest.
 
     Raises:
-        InputError: it is not of that form, or the image pushed is not of this code.
+        InputError: it has another form, or the pushed image holds other code.
     """
-    found = re.fullmatch(r"(cpu|gpu)=(\S+)@(sha256:[0-9a-f]{64})", published)
-    if found is None:
+    match = re.fullmatch(r"(cpu|gpu)=(\S+)@(sha256:[0-9a-f]{64})", published)
+    if match is None:
         raise InputError(
             f"{published!r} is not TARGET=REPOSITORY@sha256:DIGEST.",
             where="--published",
             fix="Copy the digest that `docker push` printed.",
         )
-    target, repository, digest = found.groups()
+    target, repository, digest = match.groups()
     lock = current()
     if stale():
         raise InputError("is older than the code.", where=str(lock_path()), fix="Run `make lock` first.")
@@ -122,25 +125,26 @@ def _checkout() -> Path:
 
 
 def main(arguments: list[str]) -> int:
+    """Update, check or print the lock; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m embedline.orchestration.image_lock", description=__doc__)
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--check", action="store_true", help="exit 1 when the lock is older than the code")
     group.add_argument("--show", choices=[*TARGETS, "code", "tag"])
     group.add_argument("--published", metavar="TARGET=REPOSITORY@DIGEST")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        if asked.show:
-            print(_part(read_lock(), asked.show))  # noqa: T201
-        elif asked.published:
-            publish(asked.published)
-        elif asked.check:
+        if options.show:
+            typer.echo(_part(read_lock(), options.show))
+        elif options.published:
+            publish(options.published)
+        elif options.check:
             if stale():
-                print(f"{lock_path()} is older than the code. Run: make lock", file=sys.stderr)  # noqa: T201
+                typer.echo(f"{lock_path()} is older than the code. Run: make lock", err=True)
                 return 1
         elif refresh():
-            print(f"wrote {lock_path()}")  # noqa: T201
+            typer.echo(f"wrote {lock_path()}")
     except EmbedlineError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        typer.echo(f"error: {error}", err=True)
         return error.exit_code
     return 0
 

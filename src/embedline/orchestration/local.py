@@ -1,4 +1,4 @@
-"""Run the line on this machine: start the driver, watch the records, close what others left open."""
+"""Run the line on this machine: start the driver, watch the records, close abandoned runs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from filelock import FileLock, Timeout
+
 from embedline.artifacts.record import StepRecord, read_records
 from embedline.artifacts.run_folder import RUN, read_run
 from embedline.artifacts.workspace import check_workspace
 from embedline.dag import STEPS
 from embedline.errors import InputError, Stopped
 from embedline.orchestration.compile import one_line
-from embedline.orchestration.containers import Containers, ExitWatch, hand_over, stop_containers
-from embedline.orchestration.line import CONTAINERS
+from embedline.orchestration.containers import Containers, ExitWatch, give_to_user, stop_containers
+from embedline.orchestration.driver import CONTAINERS
 from embedline.runs import record as runrecord
+from embedline.runs.finish import finish
 
 LOG = "log.txt"
 _POLL_S = 0.1
@@ -30,13 +33,13 @@ _DIED = "The process that drives the steps died; the log may say why."
 
 
 class Watcher(Protocol):
-    """Sees the steps' records while they change."""
+    """Callback that receives the steps' records while a run goes on."""
 
     def __call__(self, run_folder: Path, records: Sequence[StepRecord]) -> None: ...
 
 
 def new_run(workspace: Path, name: str) -> str:
-    """`<name>-<time>`, a folder that did not exist before."""
+    """Create the folder `<name>-<time>` and return its name, with a number if it exists already."""
     check_workspace(workspace)
     base = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     for number in range(1, 1000):
@@ -57,15 +60,18 @@ def run_here(
 ) -> dict[str, Any]:
     """Run a preset through the whole DAG and return its run.json.
 
-    The steps are processes, or containers when `containers` says how. Their output goes to `<run>/log.txt`.
-    Ctrl-C and SIGTERM end the run and every process and container of it.
+    Ctrl-C and SIGTERM end the run with all its processes and containers. The steps' output goes to
+    `<run>/log.txt`.
+
+    Args:
+        containers: settings of the steps' containers; without them the steps are processes.
 
     Raises:
         InputError: a run of that name is going on.
     """
     workspace = workspace.resolve()
     folder = workspace / run
-    with alone(folder):
+    with run_lock(folder):
         return _run(preset, overrides, workspace, folder, watch, containers)
 
 
@@ -80,12 +86,12 @@ def _run(
     run = folder.name
     close_abandoned(workspace)
     runrecord.begin_run(folder, run=run, preset=preset, pid=os.getpid())
-    command = [sys.executable, "-m", "embedline.orchestration.line"]
+    command = [sys.executable, "-m", "embedline.orchestration.driver"]
     command += [preset, one_line(overrides), str(workspace), run]
     environment = _environment()
     if containers is not None:
         environment[CONTAINERS] = json.dumps(containers.arguments(folder))
-        hand_over(folder, containers.user)
+        give_to_user(folder, containers.user)
     killed = 0
     exits = ExitWatch(folder)
     watched = exits.watching() if containers is not None else contextlib.nullcontext()
@@ -111,19 +117,17 @@ def _run(
             if containers is not None:
                 stop_containers(folder)
     record = read_run(folder)
-    if record.get("status") in {None, "running"}:  # the exit handler had no chance
+    if record.get("status") in {None, "running"}:  # the exit handler did not run
         record = _close(workspace, run, preset, killed)
-    elif containers is not None and not record["error"] and (complaint := exits.complaint(len(STEPS) + 2)):
-        record = _close(workspace, run, preset, message=complaint)
+    elif containers is not None and not record["error"] and (message := exits.mismatch(len(STEPS) + 2)):
+        record = _close(workspace, run, preset, message=message)
     watch(folder, read_records(folder))
     return record
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """One process at a time works on a run; the lock goes with the process, however it ends."""
-    from filelock import FileLock, Timeout
-
+def run_lock(folder: Path) -> Iterator[None]:
+    """Lock a run for this process; the lock ends with the process."""
     try:
         with FileLock(folder / ".lock", timeout=0):
             yield
@@ -136,7 +140,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def close_abandoned(workspace: Path) -> list[str]:
-    """Runs that say they are running although their process is gone are marked as killed."""
+    """Record runs as killed whose status is running although their process has ended; return their names."""
     closed = []
     for file in sorted(workspace.glob(f"*/{RUN}")):
         folder = file.parent
@@ -151,9 +155,11 @@ def close_abandoned(workspace: Path) -> list[str]:
 def _close(
     workspace: Path, run: str, preset: str, killed: int = 0, latest: bool = True, message: str = _DIED
 ) -> dict[str, Any]:
-    """Write the record of a run whose exit handler had no chance; `killed`: the exit code of who ended it."""
-    from embedline.runs.finish import finish
+    """Write the record of a run whose exit handler did not run.
 
+    Args:
+        killed: exit code for the signal that ended the run; 0 when none did.
+    """
     return finish(
         workspace,
         run,
@@ -167,21 +173,21 @@ def _close(
 
 
 def _end(driver: subprocess.Popen[bytes]) -> None:
-    """Nothing of the group outlives the run: neither the driver nor a step that it left behind.
+    """End the driver's process group: the driver and any step that still runs.
 
-    A training that is told to stop has time for its checkpoint; whoever asks twice does not wait for it.
+    A training has time to write its checkpoint; a second Ctrl-C or SIGTERM ends the wait.
     """
-    _tell(driver, signal.SIGTERM)
+    _signal_group(driver, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE_S
     with contextlib.suppress(KeyboardInterrupt, Stopped):
-        while _tell(driver, 0) and time.monotonic() < deadline:
+        while _signal_group(driver, 0) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-    _tell(driver, signal.SIGKILL)
+    _signal_group(driver, signal.SIGKILL)
     driver.wait()
 
 
-def _tell(driver: subprocess.Popen[bytes], sent: int) -> bool:
-    """Send a signal to the driver's group (0: none); False when nothing is left of it."""
+def _signal_group(driver: subprocess.Popen[bytes], sent: int) -> bool:
+    """Send a signal to the driver's group (0: only check it); return False when the group has ended."""
     driver.poll()  # a process that ended stays in its group until it is waited for
     try:
         os.killpg(driver.pid, sent)
@@ -192,14 +198,14 @@ def _tell(driver: subprocess.Popen[bytes], sent: int) -> bool:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run like Ctrl-C does."""
+    """Raise Stopped on SIGTERM while the block runs, so that it ends a run like Ctrl-C does."""
 
     def interrupt(*_: Any) -> None:
         raise Stopped("stopped by SIGTERM.")
 
     try:
         before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: the caller's own handling stands
+    except ValueError:  # not the main thread: the caller's own handler is kept
         yield
         return
     try:
@@ -209,11 +215,12 @@ def _terminable() -> Iterator[None]:
 
 
 def _environment() -> dict[str, str]:
-    ours = {
+    """Return this process's environment with defaults that keep the steps' output plain."""
+    defaults = {
         "PYTHONUNBUFFERED": "1",
         "DAFT_ANALYTICS_ENABLED": "0",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
     }
-    return {**ours, **os.environ}
+    return {**defaults, **os.environ}

@@ -1,4 +1,4 @@
-"""What a person sees when the line has ended: tables, verdict, version, and what to try next."""
+"""Result of a run on the terminal: tables, verdict, version, and commands to try next."""
 
 from __future__ import annotations
 
@@ -8,48 +8,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedline.artifacts.run_folder import read_plan
+from embedline.dag import STEPS
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_NAMES = {
+_STAGE_TITLES = {
     "bm25": "BM25",
+    **{name: f"after {name.removeprefix('train_')}" for name, step in STEPS.items() if step.trains},
     "pretrain": "after pretraining",
-    "train_unsupervised": "after unsupervised",
-    "train_supervised": "after supervised",
 }
 
 
 def show_outcome(console: Console, record: dict[str, Any], run_folder: Path) -> None:
-    """Print a finished run: on failure the one message and the log, else what came out."""
+    """Print a finished run: the error message and the log after a failure, else its results."""
 
-    def say(text: str = "") -> None:
+    def print_line(text: str = "") -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     if record["error"]:
         step = record["error"]["step"]
-        say(f"{record['status']}{f' in {step}' if step else ''}: {record['error']['message']}")
-        say(f"log: {run_folder / 'log.txt'}")
+        print_line(f"{record['status']}{f' in {step}' if step else ''}: {record['error']['message']}")
+        print_line(f"log: {run_folder / 'log.txt'}")
         return
     console.print(_steps(record))
     if record["stages"]:
         console.print(_stages(record["stages"]))
-    say(f"gate: {verdict_words(record['verdict'])}")
+    print_line(f"gate: {verdict_words(record['verdict'])}")
     for reason in record["verdict"].get("reasons", []):
-        say(f"  {'✓' if reason['passed'] else '✗'} {reason['text']}")
+        print_line(f"  {'✓' if reason['passed'] else '✗'} {reason['text']}")
     if model := record["model"]:
-        say(f"model: {model_words(model)}")
+        print_line(f"model: {model_words(model)}")
     if (run_folder / "report.html").is_file():
-        say(f"report: {run_folder / 'report.html'}")
-    say(f"took {record['seconds']:.0f} s; everything is in {run_folder}")
-    say()
-    say("Try next:")
+        print_line(f"report: {run_folder / 'report.html'}")
+    print_line(f"took {record['seconds']:.0f} s; everything is in {run_folder}")
+    print_line()
+    print_line("Try next:")
     for command in next_commands(record, run_folder):
-        say(f"  {command}")
+        print_line(f"  {command}")
 
 
 def verdict_words(verdict: dict[str, Any]) -> str:
+    """Return the gate's result in a few words."""
     if verdict.get("already_champion"):
         return "passed, the candidate is already champion"
     mode = "" if verdict.get("mode") == "enforce" else f" ({verdict.get('mode')})"
@@ -57,13 +58,13 @@ def verdict_words(verdict: dict[str, Any]) -> str:
 
 
 def model_words(model: dict[str, Any]) -> str:
-    """`support version 3, champion: 3, previous_champion: 2`."""
+    """Return a version with its aliases: `support version 3, champion: 3, previous_champion: 2`."""
     aliases = ", ".join(f"{alias}: {version}" for alias, version in sorted(model.get("aliases", {}).items()))
     return f"{model.get('name')} version {model.get('version')}" + (f", {aliases}" if aliases else "")
 
 
 def next_commands(record: dict[str, Any], run_folder: Path) -> list[str]:
-    """Open the tracker; search with the model that was just made."""
+    """Return commands that open the tracker and search with the run's model."""
     uri = record["tracking"].get("uri", "")
     ui = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
     latest = run_folder.parent / "latest"
@@ -84,7 +85,7 @@ def _stages(stages: dict[str, dict[str, float]]) -> Table:
     sets = sorted({name for values in stages.values() for name in values} - {"mean"})
     shown = ["mean", *sets] if len(sets) > 1 else sets
     shared = sum(all(name in values for values in stages.values()) for name in sets)
-    table = _table("nDCG@10", *(_NAMES.get(stage, stage) for stage in stages))
+    table = _table("nDCG@10", *(_STAGE_TITLES.get(stage, stage) for stage in stages))
     for name in shown:
         cells = (f"{values[name]:.3f}" if name in values else "–" for values in stages.values())
         table.add_row(f"mean of {shared}" if name == "mean" else name, *cells)
@@ -102,7 +103,7 @@ def _table(*columns: str) -> Table:
 
 
 def _corpus(record: dict[str, Any], run_folder: Path) -> Path:
-    """A corpus of this run to search in: the user's own file where there is one."""
+    """Return a corpus of this run to search: a file of the user where there is one."""
     plan = read_plan(run_folder)
     root = Path(json.loads(plan["step_configs"]["ingest"])["locations"]["root"])
     for source in record["config"]["data"]["corpus"]:
@@ -123,7 +124,7 @@ def _question(record: dict[str, Any]) -> str:
 
 
 def _evaluation(record: dict[str, Any]) -> tuple[str, Path] | None:
-    """The first held-out retrieval set of the run, by name and folder."""
+    """Return name and folder of the run's first held-out retrieval set."""
     from embedline.data.evaluation_reader import SETS, read_sets
 
     for step in record["steps"]:

@@ -1,4 +1,4 @@
-"""What a person sees while the line runs: a line a step, and on a terminal what goes on now."""
+"""Progress of a run on the terminal: a line for each finished step, and the state of the running one."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Progress:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._told: set[tuple[str, float]] = set()  # a retried step has ended more than once
+        self._printed: set[tuple[str, float]] = set()  # a retried step has ended more than once
         self._beat = time.monotonic()
         self._status: Status | None = None
-        self._heard: dict[str, _Heard] = {}
+        self._spools: dict[str, _SpoolReader] = {}
 
     def __call__(self, run_folder: Path, records: Sequence[StepRecord]) -> None:
         for record in records:
             ended = record.step, record.started_at
-            if record.status != "running" and ended not in self._told:
-                self._told.add(ended)
+            if record.status != "running" and ended not in self._printed:
+                self._printed.add(ended)
                 self._beat = time.monotonic()
                 self._console.print(step_line(record), highlight=False, markup=False)
         running = next((record for record in records if record.status == "running"), None)
@@ -45,6 +45,7 @@ class Progress:
             self._console.print(f"  {self._now(run_folder, running)}", highlight=False, markup=False)
 
     def stop(self) -> None:
+        """Remove the spinner."""
         if self._status is not None:
             self._status.stop()
             self._status = None
@@ -57,14 +58,14 @@ class Progress:
         self._status.update(text)
 
     def _now(self, run_folder: Path, record: StepRecord) -> str:
-        """The step that works, for how long, and what its training last told."""
+        """Return the running step, its seconds, and the last metrics of its training."""
         text = f"{record.step}: {time.time() - record.started_at:.0f} s"
-        heard = self._heard.setdefault(record.step, _Heard(run_folder / "steps" / record.step / SPOOL))
-        return f"{text}, {told}" if (told := heard.line()) else text
+        spool = self._spools.setdefault(record.step, _SpoolReader(run_folder / "steps" / record.step / SPOOL))
+        return f"{text}, {metrics}" if (metrics := spool.line()) else text
 
 
-class _Heard:
-    """What a step's spool says of its training; each look reads on from where the last one ended."""
+class _SpoolReader:
+    """Reader of a step's spool; each call reads only what was written since the last one."""
 
     def __init__(self, spool: Path) -> None:
         self.spool, self.offset = spool, 0
@@ -73,7 +74,7 @@ class _Heard:
         self.steps: int | None = None
 
     def line(self) -> str:
-        """Empty while nothing trains."""
+        """Return the last metrics of the training in one line; empty while there is no loss."""
         self._read_on()
         return line(self.values, self.step, self.steps) if "loss" in self.values else ""
 
@@ -86,17 +87,17 @@ class _Heard:
         self.offset += len(whole) + len(end)
         for text in whole.splitlines():
             try:
-                said = json.loads(text)
+                entry = json.loads(text)
             except ValueError:  # cut off by a crash
                 continue
-            if said["type"] == "param" and said["key"] == "steps":
-                self.steps = int(said["value"])
-            elif said["type"] == "metric" and said["step"] >= max(1, self.step):  # 0: results, not a curve
-                self.step = said["step"]
-                self.values[said["key"]] = said["value"]
+            if entry["type"] == "param" and entry["key"] == "steps":
+                self.steps = int(entry["value"])
+            elif entry["type"] == "metric" and entry["step"] >= max(1, self.step):  # 0: results, not a curve
+                self.step = entry["step"]
+                self.values[entry["key"]] = entry["value"]
 
 
 def step_line(record: StepRecord) -> str:
-    """`✓ clean                  3.2 s (cached)`."""
+    """Return the line of a finished step: `✓ clean                  3.2 s (cached)`."""
     note = " (cached)" if record.cache_hit else " (off)" if record.passed_through else ""
     return f"{_MARKS.get(record.status, '?')} {record.step:<20}{record.seconds:>8.1f} s{note}"

@@ -1,4 +1,4 @@
-"""Hand the compiled pipeline to a Kubeflow Pipelines server: a version of it, and runs made from that."""
+"""Submit the compiled pipeline to a Kubeflow Pipelines server: upload a version of it, and start runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from embedline.config.load import load_config, preset_text
 from embedline.errors import InputError
 from embedline.orchestration.compile import compile_pipeline, one_line
 from embedline.orchestration.schedule import Schedule
-from embedline.orchestration.server import connect, every, once_more
-from embedline.orchestration.uploads import find_experiment, find_version, slug
+from embedline.orchestration.server import connect, list_all, with_retries
+from embedline.orchestration.uploads import find_or_create_experiment, find_or_upload_version, slug
 
 PIPELINE = "embedline-retrain"
 _ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
@@ -32,15 +32,16 @@ def submit_run(
     key: str = "",
     schedule: Schedule | None = None,
 ) -> dict[str, str]:
-    """Start a run of this preset, or have one started again and again, from an uploaded pipeline version.
+    """Start a run of this preset, or a recurring run, from an uploaded pipeline version.
 
     Args:
         workspace: folder of the shared volume; else as in the preset's cluster.workspace.
         host: address of the pipelines API.
-        experiment: one that is there; else `embedline`, which is made when it is not.
-        namespace: profile namespace, on a server with several users.
-        service_account: that the pods run as; else the preset's cluster.service_account.
-        key: train key; the run's name carries its beginning, its description the whole.
+        experiment: an existing experiment; else `embedline`, which is created when it is new.
+        namespace: profile namespace, on a multi-user server.
+        service_account: account of the pods; else the preset's cluster.service_account.
+        key: train key; the run's name holds its beginning, its description all of it.
+        schedule: makes a recurring run.
 
     Returns:
         what (run, recurring run), id, url, name, version, experiment.
@@ -48,14 +49,19 @@ def submit_run(
     Raises:
         InputError: the config is not valid, or the server refuses.
         EmbedlineError: the server fails.
+
+    Example:
+        >>> run = submit_run("demo", ["seed=7"], None, host="http://localhost:8080")
+        >>> run["what"], run["url"]
+        ('run', 'http://localhost:8080/#/runs/details/4f1d…')
     """
     config = load_config(preset, overrides)
     text = compile_pipeline(preset, overrides, workspace, defaults=False)
     with connect(host, namespace) as client:
-        place = find_experiment(client, experiment, namespace)
-        version = find_version(client, config.name, text, PIPELINE, namespace)
+        opened = find_or_create_experiment(client, experiment, namespace)
+        version = find_or_upload_version(client, config.name, text, PIPELINE, namespace)
         job = _Job(
-            experiment=place.experiment_id,
+            experiment=opened.experiment_id,
             name=_job_name(config.name, key, schedule),
             mark=str(uuid.uuid4()),
             about=f"{config.name}, by embedline {__version__}." + (f" Train key: {key}." if key else ""),
@@ -67,8 +73,8 @@ def submit_run(
             },
             service_account=service_account or config.cluster.service_account,
         )
-        made = _recurring(client, job, schedule) if schedule else _run(client, job)
-        about = {"name": job.name, "version": version.display_name, "experiment": place.display_name}
+        made = _start_recurring(client, job, schedule) if schedule else _start(client, job)
+        about = {"name": job.name, "version": version.display_name, "experiment": opened.display_name}
         return {**made, "url": f"{host.rstrip('/')}{made['url']}", **about}
 
 
@@ -81,9 +87,9 @@ def upload_version(
     pipeline: str = PIPELINE,
     namespace: str | None = None,
 ) -> dict[str, str]:
-    """Upload the compiled pipeline, these overrides being its defaults, as a version of `pipeline`.
+    """Upload the compiled pipeline as a version of `pipeline`, with preset and overrides as its defaults.
 
-    The pipeline is made when it is new; what was uploaded before is found again.
+    The pipeline is created when it is new; the same content is uploaded only once.
 
     Raises:
         InputError: the config is not valid, or the server refuses.
@@ -91,7 +97,7 @@ def upload_version(
     """
     config, text = load_config(preset, overrides), compile_pipeline(preset, overrides, workspace)
     with connect(host, namespace) as client:
-        made = find_version(client, config.name, text, pipeline, namespace)
+        made = find_or_upload_version(client, config.name, text, pipeline, namespace)
         url = f"/#/pipelines/details/{made.pipeline_id}/version/{made.pipeline_version_id}"
         return {
             "what": "pipeline version",
@@ -103,13 +109,13 @@ def upload_version(
 
 
 def cancel(job_id: str, *, host: str, namespace: str | None = None) -> dict[str, str]:
-    """End a run, or start no more of a recurring one. What has ended is left alone.
+    """Stop a run, or disable a recurring run. A run that has ended is not changed.
 
     Returns:
         what (run, recurring run), id, url, state.
 
     Raises:
-        InputError: there is neither, or the server refuses.
+        InputError: there is no such run, or the server refuses.
     """
     from kfp_server_api import ApiException
 
@@ -118,7 +124,7 @@ def cancel(job_id: str, *, host: str, namespace: str | None = None) -> dict[str,
         try:
             state = client.get_run(job_id).state
             if state not in _ENDED:
-                once_more(lambda: client.terminate_run(job_id) or True)
+                with_retries(lambda: client.terminate_run(job_id) or True)
                 state = client.get_run(job_id).state
         except ApiException as error:
             if error.status != 404:
@@ -130,7 +136,7 @@ def cancel(job_id: str, *, host: str, namespace: str | None = None) -> dict[str,
 
 @dataclass(frozen=True)
 class _Job:
-    """What runs and recurring runs have in common; the mark tells this submission from all others."""
+    """Common parts of runs and recurring runs; the mark identifies this submission."""
 
     experiment: str
     name: str
@@ -145,8 +151,8 @@ class _Job:
         return f"{self.about} Submission: {self.mark}."
 
 
-def _run(client: Any, job: _Job) -> dict[str, str]:
-    """kfp's own `run_pipeline` cannot describe a run."""
+def _start(client: Any, job: _Job) -> dict[str, str]:
+    """Start a run through the API itself: kfp's own `run_pipeline` cannot set a description."""
     models = client.api_models
     pipeline, version = job.reference
     body = models.V2beta1Run(
@@ -159,27 +165,27 @@ def _run(client: Any, job: _Job) -> dict[str, str]:
         runtime_config=models.V2beta1RuntimeConfig(parameters=job.parameters),
         service_account=job.service_account,
     )
-    made = once_more(
+    made = with_retries(
         lambda: client.runs.run_service_create_run(run=body),
-        lambda: _marked(every(client.list_runs, "runs", job.name, experiment_id=job.experiment), job),
+        lambda: _marked(list_all(client.list_runs, "runs", job.name, experiment_id=job.experiment), job),
     )
     return {"what": "run", "id": made.run_id, "url": f"/#/runs/details/{made.run_id}"}
 
 
-def _recurring(client: Any, job: _Job, schedule: Schedule) -> dict[str, str]:
-    def known() -> list[Any]:
+def _start_recurring(client: Any, job: _Job, schedule: Schedule) -> dict[str, str]:
+    def existing() -> list[Any]:
         return list(
-            every(client.list_recurring_runs, "recurring_runs", job.name, experiment_id=job.experiment)
+            list_all(client.list_recurring_runs, "recurring_runs", job.name, experiment_id=job.experiment)
         )
 
-    for other in known():
+    for other in existing():
         if other.status == "ENABLED":
             raise InputError(
                 f"{job.name} is scheduled already (recurring run {other.recurring_run_id}).",
-                fix=f"Stop that first: embedline submit --cancel {other.recurring_run_id}",
+                fix=f"Stop that one first: embedline submit --cancel {other.recurring_run_id}",
             )
     pipeline, version = job.reference
-    made = once_more(
+    made = with_retries(
         lambda: client.create_recurring_run(
             job.experiment,
             job.name,
@@ -193,14 +199,15 @@ def _recurring(client: Any, job: _Job, schedule: Schedule) -> dict[str, str]:
             version_id=version,
             service_account=job.service_account,
         ),
-        lambda: _marked(known(), job),
+        lambda: _marked(existing(), job),
     )
     key = made.recurring_run_id
     return {"what": "recurring run", "id": key, "url": f"/#/recurringrun/details/{key}"}
 
 
-def _marked(found: Iterable[Any], job: _Job) -> Any:
-    return next((each for each in found if job.mark in (each.description or "")), None)
+def _marked(runs: Iterable[Any], job: _Job) -> Any:
+    """Return the run of this submission; None when there is none."""
+    return next((run for run in runs if job.mark in (run.description or "")), None)
 
 
 def _disable(client: Any, key: str, host: str) -> str:
@@ -212,7 +219,7 @@ def _disable(client: Any, key: str, host: str) -> str:
         if error.status != 404:
             raise
         raise InputError(f"there is no run and no recurring run {key!r}.", where=host) from error
-    once_more(lambda: client.disable_recurring_run(key) or True)
+    with_retries(lambda: client.disable_recurring_run(key) or True)
     return str(client.get_recurring_run(key).status)
 
 

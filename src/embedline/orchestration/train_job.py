@@ -1,7 +1,7 @@
-"""Training on several nodes: a step hands over to a Kubeflow Trainer TrainJob, and waits for it.
+"""Training on several nodes: a step starts a TrainJob of Kubeflow Trainer and waits for it.
 
-The job's name follows from run, step and key, so that a retried task attaches to the job that it started
-before instead of starting another. A task that is stopped leaves its job alone.
+The job's name is derived from run, step and key, so that a retried task attaches to the job that it started
+before instead of starting another. A stopped task does not stop its job.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from embedline.artifacts.record import StepRecord
+from embedline.components.image import GPU_IMAGE, IMAGE
 from embedline.config.train_job import TrainJobConfig
 from embedline.errors import EmbedlineError, InputError, StepError
 from embedline.execution.delegation import Delegate, DelegatedStep
@@ -25,19 +28,18 @@ if TYPE_CHECKING:
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
     from kubernetes.client import CustomObjectsApi
 
-# What the Trainer's runtimes call the group of training pods, and their container.
-NODE = "node"
+NODE = "node"  # name of the training pods' group and of their container in the Trainer's runtimes
 _NAME_CHARS = 40  # pods are named <job>-node-0-<index>-<random>, in at most 63
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 def run_training(name: str, config_json: str, workspace: str, run: str, **parts: Any) -> StepRecord:
-    """`run_component` of a training step, in a TrainJob where the run asks for one and this is a cluster."""
-    return run_component(name, config_json, workspace, run, where=nodes_or_processes, **parts)
+    """Run the component of a training step, in a TrainJob where the config has several nodes on a cluster."""
+    return run_component(name, config_json, workspace, run, where=choose_delegate, **parts)
 
 
-def nodes_or_processes(name: str, config_json: str, workspace: Path) -> Delegate | None:
-    """What hands the step to a TrainJob; here, outside of Kubernetes or where one node is enough.
+def choose_delegate(name: str, config_json: str, workspace: Path) -> Delegate | None:
+    """Return the delegate that runs the step in a TrainJob; without a cluster or with one node the local one.
 
     Raises:
         InputError: the task's pod has no token for the Kubernetes API.
@@ -52,16 +54,16 @@ def nodes_or_processes(name: str, config_json: str, workspace: Path) -> Delegate
         load_incluster_config()
     except ConfigException as error:
         raise InputError(
-            f"the task cannot ask Kubernetes for a TrainJob ({error}).",
+            f"the task cannot start a TrainJob in Kubernetes ({error}).",
             where="train_job.nodes",
             fix="Give its service account a token, or train on one node.",
         ) from error
     api = client.CustomObjectsApi()
     namespace = config.namespace or _NAMESPACE.read_text(encoding="utf-8").strip()
-    return lambda delegated: train_there(delegated, config, workspace, namespace, api)
+    return lambda delegated: train_in_job(delegated, config, workspace, namespace, api)
 
 
-def train_there(
+def train_in_job(
     delegated: DelegatedStep,
     config: TrainJobConfig,
     workspace: Path,
@@ -71,38 +73,40 @@ def train_there(
     """Start the step's job, or find it, and wait until it has ended.
 
     Args:
-        workspace: where the volume is mounted, here as there.
+        workspace: mount path of the volume, the same in the task and in the job's pods.
 
     Raises:
         InputError: the cluster refuses the job, or has no Trainer.
-        EmbedlineError: the job failed, in its own words; final where the step's failure was.
+        EmbedlineError: the job failed; with the step's error, and final where the step's failure was.
     """
     job = TrainJob(api, namespace, job_name(delegated.run, delegated.step, delegated.key))
     if job.read() is None:
         delegated.write()
         job.create(manifest(delegated, config, workspace, namespace))
-        _say(f"started TrainJob {job}: {config.nodes} nodes of {config.processes_per_node} processes")
+        typer.echo(f"started TrainJob {job}: {config.nodes} nodes of {config.processes_per_node} processes")
     else:
-        _say(f"attached to TrainJob {job}, which an earlier try started")
-    failure = job.wait()
-    if failure is None:
-        return
-    record = delegated.record()
+        typer.echo(f"attached to TrainJob {job}, which an earlier try started")
+    if failure := job.wait():
+        raise _job_error(job, failure, delegated.record())
+
+
+def _job_error(job: TrainJob, failure: str, record: StepRecord | None) -> EmbedlineError:
+    """Return the error of a failed job, with the step's own error where its first process wrote one."""
     fix = (
-        f"kubectl -n {namespace} describe trainjob {job.name} has more. The run's next try meets the same "
-        "job: delete it to have another started."
+        f"See kubectl -n {job.namespace} describe trainjob {job.name}. The run's next try attaches to the "
+        "same job: delete it to start another."
     )
+    where = f"TrainJob {job}"
     if record is None or record.status != "failed":
-        raise EmbedlineError(failure, where=f"TrainJob {job}", fix=fix)
-    error = (StepError if record.final else EmbedlineError)(
-        f"{failure} The first process said: {record.error}", where=f"TrainJob {job}", fix=fix
-    )
+        return EmbedlineError(failure, where=where, fix=fix)
+    kind = StepError if record.final else EmbedlineError
+    error = kind(f"{failure} Error of the first process: {record.error}", where=where, fix=fix)
     error.exit_code = record.exit_code
-    raise error
+    return error
 
 
 def job_name(run: str, step: str, key: str) -> str:
-    """A DNS label that begins with a letter, the same for the same run, step and key."""
+    """Return a DNS label that begins with a letter, the same for the same run, step and key."""
     digest = hashlib.sha256(f"{run}\n{step}\n{key}".encode()).hexdigest()[:10]
     words = re.sub(r"[^a-z0-9]+", "-", f"{step}-{run}".lower()).strip("-")
     return f"{words[: _NAME_CHARS - 11].strip('-')}-{digest}"
@@ -111,15 +115,13 @@ def job_name(run: str, step: str, key: str) -> str:
 def manifest(
     delegated: DelegatedStep, config: TrainJobConfig, workspace: Path, namespace: str
 ) -> TrainerV1alpha1TrainJob:
-    """The job: torchrun inside, through the runtime; the workspace mounted; secrets by reference."""
+    """Return the job's manifest: torchrun in its pods, the workspace mounted, secrets by reference."""
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
-    from embedline.components.image import GPU_IMAGE, IMAGE
-
-    torchrun = ["python", "-m", "torch.distributed.run"]  # takes the runtime's PET_* variables as its own
+    torchrun = ["python", "-m", "torch.distributed.run"]  # reads the runtime's PET_* variables
     on_gpus = any(name.endswith("/gpu") for name in config.resources)
     if on_gpus:
-        torchrun.append("--virtual-local-rank")  # each process sees its own GPU alone
+        torchrun.append("--virtual-local-rank")  # each process sees only its own GPU
     folder = workspace / delegated.folder.relative_to(delegated.workspace)
     trainer: dict[str, Any] = {
         "image": config.image or (GPU_IMAGE if on_gpus else IMAGE),
@@ -160,7 +162,7 @@ def manifest(
 
 
 def _environment(config: TrainJobConfig) -> list[dict[str, Any]]:
-    # The pods read the workspace and nothing else: no hub, no tracking server (the task mirrors the spool).
+    # The pods read only the workspace: no hub, no tracking server (the task sends the spool).
     plain = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"}
     secrets = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
@@ -181,7 +183,3 @@ def _mounted(claim: str, workspace: Path) -> dict[str, Any]:
         "manager": "embedline.dev/pipeline",
         "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": jobs}}},
     }
-
-
-def _say(words: str) -> None:
-    print(words, flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""A TrainJob at the Kubernetes API server: create, read, wait."""
+"""TrainJob at the Kubernetes API server: create, read, wait."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 POLL_S = 2.0
 POLL_MAX_S = 30.0
-UNREACHABLE_S = 900.0  # an API server that is upgraded is away for minutes; a job goes on meanwhile
+UNREACHABLE_S = 900.0  # an upgrade makes an API server unreachable for minutes; jobs run on meanwhile
 
-_PASSING = frozenset({0, 408, 429, 500, 502, 503, 504})
+_RETRIED = frozenset({0, 408, 429, 500, 502, 503, 504})
 _FIXES = {
-    401: "Does the task's service account have a token?",
+    401: "Check that the task's service account has a token.",
     403: "The task's service account needs to create and get trainjobs (infra/kustomize/base/accounts.yaml).",
-    404: "Is Kubeflow Trainer installed, and does the namespace exist?",
+    404: "Check that Kubeflow Trainer is installed and that the namespace exists.",
 }
 
 
 class TrainJob:
-    """One job at the API server. What passes (a restart, a full queue) is waited out, refusals are not."""
+    """One job at the API server. Calls are retried after temporary failures (a restart, a full queue)."""
 
     def __init__(self, api: CustomObjectsApi, namespace: str, name: str) -> None:
         self.api, self.namespace, self.name = api, namespace, name
@@ -34,20 +34,20 @@ class TrainJob:
         return f"{self.namespace}/{self.name}"
 
     def read(self) -> TrainerV1alpha1TrainJob | None:
-        """The job as it is; None when there is none."""
+        """Return the job; None when there is none."""
         from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
         from kubernetes.client import ApiException
 
         try:
-            found = self._patiently(self.api.get_namespaced_custom_object, self.name)
+            content = self._call(self.api.get_namespaced_custom_object, self.name)
         except ApiException as error:
             if error.status == 404:
                 return None
             raise self._refused(error) from error
-        return TrainerV1alpha1TrainJob.from_dict(found)
+        return TrainerV1alpha1TrainJob.from_dict(content)
 
     def create(self, job: TrainerV1alpha1TrainJob) -> None:
-        """Start it; one that another try started at the same moment is as good.
+        """Start the job, unless another try has started it at the same moment.
 
         Raises:
             InputError: the server refuses it.
@@ -55,22 +55,22 @@ class TrainJob:
         from kubernetes.client import ApiException
 
         try:
-            self._patiently(self.api.create_namespaced_custom_object, job.to_dict())
+            self._call(self.api.create_namespaced_custom_object, job.to_dict())
         except ApiException as error:
             if error.status != 409:
                 raise self._refused(error) from error
 
     def wait(self) -> str | None:
-        """Until the job has ended: None when it is complete, else why it failed.
+        """Wait until the job has ended; return None when it is complete, else its failure.
 
         Raises:
-            EmbedlineError: somebody deleted it.
+            EmbedlineError: the job was deleted.
         """
         pause = POLL_S
         while True:
             job = self.read()
             if job is None:
-                raise EmbedlineError("was deleted while it worked.", where=f"TrainJob {self}")
+                raise EmbedlineError("was deleted while it was running.", where=f"TrainJob {self}")
             for condition in (job.status.conditions or []) if job.status else []:
                 if condition.status == "True" and condition.type == "Complete":
                     return None
@@ -79,7 +79,8 @@ class TrainJob:
             time.sleep(pause)
             pause = min(POLL_MAX_S, pause * 1.5)
 
-    def _patiently(self, call: Any, last: Any) -> Any:
+    def _call(self, call: Any, last: Any) -> Any:
+        """Make a call of the API, with retries for `UNREACHABLE_S`; `last` is its last argument."""
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
@@ -88,22 +89,22 @@ class TrainJob:
             try:
                 return call(GROUP, VERSION, self.namespace, PLURAL, last, _request_timeout=30)
             except (ApiException, HTTPError, OSError) as error:
-                if isinstance(error, ApiException) and error.status not in _PASSING:
+                if isinstance(error, ApiException) and error.status not in _RETRIED:
                     raise
                 if time.monotonic() > deadline:
                     minutes = f"{UNREACHABLE_S / 60:.0f} minutes"
                     raise EmbedlineError(
                         f"the API server has not answered for {minutes} ({_short(error)}).",
                         where=f"TrainJob {self}",
-                        fix="The job goes on without it; the next try attaches to it.",
+                        fix="The job runs on; the next try attaches to it.",
                     ) from error
             time.sleep(pause)
             pause = min(POLL_MAX_S, pause * 2)
 
     def _refused(self, error: Any) -> InputError:
-        words = " ".join(str(error.body or error.reason).split())[:500]
+        reason = " ".join(str(error.body or error.reason).split())[:500]
         return InputError(
-            f"the cluster refused it ({error.status}): {words}.",
+            f"the cluster refused it ({error.status}): {reason}.",
             where=f"TrainJob {self}",
             fix=_FIXES.get(error.status, "See the settings in train_job."),
         )

@@ -1,4 +1,4 @@
-"""What a run needs on the pipelines server: an experiment, a pipeline, a version. Found, or made once."""
+"""Experiment, pipeline and pipeline version of a run on the pipelines server: each found, or created once."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import Any
 
 from embedline import __version__
 from embedline.errors import InputError
-from embedline.orchestration.server import every, once_more
+from embedline.orchestration.server import list_all, with_retries
 
 EXPERIMENT = "embedline"
 
 
-def find_experiment(client: Any, name: str, namespace: str | None) -> Any:
-    """The experiment called `name`; the default one, when no name is given, is made when it is new.
+def find_or_create_experiment(client: Any, name: str, namespace: str | None) -> Any:
+    """Return the experiment `name`; without a name the default one, which is created when it is new.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is no experiment of that name.
     """
-    wanted = name or EXPERIMENT
+    title = name or EXPERIMENT
 
-    def found() -> Any:
-        listed = every(client.list_experiments, "experiments", wanted, namespace=namespace)
+    def find() -> Any:
+        listed = list_all(client.list_experiments, "experiments", title, namespace=namespace)
         return next(listed, None)
 
-    if name and found() is None:
-        listed = every(client.list_experiments, "experiments", namespace=namespace)
+    if name and find() is None:
+        listed = list_all(client.list_experiments, "experiments", namespace=namespace)
         names = [each.display_name for each in listed]
         raise InputError(
             f"there is no experiment {name!r}.",
@@ -39,25 +39,25 @@ def find_experiment(client: Any, name: str, namespace: str | None) -> Any:
             fix=f"Known: {', '.join(sorted(names)[:20]) or 'none'}; without --experiment it is {EXPERIMENT}.",
         )
     models = client.api_models
-    body = models.V2beta1Experiment(display_name=wanted, namespace=namespace)
+    body = models.V2beta1Experiment(display_name=title, namespace=namespace)
     api = client.experiments
-    return _found_or_made(found, lambda: api.experiment_service_create_experiment(experiment=body))
+    return _find_or_create(find, lambda: api.experiment_service_create_experiment(experiment=body))
 
 
-def find_version(client: Any, title: str, text: str, pipeline: str, namespace: str | None) -> Any:
-    """The version with this content, named after the config's name, release and content: uploaded once."""
+def find_or_upload_version(client: Any, title: str, text: str, pipeline: str, namespace: str | None) -> Any:
+    """Return the version with this content, uploaded once; its name holds config name, release and digest."""
     models, api = client.api_models, client.pipelines
 
-    def found_pipeline() -> Any:
-        return next(every(client.list_pipelines, "pipelines", pipeline, namespace=namespace), None)
+    def find_pipeline() -> Any:
+        return next(list_all(client.list_pipelines, "pipelines", pipeline, namespace=namespace), None)
 
     body = models.V2beta1Pipeline(name=pipeline, display_name=pipeline, namespace=namespace)
-    parent = _found_or_made(found_pipeline, lambda: api.pipeline_service_create_pipeline(pipeline=body))
+    parent = _find_or_create(find_pipeline, lambda: api.pipeline_service_create_pipeline(pipeline=body))
     name = f"{slug(title)}-{__version__}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
-    def found() -> Any:
-        ours = {"pipeline_id": parent.pipeline_id}
-        return next(every(client.list_pipeline_versions, "pipeline_versions", name, **ours), None)
+    def find() -> Any:
+        scope = {"pipeline_id": parent.pipeline_id}
+        return next(list_all(client.list_pipeline_versions, "pipeline_versions", name, **scope), None)
 
     def upload() -> Any:
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -66,25 +66,25 @@ def find_version(client: Any, title: str, text: str, pipeline: str, namespace: s
             about = f"{title}, by embedline {__version__}"
             return client.upload_pipeline_version(str(file), name, parent.pipeline_id, description=about)
 
-    return _found_or_made(found, upload)
+    return _find_or_create(find, upload)
 
 
-def _found_or_made(found: Callable[[], Any], make: Callable[[], Any]) -> Any:
-    """Somebody else may make it at the same moment."""
+def _find_or_create(find: Callable[[], Any], create: Callable[[], Any]) -> Any:
+    """Return the result of `find`, else of `create`; another process may create it at the same time."""
     from kfp_server_api import ApiException
 
-    known = found()
-    if known is not None:
-        return known
+    existing = find()
+    if existing is not None:
+        return existing
     try:
-        return once_more(make, found)
+        return with_retries(create, find)
     except ApiException as error:
-        known = found() if error.status == 409 else None
-        if known is None:
+        existing = find() if error.status == 409 else None
+        if existing is None:
             raise
-        return known
+        return existing
 
 
 def slug(name: str) -> str:
-    """A config's name in letters, digits and dashes: the server's names are DNS labels."""
+    """Return a config's name in letters, digits and dashes: the server's names are DNS labels."""
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:40]

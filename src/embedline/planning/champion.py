@@ -11,7 +11,7 @@ from embedline.artifacts.workspace import Workspace
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
 from embedline.registry.registered_form import registered_form
-from embedline.registry.tracking_target import TrackingPlace
+from embedline.registry.tracking_target import TrackingTarget
 
 if TYPE_CHECKING:
     from embedline.registry.versions import ChampionRef
@@ -26,7 +26,7 @@ class Champion:
     first: bool = False
 
 
-def find_champion(config: RunConfig, target: TrackingPlace, workspace: Workspace, root: Path) -> Champion:
+def find_champion(config: RunConfig, target: TrackingTarget, workspace: Workspace, root: Path) -> Champion:
     """Return the version under the alias; without one, promote.first_champion, the future version 1."""
     from embedline.registry.versions import get_champion
 
@@ -47,11 +47,11 @@ def find_champion(config: RunConfig, target: TrackingPlace, workspace: Workspace
 
 
 def register_first(
-    config: RunConfig, target: TrackingPlace, champion: Champion, workspace: Workspace, run: str
+    config: RunConfig, target: TrackingTarget, champion: Champion, workspace: Workspace, run: str
 ) -> Champion:
     """Register an outside model and set the alias to it. Call it last, when everything else is validated."""
     from embedline.registry.promotion import NOTHING, promote
-    from embedline.registry.versions import OUTSIDE, VERDICT_TAG, register
+    from embedline.registry.versions import THIRD_PARTY, VERDICT_TAG, register
 
     assert champion.pin is not None
     assert champion.path is not None
@@ -61,7 +61,7 @@ def register_first(
             name,
             folder,
             digest=champion.pin["digest"],
-            tags={"origin": str(config.promote.first_champion), VERDICT_TAG: OUTSIDE},
+            tags={"origin": str(config.promote.first_champion), VERDICT_TAG: THIRD_PARTY},
             uri=target.uri,
             experiment=target.experiment,
             artifact_root=target.artifact_root,

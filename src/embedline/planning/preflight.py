@@ -29,7 +29,7 @@ from embedline.planning.fingerprint import Fingerprint, fingerprint_of, write_fi
 from embedline.planning.pins import Pinned, pin_data, pin_models
 from embedline.planning.plan import Plan, predict_steps
 from embedline.planning.step_configs import make_step_configs
-from embedline.registry.tracking_target import complain_once, tracking_place, write_tracking
+from embedline.registry.tracking_target import tracking_target, warn_once, write_tracking
 from embedline.steps.context import StepConfig
 
 STEP = "preflight"
@@ -79,7 +79,7 @@ def make_plan(
     require_known_names(config)
     check_workspace(workspace)
     place = Workspace(workspace)
-    target = tracking_place(config.tracking, place)
+    target = tracking_target(config.tracking, place)
     _prepare(target.uri)
     if act:
         write_tracking(place.run_folder(run), target)
@@ -165,7 +165,7 @@ def _begin(run: str, config: RunConfig, place: Workspace) -> None:
     except InputError:
         raise
     except EmbedlineError as error:
-        complain_once(found.uri, error)
+        warn_once(found.uri, error)
 
 
 def _bytes(config: RunConfig, root: Path) -> int:

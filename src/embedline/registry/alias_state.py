@@ -1,4 +1,4 @@
-"""What the ledger says about a model's aliases beside what the registry says, and moving the latter."""
+"""Compare a model's aliases in the ledger with those in the registry, and move the registry's."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from embedline.registry.versions import read_aliases
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+UNKNOWN_AUTHOR = "an unknown user"
+
 
 @dataclass(frozen=True)
-class Standing:
-    """One alias of a model, by ledger and by registry, read at one moment.
+class AliasState:
+    """One alias of a model in the ledger and in the registry, read at one moment.
 
     Args:
-        newest: the last generation that moved the alias; None when nothing did.
+        newest: the last generation that moved the alias; None when there is none.
         pointed, previous: versions that the registry has under the alias and under `previous_<alias>`.
         count: generations so far, of all aliases: the number of the next one.
     """
@@ -35,62 +37,69 @@ class Standing:
 
     @property
     def recorded(self) -> int | None:
-        """The version that the ledger has under the alias."""
+        """Version that the ledger has under the alias."""
         return self.newest.entry.version if self.newest else None
 
     @property
     def unfinished(self) -> bool:
-        """Whether a move was written down, and its process has not said (or not yet) that it is done."""
+        """Whether the newest move is in the ledger and not yet marked as done."""
         return self.newest is not None and not self.newest.done
 
     @property
     def moved_by_hand(self) -> bool:
-        """Whether the alias was moved by other means than promote and rollback."""
+        """Whether the alias was moved by something else than promote and rollback."""
         return not self.unfinished and self.pointed != self.recorded
 
     @property
     def previous_is_wrong(self) -> bool:
+        """Whether `previous_<alias>` differs from the ledger after a completed move."""
         return self.newest is not None and self.newest.done and self.previous != self.newest.entry.previous
 
     @property
     def drift(self) -> str:
-        """What is not as it should be, as sentences; empty when all is well."""
-        name, known = f"{self.name}: {self.alias}", words(self.recorded)
-        fix = fix_for(self.name)
+        """Difference between registry and ledger in sentences, with the command to repair it; else empty."""
+        name, recorded = f"{self.name}: {self.alias}", version_text(self.recorded)
+        fix = reconcile_command(self.name)
         if self.unfinished:
-            return f"{name} is being moved to {known}, or that was cut off: {fix} completes it."
+            return f"{name} is being moved to {recorded}, or that was cut off: {fix} completes it."
         if self.moved_by_hand:
             return (
-                f"{name} is {words(self.pointed)} and the ledger says {known}: it was moved by other means. "
-                f"{fix} --accept keeps it, --restore puts it back."
+                f"{name} is {version_text(self.pointed)} in the registry and {recorded} in the ledger: "
+                f"it was moved by other means. {fix} --accept keeps it, --restore puts it back."
             )
         if self.previous_is_wrong:
             assert self.newest is not None
             return (
-                f"{name}: previous_{self.alias} is {words(self.previous)} and the ledger says "
-                f"{words(self.newest.entry.previous)}: {fix} puts it right."
+                f"{name}: previous_{self.alias} is {version_text(self.previous)} in the registry and "
+                f"{version_text(self.newest.entry.previous)} in the ledger: {fix} corrects it."
             )
         return ""
 
 
 def require_names(name: str, alias: str) -> None:
-    """Refuse what MLflow would refuse between the ledger's entry and the alias's move."""
+    """Refuse names that MLflow would refuse later, between the ledger's entry and the alias's move.
+
+    Raises:
+        InputError: MLflow does not accept the model's name or the alias, or the alias is reserved.
+    """
     if problem := model_problem(name):
         raise InputError(f"{name!r} {problem}.")
     if problem := alias_problem(alias):
         raise InputError(f"{alias!r} {problem}.", where="--alias")
 
 
-def fix_for(name: str) -> str:
+def reconcile_command(name: str) -> str:
+    """Return the command that repairs the aliases of a model."""
     return f"embedline reconcile {shlex.quote(name)}"
 
 
-def words(version: int | None) -> str:
+def version_text(version: int | None) -> str:
+    """Return `version N`, or `nothing` for an alias that points at nothing."""
     return f"version {version}" if version else "nothing"
 
 
-def read_standing(client: MlflowClient, ledger: Ledger | None, name: str, alias: str) -> Standing:
-    """Ledger, aliases, and the ledger again: a promotion in between would look like a move by hand."""
+def read_alias_state(client: MlflowClient, ledger: Ledger | None, name: str, alias: str) -> AliasState:
+    """Read ledger, aliases, and the ledger again: a promotion in between would look like a move by hand."""
     while True:
         before = ledger.read() if ledger else []
         aliases = read_aliases(client, name)
@@ -98,60 +107,62 @@ def read_standing(client: MlflowClient, ledger: Ledger | None, name: str, alias:
         if before == after:
             newest = newest_of(after, alias)
             pointed, previous = aliases.get(alias), aliases.get(f"previous_{alias}")
-            return Standing(name, alias, newest, pointed, previous, len(after))
+            return AliasState(name, alias, newest, pointed, previous, len(after))
 
 
-def settled(client: MlflowClient, ledger: Ledger, name: str, alias: str) -> tuple[Standing, Entry | None]:
-    """The standing with nothing unfinished, and the move that had to be completed for that.
-
-    Raises:
-        ConflictError: the alias was moved by hand; that is for a person to decide.
-    """
-    standing, completed = read_standing(client, ledger, name, alias), None
-    while standing.unfinished:
-        assert standing.newest is not None
-        completed = standing.newest.entry
-        follow(client, ledger, name, standing.newest)
-        standing = read_standing(client, ledger, name, alias)
-    if standing.moved_by_hand:
-        raise ConflictError(standing.drift)
-    return standing, completed
-
-
-def claim(ledger: Ledger, standing: Standing, entry: Entry) -> Generation:
-    """Write `entry` as the next generation after `standing`.
-
-    A generation that moves another alias of the model is no rival: the next number is taken.
+def complete_unfinished(
+    client: MlflowClient, ledger: Ledger, name: str, alias: str
+) -> tuple[AliasState, Entry | None]:
+    """Complete unfinished moves; return the alias's state then, and the last move that was completed.
 
     Raises:
-        ConflictError: somebody else has moved the alias; the message says who.
+        ConflictError: the alias was moved by hand; the operator decides what happens to it.
     """
-    number = standing.count
+    state, completed = read_alias_state(client, ledger, name, alias), None
+    while state.unfinished:
+        assert state.newest is not None
+        completed = state.newest.entry
+        apply_generation(client, ledger, name, state.newest)
+        state = read_alias_state(client, ledger, name, alias)
+    if state.moved_by_hand:
+        raise ConflictError(state.drift)
+    return state, completed
+
+
+def claim_generation(ledger: Ledger, state: AliasState, entry: Entry) -> Generation:
+    """Write `entry` as the next generation after `state`.
+
+    A generation that moves another alias of the model is no conflict: the next number is taken.
+
+    Raises:
+        ConflictError: another process has moved the alias; the message names it.
+    """
+    number = state.count
     while not ledger.append(number, entry):
         generations = ledger.read()
         newest = newest_of(generations, entry.alias)
-        if newest is not None and (standing.newest is None or newest.number > standing.newest.number):
+        if newest is not None and (state.newest is None or newest.number > state.newest.number):
             raise ConflictError(
-                f"{standing.name}: {entry.alias} {winner(newest.entry)}; "
-                f"{words(entry.version)} came second and nothing was moved.",
+                f"{state.name}: {entry.alias} {move_text(newest.entry)}; "
+                f"{version_text(entry.version)} came second and nothing was moved.",
             )
         number = len(generations)
     return Generation(number, entry, False)
 
 
-def winner(entry: Entry) -> str:
-    """Who moved an alias where, when and why."""
-    did = {"rollback": "was rolled back to", "undo": "went back to"}.get(entry.kind, "became")
-    why = f" ({entry.reason})" if entry.reason else ""
-    return f"{did} {words(entry.version)} by {entry.by or 'somebody'} at {entry.when}{why}"
+def move_text(entry: Entry) -> str:
+    """Describe a move: its author, target, time and reason."""
+    verb = {"rollback": "was rolled back to", "undo": "went back to"}.get(entry.kind, "became")
+    reason = f" ({entry.reason})" if entry.reason else ""
+    return f"{verb} {version_text(entry.version)} by {entry.by or UNKNOWN_AUTHOR} at {entry.when}{reason}"
 
 
-def follow(client: MlflowClient, ledger: Ledger, name: str, target: Generation) -> None:
-    """Make the aliases say what `target` says, then what anything newer in the ledger says.
+def apply_generation(client: MlflowClient, ledger: Ledger, name: str, target: Generation) -> None:
+    """Move the aliases as `target` records, then as any newer generation in the ledger records.
 
-    A process may sleep between its entry and its move while others promote. So it looks for something newer
-    before the move, which then must not happen any more, and after it, which repairs what a sleep just in
-    between has spoilt.
+    A process can be suspended between its entry and its move while other processes promote. So the ledger is
+    read for a newer generation before the move, which must then be skipped, and after the move, which repairs
+    the aliases if a newer move happened in between.
 
     Raises:
         ConflictError: the version was deleted.
@@ -163,12 +174,12 @@ def follow(client: MlflowClient, ledger: Ledger, name: str, target: Generation) 
             ledger.mark_done(target.number)
             target = before
             continue
-        point(client, name, f"previous_{entry.alias}", entry.previous)
-        if not point(client, name, entry.alias, entry.version):
+        point_alias(client, name, f"previous_{entry.alias}", entry.previous)
+        if not point_alias(client, name, entry.alias, entry.version):
             raise ConflictError(
-                f"{words(entry.version)} was deleted while it was becoming {entry.alias}.",
+                f"{version_text(entry.version)} was deleted while it was becoming {entry.alias}.",
                 where=name,
-                fix=f"{fix_for(name)} takes that back.",
+                fix=f"{reconcile_command(name)} takes that back.",
             )
         newest = newest_of(ledger.read(), entry.alias)
         ledger.mark_done(target.number)
@@ -177,8 +188,8 @@ def follow(client: MlflowClient, ledger: Ledger, name: str, target: Generation) 
         target = newest
 
 
-def point(client: MlflowClient, name: str, alias: str, version: int | None) -> bool:
-    """Point an alias at a version, or remove it; False when there is no such version (any more)."""
+def point_alias(client: MlflowClient, name: str, alias: str, version: int | None) -> bool:
+    """Point an alias at a version, or remove it; return False when the version does not exist (any more)."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,4 +1,4 @@
-"""A version carried from one registry to another (staging to production), with where it came from."""
+"""Copy a version from one registry to another (staging to production), with its origin."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from embedline.errors import InputError, without_passwords
-from embedline.registry.challenger import name_challenger
+from embedline.registry.challenger import update_challenger
 from embedline.registry.files import FILES_DIGEST_TAG
 from embedline.registry.promotion import Promotion, promote, require_passed
-from embedline.registry.server import client, prepare, reaching
+from embedline.registry.server import client, prepare, tracking_errors
 from embedline.registry.versions import (
     DIGEST_TAG,
     JUDGED_AGAINST_TAG,
@@ -24,9 +24,19 @@ from embedline.registry.versions import (
     version_of,
 )
 
-SOURCE_TAG = "embedline.source"  # JSON, a list: the registries a version came through, the first one first
+SOURCE_TAG = "embedline.source"  # JSON list of `Origin`, the first registry first
 _TOKEN = "MLFLOW_TRACKING_TOKEN"
 _PASSWORD = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A registry that a version was copied from, and the version's name, number and MLflow run there."""
+
+    registry: str
+    name: str
+    version: int
+    run_id: str
 
 
 def promote_across(
@@ -44,21 +54,26 @@ def promote_across(
 ) -> Promotion:
     """Copy a version that passed the gate to another registry, and promote it there.
 
-    What the version was judged against is a number of its own registry: in the other one, `expect` says which
-    champion is to be replaced, by default the one that is there.
+    The version's tag `judged_against` is a version number of its own registry. For the other registry
+    `expect` is the champion to be replaced, by default the current one.
 
     Args:
         to_token: bearer token of the other server; empty to use the environment's for both.
 
     Raises:
         As `promote`, for either registry.
+
+    Example:
+        >>> staging, production = "http://mlflow.staging:5000", "https://mlflow.example.com"
+        >>> promote_across("support", 3, uri=staging, to_uri=production, reason="release 7", by="ci").version
+        1
     """
     with tempfile.TemporaryDirectory(prefix="embedline-copy-") as folder:
         copied = copy_version(
             name, version, Path(folder), uri=uri, to_uri=to_uri, to_name=to_name or name, to_token=to_token
         )
     with signed_in(to_token):
-        name_challenger(to_name or name, uri=to_uri)
+        update_challenger(to_name or name, uri=to_uri)
         why = f"{reason} (copied from {name} version {version} of {without_passwords(uri)})"
         return promote(to_name or name, copied, alias, reason=why, by=by, expect=expect, uri=to_uri)
 
@@ -66,10 +81,10 @@ def promote_across(
 def copy_version(
     name: str, version: int, folder: Path, *, uri: str, to_uri: str, to_name: str, to_token: str = ""
 ) -> int:
-    """Files, tags and origin; the same files under the same name are one version there, however often copied.
+    """Copy files, tags and origin; files that the other registry has under this name are not copied again.
 
     Args:
-        folder: an empty one with room for the files.
+        folder: an empty folder with space for the files.
 
     Returns:
         The version's number in the other registry.
@@ -82,36 +97,36 @@ def copy_version(
     """
     if (uri, name) == (to_uri, to_name):
         raise InputError("is the registry that the version is in already.", where=f"--to-uri {to_uri}")
-    with reaching(uri):
-        found = find_version(client(uri), name, version, uri)
-        require_passed(found)
-    identity = {key: found.tags[key] for key in (DIGEST_TAG, FILES_DIGEST_TAG) if key in found.tags}
+    with tracking_errors(uri):
+        source = find_version(client(uri), name, version, uri)
+        require_passed(source)
+    identity = {key: source.tags[key] for key in (DIGEST_TAG, FILES_DIGEST_TAG) if key in source.tags}
     if len(identity) < 2:
         raise InputError("no digests were recorded at registration.", where=f"{name} version {version}")
     with signed_in(to_token):
         prepare(to_uri)
-        there = version_of(to_name, identity, uri=to_uri)
-    if there is not None:
-        return there
+        copied_before = version_of(to_name, identity, uri=to_uri)
+    if copied_before is not None:
+        return copied_before
     files = download(name, version, folder / "model", uri=uri)
-    origin = {"registry": uri, "name": name, "version": version, "run_id": found.run_id or ""}
+    origin = Origin(uri, name, version, source.run_id or "")
     with signed_in(to_token):
         return register(
-            to_name, files, digest=identity[DIGEST_TAG], tags=_carried(found.tags, origin), uri=to_uri
+            to_name, files, digest=identity[DIGEST_TAG], tags=_copied_tags(source.tags, origin), uri=to_uri
         )
 
 
-def _carried(tags: Mapping[str, str], origin: Mapping[str, Any]) -> dict[str, str]:
-    came = [*json.loads(tags.get(SOURCE_TAG) or "[]"), origin]
+def _copied_tags(tags: Mapping[str, str], origin: Origin) -> dict[str, str]:
+    origins = [*json.loads(tags.get(SOURCE_TAG) or "[]"), asdict(origin)]
     kept = {key: value for key, value in tags.items() if key != JUDGED_AGAINST_TAG}
-    return {**kept, SOURCE_TAG: json.dumps(came, ensure_ascii=False)}
+    return {**kept, SOURCE_TAG: json.dumps(origins, ensure_ascii=False)}
 
 
 @contextmanager
 def signed_in(token: str) -> Iterator[None]:
-    """mlflow takes a token only from the environment: for the time that another server is talked to.
+    """Put another server's token into the environment, where mlflow reads it, while the block runs.
 
-    A name and password there are the first server's. mlflow would send them to the other, and not the token.
+    A user name and password there belong to the first server: mlflow would send them instead of the token.
     """
     if not token:
         yield

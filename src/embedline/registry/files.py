@@ -1,4 +1,4 @@
-"""Whether the files of a version are, byte for byte, those that were registered."""
+"""Check that the files of a version are, byte for byte, those that were registered."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_TAG = 100_000  # characters of a version's tag: about a thousand files
 
 
 def file_tags(folder: Path) -> dict[str, str]:
-    """The SHA-256 of every file below `folder` as JSON, and one digest of them all.
+    """Return, as tags, the SHA-256 of every file below `folder` as JSON, and one digest of all of them.
 
     Raises:
         InputError: there are more files than a version's tag can list.
@@ -55,11 +55,11 @@ def verify_files(client: MlflowClient, version: ModelVersion, uri: str) -> int:
         )
     location = location_of(client, version)
     folder = local_path(location)
-    there = _local_digests(folder) if folder else _remote_digests(location, uri)
-    wrong = sorted(path for path in recorded.keys() | there.keys() if recorded.get(path) != there.get(path))
+    stored = _local_digests(folder) if folder else _remote_digests(location, uri)
+    wrong = sorted(path for path in recorded.keys() | stored.keys() if recorded.get(path) != stored.get(path))
     if wrong:
         path = wrong[0]
-        what = "is missing" if path not in there else "was added" if path not in recorded else "has changed"
+        what = "is missing" if path not in stored else "was added" if path not in recorded else "has changed"
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise StepError(
             f"{path} {what} since it was registered{more}.", where=where, fix="Do not deploy it: run again."
@@ -68,14 +68,14 @@ def verify_files(client: MlflowClient, version: ModelVersion, uri: str) -> int:
 
 
 def location_of(client: MlflowClient, version: ModelVersion) -> str:
-    """Where the files of a version lie, as mlflow names it."""
+    """Return the URI of a version's files."""
     if version.model_id:
         return str(client.get_logged_model(version.model_id).artifact_location)
     return str(client.get_model_version_download_uri(version.name, version.version))
 
 
 def local_path(location: str) -> Path | None:
-    """The same as a folder of this machine, None when it is elsewhere."""
+    """Return the folder of a file URI; None when it is not on this machine."""
     parts = urlparse(location)
     if parts.scheme not in {"", "file"}:
         return None
@@ -88,7 +88,7 @@ def _local_digests(folder: Path) -> dict[str, str]:
 
 
 def _remote_digests(location: str, uri: str) -> dict[str, str]:
-    """One file after the other, so that a model needs room for its largest file only."""
+    """Download and hash one file at a time, so that only the largest file needs disk space."""
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     repository = get_artifact_repository(location, tracking_uri=uri)
@@ -101,7 +101,7 @@ def _remote_digests(location: str, uri: str) -> dict[str, str]:
 
 
 def _listed(repository: ArtifactRepository) -> list[str]:
-    """The files of a location; manifests are left out, they say who made what and not what it is."""
+    """List the files of a location without manifests: they describe how a model was made."""
     files: list[str] = []
     folders: list[str | None] = [None]
     while folders:

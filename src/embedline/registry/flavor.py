@@ -1,5 +1,7 @@
-"""What MLflow's own loaders need beside a sentence-transformers folder: with it,
-`mlflow.pyfunc.load_model("models:/NAME@champion")` and `mlflow models serve` take it from the registry."""
+"""Files that MLflow's own loaders need in a sentence-transformers folder.
+
+With them `mlflow.pyfunc.load_model("models:/NAME@champion")` and `mlflow models serve` load the model.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ _PACKAGES = ("mlflow", "sentence-transformers", "torch", "transformers")
 
 
 def add_flavor(folder: Path) -> None:
-    """Write MLmodel and requirements.txt; a folder that MLflow knows already keeps its own.
+    """Write MLmodel and requirements.txt; a folder with an MLmodel keeps its own.
 
-    MLflow's own such files hold a time and an id. These do not: a model registered twice is one version.
+    MLflow's own files hold a time and an id. These do not: a model registered twice is one version.
     """
     if (folder / MLMODEL).exists():
         return
@@ -24,11 +26,11 @@ def add_flavor(folder: Path) -> None:
     from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
     from numpy import dtype
 
-    asked = [ParamSpec("prompt_name", "string", None), ParamSpec("truncate_dim", "long", None)]
+    parameters = [ParamSpec("prompt_name", "string", None), ParamSpec("truncate_dim", "long", None)]
     signature = ModelSignature(
         inputs=Schema([ColSpec("string")]),
         outputs=Schema([TensorSpec(dtype("float32"), (-1, -1))]),
-        params=ParamSchema(asked),
+        params=ParamSchema(parameters),
     )
     python = metadata("embedline")["Requires-Python"].removeprefix(">=")
     loader = {"loader_module": "mlflow.sentence_transformers", "data": ".", "python_version": python}
@@ -39,6 +41,6 @@ def add_flavor(folder: Path) -> None:
 
 
 def _requirements() -> list[str]:
-    """This package's own bounds of what loads the folder: they change with the code, not with the machine."""
-    wanted = (Requirement(text) for text in requires("embedline") or [])
-    return sorted(str(each) for each in wanted if each.name in _PACKAGES and each.marker is None)
+    """Return embedline's version bounds for the packages that load the folder: the same on every machine."""
+    requirements = (Requirement(text) for text in requires("embedline") or [])
+    return sorted(str(each) for each in requirements if each.name in _PACKAGES and each.marker is None)

@@ -1,8 +1,8 @@
-"""The ledger of promotions: one MLflow run a registered model, one parameter a generation.
+"""Ledger of promotions: one MLflow run for each registered model, one parameter for each generation.
 
-MLflow has no compare-and-set on aliases. Writing a parameter that nobody has written yet is atomic, so the
-parameter `{name}.gen.{n}` decides which of several concurrent promotions is the n-th. An entry is the audit
-record, too: who, why, from, to, scores, verdict; it is written before an alias moves.
+MLflow has no compare-and-set on aliases. Writing a new parameter is atomic, so the parameter `{name}.gen.{n}`
+decides which of several concurrent promotions is the n-th. An entry is also the audit record (author, reason,
+old and new version, scores, verdict) and is written before the alias moves.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 EXPERIMENT = "embedline-ledger"
 _TAG = "embedline.ledger"
 _MAX_REASON = 1000
-_MAX_WHO = 200
-_MAX_NAME = 200  # of a model in a parameter's key, which has room for 250: the number behind it must stay
+_MAX_BY = 200
+_MAX_NAME = 200  # of a model in a parameter's key of at most 250 characters: the number after it must fit
 Kind = Literal["promote", "rollback", "accept", "restore", "undo"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The alias pointed at `previous` and points at `version` from here on.
+    """One move of an alias, from `previous` to `version`.
 
     Args:
-        kind: promote and rollback; accept (an alias moved by other means was taken over), restore (it was put
-            back), undo (a move that could not be finished was taken back).
+        kind: promote and rollback; accept (an alias moved by other means was kept), restore (it was moved
+            back), undo (a move that could not be finished was reversed).
         version, previous: None when the alias points at nothing, or pointed at nothing.
-        by, reason: who and why.
+        by, reason: author and reason of the move.
         verdict, scores: of the version, as they were registered.
         at: milliseconds since the epoch.
-        token: tells two entries with the same content apart.
+        token: distinguishes two entries with the same content.
     """
 
     alias: str
@@ -55,20 +55,21 @@ class Entry:
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def as_text(self) -> str:
-        """JSON within the length of a parameter's value; the last scores go first when it is too long."""
-        kept = replace(self, reason=self.reason[:_MAX_REASON], by=self.by[:_MAX_WHO])
+        """Return the entry as JSON that fits into a parameter's value, if needed without the last scores."""
+        kept = replace(self, reason=self.reason[:_MAX_REASON], by=self.by[:_MAX_BY])
         while len(text := json.dumps(asdict(kept), ensure_ascii=False)) > MAX_PARAM_VALUE and kept.scores:
             kept = replace(kept, scores=dict(list(kept.scores.items())[:-1]))
         return text
 
     @property
     def when(self) -> str:
+        """Time of the move, in words."""
         return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.at / 1000))
 
 
 @dataclass(frozen=True)
 class Generation:
-    """An entry in its place; `done` once the aliases have been moved accordingly."""
+    """An entry with its number; `done` once the aliases have been moved accordingly."""
 
     number: int
     entry: Entry
@@ -76,29 +77,29 @@ class Generation:
 
 
 class Ledger:
-    """The promotions of one registered model, oldest first."""
+    """Promotions of one registered model, oldest first."""
 
     def __init__(self, client: MlflowClient, name: str, run: str) -> None:
         self._client, self._name, self._run = client, name, run
 
     @classmethod
     def find(cls, uri: str, name: str) -> Ledger | None:
-        """The ledger of a model to read, None when nothing was ever promoted."""
+        """Open the ledger of a model for reading; None when nothing was ever promoted."""
         opened = client(uri)
-        run = _elected(opened, name)
+        run = _ledger_run(opened, name)
         if run is None and (shared := opened.get_experiment_by_name(EXPERIMENT)):
-            found = _search(opened, shared.experiment_id, name)  # begun before there were elections
-            run = str(found[0].info.run_id) if found else None
+            runs = _search(opened, shared.experiment_id, name)  # of an embedline without `_choose_run`
+            run = str(runs[0].info.run_id) if runs else None
         return None if run is None else cls(opened, name, run)
 
     @classmethod
     def open(cls, uri: str, name: str) -> Ledger:
-        """The ledger of a model to write to, made when it is new."""
+        """Open the ledger of a model for writing; create it when it is new."""
         opened = client(uri)
-        return cls(opened, name, _elected(opened, name) or _elect(opened, uri, name))
+        return cls(opened, name, _ledger_run(opened, name) or _choose_run(opened, uri, name))
 
     def read(self) -> list[Generation]:
-        """Every generation.
+        """Return every generation, oldest first.
 
         Raises:
             ConflictError: the run that holds the ledger was deleted.
@@ -115,7 +116,7 @@ class Ledger:
         return generations
 
     def append(self, number: int, entry: Entry) -> bool:
-        """Writes generation `number`; False when another process has written it."""
+        """Write generation `number`; return False when another process has written it."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -130,6 +131,7 @@ class Ledger:
         return True
 
     def mark_done(self, number: int) -> None:
+        """Record that the aliases were moved as generation `number` says."""
         self._client.log_param(self._run, self._done_key(number), "yes")
 
     def _key(self, number: int) -> str:
@@ -140,42 +142,43 @@ class Ledger:
 
 
 def newest_of(generations: list[Generation], alias: str) -> Generation | None:
-    """The last generation that moved `alias`."""
+    """Return the last generation that moved `alias`; None when there is none."""
     return next((g for g in reversed(generations) if g.entry.alias == alias), None)
 
 
-def _elected(client: MlflowClient, name: str) -> str | None:
-    found = client.get_experiment_by_name(_seat(name))
-    return None if found is None else str(found.tags[_TAG])
+def _ledger_run(client: MlflowClient, name: str) -> str | None:
+    experiment = client.get_experiment_by_name(_pointer_name(name))
+    return None if experiment is None else str(experiment.tags[_TAG])
 
 
-def _elect(client: MlflowClient, uri: str, name: str) -> str:
-    """Of two hosts that each made a run for the first promotion one must win: experiments' names are unique.
+def _choose_run(client: MlflowClient, uri: str, name: str) -> str:
+    """Create the run that holds a model's ledger; return the id of the one that all hosts use.
 
-    That experiment holds nothing but the id of the run, written when it is created.
+    Two hosts can each create a run at the first promotion. Names of experiments are unique, so the first host
+    that creates the experiment `_pointer_name(name)` decides: it holds only the id of its run.
     """
     from mlflow.exceptions import MlflowException
 
     shared = experiment_id(client, uri, EXPERIMENT)
     with host_lock(uri, _TAG, name):
-        found = _search(client, shared, name)
-        if not found:
-            made = client.create_run(shared, tags={_TAG: name}, run_name=f"ledger of {name}")
-            client.set_terminated(made.info.run_id)
-        run = str(found[0].info.run_id if found else made.info.run_id)
+        runs = _search(client, shared, name)
+        if not runs:
+            runs = [client.create_run(shared, tags={_TAG: name}, run_name=f"ledger of {name}")]
+            client.set_terminated(runs[0].info.run_id)
+        run = str(runs[0].info.run_id)
         note = f"Names the run that holds the promotions of {name}. Without it they are lost: do not delete."
         try:
             client.create_experiment(
-                _seat(name),
+                _pointer_name(name),
                 artifact_location=artifacts_beside(uri),
                 tags={_TAG: run, "mlflow.note.content": note},
             )
         except MlflowException as error:
             if error_code(error) != "RESOURCE_ALREADY_EXISTS":
                 raise
-    elected = _elected(client, name)
-    assert elected is not None
-    return elected
+    chosen = _ledger_run(client, name)
+    assert chosen is not None
+    return chosen
 
 
 def _search(client: MlflowClient, experiment: str, name: str) -> list[Run]:
@@ -184,5 +187,6 @@ def _search(client: MlflowClient, experiment: str, name: str) -> list[Run]:
     return list(client.search_runs([experiment], condition, max_results=1, order_by=order))
 
 
-def _seat(name: str) -> str:
+def _pointer_name(name: str) -> str:
+    """Return the name of the experiment that holds the id of a model's ledger."""
     return f"{EXPERIMENT}: {name}"

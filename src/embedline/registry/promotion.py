@@ -1,24 +1,32 @@
-"""Moving an alias to another version, and back: checks, then the ledger, then the alias."""
+"""Promotion and rollback: check the version, write the ledger, then move the alias."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embedline.errors import ConflictError, InputError, RefusedError
-from embedline.registry.alias_state import Standing, claim, follow, require_names, settled, winner, words
+from embedline.registry.alias_state import (
+    AliasState,
+    apply_generation,
+    claim_generation,
+    complete_unfinished,
+    move_text,
+    require_names,
+    version_text,
+)
 from embedline.registry.files import verify_files
-from embedline.registry.ledger import Entry, Generation, Ledger
-from embedline.registry.server import client, reaching
+from embedline.registry.ledger import Entry, Generation, Kind, Ledger
+from embedline.registry.server import client, tracking_errors
 from embedline.registry.versions import (
     INDEX_TAG,
     JUDGED_AGAINST_TAG,
-    OUTSIDE,
     PASSED,
     REASONS_TAG,
     SCORES_TAG,
+    THIRD_PARTY,
     VERDICT_TAG,
     find_version,
     read_aliases,
@@ -33,13 +41,13 @@ NOTHING = "none"
 
 @dataclass(frozen=True)
 class Promotion:
-    """Where an alias points after a promotion or rollback.
+    """An alias after a promotion or rollback.
 
     Args:
-        version: what the alias points at.
-        previous: what it pointed at before; the version of `previous_<alias>`, None when there is none.
-        moved: False when the version was the champion already.
-        reindex: whether vectors made by the previous model must not be mixed with this one's.
+        version: version that the alias points at.
+        previous: version that it pointed at before, now under `previous_<alias>`; None when there is none.
+        moved: False when the alias pointed at the version already.
+        reindex: whether vectors of the previous model must not be mixed with those of this one.
         text: the same as sentences.
     """
 
@@ -62,36 +70,42 @@ def promote(
     uri: str,
     expect: str | None = None,
 ) -> Promotion:
-    """Point `alias` at a version that passed the gate, and `previous_<alias>` at what it pointed at before.
+    """Point `alias` at a version that passed the gate, and `previous_<alias>` at its version until now.
 
     Args:
-        expect: the version that the alias must point at now, or `none`. By default the one that the gate
-            compared this version with; for a version without such a record, whatever is there at the start.
+        reason, by: reason and author of the move, for the ledger.
+        expect: version that the alias must point at now, or `none`. By default the one that the gate compared
+            this version with; for a version without such a record, the alias's version at the start.
 
     Raises:
-        InputError: there is no such version, or the alias is none that can be moved.
+        InputError: there is no such version, or the alias cannot be moved.
         RefusedError: the gate did not pass.
-        ConflictError: the champion is not the expected one, somebody else was faster (both say who moved it),
-            or the alias was moved by hand.
+        ConflictError: the champion is not the expected one, another process was faster (both messages name
+            the author of the move), or the alias was moved by hand.
         StepError: the files are not those that were registered.
         TrackingError: the server failed.
+
+    Example:
+        >>> promotion = promote("support", 3, reason="release 7", by="ann", uri="http://localhost:5000")
+        >>> promotion.version, promotion.previous, promotion.reindex
+        (3, 2, True)
     """
     require_names(name, alias)
-    with reaching(uri):
+    with tracking_errors(uri):
         opened = client(uri)
-        found = find_version(opened, name, version, uri)
+        candidate = find_version(opened, name, version, uri)
         ledger = Ledger.open(uri, name)
-        standing, _ = settled(opened, ledger, name, alias)
-        if standing.pointed == version:
+        state, _ = complete_unfinished(opened, ledger, name, alias)
+        if state.pointed == version:
             text = f"{name} version {version} is already {alias}; nothing moved."
-            return Promotion(name, alias, version, standing.previous, False, False, text)
-        _require_expected(standing, version, expect or found.tags.get(JUDGED_AGAINST_TAG))
-        require_passed(found)
-        verify_files(opened, found, uri)
-        entry = _entry("promote", alias, found, standing.pointed, by, reason)
-        generation = claim(ledger, standing, entry)
-        follow(opened, ledger, name, generation)
-        return _moved(opened, generation, found, f"{name} version {version} is {alias}")
+            return Promotion(name, alias, version, state.previous, False, False, text)
+        _require_expected(state, version, expect or candidate.tags.get(JUDGED_AGAINST_TAG))
+        require_passed(candidate)
+        verify_files(opened, candidate, uri)
+        entry = _entry("promote", alias, candidate, state.pointed, by, reason)
+        generation = claim_generation(ledger, state, entry)
+        apply_generation(opened, ledger, name, generation)
+        return _moved(opened, generation, candidate, f"{name} version {version} is {alias}")
 
 
 def rollback(
@@ -108,66 +122,78 @@ def rollback(
     A rollback that was cut off is completed, not followed by another.
 
     Args:
-        expect: the version that the alias must point at now; whatever is there by default.
+        expect: version that the alias must point at now; not checked by default.
 
     Raises:
         InputError: nothing was promoted yet, there is no predecessor, or it was deleted.
         ConflictError, StepError, TrackingError: as for `promote`.
+
+    Example:
+        >>> rollback("support", uri="http://localhost:5000", by="ann", reason="slow answers").version
+        2
     """
     require_names(name, alias)
-    with reaching(uri):
+    with tracking_errors(uri):
         opened = client(uri)
         if Ledger.find(uri, name) is None and alias not in read_aliases(opened, name):
             raise InputError(f"{name} has no {alias} to roll back.", where=uri)
         ledger = Ledger.open(uri, name)
-        standing, completed = settled(opened, ledger, name, alias)
-        generation = standing.newest
+        state, completed = complete_unfinished(opened, ledger, name, alias)
+        generation = state.newest
         if generation is None or generation.entry.previous is None:
             raise InputError(f"{name} has no previous {alias} to roll back to.", where=uri)
         if completed is None or completed.kind != "rollback":
             back = generation.entry.previous
-            found = find_version(opened, name, back, uri)
-            _require_expected(standing, back, expect)
-            verify_files(opened, found, uri)
-            entry = _entry("rollback", alias, found, standing.pointed, by, reason)
-            generation = claim(ledger, standing, entry)
-            follow(opened, ledger, name, generation)
+            predecessor = find_version(opened, name, back, uri)
+            _require_expected(state, back, expect)
+            verify_files(opened, predecessor, uri)
+            entry = _entry("rollback", alias, predecessor, state.pointed, by, reason)
+            generation = claim_generation(ledger, state, entry)
+            apply_generation(opened, ledger, name, generation)
         assert generation.entry.version is not None
-        found = find_version(opened, name, generation.entry.version, uri)
-        return _moved(opened, generation, found, f"{name} version {found.version} is {alias} again")
+        restored = find_version(opened, name, generation.entry.version, uri)
+        return _moved(opened, generation, restored, f"{name} version {restored.version} is {alias} again")
 
 
 def history(name: str, *, uri: str) -> list[Generation]:
-    """Every move of every alias of a model, oldest first."""
-    with reaching(uri):
+    """Return every move of every alias of a model, oldest first."""
+    with tracking_errors(uri):
         ledger = Ledger.find(uri, name)
         return ledger.read() if ledger else []
 
 
-def _require_expected(standing: Standing, version: int, expected: str | None) -> None:
-    now = str(standing.pointed or NOTHING)
+def _require_expected(state: AliasState, version: int, expected: str | None) -> None:
+    now = str(state.pointed or NOTHING)
     if expected is None or expected == now:
         return
-    so_far = f" {winner(standing.newest.entry)}" if standing.newest else f" is {words(standing.pointed)}"
-    was = "nothing" if expected == NOTHING else f"version {expected}"
+    last_move = f" {move_text(state.newest.entry)}" if state.newest else f" is {version_text(state.pointed)}"
+    replaced = "nothing" if expected == NOTHING else f"version {expected}"
     raise ConflictError(
-        f"{standing.name}: {standing.alias}{so_far}, but {words(version)} was to replace {was}.",
-        fix=f"Run again to judge it against {words(standing.pointed)}, or say --expect {now} "
-        "to replace that one all the same.",
+        f"{state.name}: {state.alias}{last_move}, but {version_text(version)} was to replace {replaced}.",
+        fix=f"Run again to compare it with {version_text(state.pointed)}, or give --expect {now} "
+        "to replace that one anyway.",
     )
 
 
 def require_passed(version: ModelVersion) -> None:
+    """Refuse a version that the gate refused or never judged.
+
+    Raises:
+        RefusedError: the gate did not pass.
+    """
     verdict = version.tags.get(VERDICT_TAG)
-    if verdict in {PASSED, OUTSIDE}:
+    if verdict in {PASSED, THIRD_PARTY}:
         return
-    why = version.tags.get(REASONS_TAG, "") if verdict else "It has no verdict: the line did not register it."
+    no_verdict = "It has no verdict: it was not registered by the line."
+    reasons = version.tags.get(REASONS_TAG, "") if verdict else no_verdict
     raise RefusedError(
-        f"the gate did not pass. {why}".strip(), where=f"{version.name} version {version.version}"
+        f"the gate did not pass. {reasons}".strip(), where=f"{version.name} version {version.version}"
     )
 
 
-def _entry(kind: Any, alias: str, version: ModelVersion, previous: int | None, by: str, reason: str) -> Entry:
+def _entry(
+    kind: Kind, alias: str, version: ModelVersion, previous: int | None, by: str, reason: str
+) -> Entry:
     return Entry(
         kind=kind,
         alias=alias,
@@ -181,19 +207,19 @@ def _entry(kind: Any, alias: str, version: ModelVersion, previous: int | None, b
 
 
 def _moved(client: MlflowClient, generation: Generation, now: ModelVersion, head: str) -> Promotion:
-    """What a move means for those who keep vectors."""
+    """Describe a finished move, and whether existing vector indexes stay valid."""
     previous = generation.entry.previous
     before = _tags_of(client, now.name, previous) if previous else None
     was = f" (was version {previous})" if previous else ""
     advice, reindex = "", before is not None
     if before is not None:
-        mine, theirs = now.tags.get(INDEX_TAG), before.get(INDEX_TAG)
-        reindex = mine is None or mine != theirs
+        index, old_index = now.tags.get(INDEX_TAG), before.get(INDEX_TAG)
+        reindex = index is None or index != old_index
         advice = (
-            f" Vectors of version {previous} (index {theirs or 'unknown'}) must not be mixed with those of "
-            f"version {now.version} (index {mine or 'unknown'}): build the index anew."
+            f" Vectors of version {previous} (index {old_index or 'unknown'}) must not be mixed with those "
+            f"of version {now.version} (index {index or 'unknown'}): rebuild the index."
             if reindex
-            else f" The index stays valid: both versions make the same vectors (index {mine})."
+            else f" The index stays valid: both versions make the same vectors (index {index})."
         )
     return Promotion(
         now.name, generation.entry.alias, int(now.version), previous, True, reindex, f"{head}{was}.{advice}"
@@ -203,6 +229,6 @@ def _moved(client: MlflowClient, generation: Generation, now: ModelVersion, head
 def _tags_of(client: MlflowClient, name: str, version: int) -> Mapping[str, str]:
     try:
         tags: Mapping[str, str] = find_version(client, name, version, "").tags
-    except InputError:  # it was deleted; its vectors may still be about
+    except InputError:  # it was deleted; its vectors may still be in use
         return {}
     return tags

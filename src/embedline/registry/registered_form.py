@@ -1,4 +1,4 @@
-"""The form in which a model goes to the registry: one folder that serves every client."""
+"""Registered form of a model: one folder that every client can load."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from embedline.registry.flavor import add_flavor
+
 
 @contextmanager
 def registered_form(model: Path, onnx: Path | None, scratch: Path) -> Iterator[Path]:
-    """The model's folder with the exported one in `onnx/`, where sentence-transformers looks for it, and with
-    the files by which MLflow's loaders know it. It is gone when the block ends.
+    """Build the folder to register; it is removed when the block ends.
+
+    It holds the model's files, the exported ones in `onnx/` (where sentence-transformers looks for them), and
+    the files that MLflow's loaders need.
 
     Args:
-        scratch: a folder of the same file system, where links take no room.
+        scratch: a folder on the same file system, where hard links take no space.
     """
-    from embedline.registry.flavor import add_flavor
-
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".registered.") as draft:
         folder = Path(draft) / "model"
         shutil.copytree(model, folder, copy_function=_link_or_copy)
@@ -30,8 +32,8 @@ def registered_form(model: Path, onnx: Path | None, scratch: Path) -> Iterator[P
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """A hard link costs nothing; MLflow makes the copy that stays."""
+    """Make a hard link where possible: MLflow makes the copy that is kept."""
     try:
-        os.link(os.path.realpath(source), target)  # files of the hub's cache are symbolic links
+        os.link(os.path.realpath(source), target)  # files in the hub's cache are symbolic links
     except OSError:
         shutil.copy2(source, target)

@@ -1,4 +1,4 @@
-"""One MLflow server or database: where it is, whether it answers, and its experiments."""
+"""One MLflow server or database: its address, whether it answers, its experiments, and its errors."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
 
 DATABASE = "mlflow.db"
 _SQLITE = "sqlite:///"
-# A server that passes files on and gets no answer says 5xx; one that is down says nothing.
 _DENIED = re.compile(r"error code (401|403)\b")
-_BEHIND_IT = re.compile(r"/mlflow-artifacts/.*(too many|error code) 5\d\d", re.DOTALL)
+# A server whose artefact store is down returns 5xx for files; a server that is down itself returns nothing.
+_ARTIFACT_STORE_DOWN = re.compile(r"/mlflow-artifacts/.*(too many|error code) 5\d\d", re.DOTALL)
 
 
 class TrackingError(EmbedlineError):
-    """The tracking server did not take what it was sent; the spool keeps it for the next replay."""
+    """The tracking server did not accept a request; the spool keeps the data for the next replay."""
 
 
 def default_uri(folder: Path) -> str:
-    """The sqlite database in a work folder."""
+    """Return the address of the sqlite database in a work folder."""
     return f"{_SQLITE}{(folder / DATABASE).resolve()}"
 
 
 def prepare(uri: str, *, timeout_s: int = 10) -> None:
-    """Make the store usable: a fresh sqlite file gets its tables (once), a server answers.
+    """Check that the store answers; create the tables of a new sqlite file.
 
     Raises:
-        InputError: it does not answer within `timeout_s`, refuses, or is of an older schema.
+        InputError: it does not answer within `timeout_s`, refuses access, or has an older schema.
     """
-    for talker in ("alembic", "mlflow.store.db.utils"):
-        logging.getLogger(talker).setLevel(logging.WARNING)
+    for verbose in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(verbose).setLevel(logging.WARNING)
     path = _sqlite_path(uri)
     fix = "Check tracking.uri or the environment's MLFLOW_TRACKING_URI."
     try:
-        with patience(retries=1, timeout_s=timeout_s):
+        with limited_retries(retries=1, timeout_s=timeout_s):
             if path is None:
                 client(uri).search_experiments(max_results=1)
                 return
@@ -56,7 +56,7 @@ def prepare(uri: str, *, timeout_s: int = 10) -> None:
             _open_sqlite(path, timeout_s)
             with FileLock(f"{path}.lock"):  # two processes creating the tables of one file break it
                 client(uri).search_experiments(max_results=1)
-    except Exception as error:  # mlflow, sqlalchemy, requests, os: whatever it is, the address is unusable
+    except Exception as error:  # from mlflow, sqlalchemy, requests or os: the address is unusable
         if denied := _denied(error):
             raise InputError(denied[0], where=uri, fix=denied[1]) from error
         what = f"the tracking store does not answer ({first_line(error)})."
@@ -64,9 +64,9 @@ def prepare(uri: str, *, timeout_s: int = 10) -> None:
 
 
 def client(uri: str) -> MlflowClient:
-    """A client of this address only: no global state, and no run taken from MLFLOW_RUN_ID."""
+    """Return a client of this address only: without global state, and ignoring MLFLOW_RUN_ID."""
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # not the chatter of a new database
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # a new database logs every migration
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -79,20 +79,20 @@ def experiment_id(
     artifact_root: str | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> str:
-    """The id of an experiment, created when it is new.
+    """Return the id of an experiment, created when it is new.
 
     Args:
-        artifact_root: where a new experiment keeps its artefacts; for a sqlite store a folder beside the
-            database when not given (mlflow itself would take the current directory), for a server its own.
-        tags: of a new experiment, written in the moment of its creation; one that exists keeps its own.
+        artifact_root: artefact location of a new experiment. By default the server's own, and for a sqlite
+            store a folder beside the database (mlflow itself would use the current directory).
+        tags: tags of a new experiment, written when it is created; an existing one keeps its own.
 
     Raises:
         InputError: the experiment was deleted.
     """
     from mlflow.exceptions import MlflowException
 
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return client.create_experiment(
                 name, artifact_location=artifact_root or artifacts_beside(uri), tags=dict(tags or {})
@@ -100,26 +100,26 @@ def experiment_id(
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)  # somebody else was faster
-    if found is None or found.lifecycle_stage != "active":
+            experiment = client.get_experiment_by_name(name)  # another process was faster
+    if experiment is None or experiment.lifecycle_stage != "active":
         raise InputError(
             f"the experiment {name!r} is deleted there.",
             where=uri,
             fix="Restore it (mlflow experiments restore) or choose another tracking.experiment.",
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 @contextmanager
-def patience(retries: int, timeout_s: int) -> Iterator[None]:
-    """Limits mlflow's HTTP retries (its own take minutes) and its talk; what the user has set stands."""
-    wanted = {
+def limited_retries(retries: int, timeout_s: int) -> Iterator[None]:
+    """Limit mlflow's HTTP retries (minutes by default) and its output; variables set by the user are kept."""
+    limits = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries),
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(timeout_s),
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
-    ours = {key: value for key, value in wanted.items() if key not in os.environ}
+    ours = {key: value for key, value in limits.items() if key not in os.environ}
     os.environ.update(ours)
     try:
         yield
@@ -129,18 +129,18 @@ def patience(retries: int, timeout_s: int) -> Iterator[None]:
 
 
 @contextmanager
-def reaching(uri: str) -> Iterator[None]:
-    """Turns every failure of mlflow into a TrackingError that names the address."""
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Raise every failure of mlflow as a TrackingError that names the address."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException  # type: ignore[import-untyped]
 
     try:
-        with patience(retries=2, timeout_s=30):
+        with limited_retries(retries=2, timeout_s=30):
             yield
     except (MlflowException, RequestException) as error:
-        if _BEHIND_IT.search(str(error)):
+        if _ARTIFACT_STORE_DOWN.search(str(error)):
             what = f"the server answers, but the artefact store behind it failed ({first_line(error)})."
-            fix = "The server's log says why; run again when the store is back."
+            fix = "See the server's log for the reason; run again when the store is back."
             raise TrackingError(what, where=uri, fix=fix) from error
         if denied := _denied(error):
             raise TrackingError(denied[0], where=uri, fix=denied[1]) from error
@@ -149,10 +149,10 @@ def reaching(uri: str) -> Iterator[None]:
 
 @contextmanager
 def as_global_store(uri: str) -> Iterator[None]:
-    """For the one call of mlflow that looks a model up in the global store instead of the client's."""
+    """Make `uri` mlflow's global store, for the one call that ignores the client's own store."""
     import mlflow
 
-    ambient = os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow sets and unsets it as it likes
+    ambient = os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow itself sets and unsets it
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None  # type: ignore[no-untyped-call]
     mlflow.set_tracking_uri(uri)
     try:
@@ -164,19 +164,20 @@ def as_global_store(uri: str) -> Iterator[None]:
 
 
 def host_lock(*parts: str) -> FileLock:
-    """Held by one process of this user on this host; for things that have no folder of their own."""
+    """Return a lock between this user's processes on this host, for things without a folder of their own."""
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return FileLock(Path(tempfile.gettempdir()) / f"embedline-{_user()}-{name}.lock")
 
 
 def quoted(value: str) -> str:
-    """A value inside a search filter; mlflow's filters have no escape for a quote."""
+    """Quote a value for a search filter, in which mlflow has no escape for a quote."""
     if "'" in value:
         raise InputError(f"{value!r} holds a quote, which mlflow cannot search for.")
     return f"'{value}'"
 
 
 def error_code(error: Any) -> str:
+    """Return MLflow's code of an error; empty when it has none."""
     return str(getattr(error, "error_code", ""))
 
 
@@ -187,30 +188,31 @@ def _sqlite_path(uri: str) -> Path | None:
 
 
 def _open_sqlite(path: Path, timeout_s: int) -> None:
-    """Fails at once where mlflow would try ten times: no such folder, not a database, not writable."""
+    """Fail at once where mlflow would try ten times: no such folder, not a database, not writable."""
     with closing(sqlite3.connect(path, timeout=timeout_s)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.rollback()
 
 
 def artifacts_beside(uri: str) -> str | None:
+    """Return the artefact location beside a sqlite database; None for a server, which has its own."""
     path = _sqlite_path(uri)
     return None if path is None else (path.resolve().parent / "mlartifacts").as_uri()
 
 
 def _denied(error: BaseException) -> tuple[str, str] | None:
-    """What is wrong and what to do, where the server answered that we may not."""
-    found, code = _DENIED.search(str(error)), error_code(error)
-    if code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"} or (found and found[1] == "401"):
+    """Return message and fix for an error of missing credentials or rights; None for other errors."""
+    match, code = _DENIED.search(str(error)), error_code(error)
+    if code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"} or (match and match[1] == "401"):
         return (
             "the token or password is missing, wrong, or has expired (401).",
             "Set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
         )
-    if code == "PERMISSION_DENIED" or found:
+    if code == "PERMISSION_DENIED" or match:
         return (
             f"this account may not do that ({first_line(error)}).",
-            "Use an account that may; where it says Host header, the server's MLFLOW_SERVER_ALLOWED_HOSTS "
-            "has to name this address.",
+            "Use an account with that right. For a refused Host header, add this address to the server's "
+            "MLFLOW_SERVER_ALLOWED_HOSTS.",
         )
     return None
 

@@ -1,4 +1,4 @@
-"""What of a step's spool is still to be sent, in batches that a tracking server takes."""
+"""Unsent part of a step's spool, in batches that a tracking server accepts."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 SENT = "spool.sent"
-# of one log_batch call: https://mlflow.org/docs/latest/rest-api.html#log-batch
+# Limits of one log_batch call: https://mlflow.org/docs/latest/rest-api.html#log-batch
 MAX_LINES = 1000
 MAX_PARAMS = MAX_TAGS = 100
 MAX_BYTES = 150_000  # a request is at most 1 MB, and JSON writes a Cyrillic letter's 2 bytes in 6
@@ -22,18 +21,34 @@ MAX_TAG_VALUE = 8000
 
 
 @dataclass(frozen=True)
+class MetricValue:
+    """One value of a metric; `timestamp` in milliseconds since the epoch."""
+
+    key: str
+    value: float
+    step: int
+    timestamp: int
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Lines of a spool that go out together; `end` is the byte offset behind the last of them."""
+    """Lines of a spool that are sent together; `end` is the byte offset after the last of them."""
 
     params: dict[str, str]
     tags: dict[str, str]
-    metrics: list[dict[str, Any]]
+    metrics: list[MetricValue]
     end: int
 
 
 @dataclass(frozen=True)
 class Sent:
-    """How far a spool has been sent, and to which run there. `sending`: a batch is under way."""
+    """Progress of sending a spool.
+
+    Args:
+        run: MLflow id of the run that it is sent to.
+        offset: bytes sent.
+        sending: whether a batch is under way.
+    """
 
     run: str = ""
     offset: int = 0
@@ -41,20 +56,21 @@ class Sent:
 
     @staticmethod
     def read(folder: Path) -> Sent:
+        """Read the progress of the spool in `folder`; nothing sent when there is no record."""
         try:
             return Sent(**json.loads((folder / SENT).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return Sent()
 
     def write(self, folder: Path) -> None:
-        """Replaces the file in one move."""
+        """Replace the file in one move."""
         draft = folder / f".{SENT}.{os.getpid()}"
         draft.write_text(json.dumps(asdict(self)), encoding="utf-8")
         draft.replace(folder / SENT)
 
 
 def batches(path: Path, offset: int) -> Iterator[Batch]:
-    """The complete lines behind `offset`; a last line without its end is left for the next time."""
+    """Yield the complete lines after `offset`; a last line without a line break is left for the next time."""
     batch, size = Batch({}, {}, [], offset), 0
     with path.open("rb") as file:
         file.seek(offset)
@@ -72,7 +88,7 @@ def batches(path: Path, offset: int) -> Iterator[Batch]:
 
 
 def clean_key(key: str) -> str:
-    """A name that mlflow accepts: `ndcg@10` becomes `ndcg_at_10`, other foreign characters `_`."""
+    """Return a name that mlflow accepts: `ndcg@10` becomes `ndcg_at_10`, other refused characters `_`."""
     name = re.sub(r"[^\w\-. :/]", "_", key.replace("@", "_at_"))[:MAX_KEY] or "_"
     if posixpath.normpath(name) != name or name.startswith(("/", "..")) or name == ".":
         name = name.replace("/", "_").replace("..", "_")
@@ -96,4 +112,4 @@ def _add(batch: Batch, raw: bytes) -> None:
     elif kind == "tag":
         batch.tags[key] = str(value)[:MAX_TAG_VALUE]
     elif kind == "metric":
-        batch.metrics.append({"key": key, "value": value, "step": line["step"], "timestamp": line["at"]})
+        batch.metrics.append(MetricValue(key, value, line["step"], line["at"]))

@@ -1,4 +1,4 @@
-"""Mirrors a run to MLflow: one parent run, one nested run a step, filled from the steps' local spools."""
+"""Mirror of a run in MLflow: one parent run and one nested run for each step, filled from local spools."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from embedline.registry.server import (
     host_lock,
     prepare,
     quoted,
-    reaching,
+    tracking_errors,
 )
-from embedline.registry.spool import MAX_TAG_VALUE, Batch, Sent, batches, clean_key
+from embedline.registry.spool import MAX_TAG_VALUE, Batch, MetricValue, Sent, batches, clean_key
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,11 +35,11 @@ _log = logging.getLogger(__name__)
 
 
 class RunMirror:
-    """The MLflow side of runs in one experiment.
+    """Runs in one MLflow experiment.
 
-    Runs are found by tag, so any process finds them again and a retried step meets its own nested run.
-    Every method raises TrackingError when the server does not answer; nothing is lost by that, the
-    next `replay` sends what is missing.
+    Runs are found by tag, so any process finds them again and a retried step continues its own nested run.
+    Every method raises TrackingError when the server does not answer; nothing is lost, because the next
+    `replay` sends what is missing.
     """
 
     def __init__(self, uri: str, experiment: str, artifact_root: str | None = None) -> None:
@@ -49,49 +49,50 @@ class RunMirror:
     def parent(
         self, run_id: str, tags: Mapping[str, str] | None = None, metrics: Mapping[str, float] | None = None
     ) -> str:
-        """The MLflow id of the parent run of `run_id`, found or created.
+        """Find or create the parent run of `run_id`; return its MLflow id.
 
-        `tags` are set on it. So are `metrics`, by which runs are compared; a value that is there is not
-        logged again.
+        Args:
+            tags: tags to set on it.
+            metrics: metrics to log on it, by which runs are compared; an unchanged value is not logged again.
         """
-        with reaching(self.uri):
-            found = self._find_or_create(run_id, None)
+        with tracking_errors(self.uri):
+            parent = self._find_or_create(run_id, None)
             for key, value in (tags or {}).items():
-                self._client.set_tag(found.info.run_id, clean_key(key), str(value)[:MAX_TAG_VALUE])
+                self._client.set_tag(parent.info.run_id, clean_key(key), str(value)[:MAX_TAG_VALUE])
             for key, number in (metrics or {}).items():
-                if found.data.metrics.get(clean_key(key)) != number:
-                    self._client.log_metric(found.info.run_id, clean_key(key), number)
-            return str(found.info.run_id)
+                if parent.data.metrics.get(clean_key(key)) != number:
+                    self._client.log_metric(parent.info.run_id, clean_key(key), number)
+            return str(parent.info.run_id)
 
     def reopen(self, run_id: str) -> None:
-        """A run that had ended is going on (restarted after a failure): how it ended then is no news."""
-        with reaching(self.uri):
-            found = self._find_or_create(run_id, None)
-            for tag in {"error", "exit_code"} & set(found.data.tags):
-                self._client.delete_tag(found.info.run_id, tag)
-            if found.info.status != "RUNNING":
-                self._client.update_run(found.info.run_id, status="RUNNING")
+        """Set an ended run that was restarted to RUNNING; remove the tags of its earlier failure."""
+        with tracking_errors(self.uri):
+            parent = self._find_or_create(run_id, None)
+            for tag in {"error", "exit_code"} & set(parent.data.tags):
+                self._client.delete_tag(parent.info.run_id, tag)
+            if parent.info.status != "RUNNING":
+                self._client.update_run(parent.info.run_id, status="RUNNING")
 
     def replay(self, run_folder: Path, run_id: str) -> int:
-        """Send what the spools below `<run_folder>/steps/` hold beyond what has been sent.
+        """Send the unsent part of the spools below `<run_folder>/steps/`.
 
         Returns:
-            The number of bytes of spool that went out.
+            The number of bytes of spool that were sent.
         """
-        with FileLock(run_folder / ".replay.lock"), reaching(self.uri):
+        with FileLock(run_folder / ".replay.lock"), tracking_errors(self.uri):
             return sum(
                 self._replay_step(spool.parent, run_id)
                 for spool in sorted(run_folder.glob(f"steps/*/{SPOOL}"))
             )
 
     def end_step(self, run_id: str, step: str, status: str) -> None:
-        """Ends the nested run of a step (FINISHED, FAILED or KILLED); a retry may end it again."""
-        with reaching(self.uri):
+        """End the nested run of a step (FINISHED, FAILED or KILLED); a retry may end it again."""
+        with tracking_errors(self.uri):
             self._client.set_terminated(self._find_or_create(run_id, step).info.run_id, status)
 
     def close(self, run_id: str, status: str) -> None:
-        """Ends the parent run, and every nested run that nobody has ended."""
-        with reaching(self.uri):
+        """End the parent run, and every nested run that is still running."""
+        with tracking_errors(self.uri):
             parent = self._find_or_create(run_id, None).info.run_id
             for nested in self._search(f"tags.`{_PARENT_TAG}` = {quoted(parent)}", 1000):
                 if nested.info.status == "RUNNING":
@@ -114,32 +115,32 @@ class RunMirror:
         return list(opened.search_runs([experiment], condition, max_results=limit, order_by=order))
 
     def _find_or_create(self, run_id: str, step: str | None) -> Run:
-        """The parent run, or the nested run of a step, made under a lock when it is not there."""
+        """Return the parent run, or the nested run of a step; create it under a lock when it is new."""
         if step is None:
             tags, name = {RUN_TAG: run_id}, run_id
         else:
             parent = self._find_or_create(run_id, None).info.run_id
             tags, name = {STEP_TAG: step, _PARENT_TAG: parent}, step
         condition = " and ".join(f"tags.`{key}` = {quoted(value)}" for key, value in tags.items())
-        found = self._search(condition, 1)
-        if found:
-            return found[0]
+        runs = self._search(condition, 1)
+        if runs:
+            return runs[0]
         opened, experiment = self._open()
         with host_lock(self.uri, self.experiment, *tags.values()):
-            if not (found := self._search(condition, 1)):
+            if not (runs := self._search(condition, 1)):
                 opened.create_run(experiment, tags=tags, run_name=name)
-                found = self._search(condition, 1)  # of two hosts that created one each, both take the first
-        return found[0]
+                runs = self._search(condition, 1)  # if two hosts created one each, both use the first
+        return runs[0]
 
     def _replay_step(self, folder: Path, run_id: str) -> int:
         spool = folder / SPOOL
         sent = Sent.read(folder)
-        if sent.run and not sent.sending and sent.offset == spool.stat().st_size and self._is_there(sent.run):
+        if sent.run and not sent.sending and sent.offset == spool.stat().st_size and self._exists(sent.run):
             return 0
         nested = self._find_or_create(run_id, folder.name).info.run_id
         known = sent.run == nested and sent.offset <= spool.stat().st_size
         start = sent.offset if known else 0
-        # In doubt (a crash while sending, a lost note, another spool) the server is asked what has arrived.
+        # After a crash while sending, or with no record of what was sent, the server's values are read first.
         doubtful = sent.sending or not known
         history = _History(self._client, nested) if doubtful else None
         offset = start
@@ -150,8 +151,8 @@ class RunMirror:
             Sent(nested, offset).write(folder)
         return offset - start
 
-    def _is_there(self, mlflow_run: str) -> bool:
-        """Whether the run that a spool went to is still in this store: the address may have changed."""
+    def _exists(self, mlflow_run: str) -> bool:
+        """Return whether the run that a spool was sent to is in this store: the address may have changed."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -162,13 +163,15 @@ class RunMirror:
             raise
 
     def _send(self, run: str, batch: Batch, history: _History | None) -> None:
-        """Parameters apart: a conflicting one rejects its whole batch."""
+        """Send a batch, parameters separately: one conflicting parameter rejects the whole request."""
         from mlflow.entities import Metric, Param, RunTag
 
         params = [Param(key, value) for key, value in batch.params.items()]
         tags = [RunTag(key, value) for key, value in batch.tags.items()]
-        lines = batch.metrics if history is None else [m for m in batch.metrics if history.is_new(m)]
-        metrics = [Metric(m["key"], m["value"], m["timestamp"], m["step"]) for m in lines]
+        values = (
+            batch.metrics if history is None else [each for each in batch.metrics if history.is_new(each)]
+        )
+        metrics = [Metric(each.key, each.value, each.timestamp, each.step) for each in values]
         if params and not self._accepted(run, params=params):
             for param in params:
                 if not self._accepted(run, params=[param]):
@@ -183,7 +186,7 @@ class RunMirror:
                     _log.warning("mlflow refuses the tag %s; it stays in the spool", tag.key)
 
     def _accepted(self, run: str, **entities: Any) -> bool:
-        """Sends; False when the server refuses the content (rather than not answering)."""
+        """Send; return False when the server refuses the content (rather than not answering)."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -196,15 +199,15 @@ class RunMirror:
 
 
 class _History:
-    """The metrics that a run holds there already, asked for once a key."""
+    """Metrics that a run has on the server, read once for each key."""
 
     def __init__(self, client: MlflowClient, run: str) -> None:
         self._client, self._run = client, run
         self._steps: dict[str, set[int]] = {}
 
-    def is_new(self, metric: dict[str, Any]) -> bool:
-        """Whether nothing is known at the metric's step; a spool has one value a key and step."""
-        key, step = metric["key"], metric["step"]
+    def is_new(self, metric: MetricValue) -> bool:
+        """Return whether the server has no value at the metric's step; a spool has at most one."""
+        key, step = metric.key, metric.step
         if key not in self._steps:
             self._steps[key] = {m.step for m in self._client.get_metric_history(self._run, key)}
         new = step not in self._steps[key]

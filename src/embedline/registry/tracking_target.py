@@ -1,4 +1,4 @@
-"""Where a run's tracker is, and the replay of the run's spools to it."""
+"""Tracking target of a run (server and experiment), and the replay of the run's spools to it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from embedline.registry.tracking import RunMirror
 
 TRACKING = "tracking.json"
 _log = logging.getLogger(__name__)
-_silent: set[str] = set()
+_warned: set[str] = set()
 
 
 @dataclass(frozen=True)
-class TrackingPlace:
+class TrackingTarget:
     """A tracking server (or database), the experiment, and where a new experiment keeps its artefacts.
 
     `token` is the reference to a secret (tracking.token), never the secret: this is written to tracking.json.
@@ -34,55 +34,60 @@ class TrackingPlace:
     token: str = ""
 
     def sign_in(self) -> None:
-        """Hand the token to mlflow, which reads it from the environment of this process."""
+        """Put the token into the environment of this process, where mlflow reads it."""
         if self.token:
             os.environ["MLFLOW_TRACKING_TOKEN"] = resolve_secret(self.token, where="tracking.token")
 
     def mirror(self) -> RunMirror:
+        """Sign in and return the mirror of runs there."""
         self.sign_in()
         return RunMirror(self.uri, self.experiment, self.artifact_root)
 
 
-def tracking_place(config: TrackingConfig, place: Workspace) -> TrackingPlace:
-    """tracking.uri, else MLFLOW_TRACKING_URI, else a database in the workspace; signed in with its token.
+def tracking_target(config: TrackingConfig, workspace: Workspace) -> TrackingTarget:
+    """Choose the tracking server and sign in with its token.
+
+    It is tracking.uri, else MLFLOW_TRACKING_URI, else a database in the workspace.
 
     Raises:
         InputError: the address holds a password, or there is no such secret.
     """
     ambient = os.environ.get("MLFLOW_TRACKING_URI")
-    uri = config.uri or ambient or default_uri(place.internal / "tracking")
+    uri = config.uri or ambient or default_uri(workspace.internal / "tracking")
     refuse_password(uri, where="tracking.uri" if config.uri else "MLFLOW_TRACKING_URI")
-    found = TrackingPlace(uri, config.experiment, token=config.token)
-    found.sign_in()
-    return found
+    target = TrackingTarget(uri, config.experiment, token=config.token)
+    target.sign_in()
+    return target
 
 
-def write_tracking(run_folder: Path, found: TrackingPlace) -> None:
-    write_json(run_folder / TRACKING, asdict(found))
+def write_tracking(run_folder: Path, target: TrackingTarget) -> None:
+    """Write a run's target to tracking.json, which all its steps read."""
+    write_json(run_folder / TRACKING, asdict(target))
 
 
-def read_tracking(run_folder: Path) -> TrackingPlace | None:
-    """What preflight found; None when the run never got that far."""
+def read_tracking(run_folder: Path) -> TrackingTarget | None:
+    """Read the target that preflight wrote; None when preflight did not get that far."""
     path = run_folder / TRACKING
-    return TrackingPlace(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    return TrackingTarget(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-def mirror_run(place: Workspace, run: str) -> None:
-    """Send what the run's spools hold beyond what was sent.
+def mirror_run(workspace: Workspace, run: str) -> None:
+    """Send the unsent part of the run's spools to its target.
 
-    A server that is down is mentioned once a process; the spools keep everything for the next replay.
+    A server that is down is logged once per process; the spools keep everything for the next replay.
     """
-    folder = place.run_folder(run)
-    found = read_tracking(folder)
-    if found is None:
+    folder = workspace.run_folder(run)
+    target = read_tracking(folder)
+    if target is None:
         return
     try:
-        found.mirror().replay(folder, run)
+        target.mirror().replay(folder, run)
     except (EmbedlineError, OSError) as error:
-        complain_once(found.uri, error)
+        warn_once(target.uri, error)
 
 
-def complain_once(uri: str, error: Exception) -> None:
-    if uri not in _silent:
-        _silent.add(uri)
-        _log.warning("%s The run goes on; its metrics stay in the spool until the server answers.", error)
+def warn_once(uri: str, error: Exception) -> None:
+    """Log a failure of the server at `uri`, once per process."""
+    if uri not in _warned:
+        _warned.add(uri)
+        _log.warning("%s The run continues; its metrics stay in the spool until the server answers.", error)

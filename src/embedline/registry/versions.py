@@ -1,4 +1,4 @@
-"""Versions of a registered model: raw model folders with a digest, found again by alias."""
+"""Versions of a registered model: register a model folder, find it by alias or digest, download it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from embedline.registry.server import (
     experiment_id,
     host_lock,
     quoted,
-    reaching,
+    tracking_errors,
 )
 
 if TYPE_CHECKING:
@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 DIGEST_TAG = "embedline.digest"
-MODEL_TAG = "embedline.registered_model"  # on uploaded files: the model they are meant for
+MODEL_TAG = "embedline.registered_model"  # on uploaded files: the registered model they belong to
 VERDICT_TAG = "verdict"
 REASONS_TAG = "verdict.reasons"
 PASSED = "passed"
-OUTSIDE = "outside"  # the verdict of a first champion from outside: there was nothing to judge it against
-SCORES_TAG = "embedline.scores"  # JSON: evaluation set to main score
+THIRD_PARTY = (
+    "outside"  # verdict of a first champion that the line did not make: there was nothing to compare
+)
+SCORES_TAG = "embedline.scores"  # JSON: evaluation set → main score
 INDEX_TAG = "embedline.index_version"
 JUDGED_AGAINST_TAG = "embedline.judged_against"  # the champion's version when the gate decided, or none
 JUDGED_AT_TAG = "embedline.judged_at"  # milliseconds since the epoch
@@ -44,9 +46,9 @@ class ChampionRef:
     """A version that an alias points at.
 
     Args:
-        digest: of the model's artefact, empty when the version was registered by something else.
-        uri: where its files lie, as mlflow names it.
-        path: the same as a folder of this machine, None when it is elsewhere; `download` works for both.
+        digest: digest of the model's artefact, empty when the line did not register the version.
+        uri: URI of its files.
+        path: its files as a folder on this machine, None when they are elsewhere; `download` works for both.
     """
 
     name: str
@@ -69,23 +71,31 @@ def register(
     experiment: str = "embedline",
     artifact_root: str | None = None,
 ) -> int:
-    """Register a model folder as it is; MLflow keeps a copy.
+    """Register a model folder unchanged; MLflow keeps a copy.
 
-    The same digest and the same files under the same name are one version: it is returned, with `tags` set on
-    it, and nothing is copied again. An upload that a crash has cut off is taken up, not left behind.
+    The same digest and the same files under the same name are one version: it is returned with `tags` set on
+    it, and nothing is copied again. An upload that a crash cut off is completed.
 
     Args:
-        digest: of the model; the exported forms beside it may differ, and are then another version.
+        digest: digest of the model; with the same model, other exported files make another version.
         run_id: MLflow id of the run that made the model.
 
+    Returns:
+        The version's number.
+
     Raises:
-        InputError: a name that MLflow does not take.
+        InputError: MLflow does not accept the name.
         TrackingError: the server failed.
+
+    Example:
+        >>> digest, tags = read_artifact(folder).digest, {"verdict": "passed"}
+        >>> register("support", folder, digest=digest, tags=tags, uri="http://localhost:5000")
+        4
     """
     logging.getLogger("mlflow.store.model_registry").setLevel(logging.WARNING)
     files = file_tags(model_folder)
     identity = {DIGEST_TAG: digest, FILES_DIGEST_TAG: files[FILES_DIGEST_TAG]}
-    with reaching(uri), host_lock(uri, "register", name):
+    with tracking_errors(uri), host_lock(uri, "register", name):
         opened = client(uri)
         _ensure_model(opened, name)
         known = _find_version(opened, name, identity)
@@ -106,7 +116,7 @@ def register(
 
 
 def _set_tags(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str]) -> None:
-    """A refusal is written first and a pass last: cut off in between, a version never passes by mistake."""
+    """Write a refusal first and a pass last, so that a version that is cut off never passes by mistake."""
     passed = tags.get(VERDICT_TAG) == PASSED
     for key, value in sorted(tags.items(), key=lambda item: (item[0] == VERDICT_TAG) == passed):
         if version.tags.get(key) != value:
@@ -114,8 +124,14 @@ def _set_tags(client: MlflowClient, version: ModelVersion, tags: Mapping[str, st
 
 
 def get_champion(name: str, alias: str = "champion", *, uri: str) -> ChampionRef | None:
-    """The version under `alias`, or None when there is no such model or alias."""
-    with reaching(uri):
+    """Return the version under `alias`, or None when there is no such model or alias.
+
+    Example:
+        >>> champion = get_champion("support", uri="http://localhost:5000")
+        >>> champion.version, champion.path
+        (3, PosixPath('/srv/mlartifacts/1/models/m-5f/artifacts'))
+    """
+    with tracking_errors(uri):
         opened = client(uri)
         number = read_aliases(opened, name).get(alias)
         if number is None:
@@ -129,16 +145,16 @@ def get_champion(name: str, alias: str = "champion", *, uri: str) -> ChampionRef
 
 
 def aliases(name: str, *, uri: str) -> dict[str, int]:
-    """The aliases of a registered model; empty when there is no such model."""
-    with reaching(uri):
+    """Return the aliases of a registered model with their versions; empty when there is no such model."""
+    with tracking_errors(uri):
         return read_aliases(client(uri), name)
 
 
 def version_of(name: str, identity: Mapping[str, str], *, uri: str) -> int | None:
-    """The first version that has these tags, or None."""
-    with reaching(uri):
-        found = _find_version(client(uri), name, identity)
-        return None if found is None else int(found.version)
+    """Return the first version that has these tags, or None."""
+    with tracking_errors(uri):
+        version = _find_version(client(uri), name, identity)
+        return None if version is None else int(version.version)
 
 
 def download(name: str, version: int, dst: Path, *, uri: str) -> Path:
@@ -146,33 +162,33 @@ def download(name: str, version: int, dst: Path, *, uri: str) -> Path:
 
     Raises:
         InputError: no such version, or `dst` exists.
-        StepError: what arrived is not what was registered.
+        StepError: the downloaded files are not those that were registered.
     """
     from mlflow.artifacts import download_artifacts
 
     if dst.exists():
         raise InputError("exists already.", where=str(dst))
-    with reaching(uri):
+    with tracking_errors(uri):
         opened = client(uri)
-        found = find_version(opened, name, version, uri)
+        registered = find_version(opened, name, version, uri)
         dst.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=dst.parent, prefix=f".{dst.name}.") as draft:
-            arrived = download_artifacts(location_of(opened, found), dst_path=draft, tracking_uri=uri)
-            _check_arrived(Path(arrived), found.tags)
+            arrived = download_artifacts(location_of(opened, registered), dst_path=draft, tracking_uri=uri)
+            _check_arrived(Path(arrived), registered.tags)
             try:
                 Path(arrived).rename(dst)
             except OSError as error:
-                if dst.exists():  # somebody else was faster
+                if dst.exists():  # another process was faster
                     raise InputError("exists already.", where=str(dst)) from error
                 raise
     return dst
 
 
 def _check_arrived(folder: Path, tags: Mapping[str, str]) -> None:
-    """Against what was recorded for all files; for a version of an older embedline, for the model's."""
+    """Compare with the digest of all files; for a version of an older embedline, with the model's digest."""
     if recorded := tags.get(FILES_DIGEST_TAG):
         if file_tags(folder)[FILES_DIGEST_TAG] != recorded:
-            raise StepError("what arrived is not what was registered.", where=str(folder))
+            raise StepError("the downloaded files are not those that were registered.", where=str(folder))
         return
     digest = tags.get(DIGEST_TAG, "")
     if not digest or folder_digest(folder) == digest:
@@ -180,9 +196,9 @@ def _check_arrived(folder: Path, tags: Mapping[str, str]) -> None:
     try:
         arrived = read_artifact(folder, verify_digests=True).digest
     except InputError as error:
-        raise StepError(f"what arrived is not what was registered: {error}") from error
+        raise StepError(f"the downloaded files are not those that were registered: {error}") from error
     if arrived != digest:
-        what = f"what arrived has digest {arrived[:12]}, registered was {digest[:12]}."
+        what = f"the downloaded files have the digest {arrived[:12]}, the registered ones {digest[:12]}."
         raise StepError(what, where=str(folder))
 
 
@@ -201,10 +217,10 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
 
 
 def find_version(client: MlflowClient, name: str, version: int, uri: str) -> ModelVersion:
-    """One version with its tags.
+    """Return one version with its tags.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such version.
     """
     from mlflow.exceptions import MlflowException
 
@@ -220,12 +236,12 @@ def _find_version(client: MlflowClient, name: str, identity: Mapping[str, str]) 
     conditions = [f"tags.`{key}` = {quoted(value)}" for key, value in identity.items()]
     condition = " and ".join([f"name = {quoted(name)}", *conditions])
     try:
-        found = client.search_model_versions(condition)
+        versions = client.search_model_versions(condition)
     except Exception as error:
         if error_code(error) == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
-    return min(found, key=lambda version: int(version.version), default=None)
+    return min(versions, key=lambda version: int(version.version), default=None)
 
 
 def _logged_model(
@@ -236,14 +252,14 @@ def _logged_model(
     identity: Mapping[str, str],
     run_id: str | None,
 ) -> LoggedModel:
-    """The uploaded files: those of an earlier registration, or of one that was cut off, or new ones."""
+    """Return the uploaded files: of an earlier registration, completed if it was cut off, or new ones."""
     marks = {**identity, MODEL_TAG: name}
     condition = " and ".join(f"tags.`{key}` = {quoted(value)}" for key, value in marks.items())
-    found = client.search_logged_models([experiment], condition)
-    ready = [model for model in found if model.status == "READY"]
+    uploads = client.search_logged_models([experiment], condition)
+    ready = [model for model in uploads if model.status == "READY"]
     if ready:
         return ready[0]
-    pending = [model for model in found if model.status == "PENDING"]
+    pending = [model for model in uploads if model.status == "PENDING"]
     logged = (
         pending[0]
         if pending
@@ -259,13 +275,13 @@ def _logged_model(
 
 
 def read_aliases(client: MlflowClient, name: str) -> dict[str, int]:
-    """As `aliases`, over a client that is open already."""
+    """Read the aliases of a registered model through an open client; empty when there is no such model."""
     from mlflow.exceptions import MlflowException
 
     try:
-        found: Any = client.get_registered_model(name)
+        model: Any = client.get_registered_model(name)
     except MlflowException as error:
         if error_code(error) == "RESOURCE_DOES_NOT_EXIST":
             return {}
         raise
-    return {alias: int(version) for alias, version in found.aliases.items()}
+    return {alias: int(version) for alias, version in model.aliases.items()}

@@ -1,7 +1,7 @@
-"""Webhooks of the registry: a signed note to a deployer that an alias has moved.
+"""Webhooks of the registry: a signed notification to a deployer that an alias has moved.
 
-MLflow delivers from memory with three retries, so a note is a hint and can be lost: whoever deploys must also
-look at the alias from time to time.
+MLflow delivers from memory with three retries, so a notification can be lost: a deployer must also read the
+alias from time to time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedline.errors import EmbedlineError, InputError, first_line
-from embedline.registry.server import client, error_code, reaching
+from embedline.registry.server import client, error_code, tracking_errors
 
 if TYPE_CHECKING:
-    from mlflow.entities.webhook import Webhook as Known
+    from mlflow.entities.webhook import Webhook as MlflowWebhook
     from mlflow.entities.webhook import WebhookEventStr
 
 EVENTS: tuple[WebhookEventStr, ...] = ("model_version_alias.created", "model_version_alias.deleted")
@@ -28,7 +28,7 @@ _SIGNATURE, _TIMESTAMP, _DELIVERY = "x-mlflow-signature", "x-mlflow-timestamp", 
 
 @dataclass(frozen=True)
 class Webhook:
-    """What the server knows; it never gives the secret back."""
+    """A webhook as the server returns it: without its secret."""
 
     id: str
     name: str
@@ -38,7 +38,7 @@ class Webhook:
 
 
 class SignatureError(EmbedlineError):
-    """A delivery that does not come from whoever knows the secret."""
+    """A delivery without a valid signature."""
 
 
 def verify(
@@ -49,17 +49,17 @@ def verify(
     tolerance_s: float = 300.0,
     now: float | None = None,
 ) -> dict[str, Any]:
-    """The content of a delivery that was signed with `secret`.
+    """Check the signature of a delivery and return its content.
 
     Args:
-        headers: of the request, in any case.
-        body: as it came, byte for byte.
-        tolerance_s: how old a delivery may be (seconds); an older one is a replay.
+        headers: headers of the request, in upper or lower case.
+        body: body of the request, byte for byte.
+        tolerance_s: greatest age of a delivery (seconds); an older one is a replay.
         now: seconds since the epoch, the clock's by default.
 
     Raises:
         SignatureError: unsigned, signed with another secret, changed on its way, or too old.
-        InputError: `secret` is empty, and so known to everybody.
+        InputError: `secret` is empty: anyone could sign with it.
     """
     if not secret:
         raise InputError("the secret that deliveries are signed with is empty.")
@@ -83,17 +83,17 @@ def verify(
 
 
 def add_webhook(name: str, url: str, secret: str, *, uri: str) -> Webhook:
-    """Have the server call `url` whenever an alias moves; a webhook of this name is changed, not doubled.
+    """Make the server call `url` whenever an alias moves; an existing webhook of this name is changed.
 
-    The server calls for every registered model; the receiver picks its own by `data.name`.
+    The server calls for every registered model; the receiver filters by `data.name`.
 
     Raises:
-        InputError: the server does not take the address.
+        InputError: the server does not accept the address.
         TrackingError: the server failed.
     """
     from mlflow.exceptions import MlflowException
 
-    with reaching(uri):
+    with tracking_errors(uri):
         opened = client(uri)
         try:
             if known := _find(uri, name):
@@ -104,54 +104,58 @@ def add_webhook(name: str, url: str, secret: str, *, uri: str) -> Webhook:
             if error_code(error) != "INVALID_PARAMETER_VALUE":
                 raise
             raise InputError(
-                f"the server does not take this address ({first_line(error)}).",
+                f"the server does not accept this address ({first_line(error)}).",
                 where=url,
-                fix="It wants https and a public address unless its operator allows others.",
+                fix="Use https and a public address, or have the server's operator allow others.",
             ) from error
-        return _told(made)
+        return _webhook(made)
 
 
 def list_webhooks(*, uri: str) -> list[Webhook]:
-    """Every webhook of the server."""
-    with reaching(uri):
-        opened, page = client(uri), None
-        found: list[Webhook] = []
+    """Return every webhook of the server."""
+    with tracking_errors(uri):
+        opened, token = client(uri), None
+        webhooks: list[Webhook] = []
         while True:
-            some = opened.list_webhooks(max_results=100, page_token=page)
-            found.extend(_told(webhook) for webhook in some)
-            page = some.token
-            if not page:
-                return found
+            page = opened.list_webhooks(max_results=100, page_token=token)
+            webhooks.extend(_webhook(each) for each in page)
+            token = page.token
+            if not token:
+                return webhooks
 
 
 def remove_webhook(name: str, *, uri: str) -> Webhook:
-    """Raises InputError when there is none of this name."""
+    """Remove a webhook and return it.
+
+    Raises:
+        InputError: there is no webhook of this name.
+    """
     known = _require(uri, name)
-    with reaching(uri):
+    with tracking_errors(uri):
         client(uri).delete_webhook(known.id)
     return known
 
 
 def try_webhook(name: str, *, uri: str) -> int:
-    """Have the server send an example now; returns the receiver's HTTP status.
+    """Make the server send an example now; return the receiver's HTTP status.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: there is no webhook of this name.
         EmbedlineError: the receiver did not answer, or refused.
     """
     known = _require(uri, name)
-    with reaching(uri):
+    with tracking_errors(uri):
         result = client(uri).test_webhook(known.id)
     if not result.success:
-        said = result.error_message or f"status {result.response_status}"
-        raise EmbedlineError(f"the receiver did not take the delivery ({said}).", where=known.url)
+        reason = result.error_message or f"status {result.response_status}"
+        raise EmbedlineError(f"the receiver did not accept the delivery ({reason}).", where=known.url)
     return int(result.response_status or 0)
 
 
 def _require(uri: str, name: str) -> Webhook:
     known = _find(uri, name)
     if known is None:
-        raise InputError(f"there is no webhook {name!r}.", where=uri, fix="embedline webhook list has them.")
+        raise InputError(f"there is no webhook {name!r}.", where=uri, fix="List them: embedline webhook list")
     return known
 
 
@@ -159,6 +163,6 @@ def _find(uri: str, name: str) -> Webhook | None:
     return next((webhook for webhook in list_webhooks(uri=uri) if webhook.name == name), None)
 
 
-def _told(webhook: Known) -> Webhook:
+def _webhook(webhook: MlflowWebhook) -> Webhook:
     events = [str(event) for event in webhook.events]
     return Webhook(webhook.webhook_id, webhook.name, webhook.url, events, webhook.status.is_active())

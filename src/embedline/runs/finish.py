@@ -14,7 +14,7 @@ from embedline.artifacts.workspace import Workspace, checked_run_name
 from embedline.config.load import preset_name
 from embedline.errors import EmbedlineError
 from embedline.evaluation.summary import main_scores, stage_gains
-from embedline.registry.tracking_target import TrackingPlace, complain_once, read_tracking
+from embedline.registry.tracking_target import TrackingTarget, read_tracking, warn_once
 from embedline.runs import record as runrecord
 
 DIED = "The process died without an error (a signal, or out of memory)."
@@ -146,7 +146,7 @@ def _link(folder: Path, records: list[StepRecord]) -> None:
 
 
 def _close(
-    found: TrackingPlace, folder: Path, run: str, record: dict[str, Any], records: list[StepRecord]
+    found: TrackingTarget, folder: Path, run: str, record: dict[str, Any], records: list[StepRecord]
 ) -> None:
     try:
         mirror = found.mirror()
@@ -166,4 +166,4 @@ def _close(
             mirror.end_step(run, step.step, _STEP[step.status])
         mirror.close(run, _MLFLOW[record["status"]])
     except (EmbedlineError, OSError) as error:
-        complain_once(found.uri, error)
+        warn_once(found.uri, error)

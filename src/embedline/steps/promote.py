@@ -1,16 +1,18 @@
-"""promote: registers every candidate with its verdict; moves the alias when gate and policy allow it."""
+"""Step promote: register every candidate with its verdict; move the alias when gate and policy allow it."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from embedline.artifacts.record import write_json
 from embedline.config.registry import PromoteConfig, TrackingConfig
 from embedline.errors import ConflictError
+from embedline.registry.challenger import update_challenger
+from embedline.registry.promotion import NOTHING, promote
 from embedline.registry.registered_form import registered_form
-from embedline.registry.tracking_target import TrackingPlace, read_tracking, tracking_place
+from embedline.registry.tracking_target import TrackingTarget, read_tracking, tracking_target
+from embedline.registry.versions import aliases, register
 from embedline.steps.context import Context, StepResult
 from embedline.steps.gate import VERDICT
 from embedline.steps.shared.version_tags import candidate_tags
@@ -20,7 +22,7 @@ PROMOTION = "promotion.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """The content of promotion.json: the candidate's version, and where the alias points now."""
+    """Content of promotion.json: the candidate's version, and the aliases after the step."""
 
     name: str
     version: int
@@ -36,12 +38,13 @@ class Outcome:
 
 
 def run(context: Context) -> StepResult:
-    """Inputs `candidate`, `onnx` and `verdict`; output `promotion`."""
-    from embedline.registry.versions import register
+    """Register the candidate and promote it if the policy allows.
 
+    Inputs `candidate`, `onnx`, `scores` and `verdict`; output `promotion`.
+    """
     config = context.step_config.section("promote", PromoteConfig)
     name = config.model or str(context.step_config.config["name"])
-    found = _tracking(context)
+    target = _tracking_target(context)
     verdict = json.loads((context.artifact("verdict").path / VERDICT).read_text(encoding="utf-8"))
     model, exported = context.artifact("candidate"), context.inputs["onnx"]
     with registered_form(model.path, exported.path if exported else None, context.draft) as folder:
@@ -50,38 +53,31 @@ def run(context: Context) -> StepResult:
             folder,
             digest=model.digest,
             tags=candidate_tags(context, verdict),
-            run_id=found.mirror().parent(context.run),
-            uri=found.uri,
-            experiment=found.experiment,
-            artifact_root=found.artifact_root,
+            run_id=target.mirror().parent(context.run),
+            uri=target.uri,
+            experiment=target.experiment,
+            artifact_root=target.artifact_root,
         )
-    outcome = _decide(context, config, name, version, verdict, found)
+    outcome = _move_alias(context, config, name, version, verdict["passed"], target.uri)
     write_json(context.output("promotion") / PROMOTION, asdict(outcome))
     context.tracker.tags({"registered_model": name, "registered_version": version})
     metrics = {"version": float(version), "moved": float(outcome.moved)}
-    return StepResult(metrics=metrics, summary=f"{outcome.text}\n\nAliases: {_in_words(outcome.aliases)}.")
+    return StepResult(
+        metrics=metrics, summary=f"{outcome.text}\n\nAliases: {_aliases_text(outcome.aliases)}."
+    )
 
 
-def _decide(
-    context: Context,
-    config: PromoteConfig,
-    name: str,
-    version: int,
-    verdict: dict[str, Any],
-    found: TrackingPlace,
+def _move_alias(
+    context: Context, config: PromoteConfig, name: str, version: int, passed: bool, uri: str
 ) -> Outcome:
-    """Moves the alias, or says why it stays where it is."""
-    from embedline.registry.challenger import name_challenger
-    from embedline.registry.promotion import NOTHING, promote
-    from embedline.registry.versions import aliases
-
+    """Move the alias to the candidate if gate and policy allow it; else the text gives the reason."""
     alias, moved = config.alias, False
-    met = (context.step_config.pins.get("champion") or {}).get("version")
-    name_challenger(name, uri=found.uri)
-    current = aliases(name, uri=found.uri).get(alias)
+    compared_with = (context.step_config.pins.get("champion") or {}).get("version")
+    update_challenger(name, uri=uri)
+    current = aliases(name, uri=uri).get(alias)
     if current == version:
         text = f"{name} version {version} is already {alias}; nothing moved."
-    elif not verdict["passed"]:
+    elif not passed:
         text = f"{name} version {version} is registered; the gate refused it, {_stays(alias, current)}."
     elif config.policy == "manual":
         text = (
@@ -96,13 +92,15 @@ def _decide(
                 alias,
                 reason=f"run {context.run}: the gate passed",
                 by=f"run {context.run}",
-                expect=str(met or NOTHING),
-                uri=found.uri,
+                expect=str(compared_with or NOTHING),
+                uri=uri,
             )
             moved, text = promotion.moved, promotion.text
-        except ConflictError as error:  # the candidate is registered; whoever moved the alias decides
+        except (
+            ConflictError
+        ) as error:  # not a failure: the candidate is registered, the alias has a new owner
             text = f"{name} version {version} is registered; {_stays(alias, current)}. {error}"
-    now = aliases(name, uri=found.uri)
+    now = aliases(name, uri=uri)
     return Outcome(
         name=name,
         version=version,
@@ -113,23 +111,23 @@ def _decide(
         previous=now.get(f"previous_{alias}"),
         aliases=now,
         digest=context.artifact("candidate").digest,
-        uri=found.uri,
+        uri=uri,
         text=text,
     )
 
 
-def _tracking(context: Context) -> TrackingPlace:
-    """What preflight found, so that all steps of a run talk to one server."""
+def _tracking_target(context: Context) -> TrackingTarget:
+    """Return the target that preflight wrote, so that all steps of a run use one server; signed in."""
     config = context.step_config.section("tracking", TrackingConfig)
-    found = read_tracking(context.workspace.run_folder(context.run))
-    found = found or tracking_place(config, context.workspace)
-    found.sign_in()
-    return found
+    target = read_tracking(context.workspace.run_folder(context.run))
+    target = target or tracking_target(config, context.workspace)
+    target.sign_in()
+    return target
 
 
 def _stays(alias: str, current: int | None) -> str:
     return f"{alias} stays version {current}" if current else f"there is no {alias} yet"
 
 
-def _in_words(aliases: dict[str, int]) -> str:
+def _aliases_text(aliases: dict[str, int]) -> str:
     return ", ".join(f"{alias} is version {number}" for alias, number in sorted(aliases.items())) or "none"

@@ -1,4 +1,4 @@
-"""How the pipelines API lists: filters, sorting, pages."""
+"""Listings of the pipelines API: filters, sorting, pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OPERATIONS += ["LESS_THAN_EQUALS", "IN", "IS_SUBSTRING"]
 
 
 class RefusedError(Exception):
-    """An answer other than 200, with the code that gRPC knows it by."""
+    """A response other than 200, with its gRPC code."""
 
     def __init__(self, status: int, message: str) -> None:
         self.status, self.message = status, message
@@ -79,7 +79,7 @@ def _predicate(collection: str, given: dict[str, Any]) -> Callable[[dict[str, An
 
 
 def _snake(value: Any) -> Any:
-    """protobuf's JSON takes stringValue for string_value, and an enumeration's number for its name."""
+    """Normalize protobuf's JSON: stringValue for string_value, an enumeration's number for its name."""
     if isinstance(value, list):
         return [_snake(item) for item in value]
     if not isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What a request of the pipelines API may hold, told by kfp_server_api's own models."""
+"""Valid requests of the pipelines API, from kfp_server_api's own models."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def model(name: str) -> Any:
 
 
 def choices(name: str) -> list[str]:
-    """The values of an enumeration; empty for what is none."""
+    """Return the values of an enumeration; empty for other types."""
     found: list[str] = getattr(getattr(kfp_server_api, name, None), "allowable_values", [])
     return found
 
 
 def fields(name: str) -> dict[str, str]:
-    """JSON key → type of a model's fields."""
+    """Return JSON key → type of a model's fields."""
     made = model(name)
     return {made.attribute_map[attribute]: kind for attribute, kind in made.openapi_types.items()}
 
 
 def is_output(name: str, field: str) -> bool:
-    """Whether the server alone may set a field; the model's documentation says so."""
+    """Return whether only the server may set a field, by the model's documentation."""
     words = getattr(model(name), field).__doc__ or ""
     return bool(re.search(r"\bOutput( only)?\.", words))
 
@@ -47,7 +47,7 @@ def is_required(name: str, field: str) -> bool:
 
 
 def problems(value: Any, kind: str, where: str) -> Iterator[str]:
-    """All that is wrong with `value` as a `kind` of the API."""
+    """Return all errors of `value` as a `kind` of the API."""
     if found := re.fullmatch(r"list\[(.+)\]", kind):
         if not isinstance(value, list):
             yield f"{where}: is not a list"

@@ -1,4 +1,4 @@
-"""A Kubeflow Pipelines server in a thread: the v2beta1 API over HTTP, with state, and no yes-man.
+"""Kubeflow Pipelines server in a thread: the v2beta1 API over HTTP, with state and strict checks.
 
 Every request is checked against kfp_server_api's own models (`kfp_schema`) and against what the store holds
 (`kfp_store`); what does not fit is refused in the API's way. `fail` and `lose` play a server's bad minutes.
@@ -56,19 +56,19 @@ class KfpServer:
         self._http.server_close()
 
     def fail(self, pattern: str, times: int = 1, status: int = 500) -> None:
-        """The next requests whose `METHOD path` matches are not heard."""
+        """Drop the next requests whose `METHOD path` matches."""
         self._failures += [(pattern, status, False)] * times
 
     def lose(self, pattern: str, times: int = 1) -> None:
-        """The next matching requests are carried out, but their answer is lost: the client sees a 500."""
+        """Carry out the next matching requests but lose their response: the client gets a 500."""
         self._failures += [(pattern, 500, True)] * times
 
     def all(self, collection: str) -> list[dict[str, Any]]:
-        """What is kept of experiments, pipelines, versions, runs or recurring, oldest first."""
+        """Return the experiments, pipelines, versions, runs or recurring, oldest first."""
         return list(self.store.kept[collection].values())
 
     def finish(self, run_id: str, state: str = "SUCCEEDED") -> None:
-        """The run ends."""
+        """End a run."""
         self.store.get("runs", run_id)["state"] = state
 
     def answer(self, method: str, target: str, body: bytes, headers: Message) -> tuple[int, Answer]:
@@ -108,7 +108,7 @@ class KfpServer:
 
 
 def _body(kind: str, body: bytes, headers: Message) -> Any:
-    """The request's content: a model of the API, an uploaded file, or nothing."""
+    """Return the request's content: a model of the API, an uploaded file, or nothing."""
     if kind == "file":
         head = f"Content-Type: {headers.get('Content-Type')}\r\n\r\n".encode()
         for part in message_from_bytes(head + body).walk():
@@ -247,4 +247,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = do_PATCH = do_PUT = _serve  # noqa: N815
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet: what was asked is in `requests`."""
+        """Print nothing: the requests are in `requests`."""

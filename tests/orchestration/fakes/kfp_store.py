@@ -1,4 +1,4 @@
-"""The state behind the pipelines API: what it keeps, what it refuses, and how it lists."""
+"""State of the pipelines API: collections, refusals and listings."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Store:
         return self.keep("recurring", "recurring_run_id", {**self._job(body), "status": status})
 
     def _job(self, body: dict[str, Any]) -> dict[str, Any]:
-        """What runs and recurring runs have in common: an experiment, a pipeline and its parameters."""
+        """Check the common parts of runs and recurring runs: experiment, pipeline and parameters."""
         experiment = body.get("experiment_id")
         if experiment:
             self.get("experiments", experiment)
@@ -123,7 +123,7 @@ class Store:
         run["state"] = "CANCELING"
 
     def list(self, collection: str, id_field: str, query: dict[str, str], **scope: str) -> dict[str, Any]:
-        """A page of what the filter lets through, sorted, within `scope`."""
+        """Return a page of the items that match the filter, sorted, within `scope`."""
         size = number(query.get("page_size") or "10", "page_size")
         names = {"filter": query.get("filter", ""), "sort_by": query.get("sort_by", ""), **scope}
         offset = read_token(query.get("page_token", ""), names)
@@ -152,7 +152,7 @@ class Store:
 
 
 def parse_package(text: bytes) -> dict[str, Any]:
-    """A compiled pipeline, read as the server does: into protobuf messages, unknown fields refused."""
+    """Read a compiled pipeline as the server does: into protobuf messages, unknown fields refused."""
     try:
         documents = [value for value in yaml.safe_load_all(text) if value]
         if len(documents) == 1 and "pipeline_spec" in documents[0]:
@@ -187,7 +187,7 @@ def _require_parameters(spec: dict[str, Any], given: dict[str, Any]) -> None:
 
 
 def _require_cron(text: str) -> None:
-    """Six fields, the first of them seconds."""
+    """Check that a cron expression has six fields, the first for seconds."""
     limits = [(0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 6)]
     parts = text.split()
     if len(parts) != len(limits):

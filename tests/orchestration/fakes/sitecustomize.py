@@ -88,7 +88,7 @@ for _name in MODULES:
 
 
 class _Mirror:
-    """Says in a file what a tracking server would have been told."""
+    """Writes the calls of a tracking server to a file."""
 
     def __init__(self, uri, experiment, artifact_root=None):
         self.file = Path(uri.removeprefix("fake://"))

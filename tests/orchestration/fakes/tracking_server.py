@@ -1,4 +1,4 @@
-"""A real `mlflow server` over a fresh sqlite file, for tests that need one that several processes reach."""
+"""A real `mlflow server` with a new sqlite file, for tests in which several processes use it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pathlib import Path
 
 @contextmanager
 def tracking_server(folder: Path) -> Iterator[str]:
-    """Its address, while it runs. What it says goes to `folder/server.log`."""
+    """Run a server and yield its address; its output goes to `folder/server.log`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Make MLflow's stores ready before the server starts: the tables of this version, and the bucket.
+"""Prepare MLflow's stores before the server starts: create the tables of this version, and the bucket.
 
 Safe to run again. An existing database is migrated when MLflow is newer: back it up before an upgrade.
 """
@@ -17,26 +17,27 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 def main() -> None:
     try:
-        print(ensure_bucket(os.environ["MLFLOW_ARTIFACTS_DESTINATION"]), flush=True)  # noqa: T201
+        sys.stdout.write(f"{ensure_bucket(os.environ['MLFLOW_ARTIFACTS_DESTINATION'])}\n")
+        sys.stdout.flush()
     except (BotoCoreError, ClientError) as error:
-        place = os.environ.get("MLFLOW_S3_ENDPOINT_URL") or "AWS"
-        sys.exit(f"error: the object store at {place} refused or does not answer ({error}).")
-    # A process of its own: what the command says and how it ends is MLflow's contract, its functions are not.
+        address = os.environ.get("MLFLOW_S3_ENDPOINT_URL") or "AWS"
+        sys.exit(f"error: the object store at {address} refused or does not answer ({error}).")
+    # A subprocess: MLflow's command is a public interface, the functions behind it are not.
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", os.environ["MLFLOW_BACKEND_STORE_URI"]]
     if subprocess.run(command).returncode:
-        sys.exit("error: the database was not prepared; the lines above say why. Check PGHOST and PGUSER.")
+        sys.exit("error: the database was not prepared, see the lines above. Check PGHOST and PGUSER.")
 
 
 def ensure_bucket(destination: str) -> str:
-    """Create the bucket of an `s3://bucket/path` unless it is there; returns what happened."""
+    """Create the bucket of an `s3://bucket/path` if it does not exist; return a message about it."""
     bucket = urlparse(destination).netloc
-    patience = Config(connect_timeout=5, read_timeout=20, retries={"max_attempts": 3})
-    client = boto3.client("s3", endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL"), config=patience)
+    limits = Config(connect_timeout=5, read_timeout=20, retries={"max_attempts": 3})
+    client = boto3.client("s3", endpoint_url=os.environ.get("MLFLOW_S3_ENDPOINT_URL"), config=limits)
     try:
         client.head_bucket(Bucket=bucket)
-        return f"bucket {bucket} is there"
+        return f"bucket {bucket} exists"
     except ClientError as error:
-        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:  # there, but not ours: say so
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] != 404:  # it belongs to another account
             raise
     client.create_bucket(Bucket=bucket)
     return f"bucket {bucket} created"

@@ -1,4 +1,4 @@
-"""What a registered version says about itself: verdict, scores, lineage, as tags within MLflow's limits."""
+"""Tags of a registered version: verdict, scores and lineage, within MLflow's limits."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from embedline.registry.versions import (
 from embedline.steps.context import Context
 
 REFUSED = "refused"
-_MAX_REASONS = 4000  # characters; the whole verdict stands in the run's artefacts
+_MAX_REASONS = 4000  # characters; the complete verdict is in the run's artefacts
 
 
 def candidate_tags(context: Context, verdict: dict[str, Any]) -> dict[str, str]:
-    """Tags of the candidate's version.
+    """Return the tags of the candidate's version.
 
     Args:
-        verdict: the content of verdict.json.
+        verdict: content of verdict.json.
     """
-    met = (context.step_config.pins.get("champion") or {}).get("version")
+    compared_with = (context.step_config.pins.get("champion") or {}).get("version")
     refused = [reason["text"] for reason in verdict["reasons"] if not reason["passed"]]
     scores = context.inputs["scores"]
-    found = read_fingerprint(context.workspace.run_folder(context.run))
+    fingerprint = read_fingerprint(context.workspace.run_folder(context.run))
     return {
         "embedline.run_id": context.run,
-        **{f"embedline.{name}": value for name, value in found.items()},
+        **{f"embedline.{name}": value for name, value in fingerprint.items()},
         INDEX_TAG: _index_version(context.artifact("candidate").path),
         SCORES_TAG: json.dumps(main_scores(scores.path if scores else None), ensure_ascii=False),
-        JUDGED_AGAINST_TAG: str(met or "none"),
+        JUDGED_AGAINST_TAG: str(compared_with or "none"),
         JUDGED_AT_TAG: str(int(time.time() * 1000)),
         VERDICT_TAG: PASSED if verdict["passed"] else REFUSED,
         "verdict.mode": verdict["mode"],

@@ -1,14 +1,13 @@
-"""The process that drives the line here.
+"""Process that drives the line on this machine.
 
-`python -m embedline.orchestration.line PRESET OVERRIDES WORKSPACE RUN`, started by `local.run_here`. It
-imports kfp, is noisy, and leads a process group of its own. With EMBEDLINE_CONTAINERS in the environment, the
-arguments of kfp's DockerRunner as JSON, the steps are containers, else processes: those arguments hold
-passwords, and everybody on the machine can read an argument list.
+`python -m embedline.orchestration.driver PRESET OVERRIDES WORKSPACE RUN`, started by `local.run_here`. It
+imports kfp, prints a lot, and leads a process group of its own. With EMBEDLINE_CONTAINERS in the environment
+(the arguments of kfp's DockerRunner as JSON) the steps are containers, else processes. The arguments hold
+passwords, and every user of the machine can read an argument list.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -16,21 +15,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import typer
+
+from embedline.execution.parent_process import end_with_parent
 from embedline.orchestration.containers import pipeline_root, stop_containers
 
 CONTAINERS = "EMBEDLINE_CONTAINERS"
-_PR_SET_PDEATHSIG = 1
 
 
 def main(preset: str, overrides: str, workspace: str, run: str) -> int:
-    """Run the DAG with one of kfp's own local runners; 0 when every step succeeded."""
+    """Run the DAG with one of kfp's own local runners; return 0 when every step succeeded."""
     containers = os.environ.pop(CONTAINERS, "")
-    _die_with_parent(Path(workspace) / run if containers else None)
+    _stop_with_parent(Path(workspace) / run if containers else None)
     from kfp import local
 
     from embedline.pipelines.retrain.pipeline import retrain_pipeline
 
-    _leave_arguments_alone()
+    _keep_step_arguments()
     root = pipeline_root(Path(workspace) / run)
     if containers:
         runner = local.DockerRunner(**json.loads(containers))
@@ -39,14 +40,14 @@ def main(preset: str, overrides: str, workspace: str, run: str) -> int:
     local.init(runner=runner, pipeline_root=str(root), raise_on_error=True)
     try:
         retrain_pipeline()(preset=preset, overrides=overrides, workspace=workspace, run_name=run)
-    except RuntimeError as error:  # a step failed; its record says how
-        print(error, file=sys.stderr, flush=True)  # noqa: T201
+    except RuntimeError as error:  # a step failed; its record has the reason
+        typer.echo(error, err=True)
         return 1
     return 0
 
 
-def _leave_arguments_alone() -> None:
-    """kfp's runner means its launcher, but replaces the word python3 in every argument, paths included."""
+def _keep_step_arguments() -> None:
+    """Limit kfp's replacement of the word python3 to its launcher: it changes every argument, also paths."""
     from kfp.local import subprocess_task_handler as handler
 
     replace = handler.replace_python_executable
@@ -60,11 +61,11 @@ def _leave_arguments_alone() -> None:
     handler.replace_python_executable = in_the_launcher_only
 
 
-def _die_with_parent(run_folder: Path | None) -> None:
-    """When the watching process is gone nobody else would stop the steps: the whole group goes.
+def _stop_with_parent(run_folder: Path | None) -> None:
+    """Stop the steps when the watching process ends or SIGTERM arrives: the whole process group is killed.
 
     Args:
-        run_folder: the run whose containers go as well, if it has any.
+        run_folder: the run whose containers are stopped as well; None when its steps are processes.
     """
 
     def stop(*_: Any) -> None:
@@ -74,11 +75,7 @@ def _die_with_parent(run_folder: Path | None) -> None:
         os.killpg(0, signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, stop)
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it went before we asked to be told
-            stop()
+    end_with_parent(signal.SIGTERM)
 
 
 if __name__ == "__main__":
