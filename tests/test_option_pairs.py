@@ -105,7 +105,7 @@ def values_of(row: Row) -> dict[str, Any]:
 
 
 def refusal(row: Row) -> str | None:
-    """What validation says against a row; anything but a listed refusal is a failure of the test."""
+    """Return the message that refuses a row, or None."""
     try:
         validate_config(values_of(row), where="row")
     except InputError as error:
@@ -134,7 +134,7 @@ AT_ODDS = [row for row in ROWS if row[0] == "unified" and row[2] == "dense"]
 CHOSEN = all_pairs([row for row in ROWS if row not in set(AT_ODDS)])
 
 
-def test_every_pair_is_chosen_or_refused_for_a_listed_reason() -> None:
+def test_every_pair_is_tested_or_refused_for_a_listed_reason() -> None:
     covered = set().union(*map(pairs_of, CHOSEN))
     left = set().union(*map(pairs_of, ROWS)) - covered
     assert {(one, other) for _, one, _, other in left} == {("unified", "dense")}
@@ -142,9 +142,9 @@ def test_every_pair_is_chosen_or_refused_for_a_listed_reason() -> None:
     reasons = {entry.name: entry for entry in REFUSALS}
     entry = reasons["unified objective without a second head"]
     for row in AT_ODDS:
-        said = refusal(row)
-        assert said is not None
-        assert "unified needs lexical or multi_vector among model.heads" in said
+        message = refusal(row)
+        assert message is not None
+        assert "unified needs lexical or multi_vector among model.heads" in message
     assert entry.reason
 
 
@@ -238,7 +238,7 @@ def require_what_is_trained(
 
 
 @pytest.mark.parametrize("row", CHOSEN, ids="-".join)
-def test_a_chosen_row_trains_and_comes_back_from_its_folder(
+def test_a_row_trains_and_loads_from_its_folder(
     row: Row, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     config = validate_config(values_of(row), where="row")
@@ -266,7 +266,7 @@ GRAPHS = all_pairs(CHOSEN, slice(1, 4))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", GRAPHS, ids="-".join)
-def test_a_chosen_row_is_exported_with_all_its_heads(
+def test_a_row_is_exported_with_all_its_heads(
     row: Row, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
     config = validate_config(values_of(row), where="row")

@@ -1,4 +1,4 @@
-"""What the project's pages show can be used as it stands: presets, settings, commands."""
+"""The presets, settings and commands that the project's pages show are valid."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_preset_that_a_page_shows_is_taken(page: str, tmp_path: Path) -> None:
+def test_every_preset_on_a_page_is_valid(page: str, tmp_path: Path) -> None:
     for shown in blocks(PAGES[page], "yaml"):
         (tmp_path / "shown.yaml").write_text(shown, encoding="utf-8")
         load_config(str(tmp_path / "shown.yaml"))
 
 
-def test_the_operators_first_preset_asks_for_what_the_cluster_has(tmp_path: Path) -> None:
+def test_the_operators_first_preset_names_objects_of_the_cluster(tmp_path: Path) -> None:
     """And with the one line more that trains on two nodes, as the page says."""
     (shown,) = blocks(PAGES["infra/README.md"], "yaml")
     (line,) = re.findall(r"one more line, `([^`]+)`", PAGES["infra/README.md"])
@@ -56,11 +56,16 @@ def test_the_operators_first_preset_asks_for_what_the_cluster_has(tmp_path: Path
         for document in yaml.safe_load_all((base / file).read_text(encoding="utf-8"))
     }
     named |= {made["name"] for made in _yaml(base / "kustomization.yaml")["configMapGenerator"]}
-    asked = {mount["constant"] for task in executors.values() for mount in task["pvcMount"]}
-    asked |= {source["configMapName"] for task in executors.values() for source in task["configMapAsEnv"]}
-    asked |= {config.cluster.service_account, config.train_job.runtime, config.train_job.claim}
-    assert asked == {"embedline-workspace", "embedline-tracking", "embedline-runner", "embedline-torch"}
-    assert asked <= named
+    used = {mount["constant"] for task in executors.values() for mount in task["pvcMount"]}
+    used |= {source["configMapName"] for task in executors.values() for source in task["configMapAsEnv"]}
+    used |= {config.cluster.service_account, config.train_job.runtime, config.train_job.claim}
+    assert used == {
+        "embedline-workspace",
+        "embedline-tracking",
+        "embedline-runner",
+        "embedline-torch",
+    }
+    assert used <= named
 
 
 def _yaml(path: Path) -> dict[str, list[dict[str, str]]]:
@@ -74,14 +79,14 @@ def lines(text: str) -> list[str]:
     return shell + [line for line in text.splitlines() if line.startswith("    ")]
 
 
-def words(said: list[str]) -> list[list[str]]:
-    """The words behind `embedline` wherever it is called."""
-    calls = [found[1] for line in said if (found := re.search(r"(?:^|\s)embedline (.+)", line))]
+def words(shown: list[str]) -> list[list[str]]:
+    """The words after `embedline` in each call."""
+    calls = [found[1] for line in shown if (found := re.search(r"(?:^|\s)embedline (.+)", line))]
     return [shlex.split(call, comments=True) for call in calls]
 
 
 def command(call: list[str]) -> tuple[Any, list[str]]:
-    """The command that is called, and what is said to it."""
+    """The command that is called, and its arguments."""
     found, rest = get_command(app), call
     while hasattr(found, "commands"):
         assert rest[0] in found.commands, call
@@ -89,7 +94,7 @@ def command(call: list[str]) -> tuple[Any, list[str]]:
     return found, rest
 
 
-def test_a_command_line_that_a_page_shows_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_line_on_a_page_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its options, its arguments, their number and their types."""
     monkeypatch.setenv("KFP_HOST", "https://kfp.example.org")
     shown = [call for text in PAGES.values() for call in words(lines(text))]
@@ -99,7 +104,7 @@ def test_a_command_line_that_a_page_shows_is_one(monkeypatch: pytest.MonkeyPatch
         found.make_context("embedline", rest)
 
 
-def test_a_command_that_a_page_names_has_the_options_it_names() -> None:
+def test_every_option_that_a_page_names_exists() -> None:
     shown = [call for text in PAGES.values() for call in words(re.findall(r"`(embedline [^`\n]+)`", text))]
     assert len(shown) > 10
     for call in shown:

@@ -1,4 +1,4 @@
-"""The presets of the three reports: their numbers, their shares, and that each is what its tiny form runs."""
+"""The presets of the three papers: their numbers, the sources of these, and their tiny forms."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ NAMES = re.compile(r'"[^"]*"|hub:\S+|[A-Za-z_-]+\d\w*')
 
 
 @pytest.mark.parametrize("preset", FULL)
-def test_every_number_says_where_it_comes_from(preset: str) -> None:
-    """In its line's comment, or in the comment above or beside the key that it stands under."""
-    unsaid: list[str] = []
+def test_every_number_has_a_source(preset: str) -> None:
+    """The source is in its line's comment, or in the comment above or beside its section's key."""
+    without_source: list[str] = []
     above, covered = False, 99  # a source in the comment lines above; the indentation that one speaks for
     for line in text(f"{preset}.yaml").splitlines():
         setting, _, comment = line.partition("#")
@@ -82,9 +82,9 @@ def test_every_number_says_where_it_comes_from(preset: str) -> None:
             covered = min(covered, indent)
         value = NAMES.sub("", setting.partition(":")[2] or setting)
         if re.search(r"\d", value) and covered == 99 and not SOURCE.search(comment):
-            unsaid.append(line.strip())
+            without_source.append(line.strip())
         above = False
-    assert [line for line in unsaid if not line.startswith("description:")] == []
+    assert [line for line in without_source if not line.startswith("description:")] == []
 
 
 def test_nomic_embed_as_published() -> None:

@@ -82,7 +82,7 @@ Ids = dict[str, set[tuple[int, ...]]]
 
 @dataclass
 class Spy:
-    """The rows of ids that reached a model, padding taken off."""
+    """Records the rows of ids that reach a model, without padding."""
 
     seen: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -103,7 +103,7 @@ class Spy:
 
 
 class Session:
-    """An onnxruntime session that tells what it is given."""
+    """An onnxruntime session that records its inputs."""
 
     def __init__(self, inner: Any, spy: Spy) -> None:
         self.inner, self.spy = inner, spy
@@ -161,7 +161,7 @@ def saved(
 
 
 def expected(saved: Saved, source: str, task_type: str) -> Ids:
-    """What the recipes say, in the plainest words: prompt, text, cut."""
+    """Compute the ids by the recipes' definition: prompt, text, cut."""
     symmetric = task_type in {"sts", "classification", "bitext"}
     found: Ids = {}
     for side, texts in SIDES:
@@ -231,7 +231,7 @@ def evaluation(saved: Saved, source: str, task_type: str, folder: Path) -> set[t
 
 @dataclass
 class Metadata:
-    """What mteb says about a task."""
+    """Build mteb's metadata of a task."""
 
     name: str
     type: str
@@ -304,17 +304,15 @@ def write(path: Path, **columns: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_mining_evaluation_onnx_and_the_saved_model_tokenise_alike(
-    saved: Saved, kind: str, tmp_path: Path
-) -> None:
+def test_all_five_paths_tokenise_a_text_alike(saved: Saved, kind: str, tmp_path: Path) -> None:
     source, task_type = KINDS[kind]
-    wanted = expected(saved, source, task_type)
-    assert LENGTHS["document"] in {len(row) for row in wanted["document"]}  # some are cut
-    assert training(saved, source, task_type) == wanted
-    assert mining(saved, source, task_type, tmp_path / "vectors") == wanted
-    assert evaluation(saved, source, task_type, tmp_path) == wanted["query"] | wanted["document"]
-    assert onnx(saved, source, task_type) == wanted
-    assert sentence_transformers(saved, source, task_type) == wanted
+    expected_ids = expected(saved, source, task_type)
+    assert LENGTHS["document"] in {len(row) for row in expected_ids["document"]}  # some are cut
+    assert training(saved, source, task_type) == expected_ids
+    assert mining(saved, source, task_type, tmp_path / "vectors") == expected_ids
+    assert evaluation(saved, source, task_type, tmp_path) == expected_ids["query"] | expected_ids["document"]
+    assert onnx(saved, source, task_type) == expected_ids
+    assert sentence_transformers(saved, source, task_type) == expected_ids
 
 
 @pytest.mark.parametrize(
@@ -327,33 +325,33 @@ def test_training_mining_evaluation_onnx_and_the_saved_model_tokenise_alike(
         ("a source with a prompt of its own", "Retrieval"),
     ],
 )
-def test_mteb_sees_the_same_ids_with_and_without_sides(saved: Saved, kind: str, type_of_mteb: str) -> None:
+def test_mteb_passes_the_same_ids_with_and_without_sides(saved: Saved, kind: str, type_of_mteb: str) -> None:
     from mteb.types import PromptType
 
     source, task_type = KINDS[kind]
-    wanted = expected(saved, source, task_type)
+    expected_ids = expected(saved, source, task_type)
     sides = (PromptType.query, PromptType.document)
-    assert mteb(saved, source, sides, type_of_mteb) == wanted
+    assert mteb(saved, source, sides, type_of_mteb) == expected_ids
     if type_of_mteb == "Retrieval":
-        assert mtebs_own(saved, source, sides, type_of_mteb) == wanted
+        assert mtebs_own(saved, source, sides, type_of_mteb) == expected_ids
     else:
-        assert mteb(saved, source, (None, None), type_of_mteb) == wanted
-        assert mtebs_own(saved, source, (None, None), type_of_mteb) == wanted
-        assert mteb(saved, source, sides[::-1], type_of_mteb) == wanted
+        assert mteb(saved, source, (None, None), type_of_mteb) == expected_ids
+        assert mtebs_own(saved, source, (None, None), type_of_mteb) == expected_ids
+        assert mteb(saved, source, sides[::-1], type_of_mteb) == expected_ids
 
 
-def test_a_prompt_in_plain_words_cuts_as_documents_are_unless_the_call_says_that_these_are_queries(
+def test_encode_with_a_prompt_text_cuts_queries_only_with_task_query(
     saved: Saved,
 ) -> None:
-    """encode(…, prompt=…) does not tell sentence-transformers a side; the folder's README says what does."""
+    """`encode(…, prompt=…)` passes sentence-transformers no side; the folder's README names the argument."""
     words: dict[str, Any] = {"prompt": saved.table.prompt("query")}
     long = "VPN " * 60
     how: dict[str, Any] = words | {"max_length": LENGTHS["query"]}
-    wanted = {tuple(row) for row in saved.embedder.tokenize([long], **how)}
+    expected_ids = {tuple(row) for row in saved.embedder.tokenize([long], **how)}
     encode: Any = partial(saved.peer.encode, [long], show_progress_bar=False)
     (plain,), _ = reached(saved.peer_spy, partial(encode, **words))
     assert len(plain) == LENGTHS["document"]
-    assert reached(saved.peer_spy, partial(encode, **words, task="query"))[0] == wanted
+    assert reached(saved.peer_spy, partial(encode, **words, task="query"))[0] == expected_ids
     chain = HuggingFaceEmbeddings(
         model_name=str(saved.folder),
         model_kwargs={"device": "cpu"},
@@ -361,7 +359,7 @@ def test_a_prompt_in_plain_words_cuts_as_documents_are_unless_the_call_says_that
     )
     spy = Spy()
     spy.on_torch(chain._client[0])
-    assert reached(spy, partial(chain.embed_query, long))[0] == wanted
+    assert reached(spy, partial(chain.embed_query, long))[0] == expected_ids
     card = (saved.folder / "README.md").read_text(encoding="utf-8")
     assert 'task="query"' in card
     assert f"{LENGTHS['query']} tokens" in card
@@ -372,14 +370,12 @@ def test_sources_pooled_for_training_keep_their_own_prompts(saved: Saved) -> Non
     small = {name: records(name, "short-long") for name in ("SciFact", "docs")}
     batch = batch_of(saved, [row for source in small.values() for row in source.rows])
     ids = {tuple(row) for row in batch["ids"]}
-    wanted = [expected(saved, each, "short-long") for each in small]
-    assert ids == {row for of in wanted for rows in of.values() for row in rows}
+    expected_ids = [expected(saved, each, "short-long") for each in small]
+    assert ids == {row for of in expected_ids for rows in of.values() for row in rows}
 
 
-def test_each_source_is_mined_with_its_own_document_prompt_in_every_kind_of_row_it_holds(
-    saved: Saved, tmp_path: Path
-) -> None:
-    """What negatives look like in training is what mining looked at, whatever source they come from."""
+def test_mining_uses_the_prompt_of_each_source_and_task_type(saved: Saved, tmp_path: Path) -> None:
+    """Mining scores a negative under the same prompt that training puts before it, whatever its source."""
     sources = {
         name: SourceRecords(name, records(name, "short-long").rows + records(name, "sts").rows)
         for name in ("docs", "SciFact")

@@ -1,4 +1,4 @@
-"""Each refusal on the list refuses its combination, names the setting, and nothing else."""
+"""Each refusal refuses its combination and nothing else, and names the setting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from embedline.config.load import load_config, preset_names, validate_config
-from embedline.config.refusals import REFUSALS, refused
+from embedline.config.refusals import REFUSALS, find_refusals
 from embedline.errors import InputError
 
 ALL = ["dense", "lexical", "multi_vector"]
@@ -112,23 +112,23 @@ def run(values: dict[str, Any]) -> dict[str, Any]:
     return {"name": "t", "data": {"sources": [{"path": "a.jsonl"}]}} | values
 
 
-def test_the_list_is_short_and_every_entry_has_a_reason_and_an_example() -> None:
+def test_every_refusal_has_a_reason_and_an_example() -> None:
     assert [refusal.name for refusal in REFUSALS] == list(EXAMPLES)
     assert len(REFUSALS) < 20
     assert all(refusal.reason.endswith(".") for refusal in REFUSALS)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_a_combination_is_refused_with_its_setting_and_its_neighbour_is_not(name: str) -> None:
+def test_a_combination_is_refused_and_its_neighbour_is_not(name: str) -> None:
     wrong, key, right = EXAMPLES[name]
     with pytest.raises(InputError) as error:
         validate_config(run(wrong), where="preset")
     assert key in str(error.value)
     config = validate_config(run(right), where="preset")
-    assert not list(refused(config))
+    assert not list(find_refusals(config))
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_one_message_names_all_problems() -> None:
     with pytest.raises(InputError, match=r"(?s)buckets.*prune\.when"):
         validate_config(
             run({"unsupervised": {"buckets": BUCKETS}, "prune": {"when": "before"}}), where="preset"
@@ -137,4 +137,4 @@ def test_all_problems_are_told_at_once() -> None:
 
 @pytest.mark.parametrize("preset", preset_names())
 def test_no_preset_is_refused(preset: str) -> None:
-    assert not list(refused(load_config(preset)))
+    assert not list(find_refusals(load_config(preset)))

@@ -1,4 +1,4 @@
-"""Presets, what they extend, and overrides: taken as they were meant, or refused by key and file."""
+"""Presets, `extends:` and overrides: read as written, or refused by key and file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_preset_extends_another_from_the_folder_it_lies_in(
     assert load_config(preset_text(top)) == config  # what another machine is given
 
 
-def test_presets_that_extend_each_other_are_refused_however_they_are_spelt(tmp_path: Path) -> None:
+def test_presets_that_extend_each_other_are_refused(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     write(tmp_path / "a.yaml", "extends: sub/../b.yaml\n")
     write(tmp_path / "b.yaml", "extends: ./a.yaml\n")
@@ -69,22 +69,22 @@ def test_presets_that_extend_each_other_are_refused_however_they_are_spelt(tmp_p
         ),
     ],
 )
-def test_a_preset_with_a_fault_is_refused_by_key_and_file(tmp_path: Path, text: bytes, message: str) -> None:
+def test_a_wrong_preset_is_refused_by_key_and_file(tmp_path: Path, text: bytes, message: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(text)
-    told = refused(str(path))
-    assert message in told
-    assert "mine.yaml" in told
+    error = refused(str(path))
+    assert message in error
+    assert "mine.yaml" in error
 
 
-@pytest.mark.parametrize("said", ["2e-4", "2E-4", "2.0e-4", ".2e-3", "0.0002"])
-def test_a_learning_rate_is_a_number_however_it_is_written(tmp_path: Path, said: str) -> None:
-    path = write(tmp_path / "a.yaml", f"extends: demo\nsupervised: {{learning_rate: {said}}}\n")
+@pytest.mark.parametrize("text", ["2e-4", "2E-4", "2.0e-4", ".2e-3", "0.0002"])
+def test_a_number_may_be_written_with_an_exponent(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path / "a.yaml", f"extends: demo\nsupervised: {{learning_rate: {text}}}\n")
     assert load_config(path).supervised.learning_rate == 2e-4
-    assert load_config("demo", [f"supervised.learning_rate={said}"]).supervised.learning_rate == 2e-4
+    assert load_config("demo", [f"supervised.learning_rate={text}"]).supervised.learning_rate == 2e-4
 
 
-def test_overrides_take_lists_mappings_nothing_quotes_and_any_script() -> None:
+def test_overrides_take_lists_mappings_null_quotes_and_unicode() -> None:
     config = load_config(
         "demo",
         [
@@ -107,7 +107,7 @@ def test_overrides_take_lists_mappings_nothing_quotes_and_any_script() -> None:
     assert (config.description, config.gate.mode) == ("2e-4", "off")
 
 
-def test_two_sets_of_one_name_are_refused_wherever_they_lie() -> None:
+def test_two_sets_with_one_name_are_refused() -> None:
     sets = "data.evaluation=[{path: a/Docs}, {path: b/Docs}]"
     assert "two entries are called 'Docs'; give them different names" in refused("demo", sets)
     load_config("demo", ["data.evaluation=[{path: a/Docs}, {path: b/Docs, name: Others}]"])
@@ -129,11 +129,11 @@ def test_two_sets_of_one_name_are_refused_wherever_they_lie() -> None:
         ("gate.rules=[{set: a, min: .inf}]", "gate.rules.0.min: input should be a finite number"),
     ],
 )
-def test_an_override_that_cannot_be_applied_says_why(override: str, message: str) -> None:
+def test_a_wrong_override_is_refused_with_a_reason(override: str, message: str) -> None:
     assert message in refused("demo", override)
 
 
-def test_what_another_machine_is_given_is_the_preset(tmp_path: Path) -> None:
+def test_preset_text_loads_as_the_same_config(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.yaml", "extends: demo\nname: a\nsupervised: {learning_rate: 1e-5, temperature: 2E-2}\n"
     )

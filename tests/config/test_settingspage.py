@@ -1,4 +1,4 @@
-"""The page of settings says all that the schema knows."""
+"""The page of settings, and the descriptions in the schema that it shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from embedline.config.load import _model_in
+from embedline.config.base import section_in
 from embedline.config.schema import RunConfig
 from embedline.config.settingspage import markdown
 
@@ -18,7 +18,7 @@ PAGE = Path(__file__).parents[2] / "pipelines" / "retrain" / "presets" / "SETTIN
 
 def leaves(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
-        inner = _model_in(field.annotation)
+        inner = section_in(field.annotation)
         if inner is None:
             yield f"{path}{name}", field
         else:
@@ -26,14 +26,20 @@ def leaves(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldI
 
 
 @pytest.mark.parametrize(("key", "field"), leaves(RunConfig))
-def test_every_setting_says_what_it_is(key: str, field: FieldInfo) -> None:
+def test_every_setting_has_a_description_on_the_page(key: str, field: FieldInfo) -> None:
     assert field.description, key
     name = key.rsplit(".", 1)[-1]
     assert f"{name}` |" in PAGE.read_text(encoding="utf-8")
 
 
-def test_the_page_is_what_the_schema_says() -> None:
+def test_the_page_is_generated_from_the_schema() -> None:
     written = PAGE.read_text(encoding="utf-8")
     assert written == markdown(), "python -m embedline.config.settingspage > …/presets/SETTINGS.md"
     assert "| `margin` | number, > 0, ≤ 1 | `0.95` | keep a candidate below margin" in written
     assert "| `sources[].path` | text | **needed** |" in written
+
+
+def test_no_description_begins_with_of() -> None:
+    """A description must make sense without the key beside it: "name of the job", not "of the job"."""
+    offenders = [key for key, field in leaves(RunConfig) if (field.description or "").startswith("of ")]
+    assert offenders == []

@@ -39,7 +39,7 @@ def tasks(spec: dict[str, Any]) -> dict[str, Any]:
 def test_the_committed_pipeline_is_what_the_dag_compiles_to() -> None:
     golden = (ROOT / "pipelines" / "retrain" / "pipeline.yaml").read_text(encoding="utf-8")
     assert compile_pipeline("demo") == golden, (
-        "run: embedline compile demo -o pipelines/retrain/pipeline.yaml"
+        "run: embedline compile demo --output pipelines/retrain/pipeline.yaml"
     )
 
 

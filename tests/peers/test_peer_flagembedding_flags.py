@@ -19,19 +19,13 @@ from embedline.cli.app import app
 from embedline.config.load import load_config
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
-from embedline.importers.flagembedding import values
-from embedline.importers.flagembedding.flags import (
-    DECODERS,
-    FLAGS,
-    OLDER,
-    TRAINER,
-    given,
-    preset_keys,
-    read_flag,
-)
+from embedline.importers.flagembedding import preset_from
+from embedline.importers.flagembedding.embedder_flags import DECODERS, OLDER
+from embedline.importers.flagembedding.flags import FLAGS, preset_keys, read_flag, with_defaults
 from embedline.importers.flagembedding.page import markdown
-from embedline.importers.flagembedding.preset import Preset, preset_from
 from embedline.importers.flagembedding.shell_script import read_command
+from embedline.importers.flagembedding.trainer_flags import TRAINER, UNUSED
+from embedline.importers.preset import ImportedPreset
 
 KINDS = ("encoder_only.base", "encoder_only.m3", "decoder_only.base", "decoder_only.icl")
 # Of transformers' Trainer these are in FlagEmbedding's examples; two of them are gone from transformers 5.
@@ -67,16 +61,16 @@ def arguments(kind: str) -> list[type]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_argument_of_flagembedding_is_in_the_table(kind: str) -> None:
+def test_every_argument_of_flagembedding_is_in_the_tables(kind: str) -> None:
     fields = {field.name for of in arguments(kind) for field in dataclasses.fields(of)}
     assert not fields - set(FLAGS)
 
 
-def test_the_arguments_that_its_examples_take_from_transformers_have_a_row_of_their_own() -> None:
+def test_arguments_in_flagembeddings_examples_have_their_own_row() -> None:
     assert set(IN_EXAMPLES.split()) <= {row.name for row in TRAINER}
 
 
-def test_the_table_holds_nothing_else() -> None:
+def test_the_tables_hold_no_other_flags() -> None:
     fields = {field.name for kind in KINDS for of in arguments(kind) for field in dataclasses.fields(of)}
     gone = {"overwrite_output_dir", "warmup_ratio", "evaluation_strategy", "group_by_length", "logging_dir"}
     assert set(FLAGS) - fields == gone | {row.name for row in OLDER}
@@ -87,19 +81,19 @@ def test_the_defaults_written_are_flagembeddings() -> None:
         for of in arguments(kind):
             for field in dataclasses.fields(of):
                 row = FLAGS[field.name]
-                if row.default is not None and row.only in kind:
+                if row.default is not None and row.default_in in kind:
                     made = field.default_factory
                     theirs = field.default if made is dataclasses.MISSING else made()
                     assert row.default == theirs, field.name
 
 
 @pytest.mark.parametrize("flag", [row.name for row in FLAGS.values() if not row.keys])
-def test_a_flag_without_a_key_says_why(flag: str) -> None:
+def test_a_flag_without_a_key_has_a_reason(flag: str) -> None:
     assert len(FLAGS[flag].note) > 8
 
 
 @pytest.mark.parametrize(("flag", "key"), [(row.name, key) for row in FLAGS.values() for key in row.keys])
-def test_every_key_of_the_table_is_one_of_a_preset(flag: str, key: str) -> None:
+def test_every_key_of_the_tables_is_in_the_schema(flag: str, key: str) -> None:
     here: Any = RunConfig
     for part in key.split("."):
         here = _inside(here, part)
@@ -117,15 +111,15 @@ def _inside(of: Any, part: str) -> Any:
     return of.model_fields[part].annotation
 
 
-def test_every_row_with_a_key_can_be_written() -> None:
-    """One command with all of them; nothing in the table is there for show."""
+def test_every_flag_with_a_key_writes_its_keys() -> None:
+    """One command with all of them."""
     command = read_command(EVERYTHING)
     mapped = {row.name for row in FLAGS.values() if row.keys}
     assert mapped - set(command.flags) == {"warmup_ratio", "passage_instruction_format"}
-    made = given({name: read_flag(name, words) for name, words in command.flags.items()})
+    made = with_defaults({name: read_flag(name, words) for name, words in command.flags.items()})
     keys = preset_keys(made)
-    wanted = {key for row in FLAGS.values() for key in row.keys} - {"data.sources.*.limit"}
-    assert wanted == set(keys)
+    expected = {key for row in FLAGS.values() for key in row.keys} - {"data.sources.*.limit"}
+    assert expected == set(keys)
 
 
 @pytest.fixture
@@ -138,13 +132,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def config(made: Preset, folder: Path) -> RunConfig:
+def config(made: ImportedPreset, folder: Path) -> RunConfig:
     path = folder / "preset.yaml"
     path.write_text(made.text, encoding="utf-8")
     return load_config(str(path))
 
 
-def test_values_come_out_as_they_went_in(here: Path) -> None:
+def test_flag_values_become_the_settings_they_stand_for(here: Path) -> None:
     run = config(preset_from(EVERYTHING, "m"), here)
     step, model = run.supervised, run.model
     assert [source.path for source in run.data.sources] == ["a.jsonl", "b.jsonl"]
@@ -169,7 +163,7 @@ def test_values_come_out_as_they_went_in(here: Path) -> None:
     assert {run.pretrain.enabled, run.unsupervised.enabled, run.mine.enabled} == {False}
 
 
-def test_flagembeddings_own_parser_reads_the_same_values(here: Path) -> None:
+def test_values_are_those_of_flagembeddings_own_parser(here: Path) -> None:
     from transformers import HfArgumentParser
 
     kind = "decoder_only.base"
@@ -204,7 +198,7 @@ def test_epochs_become_steps_where_the_data_can_be_counted(here: Path) -> None:
     assert "steps" not in yaml.safe_load(missing.text)["supervised"]
 
 
-def test_a_decoder_trains_with_lora_unless_it_is_switched_off(here: Path) -> None:
+def test_a_decoder_trains_with_lora_by_default(here: Path) -> None:
     said = f"{DECODER} {LEAST}"
     lora = config(preset_from(said, "m"), here).model.lora
     assert lora is not None
@@ -214,7 +208,7 @@ def test_a_decoder_trains_with_lora_unless_it_is_switched_off(here: Path) -> Non
 
 
 @pytest.mark.parametrize(("passes", "accumulated", "steps"), [(-1, 1, 0), (0, 1, 1), (6, 1, 7), (7, 4, 2)])
-def test_self_distillation_starts_with_the_step_that_first_has_it_in_flagembedding(
+def test_self_distillation_starts_at_flagembeddings_step(
     here: Path, passes: int, accumulated: int, steps: int
 ) -> None:
     said = f"{LEAST} --unified_finetuning --use_self_distill --self_distill_start_step {passes}"
@@ -222,7 +216,7 @@ def test_self_distillation_starts_with_the_step_that_first_has_it_in_flagembeddi
     assert config(preset_from(said, "m"), here).supervised.self_distillation_after == steps
 
 
-def test_the_kind_of_distillation_is_written_where_there_is_one(here: Path) -> None:
+def test_the_distillation_loss_is_written_only_with_distillation(here: Path) -> None:
     said = f"{LEAST} --kd_loss_type m3_kd_loss"
     assert config(preset_from(said, "m"), here).supervised.distillation is None
     step = config(preset_from(f"{said} --knowledge_distillation True", "m"), here).supervised
@@ -270,7 +264,7 @@ def test_a_script_with_variables_is_read_and_not_run(here: Path) -> None:
     assert run.prompts["default"].query == "<instruct>Find the passage\n<query>"
     assert run.supervised.distillation is not None
     assert run.supervised.distillation.of == "rows"
-    assert "--negatives_cross_device: always so" in made.text
+    assert "--negatives_cross_device: always on" in made.text
     assert "hf_abc" not in made.text
 
 
@@ -298,7 +292,7 @@ def test_a_script_with_variables_is_read_and_not_run(here: Path) -> None:
         (f"{ENCODER} m --train_data a.jsonl", ["'m'", "flag should"]),
     ],
 )
-def test_what_cannot_be_meant_is_named(here: Path, said: str, names: list[str]) -> None:
+def test_a_wrong_command_is_refused_by_flag_and_value(here: Path, said: str, names: list[str]) -> None:
     with pytest.raises(InputError) as error:
         preset_from(said, "m")
     for name in names:
@@ -327,9 +321,9 @@ def test_the_page_is_fresh() -> None:
     assert page.read_text(encoding="utf-8") == markdown()
 
 
-def test_rows_are_told_apart_by_part() -> None:
+def test_flag_names_are_unique_across_the_tables() -> None:
     assert len(FLAGS) == len({row.name for row in FLAGS.values()})
     assert {row.name for row in DECODERS if row.keys and row.default is not None} <= {
         "use_lora", "lora_rank", "lora_alpha", "lora_dropout", "target_modules",
     }  # fmt: skip
-    assert set(values.OTHER) <= set(FLAGS)
+    assert set(UNUSED) <= set(FLAGS)

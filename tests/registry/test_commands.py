@@ -31,50 +31,48 @@ def run(uri: str, make_model: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[
     return run
 
 
-def test_promote_rollback_history_and_status_commands(
-    run: Any, uri: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_promote_rollback_history_and_status(run: Any, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("reconcile", "demo") == (0, "challenger is version 2, the last that passed the gate.\n")
     assert run("promote", "demo", "1", "--by", "ann") == (0, "demo version 1 is champion.\n")
     monkeypatch.setenv("GITHUB_ACTOR", "octocat")
-    code, said = run("promote", "demo", "2", "--reason", "release 2", "--json")
-    assert (code, json.loads(said)["previous"], json.loads(said)["reindex"]) == (0, 1, True)
-    code, said = run("promote", "demo", "3")
-    assert (code, "the gate did not pass. Docs is low." in said) == (3, True)
-    code, said = run("promote", "demo", "1", "--expect", "1")
-    assert (code, "became version 2 by octocat" in said) == (4, True)
+    code, output = run("promote", "demo", "2", "--reason", "release 2", "--json")
+    assert (code, json.loads(output)["previous"], json.loads(output)["reindex"]) == (0, 1, True)
+    code, output = run("promote", "demo", "3")
+    assert (code, "the gate did not pass. Docs is low." in output) == (3, True)
+    code, output = run("promote", "demo", "1", "--expect", "1")
+    assert (code, "became version 2 by octocat" in output) == (4, True)
     assert run("promote", "demo", "9")[0] == 2
     assert run("promote", "demo", "1", "--expect", "first")[0] == 2
-    code, said = run("rollback", "demo", "--expect", "2")
-    assert (code, "demo version 1 is champion again (was version 2)." in said) == (0, True)
+    code, output = run("rollback", "demo", "--expect", "2")
+    assert (code, "demo version 1 is champion again (was version 2)." in output) == (0, True)
 
-    code, said = run("history", "demo", "--json")
-    assert [(m["kind"], m["by"], m["reason"], m["version"]) for m in json.loads(said)] == [
+    code, output = run("history", "demo", "--json")
+    assert [(m["kind"], m["by"], m["reason"], m["version"]) for m in json.loads(output)] == [
         ("promote", "ann", "by hand", 1),
         ("promote", "octocat", "release 2", 2),
         ("rollback", "octocat", "rollback by hand", 1),
     ]
     assert "champion: version 1 → version 2  by octocat" in run("history", "demo")[1]
-    code, said = run("status", "demo")
-    assert (code, "champion: version 1 (verdict passed)" in said) == (0, True)
+    code, output = run("status", "demo")
+    assert (code, "champion: version 1 (verdict passed)" in output) == (0, True)
     assert run("reconcile", "demo") == (0, "demo: nothing to do\n")
 
 
-def test_reconcile_command_restores_an_alias_moved_by_hand(run: Any, uri: str) -> None:
+def test_an_alias_moved_by_hand_is_reported_and_restored(run: Any, uri: str) -> None:
     run("reconcile", "demo")
     run("promote", "demo", "1")
     MlflowClient(uri, uri).set_registered_model_alias("demo", "champion", "3")
-    code, said = run("status", "demo")
-    assert (code, "it was moved by other means" in said) == (4, True)
+    code, output = run("status", "demo")
+    assert (code, "it was moved by other means" in output) == (4, True)
     assert run("reconcile", "demo")[0] == 4
     assert run("reconcile", "demo", "--accept", "--restore")[0] == 2
-    code, said = run("reconcile", "demo", "--restore", "--json")
-    assert (code, json.loads(said)["undecided"]) == (0, [])
+    code, output = run("reconcile", "demo", "--restore", "--json")
+    assert (code, json.loads(output)["undecided"]) == (0, [])
     assert run("status", "demo", "--json")[0] == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["promote", "demo", "1", "--to-name", "x"], "--to-uri"),
         (
@@ -87,7 +85,7 @@ def test_reconcile_command_restores_an_alias_moved_by_hand(run: Any, uri: str) -
     ],
 )
 def test_secrets_on_the_command_line_are_refused_and_not_repeated(
-    run: Any, words: list[str], said: str
+    run: Any, words: list[str], message: str
 ) -> None:
     code, output = run(*words)
-    assert (code, said in output, "hunter2" in output) == (2, True, False)
+    assert (code, output in output, "hunter2" in output) == (2, True, False)

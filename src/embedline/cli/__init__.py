@@ -1,4 +1,4 @@
-"""The `embedline` command. Importing it loads neither torch nor kfp nor mlflow."""
+"""The `embedline` command. Importing it loads none of torch, kfp and mlflow."""
 
 from __future__ import annotations
 

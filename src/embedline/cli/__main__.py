@@ -1,4 +1,4 @@
-"""`python -m embedline.cli`."""
+"""Run the command line: `python -m embedline.cli`."""
 
 from embedline.cli import main
 

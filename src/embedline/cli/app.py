@@ -1,7 +1,8 @@
-"""The commands, gathered."""
+"""The `embedline` command: all commands in their groups."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -9,56 +10,48 @@ import typer
 from embedline import __version__
 from embedline.cli import changed, deploy, doctor, evaluate, inspect, models, registry, runs, steps, webhook
 
-app = typer.Typer(
-    help="An assembly line for text-embedding models: raw text in, a gated and registered ONNX model out.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-for function in (
-    runs.init,
-    runs.plan,
-    runs.run,
-    steps.step,
-    changed.fingerprint,
-    deploy.compile_command,
-    deploy.submit,
-    evaluate.evaluate,
-    models.embed,
-    models.search,
-    steps.gate,
-    inspect.status,
-    inspect.report,
-    registry.promote,
-    registry.rollback,
-    registry.history,
-    registry.reconcile,
-    steps.clean_up,
-    doctor.doctor,
-):
-    app.command(function.__name__.removesuffix("_command").replace("_", "-"))(function)
+_HELP = """\
+Train, evaluate and promote text-embedding models.
 
-app.add_typer(webhook.app, name="webhook")
+One command runs the whole line: clean the text, train in stages, export to ONNX, evaluate, decide in a \
+gate, register in MLflow. A preset (a YAML file) configures it. Start with `embedline init my-search`.
+"""
+_GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Train": (runs.init, runs.plan, runs.run, changed.fingerprint),
+    "Look at runs": (inspect.status, inspect.report, steps.step, steps.gate, steps.clean_up),
+    "Use a model": (evaluate.evaluate, models.embed, models.search),
+    "Promote": (registry.promote, registry.rollback, registry.history, registry.reconcile),
+    "Run on a cluster": (deploy.compile_command, deploy.submit),
+    "This machine": (doctor.doctor,),
+}
+
+app = typer.Typer(help=_HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+for _group, _functions in _GROUPS.items():
+    for _function in _functions:
+        _name = _function.__name__.removesuffix("_command").replace("_", "-")
+        app.command(_name, rich_help_panel=_group)(_function)
+app.add_typer(webhook.app, name="webhook", rich_help_panel="Promote")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"embedline {__version__}")
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=_HELP)
 def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """An assembly line for text-embedding models: raw text in, a gated and registered ONNX model out."""
+    """Hold the options of `embedline` itself."""
 
 
 def main() -> None:
-    """The entry point.
+    """Run the command line.
 
-    Exit codes: 0 done, 1 a step failed, 2 bad input, 3 the gate refused, 4 the champion is not as expected.
+    Exit codes: 0 success, 1 a step failed, 2 bad input, 3 the gate refused the model, 4 the champion is not
+    the expected version, or an alias was moved by other means.
     """
     app()

@@ -1,45 +1,66 @@
-"""fingerprint, and what plan --since-last says: whether anything that decides a model has changed."""
+"""The command `fingerprint`, and the comparison of `plan --since-last`: is a new run needed?"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from embedline.cli.shared import WORK, AsJson, Debug, Overrides, Preset, Work, command, show
+from embedline.artifacts.workspace import Workspace, check_workspace
+from embedline.cli.shared import (
+    NO_OVERRIDES,
+    WORK,
+    AsJson,
+    DataManifest,
+    Debug,
+    Overrides,
+    Preset,
+    Work,
+    command,
+    os_reason,
+    show,
+)
+from embedline.config.load import load_config
 from embedline.errors import InputError
+from embedline.registry.tracking import prepare
+from embedline.registry.tracking_target import tracking_target
 
 if TYPE_CHECKING:
     from embedline.planning.fingerprint import Fingerprint
     from embedline.planning.fingerprint_diff import Comparison
 
-DataManifest = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-manifest",
-        metavar="FILE",
-        help="Take data and models from what `fingerprint --write` wrote, where they are not at hand.",
-    ),
-]
+
+class _Row(NamedTuple):
+    """One line of the table of data and models."""
+
+    what: str
+    uri: str
+    rows: str = ""
+    size: str = ""
+    checksum: str = ""
 
 
 @command
 def fingerprint(
     preset: Preset,
     work: Work = WORK,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = NO_OVERRIDES,
     write: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also write the data manifest (data.lock.json), to be committed."),
+        typer.Option(metavar="FILE", help="Also write a data manifest (data.lock.json) to commit to git."),
     ] = None,
     data_manifest: DataManifest = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Print what decides the model of a preset (data, code, image, config, base) and its train key."""
+    """Print the checksums that determine a preset's model, and the train key made of them.
+
+    They cover data, code, image, configuration and base model. Two runs with the same train key train the
+    same model.
+    """
     from embedline.planning import data_lock as datamanifest
 
     found = datamanifest.fingerprint(preset, overrides, work, data_manifest)
@@ -57,20 +78,16 @@ def fingerprint(
 def since_last(
     preset: str, overrides: Sequence[str], work: Path, data_manifest: Path | None, ci_output: Path | None
 ) -> Comparison:
-    """Compare with the newest registered version that says what it was made from, else with the last run.
+    """Compare a preset with the newest registered version that has a fingerprint, else with the last run.
 
     Args:
-        ci_output: file that the answer is appended to as `name=value` lines.
+        ci_output: file to append the result to, as `name=value` lines.
 
     Raises:
-        InputError: the preset, the data or the tracking store is not usable.
+        InputError: the preset, the data or the tracking server is not usable.
     """
-    from embedline.artifacts.workspace import Workspace, check_workspace
-    from embedline.config.load import load_config
     from embedline.planning.data_lock import fingerprint as fingerprint_of
     from embedline.planning.fingerprint_diff import Since, compare_fingerprints, last_run
-    from embedline.registry.tracking import prepare
-    from embedline.registry.tracking_target import tracking_target
     from embedline.registry.trained import newest_trained, version_with_key
 
     config = load_config(preset, overrides)
@@ -81,24 +98,24 @@ def since_last(
     version = version_with_key(name, found.train_key, uri=uri)
     newest = newest_trained(name, uri=uri)
     since = Since(f"version {newest.version} of {name}", newest.values) if newest else last_run(work, name)
-    said = compare_fingerprints(found, since, f"version {version} of {name}" if version else "")
+    result = compare_fingerprints(found, since, f"version {version} of {name}" if version else "")
     if ci_output:
-        lines = "".join(f"{key}={value}\n" for key, value in said.outputs().items())
+        lines = "".join(f"{key}={value}\n" for key, value in result.outputs().items())
         try:
             with ci_output.open("a", encoding="utf-8") as file:
                 file.write(lines)
         except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
-            raise InputError(f"cannot be written ({reason}).", where=str(ci_output)) from error
-    return said
+            raise InputError(f"cannot be written ({os_reason(error)}).", where=str(ci_output)) from error
+    return result
 
 
 def _lines(found: Fingerprint) -> list[str]:
-    rows: list[tuple[str, ...]] = [("what", "uri", "rows", "bytes", "checksum")]
+    """Lay out a fingerprint: its data and models as a table, then the checksum of each part."""
+    rows = [_Row("what", "uri", "rows", "bytes", "checksum")]
     for entry in found.data:
-        counts = ["?" if value is None else f"{value:,}" for value in (entry.rows, entry.size)]
-        rows.append((f"{entry.kind}.{entry.name}", entry.uri, *counts, _short(entry.checksum)))
-    rows += [(model.role, model.uri, "", "", _short(model.checksum)) for model in found.base]
+        count, size = ("?" if value is None else f"{value:,}" for value in (entry.rows, entry.size))
+        rows.append(_Row(f"{entry.kind}.{entry.name}", entry.uri, count, size, _short(entry.checksum)))
+    rows += [_Row(model.role, model.uri, checksum=_short(model.checksum)) for model in found.base]
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = [
         "  ".join(

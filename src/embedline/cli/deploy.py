@@ -1,4 +1,4 @@
-"""compile, submit: the same DAG for a cluster."""
+"""The commands `compile` and `submit`: the same pipeline on a cluster."""
 
 from __future__ import annotations
 
@@ -8,38 +8,54 @@ from typing import Annotated
 
 import typer
 
-from embedline.cli.changed import DataManifest
-from embedline.cli.shared import WORK, AsJson, Debug, Overrides, Preset, Work, command, show
+from embedline.cli.shared import (
+    NO_OVERRIDES,
+    WORK,
+    AsJson,
+    DataManifest,
+    Debug,
+    Overrides,
+    Preset,
+    Volume,
+    Work,
+    command,
+    os_reason,
+    show,
+)
 from embedline.errors import InputError
+from embedline.orchestration import submit as server
+from embedline.orchestration.compile import compile_pipeline
+from embedline.orchestration.schedule import Schedule
 
 
 @command
 def compile_command(
     preset: Preset,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write; else standard output.")
+        Path | None,
+        typer.Option("--output", metavar="FILE", help="File to write; without it standard output."),
     ] = None,
-    overrides: Annotated[
-        list[str], typer.Option("--set", metavar="section.key=value", help="Change the preset; repeatable.")
-    ] = [],  # noqa: B006
-    workspace: Annotated[
-        str, typer.Option(help="Default of the pipeline's workspace input; else as in cluster.workspace.")
-    ] = "",
+    overrides: Overrides = NO_OVERRIDES,
+    volume: Volume = "",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write the pipeline as YAML, with this preset as its default."""
-    from embedline.orchestration.compile import compile_pipeline
-
-    _needs_kfp()
-    text = compile_pipeline(preset, overrides, workspace or None)
+    """Compile the pipeline to YAML for Kubeflow Pipelines, with this preset and its overrides as defaults."""
+    for override in overrides:
+        if "=" not in override:
+            raise InputError(
+                f"{override!r} is not of the form section.key=value.",
+                where="-o",
+                fix="-o overrides a setting; to write a file use --output FILE.",
+            )
+    require_kfp()
+    text = compile_pipeline(preset, overrides, volume or None)
     if output is not None:
         try:
             output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(text, encoding="utf-8")
         except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
-            raise InputError(f"cannot be written ({reason}).", where=str(output)) from error
+            raise InputError(f"cannot be written ({os_reason(error)}).", where=str(output)) from error
     if as_json:
         show({"file": str(output) if output else None, "yaml": None if output else text})
     elif output is None:
@@ -50,35 +66,38 @@ def compile_command(
 
 @command
 def submit(
-    host: Annotated[str, typer.Option(help="Address of the Kubeflow Pipelines API.", envvar="KFP_HOST")],
-    preset: Annotated[str, typer.Argument(help="A shipped preset's name, or the path of a file.")] = "",
-    overrides: Overrides = [],  # noqa: B006
-    workspace: Annotated[
-        str, typer.Option(help="Folder of the shared volume; else as in cluster.workspace.")
-    ] = "",
+    host: Annotated[str, typer.Option(help="Address of the Kubeflow Pipelines server.", envvar="KFP_HOST")],
+    preset: Preset = "",
+    overrides: Overrides = NO_OVERRIDES,
+    volume: Volume = "",
     experiment: Annotated[
-        str, typer.Option(help="Experiment to run in; else `embedline`, which is made when it is new.")
+        str, typer.Option(help="Experiment of the run, created if new; without it `embedline`.")
     ] = "",
-    namespace: Annotated[str | None, typer.Option(help="Profile namespace, on a multi-user cluster.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Profile namespace on a multi-user cluster.")] = None,
     service_account: Annotated[
-        str, typer.Option(help="Account that the pods run as; else cluster.service_account.")
+        str, typer.Option(help="Service account of the pods; without it cluster.service_account.")
     ] = "",
     schedule: Annotated[
-        str, typer.Option(metavar="CRON", help="Run again and again: minute hour day month weekday.")
+        str,
+        typer.Option(
+            metavar="CRON", help="Start a recurring run by a cron expression (minute hour day month weekday)."
+        ),
     ] = "",
-    every: Annotated[str, typer.Option(metavar="30m|6h|7d", help="Run again and again, so often.")] = "",
+    every: Annotated[
+        str, typer.Option(metavar="30m|6h|7d", help="Start a recurring run with this interval.")
+    ] = "",
     pipeline: Annotated[
-        str, typer.Option(help="Upload as a new version of this pipeline, without a run.")
+        str, typer.Option(help="Only upload a new version of the pipeline of this name; start no run.")
     ] = "",
     cancel: Annotated[
-        str, typer.Option(metavar="ID", help="End this run, or stop this recurring run; nothing is started.")
+        str, typer.Option(metavar="ID", help="Only end this run or stop this recurring run; start no run.")
     ] = "",
     if_changed: Annotated[
         bool | None,
         typer.Option(
             "--if-changed/--even-if-unchanged",
-            help="Name the run by its train key; --if-changed starts nothing when a registered version or an "
-            "active run has that key.",
+            help="Name the run by its train key (see `embedline fingerprint`). --if-changed starts no run "
+            "when a registered version or an active run has that key.",
         ),
     ] = None,
     data_manifest: DataManifest = None,
@@ -86,46 +105,45 @@ def submit(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Start a run on a cluster, or have one started again and again; upload only; or cancel.
+    """Start a run or a recurring run on a cluster, upload the pipeline, or cancel a run.
 
-    The bearer token comes from the environment, KFP_TOKEN. With --if-changed the exit code is 0 also when
-    nothing was started.
+    The environment variable KFP_TOKEN holds the bearer token. With --if-changed the exit code is also 0 when
+    no run was started.
     """
-    from embedline.orchestration import submit as to_server
-    from embedline.orchestration.schedule import Schedule
-
     if bool(preset) == bool(cancel):
-        raise InputError("one of PRESET and --cancel ID is needed.")
-    when = Schedule.read(schedule, every)
-    if when and (pipeline or cancel):
+        raise InputError("exactly one of PRESET and --cancel ID is needed.")
+    recurring = Schedule.read(schedule, every)
+    if recurring and (pipeline or cancel):
         raise InputError(
-            f"{'--pipeline' if pipeline else '--cancel'} starts nothing that could be scheduled."
+            f"{'--pipeline' if pipeline else '--cancel'} starts no run, so it cannot be scheduled."
         )
     keyed = if_changed is not None
-    if keyed and (when or pipeline or cancel):
-        raise InputError("--if-changed is about one run, started now.")
+    if keyed and (recurring or pipeline or cancel):
+        raise InputError(
+            "--if-changed starts one run now: it excludes --schedule, --every, --pipeline and --cancel."
+        )
     if data_manifest and not keyed:
-        raise InputError("--data-manifest goes with --if-changed or --even-if-unchanged.")
-    _needs_kfp()
+        raise InputError("--data-manifest needs --if-changed or --even-if-unchanged.")
+    require_kfp()
 
     def start(key: str = "") -> dict[str, str]:
-        return to_server.submit_run(
+        return server.submit_run(
             preset,
             overrides,
-            workspace or None,
+            volume or None,
             host=host,
             experiment=experiment,
             namespace=namespace,
             service_account=service_account,
             key=key,
-            schedule=when,
+            schedule=recurring,
         )
 
     if cancel:
-        made = to_server.cancel(cancel, host=host, namespace=namespace)
+        made = server.cancel(cancel, host=host, namespace=namespace)
     elif pipeline:
-        made = to_server.upload_version(
-            preset, overrides, workspace or None, host=host, pipeline=pipeline, namespace=namespace
+        made = server.upload_version(
+            preset, overrides, volume or None, host=host, pipeline=pipeline, namespace=namespace
         )
     elif keyed:
         from embedline.orchestration.changed import start_with_key
@@ -154,6 +172,7 @@ def _state(made: dict[str, str]) -> str:
     return f" ({made['state'].lower()})" if "state" in made else ""
 
 
-def _needs_kfp() -> None:
+def require_kfp() -> None:
+    """Raise an `InputError` when kfp is not installed."""
     if importlib.util.find_spec("kfp") is None:
         raise InputError("kfp is not installed.", fix="pip install 'embedline[pipelines]'")

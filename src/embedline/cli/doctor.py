@@ -1,4 +1,4 @@
-"""doctor: whether this machine can run the line."""
+"""The command `doctor`: whether this machine can run the line."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import typer
 
-from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show
+from embedline.artifacts.workspace import check_workspace
+from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show, tracking_uri
 from embedline.errors import EmbedlineError, without_passwords
+from embedline.planning.checks.machine import check_disk, check_memory
 
 PACKAGES = (
     "embedline",
@@ -26,41 +28,64 @@ PACKAGES = (
     "mlflow",
     "daft",
 )
-OPTIONAL = {"kfp": "pipelines", "onnx": "cpu", "onnxruntime": "cpu"}
+OPTIONAL = {"kfp": "pipelines", "onnx": "cpu", "onnxruntime": "cpu"}  # package → extra of embedline
+
+
+class Check(NamedTuple):
+    """The result of one check.
+
+    Args:
+        value: what was found, or why the check failed and what to do.
+    """
+
+    name: str
+    ok: bool
+    value: str
 
 
 @command
 def doctor(work: Work = WORK, uri: Uri = "", as_json: AsJson = False, debug: Debug = False) -> int:
-    """Check versions, threads, precision, disk, tracker and ONNX runtime; 1 when something is missing."""
+    """Check whether this machine can run the line: packages, CPU, GPU, memory, disk, tracking server.
+
+    The exit code is 1 when a check fails.
+    """
     checks = [
-        _try("python", platform.python_version),
-        *(_try(name, functools.partial(importlib.metadata.version, name)) for name in PACKAGES),
-        *(_try(name, functools.partial(importlib.metadata.version, name), x) for name, x in OPTIONAL.items()),
-        _try("cpu", _cpu),
-        _try("accelerator", _accelerator),
-        _try("memory", _memory),
-        _try("disk", lambda: _disk(work)),
-        _try("onnx providers", _providers),
-        _try("tracker", lambda: _tracker(uri, work)),
+        _check("python", platform.python_version),
+        *(_check(name, functools.partial(importlib.metadata.version, name)) for name in PACKAGES),
+        *(
+            _check(name, functools.partial(importlib.metadata.version, name), extra)
+            for name, extra in OPTIONAL.items()
+        ),
+        _check("cpu", _cpu),
+        _check("accelerator", _accelerator),
+        _check("memory", _memory),
+        _check("disk", lambda: _disk(work)),
+        _check("onnx providers", _providers),
+        _check("tracker", lambda: _tracker(uri, work)),
     ]
     if as_json:
-        show({"ok": all(check["ok"] for check in checks), "checks": checks})
+        show({"ok": all(check.ok for check in checks), "checks": [check._asdict() for check in checks]})
     else:
         for check in checks:
-            typer.echo(f"{'ok ' if check['ok'] else 'BAD'}  {check['name']:<24}{check['value']}")
-    return 0 if all(check["ok"] for check in checks) else 1
+            typer.echo(f"{'ok ' if check.ok else 'BAD'}  {check.name:<24}{check.value}")
+    return 0 if all(check.ok for check in checks) else 1
 
 
-def _try(name: str, look: Callable[[], str], extra: str = "") -> dict[str, Any]:
+def _check(name: str, measure: Callable[[], str], extra: str = "") -> Check:
+    """Run one check; any error makes it fail.
+
+    Args:
+        extra: the extra of embedline that installs the package.
+    """
     try:
-        return {"name": name, "ok": True, "value": look()}
+        return Check(name, True, measure())
     except importlib.metadata.PackageNotFoundError:
-        wanted = f"embedline[{extra}]" if extra else name
-        return {"name": name, "ok": False, "value": f"not installed: pip install '{wanted}'"}
+        package = f"embedline[{extra}]" if extra else name
+        return Check(name, False, f"not installed: pip install '{package}'")
     except EmbedlineError as error:
-        return {"name": name, "ok": False, "value": str(error)}
-    except Exception as error:  # a broken library can raise anything: that is what is looked for
-        return {"name": name, "ok": False, "value": without_passwords(f"{type(error).__name__}: {error}")}
+        return Check(name, False, str(error))
+    except Exception as error:  # a broken library can raise anything, and finding it is the point
+        return Check(name, False, without_passwords(f"{type(error).__name__}: {error}"))
 
 
 def _cpu() -> str:
@@ -78,20 +103,15 @@ def _accelerator() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return "none: the CPU does the work"
+        return "none: training and inference use the CPU"
     return f"{torch.cuda.get_device_name(0)}, bf16 {'yes' if torch.cuda.is_bf16_supported() else 'no'}"
 
 
 def _memory() -> str:
-    from embedline.planning.checks.machine import check_memory
-
     return f"{check_memory():.1f} GB available"
 
 
 def _disk(work: Path) -> str:
-    from embedline.artifacts.workspace import check_workspace
-    from embedline.planning.checks.machine import check_disk
-
     check_workspace(work)
     total = shutil.disk_usage(work).total / 1e9
     return f"{check_disk(work):.1f} of {total:.1f} GB free at {work.resolve()}"
@@ -104,6 +124,4 @@ def _providers() -> str:
 
 
 def _tracker(uri: str, work: Path) -> str:
-    from embedline.cli.registry import tracker
-
-    return tracker(uri, work)
+    return tracking_uri(uri, work)

@@ -1,4 +1,4 @@
-"""What embed and search stand on: any model folder as an encoder by side, any file as passages."""
+"""Encode texts with any model folder, and read passages from any file: for `embed` and `search`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,25 @@ from typing import Any
 
 import numpy as np
 
-from embedline.cli.registry import tracker
+from embedline.artifacts.workspace import Workspace
+from embedline.cli.shared import tracking_uri
+from embedline.config.training import RuntimeConfig
+from embedline.data.sources import read_source
 from embedline.errors import InputError
+from embedline.registry.versions import download, get_champion
 from embedline.vectors.unit import unit
 
 
 @dataclass(frozen=True)
 class Passage:
+    """One passage of a corpus; the text includes its title."""
+
     id: str
     text: str
 
 
 class Encoder:
-    """Vectors by side, with the model's own prompts and lengths; ONNX folders need no torch."""
+    """A model that encodes queries and documents with its own prompts and lengths; ONNX needs no torch."""
 
     def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
         self.folder = folder
@@ -33,7 +39,6 @@ class Encoder:
 
             self._model = self._spec = OnnxEmbedder(folder)
         else:
-            from embedline.config.training import RuntimeConfig
             from embedline.models.device import best_device
             from embedline.models.folder import load_embedder
             from embedline.models.machine import prepare
@@ -43,7 +48,11 @@ class Encoder:
             self._spec = self._model.spec
 
     def encode(self, texts: Sequence[str], side: str, dim: int | None = None) -> np.ndarray:
-        """Unit vectors of texts (N × D or N × dim)."""
+        """Encode texts of one side (query or document) as unit vectors (N × D, or N × dim).
+
+        Raises:
+            InputError: the model's vectors are shorter than `dim`.
+        """
         length = self._spec.query_length if side == "query" else self._spec.document_length
         prompt = self._spec.prompts.prompt(side)
         vectors: np.ndarray = self._model.encode(texts, prompt=prompt, max_length=length)
@@ -55,12 +64,12 @@ class Encoder:
 
 
 def open_encoder(model: str, work: Path, uri: str, trust_remote_code: bool = False) -> Encoder:
-    """The encoder of what `find_model` finds."""
+    """Load the model that `find_model` finds."""
     return Encoder(find_model(model, work, uri), trust_remote_code)
 
 
 def find_model(model: str, work: Path, uri: str) -> Path:
-    """A model folder, an onnx folder, a run's folder (its model), or `models:/name@alias`, `models:/name/3`.
+    """Find a model: its folder, an ONNX folder, a run's folder, `models:/name@alias` or `models:/name/3`.
 
     Raises:
         InputError: there is no such model.
@@ -68,21 +77,21 @@ def find_model(model: str, work: Path, uri: str) -> Path:
     if model.startswith("models:"):
         return _registered(model, work, uri)
     folder = Path(model).expanduser()
-    for found in (folder, folder / "model"):
-        if (found / "config.json").is_file() or (found / "model.onnx").is_file():
-            return found
+    for candidate in (folder, folder / "model"):
+        if (candidate / "config.json").is_file() or (candidate / "model.onnx").is_file():
+            return candidate
     raise InputError(
-        "is not a model folder (no config.json) and not an exported one (no model.onnx).",
+        "is not a model folder (no config.json) and not an ONNX folder (no model.onnx).",
         where=model,
-        fix="Give runs/latest/model, runs/latest/onnx, or models:/NAME@champion.",
+        fix="Give for example runs/latest/model, runs/latest/onnx, or models:/NAME@champion.",
     )
 
 
 def read_passages(path: Path) -> list[Passage]:
-    """The passages of a file; a title stands before its text.
+    """Read the passages of a file; a title is put before its text.
 
     Raises:
-        InputError: no such file, of an unknown kind, a row without text, or nothing in it.
+        InputError: no such file, an unknown file type, a row without text, or no passages.
     """
     if not path.exists():
         raise InputError(
@@ -95,8 +104,6 @@ def read_passages(path: Path) -> list[Passage]:
             raise InputError(f"is not UTF-8 (byte {error.start}).", where=str(path)) from error
         passages = [Passage(str(number), line) for number, line in enumerate(lines, 1) if line.strip()]
     else:
-        from embedline.data.sources import read_source
-
         passages = []
         for line in read_source(str(path.resolve()), path.parent, texts=True):
             values = line.values or {}
@@ -112,21 +119,19 @@ def read_passages(path: Path) -> list[Passage]:
 
 
 def _registered(model: str, work: Path, uri: str) -> Path:
-    from embedline.artifacts.workspace import Workspace
-    from embedline.registry.versions import download, get_champion
-
+    """Find a registered model; one that is not on this machine is downloaded into the work folder."""
     match = re.fullmatch(r"models:/+([^/@]+)(?:@([^/@]+)|/(\d+))", model)
     if match is None:
         raise InputError("is not of the form models:/NAME@ALIAS or models:/NAME/VERSION.", where=model)
     name, alias, number = match.groups()
-    address = tracker(uri, work)
+    address = tracking_uri(uri, work)
     if alias is not None:
-        found = get_champion(name, alias, uri=address)
-        if found is None:
+        champion = get_champion(name, alias, uri=address)
+        if champion is None:
             raise InputError(f"no version of {name!r} has the alias {alias!r}.", where=address)
-        if found.path is not None:
-            return found.path
-        version = found.version
+        if champion.path is not None:
+            return champion.path
+        version = champion.version
     else:
         version = int(number)
     folder = Workspace(work).internal / "models" / f"{name}-{version}"

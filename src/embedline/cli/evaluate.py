@@ -1,19 +1,21 @@
-"""evaluate: the scores of any model on held-out sets."""
+"""The command `evaluate`: score any model on held-out sets."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from embedline.cli.models import Model, Trust
 from embedline.cli.shared import (
+    NO_OVERRIDES,
     WORK,
     AsJson,
     Debug,
+    Model,
     Overrides,
+    Trust,
     Uri,
     Work,
     absolute_preset,
@@ -21,11 +23,16 @@ from embedline.cli.shared import (
     show,
     wide_console,
 )
+from embedline.config.data import EvaluationSet
+from embedline.config.load import load_config
 from embedline.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class Kind(StrEnum):
-    """What a set's folder holds."""
+    """The kinds of held-out sets, as in data.evaluation."""
 
     retrieval = "retrieval"
     sts = "sts"
@@ -40,36 +47,43 @@ def evaluate(
     model: Model,
     sets: Annotated[
         list[Path],
-        typer.Argument(help="Folders of held-out sets: corpus, queries and qrels.tsv; pairs; labels."),
+        typer.Argument(
+            metavar="SET",
+            help="Folders of held-out sets: corpus, queries and qrels.tsv for retrieval, else a file of "
+            "pairs or of labelled texts.",
+        ),
     ] = [],  # noqa: B006
-    kind: Annotated[Kind, typer.Option(help="What these folders hold.")] = Kind.retrieval,
-    split: Annotated[str, typer.Option(help="File stem of sentence pairs.")] = "test",
+    kind: Annotated[Kind, typer.Option(help="Kind of these sets.")] = Kind.retrieval,
+    split: Annotated[str, typer.Option(help="File stem in the folder: test, dev, validation.")] = "test",
     preset: Annotated[
-        str, typer.Option(help="Take the sets and mteb tasks of this preset, and prompts where it has none.")
+        str,
+        typer.Option(
+            help="Add the sets and mteb tasks of this preset, and use its prompts if the model has none."
+        ),
     ] = "",
-    overrides: Overrides = [],  # noqa: B006
-    bm25: Annotated[bool, typer.Option("--bm25", help="Score BM25 beside it.")] = False,
+    overrides: Overrides = NO_OVERRIDES,
+    bm25: Annotated[bool, typer.Option("--bm25", help="Score BM25 on the same sets, too.")] = False,
     trust: Trust = False,
     work: Work = WORK,
     uri: Uri = "",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Score a model folder, an exported one, or models:/NAME@ALIAS on held-out sets, at each of its dims."""
+    """Score a model on held-out sets, at each of its dims, with confidence intervals."""
     from embedline.cli.encoder import find_model
-    from embedline.config.data import EvaluationSet
-    from embedline.config.load import load_config
     from embedline.evaluation.model_folder import score_folder
 
     if not sets and not preset:
-        raise InputError("nothing to score it on.", fix="Name folders of held-out sets, or a --preset.")
+        raise InputError(
+            "nothing to score it on: no set is given.", fix="Name folders of held-out sets, or a --preset."
+        )
     config = load_config(preset, overrides) if preset else None
     if overrides and config is None:
-        raise InputError("changes a preset, and none is given.", where="-o", fix="Give --preset.")
-    named = [EvaluationSet(path=str(path), kind=kind.value, split=split, language="") for path in sets]
+        raise InputError("overrides a preset, and no preset is given.", where="-o", fix="Give --preset.")
+    folders = [EvaluationSet(path=str(path), kind=kind.value, split=split, language="") for path in sets]
     rows = score_folder(
         find_model(model, work, uri),
-        named,
+        folders,
         config,
         absolute_preset(preset),
         work,
@@ -82,7 +96,8 @@ def evaluate(
     wide_console().print(_table(rows))
 
 
-def _table(rows: list[dict[str, Any]]) -> Any:
+def _table(rows: list[dict[str, Any]]) -> Table:
+    """Lay out the main score of each set, head, dim and runtime."""
     from rich.box import SIMPLE
     from rich.table import Table
 

@@ -1,13 +1,15 @@
-"""status, report: what is in a work folder."""
+"""The commands `status` and `report`: the runs of a work folder."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from embedline.artifacts.run_folder import read_run
+from embedline.cli.registry import show_model
 from embedline.cli.shared import (
     WORK,
     AsJson,
@@ -19,51 +21,74 @@ from embedline.cli.shared import (
     note,
     run_folder,
     show,
+    tracking_uri,
     wide_console,
 )
 from embedline.errors import EmbedlineError, InputError
+from embedline.orchestration.outcome import show_outcome
+from embedline.runs.record import is_abandoned
+
+
+class Champions(NamedTuple):
+    """The aliases of a registered model, as its tracking server has them now.
+
+    Args:
+        aliases: version by alias.
+        drift: one sentence for each alias that was moved by other means.
+    """
+
+    name: str
+    uri: str
+    aliases: dict[str, int]
+    drift: list[str]
 
 
 @command
 def status(
     name: Annotated[
         str,
-        typer.Argument(help="A registered model: its aliases; 4 when there is something to reconcile."),
+        typer.Argument(
+            metavar="NAME", help="Name of a registered model, to print its aliases instead of the runs."
+        ),
     ] = "",
     work: Work = WORK,
     uri: Uri = "",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
-    """List the runs of a work folder and the champions they compete for, or the aliases of one model."""
-    from embedline.artifacts.run_folder import read_run
-    from embedline.cli.registry import show_model, tracker
-    from embedline.runs.record import is_abandoned
+    """List the runs of a work folder with their models' aliases, or the aliases of one model.
 
+    Exit code 4, with NAME: an alias was moved by other means; `embedline reconcile NAME` settles it.
+    """
     if name:
-        return show_model(name, tracker(uri, work), as_json)
+        return show_model(name, tracking_uri(uri, work), as_json)
     if not work.is_dir():
         raise InputError("no such work folder.", where=str(work), fix="Give the --work of your runs.")
-    found = []
+    records = []
     for file in sorted(work.glob("*/run.json"), key=lambda path: path.stat().st_mtime):
         if not file.parent.is_symlink():
             record = read_run(file.parent)
             if is_abandoned(record):
                 record["status"] = "killed"
-            found.append(record)
-    champions = _champions(found)
+            records.append(record)
+    champions = _champions(records)
     if as_json:
         keys = ("run", "preset", "status", "exit_code", "started", "seconds", "model", "verdict", "error")
-        show({"runs": [{key: record.get(key) for key in keys} for record in found], "champions": champions})
+        show(
+            {
+                "runs": [{key: record.get(key) for key in keys} for record in records],
+                "champions": [model._asdict() for model in champions],
+            }
+        )
         return 0
-    if not found:
+    if not records:
         typer.echo(f"no runs in {work}")
-    for record in found:
+    for record in records:
         typer.echo(_line(record))
-    for champion in champions:
-        aliases = ", ".join(f"{alias}: version {version}" for alias, version in champion["aliases"].items())
-        typer.echo(f"model {champion['name']}: {aliases or 'no champion yet'}")
-        for line in champion["drift"]:
+    for model in champions:
+        aliases = ", ".join(f"{alias}: version {version}" for alias, version in model.aliases.items())
+        typer.echo(f"model {model.name}: {aliases or 'no champion yet'}")
+        for line in model.drift:
             typer.echo(f"  {line}")
     return 0
 
@@ -75,16 +100,13 @@ def report(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Show how a run ended and where its HTML report is."""
-    from embedline.artifacts.run_folder import read_run
-    from embedline.orchestration.outcome import show_outcome
-
+    """Print the result of a finished run and the path of its HTML report."""
     folder = run_folder(run, work)
     record = read_run(folder)
     if not record:
-        raise InputError("the run has no record.", where=str(folder), fix="Wait for its end.")
+        raise InputError("the run has no record yet.", where=str(folder), fix="Wait until it has finished.")
     if record["status"] == "running":
-        raise InputError("the run is still going on.", where=str(folder), fix="Wait for its end.")
+        raise InputError("the run is not finished.", where=str(folder), fix="Wait until it has finished.")
     if as_json:
         show(
             {**record, "report": str(folder / "report.html") if (folder / "report.html").is_file() else None}
@@ -94,6 +116,7 @@ def report(
 
 
 def _line(record: dict[str, Any]) -> str:
+    """Describe one run in one line."""
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.get("started", 0)))
     text = f"{record.get('run', '?'):<36}{when}  {record.get('status', '?'):<10}"
     if record.get("seconds") is not None:
@@ -105,8 +128,10 @@ def _line(record: dict[str, Any]) -> str:
     return text.rstrip()
 
 
-def _champions(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of every registered model that a run of this folder made, as its tracker says now."""
+def _champions(records: list[dict[str, Any]]) -> list[Champions]:
+    """Read the aliases of every registered model that the runs belong to."""
+    from embedline.registry.overview import overview
+
     known: dict[tuple[str, str], None] = {}
     for record in records:
         name, uri = (record.get("model") or {}).get("name"), (record.get("tracking") or {}).get("uri")
@@ -114,12 +139,10 @@ def _champions(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             known[name, uri] = None
     champions = []
     for name, uri in known:
-        from embedline.registry.overview import overview
-
         try:
-            found = overview(name, uri=uri)
-            pointed = {alias: at.version for alias, at in found.aliases.items()}
-            champions.append({"name": name, "uri": uri, "aliases": pointed, "drift": found.drift})
+            model = overview(name, uri=uri)
+            aliases = {alias: at.version for alias, at in model.aliases.items()}
+            champions.append(Champions(name, uri, aliases, model.drift))
         except EmbedlineError as error:
             note(f"warning: {error}")
     return champions

@@ -1,4 +1,4 @@
-"""embed, search: use a trained model."""
+"""The commands `embed` and `search`: use a trained model."""
 
 from __future__ import annotations
 
@@ -10,24 +10,12 @@ from typing import Annotated
 
 import typer
 
-from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show
+from embedline.cli.shared import WORK, AsJson, Debug, Dim, Model, Trust, Uri, Work, command, show
 from embedline.errors import InputError
-
-Model = Annotated[
-    str, typer.Argument(help="A model folder, an onnx folder, or models:/NAME@ALIAS of the registry.")
-]
-Dim = Annotated[
-    int | None, typer.Option(min=1, help="Keep only the first values of each vector (Matryoshka).")
-]
-
-
-Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the model code that the folder carries.")
-]
 
 
 class Side(StrEnum):
-    """Which prompt and length a text gets."""
+    """The side of a text: it decides the prompt and the maximum length."""
 
     query = "query"
     document = "document"
@@ -36,7 +24,7 @@ class Side(StrEnum):
 @command
 def embed(
     model: Model,
-    side: Annotated[Side, typer.Option(help="What the texts are.")] = Side.document,
+    side: Annotated[Side, typer.Option(help="Side of the texts: decides prompt and length.")] = Side.document,
     dim: Dim = None,
     trust: Trust = False,
     work: Work = WORK,
@@ -44,7 +32,7 @@ def embed(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Read texts from standard input, one a line; print a vector a line (JSON)."""
+    """Embed texts: reads standard input, one text a line, and prints one vector a line as JSON."""
     from embedline.cli.encoder import open_encoder
 
     try:
@@ -65,10 +53,13 @@ def embed(
 def search(
     model: Model,
     corpus: Annotated[
-        Path, typer.Argument(help="Passages: .jsonl, .jsonl.gz, .parquet, .csv or .txt (one a line).")
+        Path,
+        typer.Argument(
+            metavar="CORPUS", help="File of passages: .jsonl, .jsonl.gz, .parquet, .csv or .txt (one a line)."
+        ),
     ],
-    query: Annotated[str, typer.Argument(help="What to look for.")],
-    top: Annotated[int, typer.Option("-k", "--top", min=1, help="Number of passages.")] = 5,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="Text to search for.")],
+    top: Annotated[int, typer.Option("-k", "--top", min=1, help="Number of passages to print.")] = 5,
     dim: Dim = None,
     trust: Trust = False,
     work: Work = WORK,
@@ -76,7 +67,7 @@ def search(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Print the passages of a corpus that are nearest to a query, with their scores."""
+    """Search a file of passages: prints those most similar to a query, with their scores."""
     from embedline.cli.encoder import open_encoder, read_passages
 
     passages = read_passages(corpus)
@@ -96,5 +87,6 @@ def search(
 
 
 def _shorten(text: str, width: int = 160) -> str:
+    """Cut a text to one line."""
     line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: width - 1]}…"

@@ -1,9 +1,8 @@
-"""init, plan, run: from a first preset file to a finished run."""
+"""The commands `init`, `plan` and `run`: from a first preset file to a finished run."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -11,10 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from embedline.cli.changed import DataManifest, since_last
+from embedline.artifacts.workspace import check_workspace, checked_run_name
+from embedline.cli.changed import since_last
+from embedline.cli.deploy import require_kfp
 from embedline.cli.shared import (
+    NO_OVERRIDES,
     WORK,
     AsJson,
+    DataManifest,
     Debug,
     Overrides,
     Preset,
@@ -26,11 +29,19 @@ from embedline.cli.shared import (
     wide_console,
 )
 from embedline.cli.starter import run_name, write_new, write_starter
+from embedline.config.load import deprecated, load_config
 from embedline.errors import InputError
+from embedline.importers import flagembedding
+from embedline.orchestration.local import new_run, run_here
+from embedline.orchestration.outcome import show_outcome
+from embedline.orchestration.progress import Progress
+from embedline.planning.checks.recommendations import advice
+from embedline.planning.cost import GPUS, estimate_run
+from embedline.planning.cost_table import cost_table as table
 
 
 class Runner(StrEnum):
-    """What runs a step."""
+    """How a step is executed."""
 
     process = "process"
     docker = "docker"
@@ -38,24 +49,25 @@ class Runner(StrEnum):
 
 @command
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder to write into; made when it is not there.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Folder to write to, created if missing; it names the preset."),
+    ],
     from_flagembedding: Annotated[
         str,
         typer.Option(
             metavar="SCRIPT|FLAGS",
-            help="The preset that trains as a FlagEmbedding command does: a script, or flags in quotes.",
+            help="Write the preset that trains as a FlagEmbedding command: a script, or flags in quotes.",
         ),
     ] = "",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write a preset and a three-line data file to start from, or a preset from a FlagEmbedding command."""
+    """Write a first preset with a three-line data file, or the preset of a FlagEmbedding command."""
     left_out: dict[str, str] = {}
     if from_flagembedding:
-        from embedline.importers.flagembedding.preset import preset_from
-
-        made = preset_from(from_flagembedding, run_name(folder))
-        written, left_out = write_new({folder / "preset.yaml": made.text}), made.left_out
+        imported = flagembedding.preset_from(from_flagembedding, run_name(folder))
+        written, left_out = write_new({folder / "preset.yaml": imported.text}), imported.left_out
     else:
         written = write_starter(folder)
     preset = written[0]
@@ -65,7 +77,7 @@ def init(
     for path in written:
         typer.echo(f"wrote {path}")
     if left_out:
-        typer.echo(f"{len(left_out)} flags have no counterpart; {preset} says why")
+        typer.echo(f"{len(left_out)} flags have no counterpart; {preset} lists them with reasons")
     typer.echo("Then:" if from_flagembedding else "Put your own rows into the data file, then:")
     typer.echo(f"  embedline plan {preset}")
     typer.echo(f"  embedline run {preset}")
@@ -75,20 +87,21 @@ def init(
 def plan(
     preset: Preset,
     work: Work = WORK,
-    overrides: Overrides = [],  # noqa: B006  typer copies it
-    gpu: Annotated[str, typer.Option(help="GPU that hours and memory are estimated for.")] = "h100",
+    overrides: Overrides = NO_OVERRIDES,
+    gpu: Annotated[str, typer.Option(help="GPU model to estimate hours and memory for.")] = "h100",
     utilisation: Annotated[
-        float, typer.Option(help="Share of the GPU's peak that training reaches.", min=0.01, max=1.0)
+        float, typer.Option(help="Share of the GPU's peak FLOP/s that training reaches.", min=0.01, max=1.0)
     ] = 0.4,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Only what training costs: no data and no model is needed.")
+        bool,
+        typer.Option("--estimate", help="Only estimate the cost of training; needs no data and no model."),
     ] = False,
     since: Annotated[
         bool,
         typer.Option(
             "--since-last",
-            help="Only what changed since the newest registered version, else the last run here, and "
-            "whether a run is needed.",
+            help="Only print what changed since the newest registered version (without one, the last run "
+            "here), and whether a new run is needed.",
         ),
     ] = False,
     data_manifest: DataManifest = None,
@@ -96,59 +109,55 @@ def plan(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="With --since-last: append needed, train_key and reason as name=value lines, for CI.",
+            help="With --since-last: append the lines needed=, train_key= and reason= to this file, for CI.",
         ),
     ] = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
-    """Say what training costs, then validate a preset, pin what it depends on and show what would run.
+    """Estimate what training costs, validate a preset, and list the steps that would run.
 
-    When data or models are missing, what training costs is said all the same (exit code 2).
-    With --since-last the exit code is 0 whether or not a run is needed: the answer says it.
+    When data or models are missing, the estimate is printed all the same, with exit code 2.
+    With --since-last the exit code is 0 whether a run is needed or not.
     """
     if since:
-        said = since_last(preset, overrides, work, data_manifest, ci_output)
+        answer = since_last(preset, overrides, work, data_manifest, ci_output)
         if as_json:
-            show(dataclasses.asdict(said))
+            show(dataclasses.asdict(answer))
         else:
-            typer.echo(said.table())
+            typer.echo(answer.table())
         return 0
     if data_manifest or ci_output:
-        raise InputError("--data-manifest and --ci-output go with --since-last.")
-    from embedline.config.load import deprecated, load_config
-    from embedline.planning.checks.recommendations import advice
-    from embedline.planning.cost import GPUS, estimate_run
-    from embedline.planning.cost_table import cost_table as table
+        raise InputError("--data-manifest and --ci-output need --since-last.")
     from embedline.planning.preflight import make_plan, missing_here
 
     if gpu not in GPUS:
-        raise InputError(f"{gpu!r} is not known.", where="--gpu", fix=f"Known: {', '.join(GPUS)}.")
+        raise InputError(f"{gpu!r} is not a known GPU.", where="--gpu", fix=f"Known: {', '.join(GPUS)}.")
     config = load_config(preset, overrides)
-    made, wrong = None, None
+    planned, problem = None, None
     if not estimate:
         try:
-            made = make_plan(absolute_preset(preset), overrides, work)
+            planned = make_plan(absolute_preset(preset), overrides, work)
         except InputError as error:
-            wrong = error
-    absent = missing_here(config, absolute_preset(preset), work) if wrong else []
-    found = estimate_run(config, made.base if made else None, gpu=gpu, utilisation=utilisation)
+            problem = error
+    absent = missing_here(config, absolute_preset(preset), work) if problem else []
+    cost = estimate_run(config, planned.base if planned else None, gpu=gpu, utilisation=utilisation)
     warnings = [*deprecated(preset, overrides), *advice(config)]
     if as_json:
-        value = {**dataclasses.asdict(made), "step_configs": None} if made else {"warnings": warnings}
-        failed = {"missing": absent, "error": str(wrong), "exit_code": wrong.exit_code} if wrong else {}
-        show({**value, "estimate": dataclasses.asdict(found), **failed})
-        return wrong.exit_code if wrong else 0
-    typer.echo(table(found))
-    if made:
-        typer.echo(made.table())
+        value = {**dataclasses.asdict(planned), "step_configs": None} if planned else {"warnings": warnings}
+        failed = {"missing": absent, "error": str(problem), "exit_code": problem.exit_code} if problem else {}
+        show({**value, "estimate": dataclasses.asdict(cost), **failed})
+        return problem.exit_code if problem else 0
+    typer.echo(table(cost))
+    if planned:
+        typer.echo(planned.table())
         return 0
     for warning in warnings:
         typer.echo(f"note: {warning}")
-    if wrong:
+    if problem:
         for line in absent:
             typer.echo(f"not here: {line}")
-        raise wrong
+        raise problem
     return 0
 
 
@@ -156,29 +165,30 @@ def plan(
 def run(
     preset: Preset,
     work: Work = WORK,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = NO_OVERRIDES,
     name: Annotated[
-        str, typer.Option(help="Name of the run's folder; one that exists is taken up again.")
+        str,
+        typer.Option(help="Name of the run. An existing run is resumed; without it the run gets a new name."),
     ] = "",
     runner: Annotated[
-        Runner, typer.Option(help="What a step is: a process, or a container of the image (see make images).")
+        Runner,
+        typer.Option(help="Run each step in a process, or in a container of the image (see make images)."),
     ] = Runner.process,
     network: Annotated[
-        str, typer.Option(help="The containers' network: none, host, or one that the engine knows.")
+        str, typer.Option(help="Network of the containers: none, host, or the name of a Docker network.")
     ] = "none",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
-    """Run the whole line here: 0 passed or already champion, 3 refused, 2 bad input, 1 a step failed."""
-    from embedline.artifacts.workspace import check_workspace, checked_run_name
-    from embedline.config.load import load_config
-    from embedline.orchestration.local import new_run, run_here
-    from embedline.orchestration.progress import Progress
+    """Run the whole line on this machine. Steps whose results are cached are not rerun.
+
+    Exit codes: 0 the gate passed or the model is already champion, 3 the gate refused, 2 bad input, 1 a step
+    failed, 143 stopped by SIGTERM.
+    """
     from embedline.planning.preflight import require_same_run
 
     config = load_config(preset, overrides)
-    if importlib.util.find_spec("kfp") is None:
-        raise InputError("kfp is not installed.", fix="pip install 'embedline[pipelines]'")
+    require_kfp()
     if name:
         checked_run_name(name, where="--name")
     check_workspace(work)
@@ -205,8 +215,7 @@ def run(
 
 
 def _conclude(record: dict[str, Any], folder: Path, as_json: bool, debug: bool) -> None:
-    from embedline.orchestration.outcome import show_outcome
-
+    """Print the result of a run; with --debug and after a failure, the end of its log, too."""
     failed = bool(record["error"])
     if debug and failed:
         log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()

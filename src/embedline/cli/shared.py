@@ -1,8 +1,9 @@
-"""What every command shares: its common options, and one plain message on failure."""
+"""The options that several commands take, each declared once, and one plain message on failure."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import sys
@@ -13,7 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
+from embedline.artifacts.workspace import Workspace
+from embedline.config.load import read_overrides
+from embedline.config.registry import TrackingConfig
 from embedline.errors import EmbedlineError, InputError, Stopped, without_passwords
+from embedline.registry.tracking import prepare
+from embedline.registry.tracking_target import tracking_target
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,33 +27,90 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 
-def _each(given: list[str]) -> list[str]:
-    """As the pipeline's own `overrides` input takes them: one a line, or a JSON list; empty is none."""
-    if not given:
-        return given
-    from embedline.config.load import read_overrides
-
+def _split_overrides(values: list[str]) -> list[str]:
+    """Split each value of -o as the pipeline's `overrides` input: one override a line, or a JSON list."""
     try:
-        return [override for text in given for override in read_overrides(text)]
+        return [override for text in values for override in read_overrides(text)]
     except EmbedlineError as error:
         raise typer.BadParameter(str(error)) from error
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of text.")]
-Debug = Annotated[bool, typer.Option("--debug", help="On failure show the traceback too.")]
-Work = Annotated[Path, typer.Option("--work", help="Folder of runs, store, checkpoints and tracking.")]
-Preset = Annotated[str, typer.Argument(help="A shipped preset's name, or the path of a preset file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value instead of text.")]
+Debug = Annotated[bool, typer.Option("--debug", help="On failure print the traceback, too.")]
+Work = Annotated[
+    Path, typer.Option("--work", help="Work folder: holds runs, cached results, checkpoints and tracking.")
+]
+Preset = Annotated[
+    str, typer.Argument(metavar="PRESET", help="Name of a shipped preset, or path of a preset file.")
+]
 Overrides = Annotated[
     list[str],
     typer.Option(
-        "-o", "--set", metavar="section.key=value", callback=_each, help="Change the preset; repeatable."
+        "-o",
+        "--set",
+        metavar="section.key=value",
+        callback=_split_overrides,
+        help="Override a setting of the preset; repeatable.",
     ),
 ]
 Uri = Annotated[
-    str, typer.Option("--uri", help="Tracking server; else MLFLOW_TRACKING_URI, else the work folder's own.")
+    str,
+    typer.Option(
+        "--uri",
+        help="MLflow server; without it MLFLOW_TRACKING_URI, else the database in the work folder.",
+    ),
 ]
-Run = Annotated[Path, typer.Argument(help="A run's folder, or its name in the work folder.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run, or its name in the work folder.")]
+DataManifest = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-manifest",
+        metavar="FILE",
+        help="Data manifest (from `embedline fingerprint --write`) to use for data and models that are not "
+        "on this machine.",
+    ),
+]
+Volume = Annotated[
+    str,
+    typer.Option(
+        "--workspace", help="Work folder on the cluster's shared volume; without it cluster.workspace."
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Model folder, ONNX folder, run folder, or models:/NAME@ALIAS of the registry."
+    ),
+]
+Dim = Annotated[
+    int | None,
+    typer.Option(min=1, help="Keep only the first values of each vector (Matryoshka); without it all."),
+]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run the Python code in the model's folder, if the model needs it."
+    ),
+]
+RegisteredModel = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the registered model: by default the preset's name.")
+]
+Alias = Annotated[str, typer.Option(help="Alias to move.")]
+Reason = Annotated[str, typer.Option(help="Reason, kept in the history of promotions.")]
+By = Annotated[
+    str,
+    typer.Option(
+        "--by", help="Name kept in the history; without it the CI user, else the user of this machine."
+    ),
+]
+Expect = Annotated[
+    str,
+    typer.Option(
+        "--expect", metavar="VERSION|none", help="Do nothing (exit code 4) unless this is the champion now."
+    ),
+]
 WORK = Path("runs")
+NO_OVERRIDES: list[str] = []  # typer copies it
 
 
 def command(function: Callable[P, int | None]) -> Callable[P, None]:
@@ -70,25 +133,28 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             sys.stderr.close()
             code = 1
         except Exception as error:
-            said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            code = _fail(f"unexpected {without_passwords(said)} (--debug shows where).", 1, debug, as_json)
+            message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            message = f"unexpected {without_passwords(message)} (--debug prints the traceback)."
+            code = _fail(message, 1, debug, as_json)
         if code:
             raise typer.Exit(code)
 
+    guarded.__doc__ = _unwrapped(function.__doc__ or "")
     return guarded
 
 
 def show(value: Any) -> None:
+    """Print a result as JSON on standard output."""
     typer.echo(json.dumps(value, ensure_ascii=False, indent=1, default=str))
 
 
 def note(text: str) -> None:
-    """For people, beside the result: standard error."""
+    """Print a message beside the result, on standard error."""
     typer.echo(text, err=True)
 
 
 def wide_console(*, stderr: bool = False) -> Console:
-    """A terminal as it is; a file or a pipe gets lines of 140 characters, so that no table is cut."""
+    """Open a console; in a file or a pipe lines are at least 140 characters, so that no table is cut."""
     from rich.console import Console
 
     console = Console(stderr=stderr)
@@ -96,12 +162,12 @@ def wide_console(*, stderr: bool = False) -> Console:
 
 
 def absolute_preset(preset: str) -> str:
-    """A preset file's path that holds in other processes too."""
+    """Make a preset file's path absolute, for processes in other folders; a name stays as it is."""
     return str(Path(preset).resolve()) if Path(preset).suffix in {".yaml", ".yml"} else preset
 
 
 def run_folder(run: Path, work: Path) -> Path:
-    """The folder of a run that is named by its folder, or by its name in the work folder.
+    """Find the folder of a run, given by its path or by its name in the work folder.
 
     Raises:
         InputError: there is no such run.
@@ -112,7 +178,29 @@ def run_folder(run: Path, work: Path) -> Path:
     raise InputError("no such run.", where=str(run), fix=f"`embedline status --work {work}` lists them.")
 
 
+def tracking_uri(uri: str, work: Path) -> str:
+    """Find the tracking address that a command uses, and check that it answers.
+
+    Raises:
+        InputError: the tracking server does not answer.
+    """
+    address = tracking_target(TrackingConfig(uri=uri), Workspace(work)).uri
+    prepare(address)
+    return address
+
+
+def os_reason(error: OSError) -> str:
+    """Describe why a file cannot be read or written, in a few words."""
+    return (error.strerror or type(error).__name__).lower()
+
+
+def _unwrapped(docstring: str) -> str:
+    """Join the lines of each paragraph, because the help text keeps line breaks."""
+    return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(docstring).split("\n\n"))
+
+
 def _fail(message: str, code: int, debug: bool, as_json: bool) -> int:
+    """Print the message of a failed command; return its exit code."""
     if debug:
         traceback.print_exc()
     if as_json:

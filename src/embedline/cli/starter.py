@@ -1,4 +1,4 @@
-"""The files that `embedline init` writes."""
+"""Write the files of `embedline init`: a first preset and its data."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from embedline.cli.shared import os_reason
 from embedline.errors import InputError
 
 ROWS = [
     {
         "query": "How do I reset the password?",
-        "pos": ["Open Settings, choose Account, press Reset password and follow the link in the letter."],
+        "pos": ["Open Settings, choose Account, press Reset password and follow the link in the email."],
     },
     {
         "query": "Как выгрузить отчёт в таблицу?",
@@ -28,37 +29,37 @@ ROWS = [
 ]
 
 PRESET = """\
-# A run of your own. Every key: `embedline plan` names the nearest one it knows when you mistype it.
+# The configuration of a run. All settings are documented in SETTINGS.md; `embedline plan` checks this file.
 name: {name}
 description: An embedding model trained on our own questions and answers.
 data:
-  # Paths start at this file's folder; `-o data.root=DIR` moves them elsewhere.
+  # Paths are relative to this file's folder; `-o data.root=DIR` sets another folder.
   sources:
-    # One JSON object a line: query, pos (texts that answer it), neg (texts that do not; may be left out).
+    # One JSON object a line: query, pos (texts that answer it), neg (texts that do not; optional).
     - path: data/pairs.jsonl
       task_type: short-long
-  # Passages without questions, for pretraining and for mining hard negatives (text, title if there is one):
+  # Passages without questions, for pretraining and for mining hard negatives (keys: text, title):
   # corpus:
   #   - path: data/passages.jsonl
-  # Held-out questions with answers, never trained on; the gate judges by them. A folder with the corpus, the
-  # queries and the relevance judgements:
+  # Held-out questions with answers: not trained on, scored for the gate. A folder with corpus.jsonl,
+  # queries.jsonl and qrels.tsv:
   # evaluation:
   #   - path: eval/support
 model:
-  # A sentence-transformers folder or a hub id trains that model further; without it one is made from scratch.
+  # A sentence-transformers folder or a hub id to train further; without it a model is trained from scratch.
   # base: intfloat/multilingual-e5-small
   settings: {{hidden_size: 256, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 512}}
   vocabulary: 16384
   dims: [128]
-# So small that three rows run through the whole line in a minute or two. With thousands of your own:
+# Tiny sizes: the three example rows run through the whole line in a minute or two. For thousands of rows:
 # pretrain: {{steps: 1000, batch: 64}}
 # unsupervised: {{steps: 1000, batch: 256}}
 # supervised: {{steps: 500, batch: 128, negatives: 4, matryoshka: true}}
 pretrain: {{steps: 20, batch: 3}}
 unsupervised: {{steps: 20, batch: 3}}
 supervised: {{steps: 20, batch: 3, negatives: 1, matryoshka: true}}
-runtime: {{precision: auto}}  # bf16 where the machine has instructions for it
-# The bars a candidate must pass; `*` is the mean of all held-out retrieval sets.
+runtime: {{precision: auto}}  # bf16 if the machine has instructions for it, else fp32
+# Minimum scores that the trained model must reach; `*` is the mean of all held-out retrieval sets.
 # gate:
 #   rules:
 #     - {{set: "*", min: 0.5}}
@@ -66,15 +67,15 @@ runtime: {{precision: auto}}  # bf16 where the machine has instructions for it
 
 
 def run_name(folder: Path) -> str:
-    """A name that a run may have, from its folder's."""
+    """Make a valid preset name from a folder's name."""
     return re.sub(r"[^a-z0-9._-]+", "-", folder.resolve().name.lower()).strip("-._") or "my-model"
 
 
 def write_starter(folder: Path) -> list[Path]:
-    """Write preset.yaml and data/pairs.jsonl; existing ones are never overwritten.
+    """Write preset.yaml and data/pairs.jsonl; existing files are never overwritten.
 
     Raises:
-        InputError: one of them is there already, or the folder cannot be written to.
+        InputError: a file exists already, or the folder cannot be written to.
     """
     rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
     preset = PRESET.format(name=run_name(folder))
@@ -82,10 +83,10 @@ def write_starter(folder: Path) -> list[Path]:
 
 
 def write_new(files: Mapping[Path, str]) -> list[Path]:
-    """Write files that are not there yet, all or none.
+    """Write new files, by path; none when one of them exists already.
 
     Raises:
-        InputError: one of them is there already, or cannot be written.
+        InputError: a file exists already, or cannot be written.
     """
     for path in files:
         if path.exists():
@@ -95,8 +96,7 @@ def write_new(files: Mapping[Path, str]) -> list[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
             raise InputError(
-                f"cannot be written ({reason}).", where=str(path), fix="Choose another folder."
+                f"cannot be written ({os_reason(error)}).", where=str(path), fix="Choose another folder."
             ) from error
     return list(files)

@@ -1,4 +1,4 @@
-"""step, gate, clean-up: one step of a run again, its verdict under other settings, and room on the disk."""
+"""The commands `step`, `gate` and `clean-up`: one step or verdict of a run again, and free disk space."""
 
 from __future__ import annotations
 
@@ -8,34 +8,46 @@ from typing import Annotated
 
 import typer
 
-from embedline.cli.shared import WORK, AsJson, Debug, Overrides, Run, Work, command, run_folder, show
+from embedline.artifacts.workspace import Workspace
+from embedline.cli.shared import (
+    NO_OVERRIDES,
+    WORK,
+    AsJson,
+    Debug,
+    Overrides,
+    Run,
+    Work,
+    command,
+    run_folder,
+    show,
+)
+from embedline.orchestration.local import run_lock
+from embedline.orchestration.outcome import verdict_words
+from embedline.runs.rerun import rerun_gate, rerun_step
+from embedline.runs.retention import find_removals, remove
 
 
 @command
 def step(
-    name: Annotated[str, typer.Argument(help="The step, as `embedline plan` lists it.")],
+    name: Annotated[str, typer.Argument(metavar="STEP", help="The step, as `embedline plan` lists it.")],
     run: Run = Path("latest"),
     work: Work = WORK,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Do one step of a run again, in this process, on what the steps before it made.
+    """Rerun one step of a run in this process, on the outputs of the steps before it.
 
-    It works again when its code or its inputs have changed since, else what it made is found. The steps after
-    it are not done: `embedline run PRESET --name RUN` does those.
+    If neither its code nor its inputs have changed, the cached outputs are reused. Later steps are not rerun:
+    `embedline run PRESET --name RUN` does that.
     """
-    from embedline.artifacts.workspace import Workspace
-    from embedline.orchestration.local import run_lock
-    from embedline.runs.rerun import rerun_step
-
     folder = run_folder(run, work)
     with run_lock(folder):
         record = rerun_step(Workspace(folder.parent), folder.name, name)
     if as_json:
         show(record.model_dump())
         return
-    did = "found" if record.cache_hit else "switched off" if record.passed_through else "done"
-    typer.echo(f"{name}: {did} in {record.seconds:.1f} s")
+    outcome = "cached" if record.cache_hit else "switched off" if record.passed_through else "done"
+    typer.echo(f"{name}: {outcome} in {record.seconds:.1f} s")
     if record.summary:
         typer.echo(record.summary.rstrip())
     for output, made in record.outputs.items():
@@ -46,18 +58,14 @@ def step(
 def gate(
     run: Run = Path("latest"),
     work: Work = WORK,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = NO_OVERRIDES,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> int:
-    """Say how the gate decides on a run's scores, also under other settings (-o gate.KEY=VALUE): 3 refused.
+    """Print the gate's decision on a run's scores, also with other settings (-o gate.KEY=VALUE).
 
-    Nothing is written or promoted.
+    Nothing is written or promoted. Exit code 3: the gate refuses the model.
     """
-    from embedline.artifacts.workspace import Workspace
-    from embedline.orchestration.outcome import verdict_words
-    from embedline.runs.rerun import rerun_gate
-
     folder = run_folder(run, work)
     verdict = rerun_gate(Workspace(folder.parent), folder.name, overrides)
     if as_json:
@@ -72,30 +80,27 @@ def gate(
 @command
 def clean_up(
     work: Work = WORK,
-    keep: Annotated[int, typer.Option(min=0, help="Newest runs that stay as they are.")] = 10,
+    keep: Annotated[int, typer.Option(min=0, help="Number of newest runs to keep.")] = 10,
     grace: Annotated[
-        float, typer.Option(min=0, help="Hours within which nothing that was touched is removed.")
+        float, typer.Option(min=0, help="Keep everything that was changed within so many hours.")
     ] = 24.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Remove old runs, and the artefacts, checkpoints and drafts that no run which stays refers to.
+    """Remove old runs, and the artefacts and checkpoints that no remaining run uses.
 
     Registered versions and the tracking server's records stay.
     """
-    from embedline.artifacts.workspace import Workspace
-    from embedline.runs.retention import find_removals, remove
-
-    found = find_removals(Workspace(work), keep, grace_s=grace * 3600)
+    removals = find_removals(Workspace(work), keep, grace_s=grace * 3600)
     if not dry_run:
-        remove(found)
-    size = sum(removal.size for removal in found)
+        remove(removals)
+    size = sum(removal.size for removal in removals)
     if as_json:
-        rows = [{**dataclasses.asdict(removal), "path": str(removal.path)} for removal in found]
+        rows = [{**dataclasses.asdict(removal), "path": str(removal.path)} for removal in removals]
         show({"removed": not dry_run, "bytes": size, "items": rows})
         return
-    for removal in found:
+    for removal in removals:
         typer.echo(f"{removal.what:<12}{removal.size / 1e6:>10.1f} MB  {removal.path}")
     verb = "would be freed" if dry_run else "freed"
-    typer.echo(f"{size / 1e6:.1f} MB {verb}" if found else "nothing to remove")
+    typer.echo(f"{size / 1e6:.1f} MB {verb}" if removals else "nothing to remove")

@@ -1,20 +1,20 @@
-"""From a preset's name or file, `extends:` and `-o section.key=value` to a validated `RunConfig`."""
+"""Load a preset, with what it `extends:` and `-o section.key=value` overrides, as a validated `RunConfig`."""
 
 from __future__ import annotations
 
 import copy
 import difflib
 import json
-import types
-import typing
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
+from embedline.config.base import section_in
 from embedline.config.renamed import old_spellings
 from embedline.config.schema import RunConfig
 from embedline.config.yamltext import read_yaml
@@ -24,35 +24,41 @@ PRESETS = "embedline.pipelines.retrain"
 
 
 def preset_names() -> list[str]:
-    """The presets that travel with the package."""
+    """List the presets that ship with the package."""
     folder = resources.files(PRESETS) / "presets"
     return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
 
 
 def load_config(preset: str, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a preset (a shipped name, or the path of a YAML file), apply overrides, validate.
+    """Read a preset, apply overrides and validate the result.
 
     Args:
-        overrides: `section.key=value` each; the value is YAML, list items are addressed by index.
+        preset: a shipped preset's name, or the path of a YAML file.
+        overrides: each `section.key=value`; the value is YAML, list items are addressed by index.
 
     Raises:
-        InputError: no such preset, broken YAML, an unknown key (the nearest known one is named) or a value
-            of the wrong type, with the key and the file.
+        InputError: no such preset, broken YAML, an unknown key (the message names the nearest known one) or a
+            value of the wrong type, with the key and the file.
+
+    Example:
+        >>> config = load_config("demo", ["supervised.steps=100"])
+        >>> config.supervised.steps
+        100
     """
     where = "preset" if preset.startswith("{") else preset
-    return validate_config(_written(preset, overrides), where=where)
+    return validate_config(_with_overrides(preset, overrides), where=where)
 
 
 def deprecated(preset: str, overrides: Sequence[str] = ()) -> list[str]:
-    """One line for each old spelling that a preset or an override still uses."""
-    return old_spellings(_written(preset, overrides))
+    """Describe, one a line, the old spellings that a preset or its overrides still use."""
+    return old_spellings(_with_overrides(preset, overrides))
 
 
 def overridden(values: dict[str, Any], overrides: Sequence[str], *, where: str) -> RunConfig:
-    """A config that was read before (as JSON), with overrides on top.
+    """Apply overrides to the values of a config that was saved as JSON.
 
     Raises:
-        InputError: as `load_config`.
+        InputError: as in `load_config`.
     """
     values = copy.deepcopy(values)
     for override in overrides:
@@ -60,7 +66,7 @@ def overridden(values: dict[str, Any], overrides: Sequence[str], *, where: str) 
     return validate_config(values, where=where)
 
 
-def _written(preset: str, overrides: Sequence[str]) -> dict[str, Any]:
+def _with_overrides(preset: str, overrides: Sequence[str]) -> dict[str, Any]:
     values = _read(preset, ())
     for override in overrides:
         _apply(values, override)
@@ -68,16 +74,23 @@ def _written(preset: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def validate_config(values: dict[str, Any], *, where: str) -> RunConfig:
-    """`values` as a `RunConfig`, or one clear error for everything that is wrong with them."""
+    """Validate the values of a preset.
+
+    Args:
+        where: the preset's name or file, for the message.
+
+    Raises:
+        InputError: everything that is wrong with the values, in one message.
+    """
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        problems = [_explain(dict(item)) for item in error.errors(include_url=False)]
-        raise InputError("; ".join(problems) + ".", where=where, fix="") from error
+        problems = [_explain(item) for item in error.errors(include_url=False)]
+        raise InputError("; ".join(problems) + ".", where=where) from error
 
 
 def preset_text(preset: str) -> str:
-    """What another machine can read: a shipped preset's name as it is, a file as one line of JSON.
+    """Write a preset for another machine: a shipped name as it is, a file as JSON on one line.
 
     Raises:
         InputError: no such preset, or it cannot be read.
@@ -88,22 +101,22 @@ def preset_text(preset: str) -> str:
 
 
 def preset_name(preset: str) -> str:
-    """A few letters for people: the shipped name, the file's stem, or the name inside a preset's text."""
+    """Return a name for display: the shipped name, the file's stem, or the name in a preset's text."""
     if preset.startswith("{"):
         return str(_read(preset, ()).get("name", "preset"))
     return Path(preset).stem
 
 
 def _read(preset: str, seen: tuple[str, ...], folder: Path = Path()) -> dict[str, Any]:
-    """A preset's values on top of those it extends; a path starts at `folder`."""
+    """Read a preset's values, merged over those of the preset it extends; paths start at `folder`."""
     text, where = _text_of(preset, folder)
     try:
-        # JSON as JSON: what `preset_text` wrote
+        # what `preset_text` wrote is JSON
         values = json.loads(text) if preset.startswith("{") else read_yaml(text)
     except (yaml.YAMLError, json.JSONDecodeError) as error:
         raise InputError(f"is not valid YAML ({' '.join(str(error).split())}).", where=where) from error
     if not isinstance(values, dict):
-        raise InputError("a preset is a mapping of sections.", where=where)
+        raise InputError("is not a preset: a preset is a mapping of sections.", where=where)
     parent = values.pop("extends", None)
     if parent is None:
         return values
@@ -181,7 +194,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise InputError(f"override {override!r}: there is nothing to set {last!r} of.")
 
 
-def _explain(item: dict[str, Any]) -> str:
+def _explain(item: ErrorDetails) -> str:
+    """Turn one validation error into a message that names the key."""
     location = tuple(item["loc"])
     key = ".".join(str(part) for part in location) or "preset"
     if item["type"] == "extra_forbidden":
@@ -202,27 +216,19 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 
 def _fields_at(location: tuple[Any, ...]) -> list[str]:
-    """The keys that the schema knows at a place in the config."""
+    """List the keys that the schema has at a place in the config."""
     model: type[BaseModel] | None = RunConfig
     for part in location:
         if model is None:
             return []
         if isinstance(part, int) or part not in model.model_fields:
-            continue  # an index or a free key: the item's model is already at hand
-        model = _model_in(model.model_fields[part].annotation)
+            continue  # an index or a free key: `model` is already the item's
+        model = section_in(model.model_fields[part].annotation)
     return list(model.model_fields) if model else []
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return annotation if issubclass(annotation, BaseModel) else None
-    if get_origin(annotation) in {list, dict, types.UnionType, typing.Union}:
-        return next((m for m in map(_model_in, get_args(annotation)) if m), None)
-    return None
-
-
 def read_overrides(text: str) -> list[str]:
-    """One `section.key=value` a line, or a JSON list of them."""
+    """Split a text into overrides: one `section.key=value` a line, or a JSON list of them."""
     if text.lstrip().startswith("["):
         try:
             return [str(item) for item in json.loads(text)]

@@ -1,6 +1,6 @@
-"""Which settings do not go together, and why: the one list, which validation applies and the docs print.
+"""The settings that cannot be combined, with reasons: validation applies this list, OPTIONS.md shows it.
 
-A combination stands here only where it cannot work; what is merely unwise is a warning of `embedline plan`.
+Only combinations that cannot work are refused; `embedline plan` warns of those that are unwise.
 """
 
 from __future__ import annotations
@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from embedline.config.sections import RunSections
 from embedline.config.training import ContrastiveConfig
 from embedline.errors import without_passwords
-
-if TYPE_CHECKING:
-    from embedline.config.schema import RunConfig
 
 
 @dataclass(frozen=True)
@@ -24,133 +22,134 @@ class Refusal:
     Args:
         name: the combination, in a few words.
         reason: why it cannot work.
-        found: what is wrong with a config, naming the setting, once for each place.
+        find: from a config to one message for each place with the combination, naming the setting.
     """
 
     name: str
     reason: str
-    found: Callable[[RunConfig], Iterator[str]]
+    find: Callable[[RunSections], Iterator[str]]
 
 
-def _stages(config: RunConfig) -> Iterator[tuple[str, ContrastiveConfig]]:
+def _stages(config: RunSections) -> Iterator[tuple[str, ContrastiveConfig]]:
+    """List the contrastive stages by name."""
     yield "unsupervised", config.unsupervised
     yield "supervised", config.supervised
 
 
-def _width(config: RunConfig) -> int | None:
-    """The width where the config says it: a base's is known when it is loaded, and checked there."""
+def _width(config: RunSections) -> int | None:
+    """Return the model's width if the config holds it; a base's width is checked when the base is loaded."""
     width: int | None = None if config.model.base else config.model.settings.get("hidden_size")
     return width
 
 
-def _no_dense(config: RunConfig) -> Iterator[str]:
+def _heads_without_dense(config: RunSections) -> Iterator[str]:
     if "dense" not in config.model.heads:
         yield "model.heads: dense must be among them"
 
 
-def _nothing_to_unify(config: RunConfig) -> Iterator[str]:
+def _unified_with_one_head(config: RunSections) -> Iterator[str]:
     if len(set(config.model.heads)) == 1:
-        for stage, each in _stages(config):
-            if each.enabled and each.objective == "unified":
+        for stage, settings in _stages(config):
+            if settings.enabled and settings.objective == "unified":
                 yield f"{stage}.objective: unified needs lexical or multi_vector among model.heads"
 
 
-def _untrained_heads(config: RunConfig) -> Iterator[str]:
-    trained = any(each.enabled and each.objective == "unified" for _, each in _stages(config))
+def _heads_never_trained(config: RunSections) -> Iterator[str]:
+    trained = any(settings.enabled and settings.objective == "unified" for _, settings in _stages(config))
     for head in config.model.heads:
         if config.model.base is None and head != "dense" and not trained:
             yield f"model.heads: no stage trains {head}; one needs objective: unified"
 
 
-def _wide_dims(config: RunConfig) -> Iterator[str]:
+def _dims_wider_than_model(config: RunSections) -> Iterator[str]:
     width = _width(config)
     for dim in config.model.dims:
         if width is not None and dim > width:
             yield f"model.dims: {dim} is larger than the model's width {width}"
 
 
-def _latent_heads(config: RunConfig) -> Iterator[str]:
+def _latent_heads_not_dividing(config: RunSections) -> Iterator[str]:
     width, heads = _width(config), config.model.latent.heads
     if config.model.pooling == "latent" and width is not None and width % heads:
         yield f"model.latent.heads: the width {width} is not a multiple of {heads} heads"
 
 
-def _two_kinds_of_positions(config: RunConfig) -> Iterator[str]:
+def _learned_and_rotary_positions(config: RunSections) -> Iterator[str]:
     if config.model.positions is not None and config.model.dynamic_ntk is not None:
-        yield "model.positions: is for learned positions, and model.dynamic_ntk for rotary ones; set one"
+        yield "model.positions: is for learned positions and model.dynamic_ntk for rotary ones: set only one"
 
 
-def _weights_of_dims(config: RunConfig) -> Iterator[str]:
-    for stage, each in _stages(config):
-        if each.matryoshka_weights and len(each.matryoshka_weights) != len(config.model.dims):
+def _wrong_number_of_weights(config: RunSections) -> Iterator[str]:
+    for stage, settings in _stages(config):
+        if settings.matryoshka_weights and len(settings.matryoshka_weights) != len(config.model.dims):
             yield f"{stage}.matryoshka_weights: one weight for each of model.dims"
 
 
-def _unordered_buckets(config: RunConfig) -> Iterator[str]:
-    for stage, each in _stages(config):
-        if any(one.tokens >= other.tokens for one, other in pairwise(each.buckets)):
+def _unordered_buckets(config: RunSections) -> Iterator[str]:
+    for stage, settings in _stages(config):
+        if any(one.tokens >= other.tokens for one, other in pairwise(settings.buckets)):
             yield f"{stage}.buckets: their tokens must ascend"
 
 
-def _no_negatives(config: RunConfig) -> Iterator[str]:
-    for stage, each in _stages(config):
-        if not each.in_batch_negatives and each.negatives == 0:
+def _no_negatives(config: RunSections) -> Iterator[str]:
+    for stage, settings in _stages(config):
+        if not settings.in_batch_negatives and settings.negatives == 0:
             yield f"{stage}: in_batch_negatives: false needs negatives: 1 or more"
 
 
-def _symmetric_alone(config: RunConfig) -> Iterator[str]:
-    for stage, each in _stages(config):
-        if each.symmetric and not each.in_batch_negatives:
+def _symmetric_without_in_batch(config: RunSections) -> Iterator[str]:
+    for stage, settings in _stages(config):
+        if settings.symmetric and not settings.in_batch_negatives:
             yield f"{stage}: symmetric: true needs in_batch_negatives: true"
 
 
-def _taught_by_nobody(config: RunConfig) -> Iterator[str]:
-    for stage, each in _stages(config):
-        if each.distillation and each.distillation.of != "rows" and config.teacher is None:
-            yield f"{stage}.distillation: needs a teacher (teacher.model)"
+def _distillation_without_teacher(config: RunSections) -> Iterator[str]:
+    for stage, settings in _stages(config):
+        if settings.distillation and settings.distillation.of != "rows" and config.teacher is None:
+            yield f"{stage}.distillation: needs a teacher: set teacher.model"
 
 
-def _unscored_rows(config: RunConfig) -> Iterator[str]:
-    for stage, each in _stages(config):
-        if each.enabled and each.distillation and each.distillation.of == "rows":
-            if each.negatives == 0:
+def _distillation_without_scores(config: RunSections) -> Iterator[str]:
+    for stage, settings in _stages(config):
+        if settings.enabled and settings.distillation and settings.distillation.of == "rows":
+            if settings.negatives == 0:
                 yield f"{stage}.distillation: of rows needs {stage}.negatives: 1 or more"
             if stage == "supervised" and config.mine.enabled:
                 yield "supervised.distillation: of rows needs mine.enabled: false"
 
 
-def _graded_by_others(config: RunConfig) -> Iterator[str]:
-    for stage, each in _stages(config):
-        if each.distillation and each.distillation.loss == "m3_kd_loss":
-            if each.distillation.of != "rows":
+def _m3_kd_loss_misused(config: RunSections) -> Iterator[str]:
+    for stage, settings in _stages(config):
+        if settings.distillation and settings.distillation.loss == "m3_kd_loss":
+            if settings.distillation.of != "rows":
                 yield f"{stage}.distillation: loss m3_kd_loss needs of: rows"
-            if each.distillation.weight != 1.0:
+            if settings.distillation.weight != 1.0:
                 yield f"{stage}.distillation: loss m3_kd_loss has no weight"
 
 
-def _prune_nothing(config: RunConfig) -> Iterator[str]:
+def _prune_before_from_scratch(config: RunSections) -> Iterator[str]:
     if config.model.base is None and config.prune.when == "before":
         yield "prune.when: before needs model.base; a model from scratch has no layers to drop"
 
 
-def _flash_in_fp32(config: RunConfig) -> Iterator[str]:
+def _flash_in_fp32(config: RunSections) -> Iterator[str]:
     if config.runtime.attention == "flash_attention_2" and config.runtime.precision == "fp32":
         yield "runtime.attention: flash_attention_2 needs runtime.precision: bf16"
 
 
-def _unscored_base(config: RunConfig) -> Iterator[str]:
+def _rule_against_unscored_base(config: RunSections) -> Iterator[str]:
     if not config.evaluate.score_base and any(rule.against == "base" for rule in config.gate.rules):
         yield "gate.rules: a rule against the base needs evaluate.score_base: true"
 
 
-def _passwords(config: RunConfig) -> Iterator[str]:
+def _passwords(config: RunSections) -> Iterator[str]:
     for key, text in _texts("", config.model_dump(mode="json")):
         if without_passwords(text) != text:
-            yield f"{key}: holds a password; leave it to the environment"
+            yield f"{key}: holds a password; give it through the environment instead"
 
 
 def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """Every text of a config, with the key it stands at."""
+    """List every text of a config with its key."""
     if isinstance(value, str):
         yield key, value
     elif isinstance(value, dict | list):
@@ -162,72 +161,72 @@ REFUSALS = (
     Refusal(
         "heads without dense",
         "Mining, the index and the gate work with the dense vector.",
-        _no_dense,
+        _heads_without_dense,
     ),
     Refusal(
         "unified objective without a second head",
-        "It is the sum of several heads' losses, and their sum teaches them; with one head it is InfoNCE.",
-        _nothing_to_unify,
+        "It sums several heads' losses and distils from their summed scores; one head alone is InfoNCE.",
+        _unified_with_one_head,
     ),
     Refusal(
         "lexical or multi-vector head from scratch that no stage trains",
         "Only the unified objective has a gradient for them; random weights would be saved and exported.",
-        _untrained_heads,
+        _heads_never_trained,
     ),
     Refusal(
         "Matryoshka dims wider than the model",
         "A prefix of a vector cannot be longer than the vector.",
-        _wide_dims,
+        _dims_wider_than_model,
     ),
     Refusal(
         "latent attention whose heads do not divide the width",
-        "Each head works on an equal slice of the width.",
-        _latent_heads,
+        "Each attention head works on an equal slice of the width.",
+        _latent_heads_not_dividing,
     ),
     Refusal(
         "extended positions together with dynamic NTK",
-        "A model has learned positions, which are tiled, or rotary ones, which are scaled.",
-        _two_kinds_of_positions,
+        "A model has either learned positions, which are tiled, or rotary ones, which are scaled.",
+        _learned_and_rotary_positions,
     ),
     Refusal(
         "Matryoshka weights that are not one a dim",
-        "Each weight belongs to the dim at its place.",
-        _weights_of_dims,
+        "Each weight belongs to the dim at the same place in the list.",
+        _wrong_number_of_weights,
     ),
     Refusal(
         "buckets that do not ascend",
-        "A record goes to the first bucket that its longest text fits in.",
+        "A record goes to the first bucket that its longest text fits in, so the limits must grow.",
         _unordered_buckets,
     ),
     Refusal(
         "no negatives at all",
-        "Without in-batch negatives and without a query's own, the loss of each query is 0.",
+        "Without in-batch negatives and hard negatives the loss of every query is 0.",
         _no_negatives,
     ),
     Refusal(
         "symmetric loss without in-batch negatives",
         "A document's negatives are the other queries of the batch.",
-        _symmetric_alone,
+        _symmetric_without_in_batch,
     ),
     Refusal(
         "distillation without a teacher",
-        "There is nobody to learn from.",
-        _taught_by_nobody,
+        "Its targets are the scores or vectors of a teacher model.",
+        _distillation_without_teacher,
     ),
     Refusal(
         "distillation from the rows' scores without the rows' negatives",
-        "The scores are those of the negatives in the data: mined ones, or none, have no score.",
-        _unscored_rows,
+        "Only negatives from the data bring scores; mined negatives have none.",
+        _distillation_without_scores,
     ),
     Refusal(
         "m3_kd_loss of anything but the rows' scores, or with a weight",
-        "It grades a query's own documents, and stands in the place of the objective's loss, not beside it.",
-        _graded_by_others,
+        "It needs scores of a query's own documents, and replaces the objective's loss: there is no weight.",
+        _m3_kd_loss_misused,
     ),
     Refusal(
         "pruning before training from scratch",
         "There is no trained model yet whose layers could be measured and dropped.",
-        _prune_nothing,
+        _prune_before_from_scratch,
     ),
     Refusal(
         "flash attention 2 in fp32",
@@ -236,18 +235,18 @@ REFUSALS = (
     ),
     Refusal(
         "a gate rule against a base that is not scored",
-        "The rule would compare with scores that nobody measured.",
-        _unscored_base,
+        "The rule would compare with scores that were not measured.",
+        _rule_against_unscored_base,
     ),
     Refusal(
         "a password in an address",
-        "Addresses stand in plans, logs, reports and the tracker.",
+        "Addresses are written to plans, logs, reports and the tracker.",
         _passwords,
     ),
 )
 
 
-def refused(config: RunConfig) -> Iterator[str]:
-    """What is wrong with a config, in the order of the list."""
+def find_refusals(config: RunSections) -> Iterator[str]:
+    """List the refused combinations in a config, in the order of REFUSALS."""
     for refusal in REFUSALS:
-        yield from refusal.found(config)
+        yield from refusal.find(config)

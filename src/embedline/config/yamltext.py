@@ -1,4 +1,4 @@
-"""YAML as people write it: `2e-4` is a number, and a key that stands twice is an error."""
+"""Read YAML with two fixes: `2e-4` is a number, and a repeated key is an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 2e-4 for a word, and the last of two equal keys for all."""
+    """A safe loader without two traps of YAML 1.1: `2e-4` read as text, and repeated keys read silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -31,9 +31,9 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str) -> Any:
-    """The value of a document.
+    """Read the value of a YAML document.
 
     Raises:
-        yaml.YAMLError: it is none, or a mapping holds a key twice.
+        yaml.YAMLError: the text is not YAML, or a mapping holds a key twice.
     """
     return yaml.load(text, _Loader)

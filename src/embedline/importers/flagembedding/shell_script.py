@@ -1,4 +1,4 @@
-"""A FlagEmbedding command, from a command line or a shell script; the script is read and never run."""
+"""Find a FlagEmbedding command in a command line or a shell script; the script is read and never run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ _ENDS = frozenset(";&|\n")
 
 @dataclass
 class Command:
-    """The flags of one command and the words that follow each; the last of a repeated flag counts."""
+    """One command: its flags and the words that follow each; of a repeated flag the last one counts.
+
+    Args:
+        where: the script or option that it comes from, for messages.
+        module: the Python module that it runs; empty when the command does not name it.
+        devices: processes that train together.
+        flags: the words after each flag, by flag name.
+    """
 
     where: str
     module: str = ""
@@ -28,13 +35,13 @@ class Command:
     flags: dict[str, list[str]] = field(default_factory=dict)
 
 
-def read_command(given: str) -> Command:
-    """The fine-tuning command in `given`: a file that holds one, or the command line itself.
+def read_command(command_line: str) -> Command:
+    """Find the fine-tuning command in a script (given by its path) or in a command line.
 
     Raises:
-        InputError: no such file, no command in it, or one that trains something else.
+        InputError: no such file, no command in it, or a command that does not train an embedding model.
     """
-    text, where = _text_of(given)
+    text, where = _text_of(command_line)
     commands = _commands(text, where)
     for words in commands:
         module = next((i for i, word in enumerate(words) if _MODULE.fullmatch(word)), None)
@@ -51,23 +58,24 @@ def read_command(given: str) -> Command:
     )
 
 
-def _text_of(given: str) -> tuple[str, str]:
-    words = given.split()
+def _text_of(command_line: str) -> tuple[str, str]:
+    """Return the text to search, and its name for messages."""
+    words = command_line.split()
     if len(words) != 1 or words[0].startswith("--"):
-        return re.sub(r"\\?\n", " ", given), "--from-flagembedding"  # one command, however it is laid out
+        return re.sub(r"\\?\n", " ", command_line), "--from-flagembedding"  # one command on several lines
     try:
-        return Path(given.strip()).expanduser().read_text(encoding="utf-8"), given
+        return Path(command_line.strip()).expanduser().read_text(encoding="utf-8"), command_line
     except UnicodeDecodeError as error:
-        raise InputError(f"is not UTF-8 (byte {error.start}).", where=given) from error
+        raise InputError(f"is not UTF-8 (byte {error.start}).", where=command_line) from error
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise InputError(
-            f"cannot be read ({reason}).", where=given, fix="Give a script, or flags."
+            f"cannot be read ({reason}).", where=command_line, fix="Give a script, or flags."
         ) from error
 
 
 def _commands(text: str, where: str) -> list[list[str]]:
-    """The simple commands of a script with its own variables put in, in order."""
+    """Split a script into its simple commands, in order, with the script's own variables replaced."""
     text = re.sub(r"(?m)^[ \t]*#.*$", "", text.replace("\r\n", "\n"))
     lexer = shlex.shlex(re.sub(r"\\\n", " ", text), posix=True, punctuation_chars="".join(sorted(_ENDS)))
     lexer.whitespace, lexer.commenters, lexer.whitespace_split = " \t", "", True
@@ -84,7 +92,7 @@ def _commands(text: str, where: str) -> list[list[str]]:
                 commands.append([])
             else:
                 words = _expanded(token, variables)
-                # A variable that stands alone is what scripts keep several words in.
+                # A variable that is a word of its own may hold several words.
                 commands[-1] += shlex.split(words) if _VARIABLE.fullmatch(token) else [words]
     except ValueError as error:
         raise InputError(f"cannot be read as a command ({error}).".lower(), where=where) from error
@@ -92,11 +100,12 @@ def _commands(text: str, where: str) -> list[list[str]]:
 
 
 def _expanded(token: str, variables: dict[str, str]) -> str:
-    return _VARIABLE.sub(lambda found: variables.get(found[1] or found[2], found[0]), token)
+    """Replace the variables of a token; an unknown one stays as it is."""
+    return _VARIABLE.sub(lambda match: variables.get(match[1] or match[2], match[0]), token)
 
 
 def _plain(words: list[str]) -> list[str]:
-    """Words without redirections and without a comment at their end."""
+    """Remove redirections, and a comment at the end."""
     kept: list[str] = []
     target = False
     for word in words:
@@ -110,24 +119,26 @@ def _plain(words: list[str]) -> list[str]:
 
 
 def _command(launcher: list[str], module: str, words: list[str], where: str) -> Command:
+    """Read a command from the words before, at and after its module."""
     if "rerank" in module.lower():
         raise InputError(
             f"{module} trains a reranker.", where=where, fix="Embedline trains embedding models."
         )
-    started = _flags(launcher, where, strict=False)
-    processes = [_count(started.get(name, [])) for name in ("nproc_per_node", "nnodes", "num_processes")]
+    launch_flags = _flags(launcher, where, strict=False)
+    processes = [_count(launch_flags.get(name, [])) for name in ("nproc_per_node", "nnodes", "num_processes")]
     command = Command(where, module, processes[0] * processes[1] * processes[2])
     command.flags = _flags(words, where, strict=True)
     return command
 
 
 def _flags(words: list[str], where: str, *, strict: bool) -> dict[str, list[str]]:
+    """Collect the words after each flag; `strict` refuses words before the first flag."""
     flags: dict[str, list[str]] = {}
     name = ""
     for word in words:
-        if found := _FLAG.fullmatch(word):
-            name = found[1].replace("-", "_")
-            flags[name] = [] if found[2] is None else [found[2]]
+        if match := _FLAG.fullmatch(word):
+            name = match[1].replace("-", "_")
+            flags[name] = [] if match[2] is None else [match[2]]
         elif name:
             flags[name].append(word)
         elif strict:
@@ -136,4 +147,5 @@ def _flags(words: list[str], where: str, *, strict: bool) -> dict[str, list[str]
 
 
 def _count(words: list[str]) -> int:
+    """Read a number of processes; 1 where there is none."""
     return int(words[0]) if words and words[0].isdigit() and int(words[0]) else 1
