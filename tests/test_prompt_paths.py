@@ -23,10 +23,10 @@ from torch.utils.data import DataLoader
 
 from embedline.config.model import Prompt
 from embedline.config.training import ContrastiveConfig, MineConfig
-from embedline.evaluation.local import Subject, score_subject
+from embedline.evaluation.evaluated_models import EvaluatedModel, load_torch_model
+from embedline.evaluation.local import score_model
 from embedline.evaluation.mteb_encoder import MtebEncoder
 from embedline.evaluation.sets import EvaluationSet
-from embedline.evaluation.subjects import torch_subject
 from embedline.export.onnx import export_onnx
 from embedline.export.runtime import CARD, OnnxEmbedder
 from embedline.mining.mine import mine_negatives
@@ -226,7 +226,7 @@ def evaluation(saved: Saved, source: str, task_type: str, folder: Path) -> set[t
     write(folder / "queries", id=ids, text=QUERIES)
     write(folder / "qrels", query_id=ids, corpus_id=ids, score=[1] * len(ids))
     subject, spy = watched(saved)
-    return reached(spy, lambda: score_subject(subject, [one], resamples=0))[0]
+    return reached(spy, lambda: score_model(subject, [one], resamples=0))[0]
 
 
 @dataclass
@@ -260,9 +260,9 @@ def mtebs_own(saved: Saved, source: str, sides: tuple[Any, Any], kind: str) -> I
     return found
 
 
-def watched(saved: Saved) -> tuple[Subject, Spy]:
+def watched(saved: Saved) -> tuple[EvaluatedModel, Spy]:
     """The model as evaluation takes it from its folder."""
-    subject, spy = torch_subject("candidate", "digest", saved.folder), Spy()
+    subject, spy = load_torch_model("candidate", "digest", saved.folder), Spy()
     spy.on_torch(subject.encoder.embedder.backbone)  # type: ignore[attr-defined]
     return subject, spy
 

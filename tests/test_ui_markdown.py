@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedline.artifacts.curves import heard, read_curves, write_curves
-from embedline.artifacts.markdown import CELL_CHARS, cell, shown, table
+from embedline.artifacts.scores import ScoreRow
 from embedline.data.funnel import Funnel
 from embedline.evaluation.compare import markdown
 from embedline.evaluation.curves import MOST_CHARTS, curves_page
 from embedline.execution import kfp_component as component
+from embedline.markdown import CELL_CHARS, cell, shown, table
 from embedline.planning.plan import Plan, PlannedStep
 
 HOSTILE = "a|b\n| c <img src=x onerror=alert(1)> [click](javascript:alert(1)) `**x**` </script><script>&lt;"
@@ -50,7 +51,7 @@ def test_a_name_is_one_cell_of_plain_words(text: str) -> None:
 
 
 @given(st.text(), st.integers(100, 400))
-def test_what_is_shown_is_within_its_limit_and_holds_no_tag(text: str, limit: int) -> None:
+def test_shown_text_is_within_its_limit_and_holds_no_tag(text: str, limit: int) -> None:
     made = shown(text, limit)
     assert len(made.encode()) <= limit
     assert not Tags(made).tags
@@ -64,23 +65,20 @@ def test_a_table_has_as_many_cells_in_every_row() -> None:
     assert {_unescaped(line, "|") for line in lines} == {3}
 
 
+def test_a_table_aligns_columns_and_leaves_markdown_cells_alone() -> None:
+    made = table(["name", "rows"], [["`a`", 1]], align="lr", escape=False)
+    assert made == "| name | rows |\n|---|---:|\n| `a` | 1 |"
+
+
 def test_hostile_names_of_sources_and_sets_break_no_table() -> None:
     funnel = Funnel()
     stage = funnel.counts("records", HOSTILE)
     stage.rows_in = stage.rows_out = 3
     rows = [
-        {
-            "model": m,
-            "set": HOSTILE,
-            "metric": "ndcg@10",
-            "main": True,
-            "value": 0.5,
-            "dim": 8,
-            "runtime": "torch",
-        }
-        for m in ("bm25", "candidate")
+        ScoreRow(model=model, set=HOSTILE, kind="retrieval", metric="ndcg@10", main=True, value=0.5, dim=8)
+        for model in ("bm25", "candidate")
     ]
-    for text in (funnel.markdown(), markdown([{**row, "kind": "retrieval"} for row in rows])):
+    for text in (funnel.markdown(), markdown(rows)):
         assert "<img" not in text
         assert "](javascript" not in text.replace("\\]", "")
         assert len({_unescaped(line, "|") for line in text.splitlines()}) == 1, text
@@ -110,7 +108,7 @@ def test_curves_are_one_safe_page_however_many_there_are() -> None:
     assert "Nothing to draw" in curves_page("mine", {})
 
 
-def test_curves_are_what_the_tracker_heard_more_than_once(tmp_path: Path) -> None:
+def test_curves_are_metrics_with_more_than_one_value(tmp_path: Path) -> None:
     from embedline.artifacts.tracker import Tracker
 
     tracker = Tracker(tmp_path)
@@ -129,7 +127,7 @@ def test_curves_are_what_the_tracker_heard_more_than_once(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("size", [1000, component.PAGE_BYTES + 1])
-def test_a_report_too_large_for_the_ui_is_named_instead(tmp_path: Path, size: int) -> None:
+def test_a_report_too_large_for_the_ui_is_replaced_by_its_path(tmp_path: Path, size: int) -> None:
     report, page = tmp_path / "report.html", tmp_path / "page"
     report.write_text("x" * size)
     component._show_page(report, page)

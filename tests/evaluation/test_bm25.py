@@ -75,4 +75,4 @@ def test_reaches_the_reference_bars_on_real_text(name, bar, tmp_path, real_data,
     scores = score_bm25(
         [EvaluationSet(name, "retrieval", "ru", "short-long", tmp_path)], digest="", resamples=0
     )
-    assert scores.rows[0]["value"] == pytest.approx(bar, abs=0.0006)
+    assert scores.rows[0].value == pytest.approx(bar, abs=0.0006)

@@ -8,10 +8,10 @@ import pytest
 
 from embedline.config.data import EvaluationSet
 from embedline.data.evaluation_sets import lay_out
-from embedline.evaluation.local import score_subject
+from embedline.evaluation.evaluated_models import load_torch_model
+from embedline.evaluation.local import score_model
 from embedline.evaluation.rumteb import score_tasks
 from embedline.evaluation.sets import read_sets
-from embedline.evaluation.subjects import torch_subject
 
 WORDS = "сбросить пароль скачать счёт принтер экран reset password invoice printer screen".split()  # noqa: SIM905
 TASKS = {
@@ -43,11 +43,11 @@ def test_a_local_set_is_scored_as_mteb_scores_it(kind, tiny_model, tmp_path):
     lay_out([EvaluationSet(path=str(folder), kind=kind)], tmp_path, tmp_path / "out")
 
     model = tiny_model()
-    ours = score_subject(torch_subject("candidate", "d", model), read_sets(tmp_path / "out"), resamples=200)
-    (theirs,) = score_tasks(torch_subject("candidate", "d", model), [task], root=tmp_path / "hub")
-    row = next(row for row in ours.rows if row["dim"] == 32)
-    assert (row["metric"], row["main"], row["count"]) == ("accuracy", True, 60)
-    assert row["value"] == pytest.approx(theirs["value"], abs=1e-9)
-    assert 0.1 < row["low"] < row["value"] < row["high"] < 1
-    per_text = [entry["value"] for entry in ours.per_query if entry["dim"] == 32]
-    assert np.mean(per_text) == pytest.approx(row["value"])
+    ours = score_model(load_torch_model("candidate", "d", model), read_sets(tmp_path / "out"), resamples=200)
+    (theirs,) = score_tasks(load_torch_model("candidate", "d", model), [task], root=tmp_path / "hub")
+    row = next(row for row in ours.rows if row.dim == 32)
+    assert (row.metric, row.main, row.count) == ("accuracy", True, 60)
+    assert row.value == pytest.approx(theirs.value, abs=1e-9)
+    assert 0.1 < row.low < row.value < row.high < 1
+    per_text = [entry.value for entry in ours.per_query if entry.dim == 32]
+    assert np.mean(per_text) == pytest.approx(row.value)

@@ -1,4 +1,4 @@
-"""The evaluate step: who is scored, under which name, and what is never scored twice."""
+"""The evaluate step: which models are scored, under which names, and none of them twice."""
 
 import json
 import shutil
@@ -20,16 +20,16 @@ from embedline.steps.context import Context, StepConfig
 
 @pytest.fixture
 def line(tmp_path, evaluation_folder, tiny_model, monkeypatch):
-    """Runs the step on models of given seeds; tells what it had to score."""
+    """Run the step on models of given seeds; the last value it returns is what it had to score."""
     models = {}
     scored = []
-    honest = evaluate._score
+    honest = evaluate.score_request
 
-    def watched(context, wanted):
-        scored.append(wanted.role)
-        return honest(context, wanted)
+    def watched(request, settings):
+        scored.append(request.role)
+        return honest(request, settings)
 
-    monkeypatch.setattr(evaluate, "_score", watched)
+    monkeypatch.setattr(evaluate, "score_request", watched)
 
     def model(seed, step, **more):
         if (seed, step) not in models:
@@ -103,8 +103,8 @@ def test_nothing_is_scored_again_when_nothing_changed(line):
     assert again == first
 
 
-def test_what_a_cached_evaluation_and_a_report_import_is_light():
-    modules = ("steps.evaluate", "steps.report", "evaluation.untrained", "evaluation.table")
+def test_cached_evaluation_and_report_import_no_heavy_libraries():
+    modules = ("steps.evaluate", "steps.report", "evaluation.untrained", "evaluation.score_files")
     program = "".join(f"import embedline.{module}\n" for module in modules)
     program += "import sys; sys.exit(bool({'torch', 'mteb', 'transformers', 'scipy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -132,7 +132,7 @@ def test_a_stage_that_is_switched_off_has_no_rows(line):
     assert seen(rows) == ["candidate", "bm25", "untrained", "pretrain"]
 
 
-def test_stages_are_scored_on_the_sets_asked_for(line):
+def test_stages_are_scored_on_stage_sets(line):
     stages = {"pretrained": line.model(1, "pretrain"), "candidate": line.model(1, "pretrain")}
     _, rows, scored = line(config={"stage_sets": ["sts"]}, **stages)
     assert {row["set"] for row in rows if row["model"] == "pretrain"} == {"sts"}
@@ -141,7 +141,7 @@ def test_stages_are_scored_on_the_sets_asked_for(line):
         line(config={"stage_sets": ["stss"]}, **stages)
 
 
-def test_an_outside_model_is_scored_with_the_runs_prompts_ours_with_its_own(line, tmp_path):
+def test_third_party_models_are_scored_with_the_runs_prompts(line, tmp_path):
     outside = tmp_path / "outside"
     shutil.copytree(line.model(4, "x").path, outside)
     (outside / "embedline.json").unlink()
@@ -151,7 +151,7 @@ def test_an_outside_model_is_scored_with_the_runs_prompts_ours_with_its_own(line
     assert prompts == {"base": "'run: ' / ''", "candidate": "'q: ' / 'd: '", "bm25": ""}
 
 
-def test_mteb_tasks_run_from_local_copies_and_stand_apart_in_the_metrics(line, hub_copies):
+def test_mteb_tasks_run_from_local_copies_under_their_own_metrics(line, hub_copies):
     config = {"mteb_tasks": ["RUParaPhraserSTS"]}
     result, rows, _ = line(
         {"mteb": "digest"}, {"mteb": str(hub_copies)}, config=config, candidate=line.model(1, "x")
@@ -191,7 +191,7 @@ def test_heads_have_rows_and_metrics_of_their_own_and_per_query_values(line, tmp
     assert set(per_query["head"].to_pylist()) == {"dense", "lexical", "multi_vector", "hybrid"}
 
 
-def test_needles_are_looked_for_by_the_candidate_alone_and_kept(line):
+def test_only_the_candidate_is_scored_on_needles(line):
     config = {"needle_depths": [8, 20], "needle_documents": 4}
     stages = {"pretrained": line.model(3, "pretrain"), "candidate": line.model(1, "x")}
     result, rows, _ = line(config=config, **stages)

@@ -10,10 +10,13 @@ from hypothesis import strategies as st
 
 from embedline.config.gate import Rule
 from embedline.evaluation.compare import heads_table, main_table, markdown
+from embedline.evaluation.evaluated_models import EvaluatedModel
 from embedline.evaluation.heads import blocks, rank_by_head
-from embedline.evaluation.local import Subject, score_subject
+from embedline.evaluation.local import score_model
+from embedline.evaluation.reasons import sentence
 from embedline.evaluation.sets import read_sets
-from embedline.gate.policy import Side, check_rule
+from embedline.gate.model_scores import ModelScores
+from embedline.gate.policy import check_rule
 from embedline.models.head_vectors import HeadVectors
 
 WEIGHTS = {"dense": 1.0, "lexical": 0.3, "multi_vector": 0.7}
@@ -49,7 +52,7 @@ def by_hand(queries, documents):
 
 
 @given(st.lists(st.integers(1, 50)), st.integers(1, 100))
-def test_blocks_are_all_documents_in_order_and_none_holds_more_tokens_than_it_may(lengths, most):
+def test_blocks_hold_all_documents_in_order_within_the_token_limit(lengths, most):
     found = list(blocks(lengths, most))
     assert [i for block in found for i in range(block.start, block.stop)] == list(range(len(lengths)))
     for block in found:
@@ -76,7 +79,7 @@ def test_rankings_are_exact_whatever_the_blocks(block):
     assert (np.diff(found["lexical"][0][ties]) > 0).all()  # equal scores: the lower index first
 
 
-def test_a_head_that_the_model_lacks_has_no_ranking_and_no_part_in_hybrid():
+def test_a_missing_head_has_no_ranking_and_no_part_in_hybrid():
     queries, documents = made_up(3, 1)._replace(tokens=None), made_up(9, 2)._replace(tokens=None)
     found = rank_by_head(queries, [documents], WEIGHTS, 4)
     assert set(found) == {"lexical", "hybrid"}
@@ -111,36 +114,36 @@ class Letters:
 @pytest.fixture(scope="module")
 def scores(evaluation_folder):
     encoder = Letters()
-    subject = Subject("candidate", "d", encoder, heads=tuple(WEIGHTS), hybrid=WEIGHTS, dims=(2,))
-    scores = score_subject(subject, read_sets(evaluation_folder), resamples=20)
+    model = EvaluatedModel("candidate", "d", encoder, heads=tuple(WEIGHTS), hybrid=WEIGHTS, dims=(2,))
+    scores = score_model(model, read_sets(evaluation_folder), resamples=20)
     assert len(encoder.texts) == len(set(encoder.texts))  # one encoding gives all heads
     return scores
 
 
-def test_retrieval_sets_have_rows_of_every_head_and_other_sets_of_the_dense_one(scores):
-    main = {(r["set"], r["head"], r["dim"]) for r in scores.rows if r["main"]}
+def test_only_retrieval_sets_have_rows_of_heads_other_than_dense(scores):
+    main = {(r.set, r.head, r.dim) for r in scores.rows if r.main}
     assert {head for name, head, _ in main if name != "Questions"} == {"dense"}
     of = {(head, dim) for name, head, dim in main if name == "Questions"}
     assert of == {("dense", 3), ("dense", 2), ("lexical", 0), ("multi_vector", 8), ("hybrid", 0)}
-    values = {r["head"]: r["value"] for r in scores.rows if r["set"] == "Questions" and r["main"]}
+    values = {r.head: r.value for r in scores.rows if r.set == "Questions" and r.main}
     assert values["multi_vector"] > 0.8 > values["dense"]
     for head in ("lexical", "hybrid"):
-        mean = np.mean([p["value"] for p in scores.per_query if p["head"] == head])
+        mean = np.mean([p.value for p in scores.per_query if p.head == head])
         assert mean == pytest.approx(values[head])
 
 
-def test_tables_take_the_dense_head_and_show_the_others_apart(scores):
+def test_main_table_holds_the_dense_head_and_heads_table_the_others(scores):
     cell = main_table(scores.rows)["Questions", "ndcg@10"]["candidate"]
-    assert (cell["head"], cell["dim"]) == ("dense", 3)
+    assert (cell.head, cell.dim) == ("dense", 3)
     table = heads_table(scores.rows)
     assert list(table) == ["Questions"]
     assert list(table["Questions"]) == ["dense", "lexical", "multi_vector", "hybrid"]
     assert "| candidate | dense | lexical | multi_vector | hybrid |" in markdown(scores.rows)
-    assert heads_table([row for row in scores.rows if row["head"] == "dense"]) == {}
+    assert heads_table([row for row in scores.rows if row.head == "dense"]) == {}
 
 
-def test_the_gate_asks_the_dense_head_unless_a_rule_names_another(scores):
-    side = Side("candidate", scores.rows)
+def test_rules_check_the_dense_head_unless_they_name_another(scores):
+    side = ModelScores.of("candidate", scores.rows)
     values = {head: side.find("Questions", head=head).value for head in (*WEIGHTS, "hybrid")}
     assert side.find("Questions").value == values["dense"]
     assert side.mean(side.sets(kind="retrieval")) == values["dense"]
@@ -148,5 +151,5 @@ def test_the_gate_asks_the_dense_head_unless_a_rule_names_another(scores):
     for head, passed in (("dense", False), ("multi_vector", True)):
         (reason,) = check_rule("r", Rule(set="Questions", min=bar, head=head), side, None)
         assert reason.passed is passed
-        assert (head in reason.text) is (head != "dense")
+        assert (head in sentence(reason).en) is (head != "dense")
     assert math.isfinite(values["hybrid"])

@@ -79,7 +79,7 @@ def test_bitext_f1_is_mtebs_weighted_f1(nearest):
     assert values["accuracy"].mean() == np.mean(np.array(nearest) == np.arange(10))
 
 
-def test_interval_is_seeded_and_covers_as_the_normal_one_does():
+def test_interval_is_seeded_and_close_to_the_normal_one():
     values = np.random.default_rng(1).normal(0.5, 0.2, 400)
     low, high = interval_of_mean(values, 4000)
     assert (low, high) == interval_of_mean(values, 4000)

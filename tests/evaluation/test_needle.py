@@ -8,10 +8,9 @@ import torch
 
 from embedline.config.model import DynamicNTK
 from embedline.config.training import ContrastiveConfig
+from embedline.evaluation.evaluated_models import EvaluatedModel, TorchEncoder
 from embedline.evaluation.haystack import Haystack, haystacks
-from embedline.evaluation.local import Subject
 from embedline.evaluation.needle import METRIC, REMOVED, needle_recall
-from embedline.evaluation.subjects import TorchEncoder
 from embedline.models.backbone import new_backbone
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.rope import apply_dynamic_ntk
@@ -43,7 +42,7 @@ class Reader:
 
 
 def values(rows, metric):
-    return {row["set"]: row["value"] for row in rows if row["metric"] == metric}
+    return {row.set: row.value for row in rows if row.metric == metric}
 
 
 def test_the_fact_starts_at_its_depth_and_only_the_fact_is_removed():
@@ -71,15 +70,15 @@ def test_a_seed_gives_the_same_documents_and_another_one_others():
 
 
 def test_recall_falls_where_the_reader_stops_and_when_the_fact_is_removed():
-    subject = Subject("candidate", "digest", Reader(reach=300))
-    rows = needle_recall(subject, [64, 200, 600], documents=16, resamples=50)
+    model = EvaluatedModel("candidate", "digest", Reader(reach=300))
+    rows = needle_recall(model, [64, 200, 600], documents=16, resamples=50)
     found, removed = values(rows, METRIC), values(rows, REMOVED)
     assert min(found["Needle@64"], found["Needle@200"]) > 0.9
     assert found["Needle@600"] < 0.2
     assert max(removed.values()) < 0.2
-    assert [row["main"] for row in rows] == [True, False] * 3
-    assert all(row["kind"] == "needle" and row["low"] <= row["value"] <= row["high"] for row in rows)
-    assert rows == needle_recall(subject, [64, 200, 600], documents=16, resamples=50)
+    assert [row.main for row in rows] == [True, False] * 3
+    assert all(row.kind == "needle" and row.low <= row.value <= row.high for row in rows)
+    assert rows == needle_recall(model, [64, 200, 600], documents=16, resamples=50)
 
 
 # (tokens of a document, documents a step, steps, learning rate): matching a key is learned on next to no
@@ -162,10 +161,12 @@ def _records(encoder, length, count):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_information_beyond_512_2048_and_6000_tokens_is_used_and_lost_with_the_needle(trained):
-    subject = Subject("candidate", "digest", TorchEncoder(trained), query_length=32, document_length=LONGEST)
+def test_needles_after_512_2048_and_6000_tokens_are_found(trained):
+    model = EvaluatedModel(
+        "candidate", "digest", TorchEncoder(trained), query_length=32, document_length=LONGEST
+    )
     for depth, documents in DEPTHS.items():
-        rows = needle_recall(subject, [depth], documents=documents, seed=7, resamples=0)
+        rows = needle_recall(model, [depth], documents=documents, seed=7, resamples=0)
         (found,), (removed,) = values(rows, METRIC).values(), values(rows, REMOVED).values()
         print(f"recall@1 after {depth} tokens: {found:.2f}, without the needle {removed:.2f}")  # noqa: T201
         assert found >= 0.7, (depth, found)
@@ -174,7 +175,7 @@ def test_information_beyond_512_2048_and_6000_tokens_is_used_and_lost_with_the_n
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_long_texts_vector_is_its_own_and_no_batch_exceeds_the_token_budget(trained, monkeypatch):
+def test_long_texts_encode_alike_in_batches_within_the_token_budget(trained, monkeypatch):
     encoder = TorchEncoder(trained)
     texts = [
         stack.document

@@ -3,7 +3,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from embedline.artifacts.scores import ScoreRow
+from embedline.dag import STEPS
 from embedline.evaluation.charts import bar_chart, line_chart, nice_ticks
+from embedline.evaluation.compare import HEADS, all_columns
 from embedline.evaluation.labels import LABELS, label
 from embedline.evaluation.report import ReportData, render_report
 
@@ -19,15 +22,8 @@ def score(model, value, **more):
         "dim": 64,
         "runtime": "torch",
     }
-    return {
-        "model": model,
-        "value": value,
-        "low": value - 0.1,
-        "high": value + 0.1,
-        "count": 1200,
-        **usual,
-        **more,
-    }
+    interval = {"low": value - 0.1, "high": value + 0.1, "count": 1200}
+    return ScoreRow(model=model, value=value, **(usual | interval | more))
 
 
 FULL = ReportData(
@@ -124,6 +120,11 @@ def test_the_verdict_stands_at_the_top(verdict, expected):
         assert words in page
 
 
+def test_every_step_column_and_head_has_a_label():
+    names = {*STEPS, *all_columns(), *(f"head_{head}" for head in HEADS), "preflight", "finish"}
+    assert names <= set(LABELS)
+
+
 def test_every_label_has_both_languages():
     for key, (english, russian) in LABELS.items():
         assert english
@@ -150,7 +151,7 @@ def test_charts_of_odd_data():
     assert 'width="0.0"' in bar_chart([(label("bm25"), -0.1, False), (label("mean"), 0.5, True)])
 
 
-def test_heads_are_shown_beside_the_dense_vector_and_in_parity_only_when_there_are_others():
+def test_report_shows_heads_only_when_there_are_several():
     rows = [score("candidate", 0.5, set="Faq")]
     dense = {"measure": "worst_cosine", "value": 0.99, "threshold": 0.95, "passed": True}
     variant = {"worst_cosine": 0.99, "threshold": 0.95, "passed": True, "heads": {"dense": dense}}
@@ -178,8 +179,8 @@ def test_heads_are_shown_beside_the_dense_vector_and_in_parity_only_when_there_a
     assert shown.count(label("broken")) == 1
 
 
-def test_a_training_shows_its_curves_and_where_its_time_went():
-    told = {
+def test_report_shows_curves_and_time_shares_of_a_training():
+    curves = {
         "loss": [(1, 3.0), (2, 2.0)],
         "in_batch_accuracy": [(1, 0.25), (2, 0.5)],
         "lexical_loss": [(1, 3.0), (2, 2.0)],
@@ -189,10 +190,10 @@ def test_a_training_shows_its_curves_and_where_its_time_went():
         "forward_seconds": [(1, 0.5), (2, 1.0)],
         "logging_seconds": [(1, 0.0), (2, 0.03)],
     }
-    page = render_report(ReportData("r", "r", "now", curves={"train_supervised": told}))
+    page = render_report(ReportData("r", "r", "now", curves={"train_supervised": curves}))
     assert page.count("<polyline") == 3  # loss, accuracy, speed
     for expected in (
-        "accuracy in the batch",
+        "in-batch accuracy",
         "точность внутри батча",
         "2\u202f000",
         "22.5%",

@@ -34,7 +34,7 @@ def artifact(folder, kind, files=None, metadata=None):
     return write_manifest(folder, kind=kind, step=kind, key="k", metadata=metadata)
 
 
-def test_a_run_that_made_next_to_nothing_still_has_a_report(tmp_path):
+def test_a_run_without_outputs_still_has_a_report(tmp_path):
     names = ("dataset", "triplets", "onnx", "scores", "verdict", "promotion")
     report.run(context(tmp_path, **dict.fromkeys(names)))
     page = (tmp_path / "draft" / "report" / "report.html").read_text(encoding="utf-8")

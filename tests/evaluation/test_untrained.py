@@ -16,7 +16,7 @@ from embedline.models.tokenizer import train_tokenizer
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
 
-def test_a_decoders_twin_is_bidirectional_with_the_same_positions_pooling_and_heads(tmp_path):
+def test_untrained_twin_keeps_attention_positions_pooling_and_heads(tmp_path):
     tokenizer = train_tokenizer(["как сбросить пароль", "reset"], 320)
     backbone = new_backbone("llama", SIZES, tokenizer, 1)
     apply_dynamic_ntk(backbone, DynamicNTK(factor=2.0, trained_length=16))

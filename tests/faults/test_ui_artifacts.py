@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from embedline.artifacts.jsonl import read_jsonl
-from embedline.artifacts.markdown import cell
 from embedline.dag import STEPS
 from embedline.execution.kfp_component import PAGE_BYTES, UI_BYTES
+from embedline.markdown import cell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

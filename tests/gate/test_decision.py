@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedline.artifacts.scores import ScoreRow, score_row
 from embedline.config.gate import GateConfig, Rule
+from embedline.evaluation.reasons import SENTENCES, sentence, verdict_json
 from embedline.gate.decision import Verdict, decide
+from embedline.gate.reason import Code, Reason
 
 
-def row(model: str, set_: str, value: float | None, **more: Any) -> dict[str, Any]:
+def row(model: str, set_: str, value: float | None, **more: Any) -> ScoreRow:
+    """A row as scores.jsonl holds it; null stands for what an older file lacks."""
     defaults = {
         "digest": f"digest of {model}",
         "kind": "retrieval",
@@ -25,21 +31,20 @@ def row(model: str, set_: str, value: float | None, **more: Any) -> dict[str, An
         "runtime": "torch",
         "head": "dense",
     }
-    return {"model": model, "set": set_, "value": value, **defaults, **more}
+    return score_row({"model": model, "set": set_, "value": value, **defaults, **more})
 
 
 def judge(
-    rows: list[dict[str, Any]],
+    rows: list[ScoreRow],
     rules: list[Rule] | None = None,
     *,
-    parity: dict[str, Any] | None = None,
+    parity: bool | None = True,
     champion: bool = False,
     base: bool = False,
     champion_digest: str | None = None,
     **config: Any,
 ) -> Verdict:
     settled = GateConfig(rules=rules or [], **config)
-    parity = {"passed": True} if parity is None else parity
     return decide(rows, parity, settled, champion, base, champion_digest=champion_digest)
 
 
@@ -48,7 +53,7 @@ def rule(set_: str = "docs", **what: Any) -> Rule:
 
 
 def failed(verdict: Verdict) -> dict[str, str]:
-    return {reason.rule: reason.text for reason in verdict.reasons if not reason.passed}
+    return {reason.rule: sentence(reason).en for reason in verdict.reasons if not reason.passed}
 
 
 BOTH = [row("candidate", "docs", 0.52), row("champion", "docs", 0.5), row("base", "docs", 0.4)]
@@ -91,7 +96,7 @@ def test_reasons_are_sentences_with_both_numbers() -> None:
     }
 
 
-def test_the_star_is_the_mean_over_retrieval_sets_that_both_have() -> None:
+def test_star_is_the_mean_over_retrieval_sets_that_both_have() -> None:
     rows = [
         row("candidate", "a", 0.6),
         row("candidate", "b", 0.4),
@@ -125,14 +130,16 @@ def test_only_the_full_dense_torch_vector_counts() -> None:
 def test_without_a_champion_or_base_a_rule_against_it_is_not_applicable(other: str) -> None:
     verdict = judge([row("candidate", "docs", 0.1)], [rule(against=other, min_gain=0.5)])
     assert verdict.passed
-    assert "not applicable" in verdict.reasons[0].text
+    reason = verdict.reasons[0]
+    assert (reason.code, reason.against) == (Code.NO_MODEL, other)
+    assert "not applicable" in sentence(reason).en
 
 
-@pytest.mark.parametrize("other", ["bm25", "untrained"])
-def test_without_a_yardstick_a_rule_against_it_fails(other: str) -> None:
+@pytest.mark.parametrize(("other", "name"), [("bm25", "BM25"), ("untrained", "The untrained model")])
+def test_a_rule_against_an_unscored_reference_fails(other: str, name: str) -> None:
     verdict = judge([row("candidate", "docs", 0.9)], [rule(against=other, min_gain=0.0)])
     assert failed(verdict)["rules.0.min_gain"] == (
-        f"The {other} has no score for docs (main score): nothing to compare."
+        f"{name} has no score for docs (main score): nothing to compare."
     )
 
 
@@ -147,13 +154,13 @@ def test_a_rule_for_a_set_without_a_score_fails_and_names_it() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, None, math.inf])
-def test_a_score_that_is_not_a_number_fails_even_unasked(value: float | None) -> None:
+def test_a_score_that_is_not_a_number_fails_without_any_rule(value: float | None) -> None:
     verdict = judge([row("candidate", "docs", 0.9), row("candidate", "other", value)], [rule(min=0.1)])
     assert failed(verdict) == {"scores": "The candidate's score on other is not a number."}
 
 
 @pytest.mark.parametrize("value", [math.nan, None, math.inf])
-def test_a_metric_that_is_not_a_number_is_not_at_least_anything(value: float | None) -> None:
+def test_a_metric_that_is_not_a_number_fails_its_rule(value: float | None) -> None:
     """No main score, so nothing but the rule looks at it."""
     rows = [
         row("candidate", "docs", 0.9),
@@ -163,7 +170,7 @@ def test_a_metric_that_is_not_a_number_is_not_at_least_anything(value: float | N
 
 
 @pytest.mark.parametrize(("short", "full", "passes"), [(0.3, 0.6, True), (0.9, 0.4, False)])
-def test_vectors_cut_short_are_not_what_a_rule_asks_about(short: float, full: float, passes: bool) -> None:
+def test_rules_ignore_scores_of_cut_vectors(short: float, full: float, passes: bool) -> None:
     for order in (1, -1):
         rows = [row("candidate", "docs", full), row("candidate", "docs", short, dim=64)][::order]
         assert judge(rows, [rule(min=0.5)]).passed == passes
@@ -181,12 +188,12 @@ def test_of_two_scores_of_one_set_the_lower_one_counts() -> None:
 @pytest.mark.parametrize("side", ["candidate", "champion"])
 def test_a_comparison_with_not_a_number_fails(side: str) -> None:
     rows = [row("candidate", "docs", 0.9), row("champion", "docs", 0.1)]
-    rows = [{**r, "value": math.nan} if r["model"] == side else r for r in rows]
+    rows = [replace(each, value=math.nan) if each.model == side else each for each in rows]
     verdict = judge(rows, [rule(against="champion", max_drop=1.0)], champion=True)
     assert {"rules.0.max_drop", "max_drop_vs_champion"} <= set(failed(verdict))
 
 
-def test_without_common_retrieval_sets_the_champion_is_met_on_all_sets() -> None:
+def test_without_common_retrieval_sets_all_common_sets_are_compared() -> None:
     rows = [
         row("candidate", "sts", 0.7, kind="sts", metric="spearman"),
         row("champion", "sts", 0.8, kind="sts", metric="spearman"),
@@ -207,38 +214,49 @@ def test_the_champion_itself_is_already_champion(known_by: str) -> None:
     verdict = judge(rows, asked, champion=True, champion_digest=digest)
     assert verdict.passed
     assert verdict.already_champion
-    assert [r.text for r in verdict.reasons if "already champion" in r.text]
+    assert Code.ALREADY_CHAMPION in {reason.code for reason in verdict.reasons}
     assert failed(
         judge(rows, [rule(against="champion", min_gain=0.1, min=0.6)], champion=True, champion_digest=digest)
     )
 
 
-def test_parity_is_required_unless_it_is_not() -> None:
-    assert set(failed(judge(BOTH, parity={"passed": False}))) == {"require_parity"}
-    assert set(failed(judge(BOTH, parity={}))) == {"require_parity"}
-    assert judge(BOTH, parity={}, require_parity=False).passed
+def test_parity_is_checked_only_when_required() -> None:
+    assert set(failed(judge(BOTH, parity=False))) == {"require_parity"}
+    assert set(failed(judge(BOTH, parity=None))) == {"require_parity"}
+    assert judge(BOTH, parity=None, require_parity=False).passed
 
 
-def test_off_passes_and_dry_run_says_what_it_would_have_done() -> None:
+def test_off_passes_and_dry_run_reports_the_real_verdict() -> None:
     off = judge([], [rule(min=0.9)], mode="off")
-    assert (off.passed, [r.text for r in off.reasons]) == (True, ["The gate is off."])
+    assert (off.passed, [sentence(reason).en for reason in off.reasons]) == (True, ["The gate is off."])
     dry = judge(BOTH, [rule(min=0.9)], mode="dry_run")
     assert (dry.passed, dry.would_pass) == (True, False)
     assert failed(dry)
 
 
-def test_the_verdict_is_plain_json() -> None:
-    import json
-
-    value = json.loads(json.dumps(judge(BOTH, [rule(min=0.9)]).as_dict()))
+def test_verdict_json_holds_codes_numbers_and_sentences() -> None:
+    value = json.loads(json.dumps(verdict_json(judge(BOTH, [rule(min=0.9)]))))
     assert value["passed"] is False
     assert value["mode"] == "enforce"
     assert value["reasons"][0] == {
         "rule": "rules.0.min",
         "passed": False,
+        "code": "min",
+        "score": {"set": "docs", "kind": "", "count": 0, "metric": "main", "head": "dense"},
+        "candidate": 0.52,
+        "bar": 0.9,
         "text": "docs (main score) of the candidate is 0.5200; at least 0.9000 is required.",
-        "ru": "docs (основная метрика): у кандидата 0.5200, нужно не меньше 0.9000.",
+        "ru": "docs (основная метрика): у кандидата 0.5200, требуется не меньше 0.9000.",
     }
+
+
+def test_a_number_that_is_none_is_null_in_verdict_json() -> None:
+    rows = [row("candidate", "docs", math.nan), row("champion", "docs", 0.1)]
+    verdict = verdict_json(judge(rows, champion=True))
+    assert json.dumps(verdict, allow_nan=False)
+    compared = next(reason for reason in verdict["reasons"] if reason["code"] == "max_drop")
+    assert (compared["candidate"], compared["other"]) == (None, 0.1)
+    assert "not comparable" in compared["text"]
 
 
 SETS = ["a", "b", "c"]
@@ -263,7 +281,7 @@ rules = st.builds(
     flags=st.tuples(st.booleans(), st.booleans()),
     drop=st.none() | st.floats(0, 1),
 )
-def test_raising_the_candidate_s_scores_never_turns_a_pass_into_a_fail(
+def test_higher_candidate_scores_never_turn_a_pass_into_a_fail(
     candidate: dict[str, float],
     others: dict[str, dict[str, float]],
     asked: list[Rule],
@@ -291,10 +309,10 @@ def test_a_verdict_passes_exactly_when_every_reason_does(
 ) -> None:
     verdict = judge([row("candidate", s, v) for s, v in candidate.items()], asked, champion=True, base=True)
     assert verdict.passed == all(reason.passed for reason in verdict.reasons)
-    assert all(reason.text.endswith(".") for reason in verdict.reasons)
+    assert all(text.endswith(".") for reason in verdict.reasons for text in sentence(reason))
 
 
-def test_every_reason_says_the_same_numbers_in_russian() -> None:
+def test_every_code_has_a_sentence_with_the_same_numbers_in_russian() -> None:
     rules = [
         rule(min=0.9),
         rule("*", min=0.1),
@@ -309,21 +327,35 @@ def test_every_reason_says_the_same_numbers_in_russian() -> None:
     verdicts = [
         judge([*BOTH, *more], rules, champion=there, base=there, parity=parity, max_drop_vs_champion=0.02)
         for there in (False, True)
-        for parity in ({}, {"passed": True}, {"passed": False})
+        for parity in (None, True, False)
     ]
     verdicts += [judge(BOTH, require_parity=False), judge(BOTH, mode="off")]
     same = {"champion": True, "champion_digest": "digest of candidate"}
     verdicts.append(judge(BOTH, [rule(max_drop=0.1, against="champion")], **same))
-    for reason in (reason for verdict in verdicts for reason in verdict.reasons):
-        english, russian = (re.findall(r"\d\.\d{4}", text) for text in (reason.text, reason.ru))
+    disjoint = [row("candidate", "a", 0.5), row("bm25", "b", 0.5)]
+    verdicts.append(judge(disjoint, [rule("*", min_gain=0.1, against="bm25")]))
+    verdicts.append(judge([row("candidate", "a", math.nan)]))
+    verdicts.append(judge(BOTH, [rule(min_gain=0.1, against="base")], base=True))
+    verdicts.append(judge(BOTH, require_parity=False, max_drop_vs_champion=None))
+    reasons: list[Reason] = [reason for verdict in verdicts for reason in verdict.reasons]
+    for reason in reasons:
+        english, russian = (re.findall(r"\d\.\d{4}", text) for text in sentence(reason))
         assert english == russian, reason
-        assert re.search("[а-я]", reason.ru), reason
+        assert re.search("[а-я]", sentence(reason).ru), reason
+        assert "{" not in "".join(sentence(reason))
+    assert {reason.code for reason in reasons} == set(Code) == set(SENTENCES)
 
 
 @pytest.mark.parametrize(
-    ("count", "words"), [(1, "1 набору"), (2, "2 наборам"), (11, "11 наборам"), (21, "21 набору")]
+    ("count", "words"),
+    [
+        (1, "1 поисковому набору"),
+        (2, "2 поисковым наборам"),
+        (11, "11 поисковым наборам"),
+        (21, "21 поисковому набору"),
+    ],
 )
 def test_russian_counts_agree(count: int, words: str) -> None:
     rows = [row("candidate", f"set {number}", 0.5) for number in range(count)]
     [reason, *_] = judge(rows, [rule("*", min=0.5)]).reasons
-    assert reason.ru.startswith(f"Среднее по {words} поиска (основная метрика): у кандидата 0.5000")
+    assert sentence(reason).ru.startswith(f"Среднее по {words} (основная метрика): у кандидата 0.5000")

@@ -64,7 +64,7 @@ def test_the_gate_decides_again_under_the_runs_settings_or_others_and_writes_not
     files = {path: path.stat().st_mtime_ns for path in place.root.rglob("*")}
     verdict = rerun_gate(place, "one", [])
     assert not verdict.passed
-    assert "0.6000 is required" in verdict.reasons[0].text
+    assert (verdict.reasons[0].candidate, verdict.reasons[0].bar) == (0.5, 0.6)
     assert rerun_gate(place, "one", ["gate.rules.0.min=0.4"]).passed
     assert rerun_gate(place, "one", ["gate.mode=dry_run"]).passed
     assert {path: path.stat().st_mtime_ns for path in place.root.rglob("*")} == files

@@ -88,7 +88,7 @@ def test_a_failed_or_missing_parity_refuses(judged, parity: bool | None) -> None
     assert [r["rule"] for r in verdict["reasons"] if not r["passed"]] == ["require_parity"]
 
 
-def test_dry_run_passes_and_records_would_pass_false(judged) -> None:
+def test_a_dry_run_passes_and_reports_the_refusal(judged) -> None:
     verdict, result = judged(GateConfig(mode="dry_run", rules=[Rule(set="docs", min=0.9)]))
     assert (verdict["passed"], verdict["would_pass"]) == (True, False)
     assert "would have **refused**" in result.summary

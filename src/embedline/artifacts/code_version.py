@@ -12,7 +12,7 @@ from pathlib import Path
 from embedline.errors import InputError
 
 # Shared by all steps; a change here changes how steps are called, not what they compute.
-_SHARED = ("config", "artifacts", "errors", "dag", "steps.context")
+_SHARED = ("config", "artifacts", "errors", "dag", "markdown", "steps.context")
 # At the top of a checkout, and inside the package of a wheel.
 _PARTS = ("embedline", "embedline.components", "embedline.pipelines")
 _OUTSIDE_SRC = ("components", "pipelines", "images")

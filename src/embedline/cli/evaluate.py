@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,8 @@ from embedline.errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from embedline.artifacts.scores import ScoreRow
 
 
 class Kind(StrEnum):
@@ -91,12 +93,12 @@ def evaluate(
         trust_remote_code=trust,
     )
     if as_json:
-        show({"model": model, "scores": rows})
+        show({"model": model, "scores": [row.as_json() for row in rows]})
         return
     wide_console().print(_table(rows))
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def _table(rows: list[ScoreRow]) -> Table:
     """Lay out the main score of each set, head, dim and runtime."""
     from rich.box import SIMPLE
     from rich.table import Table
@@ -106,16 +108,15 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         numeric = column in {"dim", "score", "n"}
         table.add_column(column, no_wrap=True, justify="right" if numeric else "left")
     for row in rows:
-        if not row["main"]:
+        if not row.main:
             continue
-        low, high, head = row.get("low"), row.get("high"), row.get("head") or "dense"
         table.add_row(
-            row["set"],
-            row["metric"],
-            "BM25" if row["model"] == "bm25" else row["runtime"] if head == "dense" else head,
-            str(row["dim"] or ""),
-            f"{row['value']:.4f}",
-            "" if low is None or high is None else f"{low:.3f}–{high:.3f}",
-            f"{row['count']:,}",
+            row.set,
+            row.metric,
+            "BM25" if row.model == "bm25" else row.runtime if row.is_dense else row.head,
+            str(row.dim or ""),
+            f"{row.value:.4f}",
+            "" if row.low is None or row.high is None else f"{row.low:.3f}–{row.high:.3f}",
+            f"{row.count:,}",
         )
     return table

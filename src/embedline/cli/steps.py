@@ -21,6 +21,7 @@ from embedline.cli.shared import (
     run_folder,
     show,
 )
+from embedline.evaluation.reasons import verdict_json
 from embedline.orchestration.local import run_lock
 from embedline.orchestration.outcome import verdict_words
 from embedline.runs.rerun import rerun_gate, rerun_step
@@ -68,12 +69,13 @@ def gate(
     """
     folder = run_folder(run, work)
     verdict = rerun_gate(Workspace(folder.parent), folder.name, overrides)
+    content = verdict_json(verdict)
     if as_json:
-        show(verdict.as_dict())
+        show(content)
     else:
-        typer.echo(f"gate: {verdict_words(verdict.as_dict())}")
-        for reason in verdict.reasons:
-            typer.echo(f"  {'✓' if reason.passed else '✗'} {reason.text}")
+        typer.echo(f"gate: {verdict_words(content)}")
+        for reason in content["reasons"]:
+            typer.echo(f"  {'✓' if reason['passed'] else '✗'} {reason['text']}")
     return 0 if verdict.passed or verdict.already_champion else 3
 
 

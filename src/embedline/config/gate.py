@@ -1,4 +1,4 @@
-"""Section `gate`: the rules that a candidate must meet."""
+"""Section `gate`: the rules that a candidate must pass."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from embedline.config.renamed import renamed_gate
 
 
 class Rule(Section):
-    """One bar: a score at least `min`, or not more than `max_drop` below the base or the champion."""
+    """One rule: a score of at least `min`, or a bounded difference to the score of another model."""
 
-    set: str = Field(description="evaluation set or mteb task; * is the mean of all retrieval sets")
-    metric: str = Field("main", description="metric of that set; main is its own main score")
+    set: str = Field(description="evaluation set or mteb task; * is the mean over all retrieval sets")
+    metric: str = Field("main", description="metric of the set; main is the set's main metric")
     head: Literal["dense", "lexical", "multi_vector", "hybrid"] = Field(
-        "dense", description="of the candidate and of what it is compared with"
+        "dense", description="head of the model, the same for the candidate and for what it is compared with"
     )
-    min: float | None = Field(None, description="bar (0..1) that the score must reach")
+    min: float | None = Field(None, description="lowest score (0..1) that passes")
     against: Literal["base", "champion", "bm25", "untrained"] | None = Field(
-        None, description="what the candidate is compared with by max_drop and min_gain"
+        None, description="model that max_drop and min_gain compare the candidate with"
     )
-    max_drop: float | None = Field(None, description="points (0..1) it may lose against the other")
-    min_gain: float | None = Field(None, description="points (0..1) it must win against the other")
+    max_drop: float | None = Field(
+        None, description="largest drop (0..1) against the other model that passes"
+    )
+    min_gain: float | None = Field(None, description="smallest gain (0..1) over the other model that passes")
 
     @model_validator(mode="after")
-    def _asks_for_something(self) -> Rule:
+    def _has_a_bar(self) -> Rule:
         if self.min is None and self.max_drop is None and self.min_gain is None:
             raise ValueError("a rule needs one of min, max_drop, min_gain")
         if (self.max_drop is not None or self.min_gain is not None) and self.against is None:
@@ -35,14 +37,20 @@ class Rule(Section):
 
 
 class GateConfig(Section):
-    """The pure decision. dry_run decides and says so, but never stops a promotion."""
+    """The decision on a candidate."""
 
     mode: Literal["off", "dry_run", "enforce"] = Field(
-        "enforce", description="enforce; dry_run decides and says so, but stops nothing; off"
+        "enforce",
+        description="enforce: a refusal stops the promotion; dry_run: the verdict is only written down; off",
     )
-    rules: list[Rule] = Field([], description="bars a candidate must clear, all of them")
-    max_drop_vs_champion: float | None = Field(0.01, description="mean of retrieval sets; none: not compared")
-    require_parity: bool = Field(True, description="refuse a model whose ONNX does not agree with torch")
+    rules: list[Rule] = Field([], description="rules, all of which a candidate must pass")
+    max_drop_vs_champion: float | None = Field(
+        0.01,
+        description="largest drop (0..1) of the mean over retrieval sets against the champion; none: any",
+    )
+    require_parity: bool = Field(
+        True, description="refuse a candidate whose exported models do not agree with torch"
+    )
 
     @model_validator(mode="before")
     @classmethod

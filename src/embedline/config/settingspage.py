@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from embedline.config.base import section_in
 from embedline.config.schema import RunConfig
+from embedline.markdown import table
 
 _HEAD = """\
 # Settings
@@ -72,12 +73,11 @@ def _rows_of(key: str, field: FieldInfo) -> Iterator[tuple[str, FieldInfo]]:
 
 
 def _table(rows: Iterator[tuple[str, FieldInfo]]) -> list[str]:
-    lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    lines = []
     for key, field in rows:
         cells = (f"`{key}`", _type(field), _default(field), field.description or "")
-        escaped = (cell.replace("|", "\\|") for cell in cells)
-        lines.append(f"| {' | '.join(escaped)} |")
-    return lines
+        lines.append([cell.replace("|", "\\|") for cell in cells])
+    return [table(["key", "value", "default", "meaning"], lines, escape=False)]
 
 
 def _default(field: FieldInfo) -> str:

@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedline.artifacts.markdown import cell
 from embedline.errors import StepError
+from embedline.markdown import cell
 
 
 @dataclass

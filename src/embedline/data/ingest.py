@@ -10,13 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from embedline.artifacts.markdown import cell
 from embedline.config.data import CorpusSource, Source
 from embedline.data.lines import Line, shorten
 from embedline.data.records import Ids, MalformedRowError, passage_of, record_of
 from embedline.data.sources import read_source, source_name
 from embedline.data.tables import CORPUS, PASSAGE_SCHEMA, QUARANTINE, RECORD_SCHEMA, RECORDS, Row, RowWriter
 from embedline.errors import InputError, StepError
+from embedline.markdown import cell
 
 MAX_MALFORMED_SHARE = 0.5
 

@@ -1,1 +1,1 @@
-"""Scores: local held-out sets, mteb tasks, BM25; the comparison of stages and the report."""
+"""Evaluation: scores on held-out sets and mteb tasks, the comparison of stages, and the report."""

@@ -1,4 +1,4 @@
-"""Stemmed BM25 for Russian and English: the bar that vectors have to pass."""
+"""Stemmed BM25 for Russian and English: the baseline of every retrieval set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import numpy as np
 import scipy.sparse as sp
 import snowballstemmer
 
-BM25_DIGEST = "bm25-stemmed-k1.2-b0.75"  # stands for a model's digest in its score rows
 _WORD = re.compile(r"\w+")
 _CYRILLIC = re.compile("[а-я]")
 
@@ -21,9 +20,9 @@ class BM25:
     """BM25 (Robertson and Zaragoza 2009) with Lucene's always-positive idf, over one corpus.
 
     Args:
-        k1: how soon repeated words stop counting.
-        b: how much long documents are marked down.
-        stem: Snowball stems, Russian or English by each word's script.
+        k1: saturation of a term's frequency.
+        b: strength of the normalisation by document length, 0..1.
+        stem: reduce words to Snowball stems, Russian or English by each word's script.
     """
 
     def __init__(
@@ -43,9 +42,9 @@ class BM25:
         self.weights_VN = sp.csr_matrix(weights, shape=(len(self.vocabulary), count))
 
     def search(self, queries: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and document indices (Q × k), best first, ties by the lower index.
+        """Return scores and document indices (Q × k), best first, ties by the lower index.
 
-        A document that shares no word with the query is not found: its place has score 0 and index -1.
+        A document that shares no word with the query is not found: its score is 0 and its index -1.
         """
         k = min(k, self.weights_VN.shape[1])
         scores, indices = np.zeros((len(queries), k)), np.full((len(queries), k), -1, dtype=np.int64)
@@ -53,13 +52,13 @@ class BM25:
             block = self._counts(queries[start : start + 256], grow=False)
             dense = (block @ self.weights_VN).toarray()
             order = np.argsort(-dense, axis=1, kind="stable")[:, :k]
-            found = np.take_along_axis(dense, order, axis=1)
+            best = np.take_along_axis(dense, order, axis=1)
             rows = slice(start, start + len(dense))
-            scores[rows], indices[rows] = found, np.where(found > 0, order, -1)
+            scores[rows], indices[rows] = best, np.where(best > 0, order, -1)
         return scores, indices
 
     def _counts(self, texts: Sequence[str], *, grow: bool) -> Any:
-        """Word counts (texts × vocabulary); words outside the vocabulary are added or left out."""
+        """Count words (texts × vocabulary); words outside the vocabulary are added, or left out."""
         rows, columns, values = [], [], []
         for row, text in enumerate(texts):
             for word, number in Counter(words(text, stem=self.stem)).items():
@@ -75,9 +74,9 @@ class BM25:
 
 
 def words(text: str, *, stem: bool = True) -> list[str]:
-    """The words of a text: lower case, ё as е, stemmed if asked for."""
-    found = _WORD.findall(text.lower().replace("ё", "е"))
-    return [_stem(word) for word in found] if stem else found
+    """Split a text into words: lower case, ё as е, stemmed with `stem`."""
+    plain = _WORD.findall(text.lower().replace("ё", "е"))
+    return [_stem(word) for word in plain] if stem else plain
 
 
 @cache

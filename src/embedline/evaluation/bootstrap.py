@@ -14,10 +14,11 @@ _BLOCK = 4_000_000  # resampled values held at a time
 def interval_of(
     statistic: Callable[[np.ndarray], np.ndarray], count: int, resamples: int, seed: int = 0
 ) -> Interval:
-    """The middle 95 % of `statistic` over resamples of `count` rows; (None, None) without resamples or rows.
+    """Return the middle 95 % of `statistic` over resamples of `count` rows; (None, None) without any.
 
     Args:
-        statistic: row indices (B × count) to B values.
+        statistic: function of row indices (B × count), returns B values.
+        resamples: number of resamples; 0 returns (None, None).
     """
     if resamples < 1 or count < 1:
         return None, None
@@ -32,5 +33,5 @@ def interval_of(
 
 
 def interval_of_mean(values: np.ndarray, resamples: int, seed: int = 0) -> Interval:
-    """The interval of the mean of `values` (one a query)."""
+    """Return the interval of the mean of `values`, one value for each query."""
     return interval_of(lambda rows: values[rows].mean(1), len(values), resamples, seed)

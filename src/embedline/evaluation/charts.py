@@ -1,4 +1,4 @@
-"""Small charts as inline SVG; colours come from the page's style sheet."""
+"""Small charts as inline SVG. Colours come from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -13,38 +13,42 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 28
 Point = tuple[float, float]
 
 
-def line_chart(points: Sequence[Point], *, most: int = 300) -> Markup:
-    """One curve with both axes labelled; more than `most` points are averaged in groups."""
+def line_chart(points: Sequence[Point], *, max_points: int = 300) -> Markup:
+    """Draw one curve with both axes labelled; more than `max_points` points are averaged in groups."""
     if not points:
         return Markup("")
-    smooth = _thinned(points, most)
+    smooth = _thinned(points, max_points)
     xs, ys = [x for x, _ in smooth], [y for _, y in smooth]
     left, right, low, high = min(xs), max(xs), min(ys), max(ys)
     ticks = nice_ticks(low, high)
     low, high = min(low, ticks[0]), max(high, ticks[-1])
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def position(x: float, y: float) -> tuple[float, float]:
         across = (x - left) / (right - left) if right > left else 0.5
         up = (y - low) / (high - low) if high > low else 0.5
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
     parts = []
     for tick in ticks:
-        _, y = place(left, tick)
+        _, y = position(left, tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick end" x="{LEFT - 6}" y="{y + 4:.1f}">{tick:g}</text>')
     steps = sorted({left, right} | {t for t in nice_ticks(left, right) if left < t < 0.9 * right})
     for step in steps:
-        x, _ = place(step, low)
+        x, _ = position(step, low)
         anchor = "end" if step == right and right > left else "middle"
         parts.append(f'<text class="tick {anchor}" x="{x:.1f}" y="{HEIGHT - 8}">{step:g}</text>')
-    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in smooth))
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (position(*point) for point in smooth))
     parts.append(f'<polyline class="curve" points="{path}"/>')
     return _svg(parts, WIDTH, HEIGHT)
 
 
 def bar_chart(bars: Sequence[tuple[Markup, float, bool]]) -> Markup:
-    """Horizontal bars of values in 0..1: label (`<tspan>` a language), value, whether it stands out."""
+    """Draw horizontal bars of values in 0..1.
+
+    Args:
+        bars: label (one `<tspan>` for each language), value, whether the bar is emphasised.
+    """
     row, left, width = 30, 190, 760
     top = nice_ticks(0, max((value for _, value, _ in bars), default=1.0))[-1] or 1.0
     parts = []
@@ -59,7 +63,7 @@ def bar_chart(bars: Sequence[tuple[Markup, float, bool]]) -> Markup:
 
 
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round numbers from at most `low` to at least `high`."""
+    """Return about `count` round numbers from at most `low` to at least `high`."""
     span = high - low or abs(high) or 1.0
     raw = span / count
     magnitude = 10 ** math.floor(math.log10(raw))
@@ -68,12 +72,12 @@ def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     return [round(i * size, 10) for i in range(first, max(last, first + 1) + 1)]
 
 
-def _thinned(points: Sequence[Point], most: int) -> list[Point]:
-    group = -(-len(points) // most)
+def _thinned(points: Sequence[Point], max_points: int) -> list[Point]:
+    group = -(-len(points) // max_points)
     chunks = [points[i : i + group] for i in range(0, len(points), group)]
     return [(sum(x for x, _ in c) / len(c), sum(y for _, y in c) / len(c)) for c in chunks]
 
 
 def _svg(parts: list[str], width: int, height: int) -> Markup:
-    # every part is made of numbers and of labels that are Markup already
+    # safe: every part is made of numbers and of labels that are Markup already
     return Markup(f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>')

@@ -7,17 +7,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-EXPERIMENTS, SAMPLES, SEED = 10, 8, 42  # mteb's: classifiers, texts a label that each learns from
+EXPERIMENTS, SAMPLES, SEED = (
+    10,
+    8,
+    42,
+)  # as in mteb: classifiers, and texts of each label that a classifier learns from
 NEIGHBOURS = 5
 
 
 def accuracy(
     train_ND: np.ndarray, train: Sequence[str], test_MD: np.ndarray, test: Sequence[str]
 ) -> np.ndarray:
-    """Of each test text, the share of classifiers that name its label (M values).
+    """Return for each test text the share of classifiers that predict its label (M values).
 
-    A classifier is a logistic regression on `SAMPLES` texts of every label. mteb draws the texts of each from
-    those of the last one, shuffled again with the same seed; so does this, and gets mteb's numbers.
+    A classifier is a logistic regression on `SAMPLES` texts of every label. As in mteb, the texts of each
+    classifier are drawn from the previous order, shuffled again with the same seed: the numbers are mteb's.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -26,10 +30,10 @@ def accuracy(
     for _ in range(EXPERIMENTS):
         np.random.RandomState(SEED).shuffle(order)
         chosen = _few(order, [[label] for label in train])
-        found = LogisticRegression(max_iter=100, random_state=SEED).fit(
+        classifier = LogisticRegression(max_iter=100, random_state=SEED).fit(
             train_ND[chosen], [train[i] for i in chosen]
         )
-        right += found.predict(test_MD) == np.asarray(test)
+        right += classifier.predict(test_MD) == np.asarray(test)
     return right / EXPERIMENTS
 
 
@@ -39,7 +43,7 @@ def multilabel_accuracy(
     test_MD: np.ndarray,
     test: Sequence[Sequence[str]],
 ) -> np.ndarray:
-    """The same where a text has any number of labels, all of which are to be named; by nearest neighbours."""
+    """Return for each test text the share of nearest-neighbour classifiers that find exactly its labels."""
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.preprocessing import MultiLabelBinarizer
 
@@ -58,7 +62,7 @@ def multilabel_accuracy(
 
 
 def _few(order: Sequence[int], labels: Sequence[Sequence[str]]) -> list[int]:
-    """The texts, in `order`, that have a label of which fewer than `SAMPLES` were taken before."""
+    """Select texts, in `order`, until every label has `SAMPLES` of them."""
     taken: Counter[str] = Counter()
     chosen = []
     for i in order:

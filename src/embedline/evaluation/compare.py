@@ -3,115 +3,130 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from embedline.artifacts.markdown import cell
+from embedline.artifacts.scores import DENSE, ScoreRow
+from embedline.dag import STEPS, output_kind
+from embedline.markdown import table as markdown_table
 
-Row = Mapping[str, Any]
-
-# In the order in which a model comes to be; a table shows those it has.
-COLUMNS = (
-    "bm25",
-    "untrained",
-    "base",
-    "pretrain",
-    "train_unsupervised",
-    "train_supervised",
-    "candidate",
-    "champion",
-    "onnx-fp32",
-    "onnx-int8",
-)
-STAGES = COLUMNS[:7]
-HEADS = ("dense", "lexical", "multi_vector", "hybrid")
-BENCHMARK = "MTEB(rus, v1.1)"  # the set that the mean of its tasks stands under
+CANDIDATE, CHAMPION = "candidate", "champion"
+HEADS = (DENSE, "lexical", "multi_vector", "hybrid")
+BENCHMARK = "MTEB(rus, v1.1)"  # name of the set whose score is the mean over its tasks
 
 
-def column(row: Row) -> str:
-    """The column of a table that a row belongs to."""
-    runtime = str(row.get("runtime") or "torch")
-    return runtime if runtime.startswith("onnx") else str(row["model"])
+def stage_inputs() -> dict[str, str]:
+    """Return the inputs of `evaluate` that hold a training stage's model: input → the step that makes it."""
+    return {
+        name: source.partition(".")[0]
+        for name, source in STEPS["evaluate"].inputs.items()
+        if output_kind(source) == "model" and name != CANDIDATE
+    }
 
 
-def is_dense(row: Row) -> bool:
-    """Whether a row is about the vector that every model has, not about another head."""
-    return (row.get("head") or "dense") == "dense"
+def all_stages() -> tuple[str, ...]:
+    """Return the models that are compared with one another, in the order in which a candidate comes to be."""
+    return ("bm25", "untrained", "base", *stage_inputs().values(), CANDIDATE, CHAMPION)
 
 
-def full_width(rows: Iterable[Row]) -> list[Row]:
-    """Main scores of the dense head at each model's full width."""
-    best: dict[tuple[str, str, str], Row] = {}
+def all_columns() -> tuple[str, ...]:
+    """Return every column of a score table, in order; a table shows those that it has scores for."""
+    return (*all_stages(), "onnx-fp32", "onnx-int8")
+
+
+def column(row: ScoreRow) -> str:
+    """Return the column of a table that a row belongs to."""
+    return row.runtime if row.is_onnx else row.model
+
+
+def full_width(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+    """Select the main scores of the dense head at each model's full width."""
+    best: dict[tuple[str, str, str], ScoreRow] = {}
     for row in rows:
-        if row.get("main") and is_dense(row):
-            key = column(row), str(row["set"]), str(row["metric"])
-            if key not in best or (row.get("dim") or 0) > (best[key].get("dim") or 0):
+        if row.main and row.is_dense:
+            key = column(row), row.set, row.metric
+            if key not in best or row.dim > best[key].dim:
                 best[key] = row
     return list(best.values())
 
 
-def main_table(rows: Iterable[Row]) -> dict[tuple[str, str], dict[str, Row]]:
-    """(set, metric) → column → row, in the order in which the sets were scored."""
-    table: dict[tuple[str, str], dict[str, Row]] = {}
+def main_table(rows: Iterable[ScoreRow]) -> dict[tuple[str, str], dict[str, ScoreRow]]:
+    """Arrange main scores as (set, metric) → column → row, in the order in which the sets were scored."""
+    table: dict[tuple[str, str], dict[str, ScoreRow]] = {}
     for row in full_width(rows):
-        table.setdefault((str(row["set"]), str(row["metric"])), {})[column(row)] = row
+        table.setdefault((row.set, row.metric), {})[column(row)] = row
     return table
 
 
-def columns_of(table: Mapping[tuple[str, str], Mapping[str, Row]]) -> list[str]:
-    """The columns that hold anything."""
+def columns_of(table: Mapping[tuple[str, str], Mapping[str, ScoreRow]]) -> list[str]:
+    """Return the columns that hold anything."""
     held = {name for cells in table.values() for name in cells}
-    return [name for name in COLUMNS if name in held]
+    return [name for name in all_columns() if name in held]
 
 
-def stage_comparison(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
-    """Retrieval set → stage → nDCG@10, of the sets that every stage was scored on; `mean` comes last."""
-    table = {key[0]: c for key, c in main_table(rows).items() if _is_ranked(c)}
-    stages = [name for name in STAGES if any(name in cells for cells in table.values())]
-    shared = {
-        name: {stage: float(cells[stage]["value"]) for stage in stages}
-        for name, cells in table.items()
-        if all(stage in cells for stage in stages)
+@dataclass(frozen=True)
+class StageTable:
+    """nDCG@10 of every stage on the held-out retrieval sets.
+
+    Args:
+        values: stage → set → value, all that there is.
+        shared: the sets that every stage (base and champion included) was scored on.
+        means: stage → mean over `shared`; empty when there is no such set.
+    """
+
+    values: dict[str, dict[str, float]]
+    shared: tuple[str, ...]
+    means: dict[str, float]
+
+
+def stage_table(rows: Iterable[ScoreRow]) -> StageTable:
+    """Compare the stages on retrieval sets: main scores of the dense head at full width, by torch.
+
+    >>> table = stage_table(read_scores(Path("runs/latest/scores")))
+    >>> table.means["candidate"] - table.means["base"]
+    """
+    ranked = [row for row in full_width(rows) if row.kind == "retrieval" and not row.is_onnx]
+    values: dict[str, dict[str, float]] = {}
+    for stage in all_stages():
+        if own := {row.set: row.value for row in ranked if row.model == stage}:
+            values[stage] = own
+    order = dict.fromkeys(row.set for row in ranked)
+    shared = tuple(name for name in order if all(name in own for own in values.values()))
+    means = {
+        stage: sum(own[name] for name in shared) / len(shared) for stage, own in values.items() if shared
     }
-    if len(shared) > 1:
-        shared["mean"] = {s: sum(values[s] for values in shared.values()) / len(shared) for s in stages}
-    return shared
+    return StageTable(values, shared, means)
 
 
-def dims_table(rows: Iterable[Row], model: str = "candidate") -> dict[str, dict[int, Row]]:
-    """Set → dim → main score of one model: what cutting its vectors costs. Only sets with several dims."""
-    table: dict[str, dict[int, Row]] = {}
+def dims_table(rows: Iterable[ScoreRow], model: str = CANDIDATE) -> dict[str, dict[int, ScoreRow]]:
+    """Arrange one model's main scores as set → dim → row; only sets that were scored at several dims."""
+    table: dict[str, dict[int, ScoreRow]] = {}
     for row in rows:
-        if row.get("main") and is_dense(row) and row["model"] == model and column(row) == model:
-            table.setdefault(str(row["set"]), {})[int(row.get("dim") or 0)] = row
+        if row.main and row.is_dense and column(row) == model:
+            table.setdefault(row.set, {})[row.dim] = row
     return {name: dict(sorted(dims.items(), reverse=True)) for name, dims in table.items() if len(dims) > 1}
 
 
-def heads_table(rows: Sequence[Row], model: str = "candidate") -> dict[str, dict[str, Row]]:
-    """Set → head → main score of one model at full width; only sets on which several heads were scored."""
-    table = {key[0]: {"dense": cells[model]} for key, cells in main_table(rows).items() if model in cells}
+def heads_table(rows: Sequence[ScoreRow], model: str = CANDIDATE) -> dict[str, dict[str, ScoreRow]]:
+    """Arrange one model's main scores at full width as set → head → row; only sets with several heads."""
+    table = {key[0]: {DENSE: cells[model]} for key, cells in main_table(rows).items() if model in cells}
     for row in rows:
-        if row.get("main") and not is_dense(row) and row["model"] == model and column(row) == model:
-            table.setdefault(str(row["set"]), {})[str(row["head"])] = row
+        if row.main and not row.is_dense and column(row) == model:
+            table.setdefault(row.set, {})[row.head] = row
     return {name: heads for name, heads in table.items() if len(heads) > 1}
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """Main scores, rows sets, columns models; then the candidate's by head, if it has several."""
-    table = main_table(rows)
-    names = columns_of(table)
-    lines = [f"| set | metric | {' | '.join(names)} |", f"|---|---|{'---:|' * len(names)}"]
-    for (name, metric), cells in table.items():
-        values = [f"{cells[c]['value']:.3f}" if c in cells else "" for c in names]
-        lines.append(f"| {cell(name)} | {cell(metric)} | {' | '.join(values)} |")
-    by_head = heads_table(rows)
-    if by_head:
-        heads = [head for head in HEADS if any(head in cells for cells in by_head.values())]
-        lines += ["", f"| candidate | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
-        for name, cells in by_head.items():
-            values = [f"{cells[h]['value']:.3f}" if h in cells else "" for h in heads]
-            lines.append(f"| {cell(name)} | {' | '.join(values)} |")
-    return "\n".join(lines)
+def markdown(rows: Sequence[ScoreRow]) -> str:
+    """Write main scores as a table of sets and models, then the candidate's by head, if it has several."""
+    scores, by_head = main_table(rows), heads_table(rows)
+    columns = columns_of(scores)
+    lines = [[name, metric, *_values(cells, columns)] for (name, metric), cells in scores.items()]
+    text = markdown_table(["set", "metric", *columns], lines, align="ll" + "r" * len(columns))
+    if not by_head:
+        return text
+    heads = [head for head in HEADS if any(head in cells for cells in by_head.values())]
+    lines = [[name, *_values(cells, heads)] for name, cells in by_head.items()]
+    return f"{text}\n\n{markdown_table([CANDIDATE, *heads], lines, align='l' + 'r' * len(heads))}"
 
 
-def _is_ranked(cells: Mapping[str, Row]) -> bool:
-    return all(row["kind"] == "retrieval" and row["metric"] == "ndcg@10" for row in cells.values())
+def _values(cells: Mapping[str, ScoreRow], columns: Iterable[str]) -> list[str]:
+    return [f"{cells[name].value:.3f}" if name in cells else "" for name in columns]

@@ -1,4 +1,4 @@
-"""The course of a training as one small page for the pipelines UI: inline SVG, no script, nothing loaded."""
+"""A training's curves as one small page for the pipelines UI: inline SVG, no script, nothing loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from embedline.evaluation.charts import Point, line_chart
 from embedline.training.engine.curves import PHASES, place
 
 MOST_CHARTS = 18
-# What the report draws of a training, beside the table of its speed.
+# The curves that the report draws for a training, in addition to the table of its speed.
 SHOWN = ("loss", "in_batch_accuracy", "alignment", "uniformity", "grad_norm", "tokens_per_second")
 SPEED = ("tokens_per_second", "share_of_peak", "padding_share", "step_seconds")
 Curves = Mapping[str, Sequence[Point]]
@@ -29,12 +29,12 @@ figure {{ margin: 0; max-width: 520px; }} figcaption {{ font-weight: bold; }} sv
 
 
 def shown(curves: Curves) -> list[tuple[str, Markup]]:
-    """The names and charts of the curves that the report draws."""
-    return [(name, line_chart(curves[name], most=150)) for name in SHOWN if curves.get(name)]
+    """Draw the curves that the report shows, as (name, chart)."""
+    return [(name, line_chart(curves[name], max_points=150)) for name in SHOWN if curves.get(name)]
 
 
 def speed(curves: Curves) -> dict[str, float]:
-    """How fast a training was: means over its lines, and each phase's share of a step."""
+    """Summarise the speed of a training: means over its log, and each phase's share of a step's time."""
     means = {name: _mean(curves[name]) for name in SPEED if curves.get(name)}
     if step_s := means.get("step_seconds"):
         phases = {phase: curves.get(f"{phase}_seconds", ()) for phase in PHASES}
@@ -47,10 +47,10 @@ def _mean(points: Sequence[Point]) -> float:
 
 
 def curves_page(title: str, curves: Curves) -> str:
-    """One chart a series over optimizer steps, in the order of `CURVES`; a sentence when there is none.
+    """Draw one chart for each series over optimizer steps, in the order of `CURVES`, as an HTML page.
 
     Args:
-        curves: series → (step, value), in order.
+        curves: series → (step, value), in order; the page says so when there are none.
     """
     page = _HEAD.format(title=title)
     if not curves:

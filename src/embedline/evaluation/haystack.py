@@ -1,7 +1,7 @@
 """haystack-v1: long Russian and English texts from a seed, each with one fact at a chosen depth.
 
-The filler speaks of nothing that a question asks for. Both languages alternate at random in every document,
-so that a question's language tells nothing about which document it belongs to.
+No question can be answered from the filler. Both languages alternate at random in every document, so that
+the language of a question does not identify its document.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 GENERATOR = "haystack-v1"
 
-CountTokens = Callable[[str], int]  # of a text, special tokens not counted
+CountTokens = Callable[[str], int]  # counts the tokens of a text, without special ones
 
 _FILLER = {
     "ru": (
@@ -68,14 +68,14 @@ class Haystack:
 
 
 def set_name(depth: int) -> str:
-    """What score rows call the documents of a depth."""
+    """Return the name of a depth's documents in score rows."""
     return f"Needle@{depth}"
 
 
 def haystacks(
     count: int, depth: int, count_tokens: CountTokens, *, seed: int, length: int | None = None
 ) -> list[Haystack]:
-    """`count` documents whose fact starts after at least `depth` tokens; no key occurs twice.
+    """Generate `count` documents whose fact starts after at least `depth` tokens; no key occurs twice.
 
     Args:
         length: tokens of a document, at least; a third more than `depth` when None.
@@ -103,7 +103,7 @@ def haystacks(
 
 
 def _filler(chance: random.Random, tokens: int, count_tokens: CountTokens) -> list[str]:
-    """Sentences of at least `tokens` tokens together."""
+    """Generate sentences of at least `tokens` tokens together."""
     sentences: list[str] = []
     have = 0
     while have < tokens:

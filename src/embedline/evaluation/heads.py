@@ -18,7 +18,7 @@ _QUERIES = 256  # scored at a time
 
 
 def blocks(lengths: Sequence[int], most: int = TOKENS) -> Iterator[slice]:
-    """Neighbouring documents, as many as have at most `most` tokens together; a longer one is alone."""
+    """Split documents into blocks of neighbours with at most `most` tokens; a longer document is alone."""
     start, held = 0, 0
     for i, length in enumerate(lengths):
         if held and held + length > most:
@@ -32,16 +32,16 @@ def blocks(lengths: Sequence[int], most: int = TOKENS) -> Iterator[slice]:
 def rank_by_head(
     queries: HeadVectors, documents: Iterable[HeadVectors], weights: Mapping[str, float], k: int
 ) -> dict[str, np.ndarray]:
-    """The best `k` documents of each query by each head, and by the weighted sum of all (`hybrid`).
+    """Rank the best `k` documents of each query by each head, and by the weighted sum of all (`hybrid`).
 
-    Equal scores are ordered by the lower index. On a GPU where there is one.
+    Equal scores are ordered by the lower index. Runs on a GPU where there is one.
 
     Args:
         documents: the corpus in blocks; only one is held at a time.
         weights: of the heads in the hybrid score.
 
     Returns:
-        By head, document indices (Q × k, best first), for the heads beside dense, and for hybrid.
+        Head → document indices (Q × k, best first), for the heads other than dense, and for hybrid.
     """
     device = best_device()
     parts = [_tensors(queries, slice(at, at + _QUERIES)) for at in range(0, len(queries.dense), _QUERIES)]

@@ -1,4 +1,4 @@
-"""What a ranking, a list of pairs or a matching is worth; all values in 0..1 (correlations in -1..1)."""
+"""Metrics of rankings, scored pairs and matchings; all values in 0..1 (correlations in -1..1)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import rankdata
 
-DEPTH = 100  # documents a query is judged on
+DEPTH = 100  # documents of a ranking that count
 
 
 def ranking_metrics(ranking: np.ndarray, relevant: Sequence[Mapping[int, int]]) -> dict[str, np.ndarray]:
-    """Metrics a query, as trec_eval computes them (linear gain in nDCG: Järvelin and Kekäläinen 2002).
+    """Compute ranking metrics for each query, as trec_eval does.
+
+    The gain in nDCG is linear (Järvelin and Kekäläinen 2002).
 
     Args:
         ranking: document indices, best first (Q × K, K up to 100 counts); -1 where nothing was found.
@@ -48,7 +50,7 @@ def ranking_metrics(ranking: np.ndarray, relevant: Sequence[Mapping[int, int]]) 
 
 
 def bitext_metrics(nearest: np.ndarray) -> dict[str, np.ndarray]:
-    """F1 and accuracy of finding sentence i's translation, which is number i; N values each.
+    """Compute F1 and accuracy of finding sentence i's translation, which is number i; N values each.
 
     The mean of the F1 values is mteb's weighted F1: class i occurs once, so its F1 is 0 when it is missed,
     and 2 / (2 + wrong predictions of i) when it is found.
@@ -60,7 +62,7 @@ def bitext_metrics(nearest: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Pearson correlation over the last axis; 0 where one side is constant."""
+    """Compute the Pearson correlation over the last axis; 0 where one side is constant."""
     x = first - first.mean(-1, keepdims=True)
     y = second - second.mean(-1, keepdims=True)
     norm = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
@@ -70,14 +72,14 @@ def pearson(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def spearman(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman correlation over the last axis, ties with their mean rank."""
+    """Compute the Spearman correlation over the last axis, ties with their mean rank."""
     return pearson(rankdata(first, axis=-1), rankdata(second, axis=-1))
 
 
 def average_precision(
     scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None
 ) -> np.ndarray:
-    """Area under the precision-recall curve as a sum of steps, equal scores as one step.
+    """Compute the area under the precision-recall curve as a sum of steps, equal scores as one step.
 
     Args:
         scores, labels: N similarities and N labels (0 or 1).

@@ -1,4 +1,4 @@
-"""One HTML file about one run: self-contained, in two languages. All text from data is escaped."""
+"""The report of a run: one self-contained HTML file in two languages. All text from data is escaped."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from embedline.artifacts.scores import ScoreRow
 from embedline.evaluation.charts import bar_chart
 from embedline.evaluation.compare import (
+    CANDIDATE,
+    CHAMPION,
     HEADS,
     columns_of,
     dims_table,
     heads_table,
     main_table,
-    stage_comparison,
+    stage_table,
 )
 from embedline.evaluation.curves import Curves, shown, speed
 from embedline.evaluation.labels import LABELS, bilingual, label
@@ -27,12 +31,13 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ReportData:
-    """What a report is made of; whatever a run did not produce stays empty.
+    """The contents of a report; what a run did not produce stays empty.
 
     Args:
-        scores: score rows.
+        verdict, promotion, parity: contents of verdict.json, promotion.json and parity.json.
+        scores: score rows of all models.
         funnel: table (records, corpus) → source → rows_in, rows_out, rejected (rule → rows).
-        mining: figures about hard negatives; empty when mining was off.
+        mining: mined (negatives), mined_records, mined_rank (median), mined_score, mined_positive (means).
         curves: training step → series → (step, value).
         steps: step, status, seconds, peak_memory_mb, cache_hit, passed_through.
     """
@@ -43,7 +48,7 @@ class ReportData:
     description: str = ""
     verdict: Json = field(default_factory=dict)
     promotion: Json = field(default_factory=dict)
-    scores: Sequence[Json] = ()
+    scores: Sequence[ScoreRow] = ()
     funnel: Json = field(default_factory=dict)
     mining: Json = field(default_factory=dict)
     curves: Mapping[str, Curves] = field(default_factory=dict)
@@ -52,7 +57,11 @@ class ReportData:
 
 
 def render_report(data: ReportData) -> str:
-    """The page."""
+    """Render the report as an HTML page.
+
+    >>> data = ReportData(name="support", run="support-1", created="2026-01-01", scores=read_scores(folder))
+    >>> Path("report.html").write_text(render_report(data))
+    """
     table = main_table(data.scores)
     dims = dims_table(data.scores)
     by_head = heads_table(data.scores)
@@ -67,7 +76,7 @@ def render_report(data: ReportData) -> str:
         table=table,
         columns=columns_of(table),
         best=_best(table),
-        stages=_stages(data),
+        stages=_stages(data.scores),
         dims=dims,
         widths=sorted({dim for cells in dims.values() for dim in cells}, reverse=True),
         by_head=by_head,
@@ -87,31 +96,44 @@ def _outcome(verdict: Json) -> str:
     return "passed" if verdict.get("would_pass", True) else "would_refuse"
 
 
-def _best(table: Mapping[tuple[str, str], Mapping[str, Json]]) -> dict[tuple[str, str], str]:
-    """The column of every set's best score."""
-    return {key: max(cells, key=lambda name: cells[name]["value"]) for key, cells in table.items()}
+def _best(table: Mapping[tuple[str, str], Mapping[str, ScoreRow]]) -> dict[tuple[str, str], str]:
+    """Return the column of every set's best score."""
+    return {key: max(cells, key=lambda name: cells[name].value) for key, cells in table.items()}
 
 
-def _stages(data: ReportData) -> dict[str, Any]:
-    """The comparison's sets and stages, and a chart of its mean (or of its only set)."""
-    comparison = stage_comparison(data.scores)
-    if not comparison:
-        return {}
-    values = comparison[list(comparison)[-1]]
-    bars = [(label(name, tag="tspan"), value, name == "candidate") for name, value in values.items()]
-    return {"names": list(values), "sets": comparison, "chart": bar_chart(bars)}
+@dataclass(frozen=True)
+class _StageComparison:
+    """Stages side by side: `sets` is set (or `mean`) → stage → nDCG@10, `chart` shows the means."""
+
+    names: list[str]
+    sets: dict[str, dict[str, float]]
+    chart: Markup
+
+
+def _stages(rows: Sequence[ScoreRow]) -> _StageComparison | None:
+    """Compare the stages on the sets that all of them were scored on; the champion has its own column."""
+    table = stage_table(rows)
+    if not table.shared:
+        return None
+    names = [name for name in table.values if name != CHAMPION]
+    sets = {name: {stage: table.values[stage][name] for stage in names} for name in table.shared}
+    if len(sets) > 1:
+        sets["mean"] = {stage: table.means[stage] for stage in names}
+    bars = [(label(name, tag="tspan"), table.means[name], name == CANDIDATE) for name in names]
+    return _StageComparison(names, sets, bar_chart(bars))
 
 
 def _funnel(table: str, sources: Mapping[str, Json]) -> dict[str, Any]:
-    rules = list(dict.fromkeys(rule for stage in sources.values() for rule in stage.get("rejected") or {}))
+    """Arrange the funnel of one table (records or corpus) as rows of counts."""
+    rules = list(dict.fromkeys(rule for counts in sources.values() for rule in counts.get("rejected") or {}))
     rows = [
         {
             "name": name,
-            "rows_in": stage.get("rows_in", 0),
-            "rows_out": stage.get("rows_out", 0),
-            "rejected": [(stage.get("rejected") or {}).get(rule, 0) for rule in rules],
+            "rows_in": counts.get("rows_in", 0),
+            "rows_out": counts.get("rows_out", 0),
+            "rejected": [(counts.get("rejected") or {}).get(rule, 0) for rule in rules],
         }
-        for name, stage in sources.items()
+        for name, counts in sources.items()
     ]
     total = {
         "rows_in": sum(row["rows_in"] for row in rows),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -14,13 +13,11 @@ import datasets
 import mteb
 from mteb.results import BenchmarkResults, ModelResult
 
+from embedline.artifacts.scores import ScoreRow
 from embedline.errors import InputError, StepError
 from embedline.evaluation.compare import BENCHMARK
-from embedline.evaluation.local import Subject
+from embedline.evaluation.evaluated_models import EvaluatedModel
 from embedline.evaluation.mteb_encoder import MtebEncoder
-from embedline.evaluation.sets import score_row
-
-logger = logging.getLogger(__name__)
 
 KINDS = {
     "Retrieval": "retrieval",
@@ -34,20 +31,20 @@ KINDS = {
 }
 
 
-def score_tasks(subject: Subject, names: Sequence[str], *, root: Path | None = None) -> list[dict[str, Any]]:
-    """One row a task (its main score), and the benchmark's mean when all tasks of ruMTEB were asked for.
+def score_tasks(model: EvaluatedModel, names: Sequence[str], *, root: Path | None = None) -> list[ScoreRow]:
+    """Score mteb tasks: one row a task, by its main score, and ruMTEB's mean when all its tasks are there.
 
     Args:
-        root: a folder with copies of hub datasets (`ORG/NAME`, hub layout); what it lacks the hub has.
+        root: a folder with copies of hub datasets (`ORG/NAME`, hub layout); those it lacks come from the hub.
 
     Raises:
         InputError: mteb has no task of that name.
-        StepError: a task's data cannot be had, or mteb failed.
+        StepError: a task's data cannot be loaded, or mteb failed.
     """
-    # Tasks hold a random state that an evaluation moves on: fresh ones each time, or clusterings differ.
+    # An evaluation advances the random state that a task holds: with used tasks clusterings would differ.
     tasks = [_task(name) for name in names]
     datasets.disable_progress_bars()
-    encoder = MtebEncoder(subject)
+    encoder = MtebEncoder(model)
     rows, results = [], []
     for task in tasks:
         with _local_dataset(task, root):
@@ -59,13 +56,17 @@ def score_tasks(subject: Subject, names: Sequence[str], *, root: Path | None = N
 
 
 def require_tasks(names: Sequence[str]) -> None:
-    """Raises InputError: mteb has no task of one of these names."""
+    """Check that mteb has a task of each name.
+
+    Raises:
+        InputError: mteb has no task of a name.
+    """
     for name in names:
         _task(name)
 
 
 def _task(name: str) -> Any:
-    """A fresh task: one of ruMTEB with the subsets and splits it has there, others in Russian if possible."""
+    """Make a fresh task: one of ruMTEB with its subsets and splits there, another in Russian if possible."""
     for listed in mteb.get_benchmark(BENCHMARK).tasks:
         if listed.metadata.name == name:
             return mteb.get_task(name, hf_subsets=listed.hf_subsets, eval_splits=listed.eval_splits)
@@ -86,8 +87,8 @@ def _task(name: str) -> Any:
 def _local_dataset(task: Any, root: Path | None) -> Iterator[None]:
     """Point the task's class at a local copy, if there is one.
 
-    On the class, because `unload_data()` undoes it on the object. With a cache of its own: `datasets` keeps a
-    local folder by its name and README alone, and would give the rows of another copy of the same name.
+    On the class, because `unload_data()` undoes it on the object. With a cache of its own: `datasets` caches
+    a local folder by its name and README alone, and would return the rows of another copy of the same name.
     """
     dataset = type(task).metadata.dataset
     path, folder = dataset["path"], (root / dataset["path"] if root else None)
@@ -108,10 +109,10 @@ def _evaluate(encoder: MtebEncoder, task: Any) -> tuple[Any, int]:
     try:
         task.load_data()
         count = _rows_of(task)
-        found = mteb.evaluate(
+        results = mteb.evaluate(
             encoder, task, cache=None, co2_tracker=False, show_progress_bar=False, raise_error=True
         )
-    except Exception as error:  # datasets and mteb raise whatever the layer below them raised
+    except Exception as error:  # datasets and mteb pass on any exception of the libraries below
         where, first = f"mteb task {name}", (str(error).splitlines() or [""])[0][:300]
         raise StepError(
             f"could not be run ({type(error).__name__}: {first}).",
@@ -121,11 +122,11 @@ def _evaluate(encoder: MtebEncoder, task: Any) -> tuple[Any, int]:
     finally:
         if task.data_loaded:
             task.unload_data()
-    return found.task_results[0], count
+    return results.task_results[0], count
 
 
 def _rows_of(task: Any) -> int:
-    """Rows (queries, for retrieval) that a task scores, counted in the data itself: a copy may be partial."""
+    """Count the rows (queries, for retrieval) that a task scores, in its data: a copy may be partial."""
     count = 0
     for subset in task.hf_subsets or ["default"]:
         splits = task.dataset.get(subset, task.dataset) if hasattr(task.dataset, "get") else task.dataset
@@ -135,18 +136,22 @@ def _rows_of(task: Any) -> int:
     return count
 
 
-def _row(encoder: MtebEncoder, task: Any, value: float, count: int) -> dict[str, Any]:
+def _row(encoder: MtebEncoder, task: Any, value: float, count: int) -> ScoreRow:
     metadata = task.metadata
-    prompt, _ = encoder.asked(metadata, None)
-    kind = KINDS.get(metadata.type, metadata.type.lower())
-    identity = _identity(encoder, metadata.name, kind, _language(task))
-    identity["revision"] = f"{metadata.dataset['revision']} mteb {version('mteb')}"
-    identity["prompt"] = repr(prompt) if prompt else ""
-    return score_row(identity, metric=metadata.main_score, value=value, main=True, count=count)
+    prompt, _ = encoder.prompt_and_length(metadata, None)
+    row = encoder.evaluated.row(
+        metadata.name,
+        KINDS.get(metadata.type, metadata.type.lower()),
+        _language(task),
+        revision=f"{metadata.dataset['revision']} mteb {version('mteb')}",
+        prompt=repr(prompt) if prompt else "",
+        dim=encoder.evaluated.width,
+    )
+    return row.scored(metadata.main_score, value, main=True, count=count)
 
 
-def _benchmark_mean(encoder: MtebEncoder, results: Sequence[Any]) -> list[dict[str, Any]]:
-    """The leaderboard's Mean(Task), when every task of the benchmark is there."""
+def _benchmark_mean(encoder: MtebEncoder, results: Sequence[Any]) -> list[ScoreRow]:
+    """Return the leaderboard's Mean(Task), when every task of the benchmark was scored."""
     benchmark = mteb.get_benchmark(BENCHMARK)
     scored = {result.task_name for result in results}
     if not {task.metadata.name for task in benchmark.tasks} <= scored:
@@ -156,25 +161,17 @@ def _benchmark_mean(encoder: MtebEncoder, results: Sequence[Any]) -> list[dict[s
     mean = benchmark.get_score(BenchmarkResults(model_results=[model]))[meta.name]["Mean(Task)"]
     if mean is None:
         return []
-    identity = _identity(encoder, BENCHMARK, "benchmark", "ru")
-    identity |= {"revision": f"mteb {version('mteb')}", "prompt": ""}
-    return [score_row(identity, metric="mean_task", value=float(mean), main=True, count=len(benchmark.tasks))]
+    row = encoder.evaluated.row(
+        BENCHMARK,
+        "benchmark",
+        "ru",
+        revision=f"mteb {version('mteb')}",
+        prompt="",
+        dim=encoder.evaluated.width,
+    )
+    return [row.scored("mean_task", mean, main=True, count=len(benchmark.tasks))]
 
 
 def _language(task: Any) -> str:
-    """The languages a task scores, in the words of the configuration: ru, en, en-ru."""
+    """Return the languages that a task scores, as the configuration names them: ru, en, en-ru."""
     return "-".join(sorted({{"rus": "ru", "eng": "en"}.get(code, code) for code in task.languages}))
-
-
-def _identity(encoder: MtebEncoder, name: str, kind: str, language: str) -> dict[str, Any]:
-    subject = encoder.subject
-    return {
-        "model": subject.model,
-        "digest": subject.digest,
-        "set": name,
-        "kind": kind,
-        "language": language,
-        "dim": subject.width,
-        "runtime": subject.runtime,
-        "head": "dense",
-    }

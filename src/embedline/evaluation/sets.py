@@ -1,11 +1,9 @@
-"""Evaluation sets as ingest lays them out, and the score rows that come of them."""
+"""Evaluation sets, as ingest lays them out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +27,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class RetrievalSet:
-    """Queries that have a relevant document, the corpus, and for each query document index → grade."""
+    """Queries that have a relevant document, the corpus, and of each query document index → grade."""
 
     query_ids: list[str]
     queries: list[str]
@@ -48,37 +46,27 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Texts and their labels, one each where a set is no multilabel one."""
+    """Texts and their labels: exactly one label a text, unless the set is a multilabel one."""
 
     texts: list[str]
     labels: list[list[str]]
 
 
-@dataclass
-class Scores:
-    """Score rows and per-query values, as they stand in a `scores` artefact."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    per_query: list[dict[str, Any]] = field(default_factory=list)
-
-    def add(self, other: Scores) -> None:
-        self.rows += other.rows
-        self.per_query += other.per_query
-
-
 def read_sets(folder: Path, names: list[str] | None = None) -> list[EvaluationSet]:
-    """The sets of an evaluation artefact, all or those in `names`.
+    """Read the sets of an evaluation artefact, all or those in `names`.
+
+    >>> [one.name for one in read_sets(Path("evaluation"))]
 
     Raises:
-        InputError: a name that is not there, or a kind that nobody can score.
+        InputError: there is no set of a name, or a set has an unknown kind.
     """
     sets = {
         info.name: EvaluationSet(info.name, info.kind, info.language, info.task_type, folder / info.name)
         for info in evaluation_reader.read_sets(folder)
     }
-    for found in sets.values():
-        if found.kind not in KINDS:
-            raise InputError(f"has kind {found.kind!r}; known: {', '.join(KINDS)}.", where=found.name)
+    for known in sets.values():
+        if known.kind not in KINDS:
+            raise InputError(f"has kind {known.kind!r}; known: {', '.join(KINDS)}.", where=known.name)
     for name in names or []:
         if name not in sets:
             raise InputError(
@@ -88,7 +76,11 @@ def read_sets(folder: Path, names: list[str] | None = None) -> list[EvaluationSe
 
 
 def read_retrieval(folder: Path) -> RetrievalSet:
-    """Queries without any relevant document are left out; title and text are one document, as in mteb."""
+    """Read a retrieval set; title and text are one document, as in mteb.
+
+    Raises:
+        InputError: no query has a relevant document; queries without one are left out.
+    """
     found = evaluation_reader.read_retrieval(folder)
     index_of = {identity: index for index, identity in enumerate(found.corpus)}
     judged = [(query, *item) for query, grades in found.qrels.items() for item in grades.items()]
@@ -108,7 +100,11 @@ def read_retrieval(folder: Path) -> RetrievalSet:
 
 
 def read_pairs(folder: Path, *, scored: bool) -> Pairs:
-    """Pairs of a set; with `scored`, those without a score are left out."""
+    """Read the pairs of a set; with `scored`, those without a score are left out.
+
+    Raises:
+        InputError: no pair is left.
+    """
     pairs = [pair for pair in evaluation_reader.read_pairs(folder) if pair.score is not None or not scored]
     if not pairs:
         raise InputError("it has no pair to score.", where=f"evaluation set {folder.name}")
@@ -117,7 +113,11 @@ def read_pairs(folder: Path, *, scored: bool) -> Pairs:
 
 
 def read_labelled(folder: Path) -> tuple[Labelled, Labelled]:
-    """What a classifier learns from, and what it is asked."""
+    """Read the texts that a classifier learns from, and those that it is tested on.
+
+    Raises:
+        InputError: a split has no texts.
+    """
     parts = []
     for split in (evaluation_reader.TRAIN, evaluation_reader.TEST):
         rows = evaluation_reader.read_labelled(folder, split)
@@ -125,25 +125,3 @@ def read_labelled(folder: Path) -> tuple[Labelled, Labelled]:
             raise InputError(f"it has no text to {split}.", where=f"evaluation set {folder.name}")
         parts.append(Labelled([row.text for row in rows], [row.labels for row in rows]))
     return parts[0], parts[1]
-
-
-def score_row(
-    identity: Mapping[str, Any],
-    *,
-    metric: str,
-    value: float,
-    main: bool = False,
-    interval: tuple[float | None, float | None] = (None, None),
-    count: int = 0,
-) -> dict[str, Any]:
-    """One row; `identity` says whose score on what it is (model, digest, set, kind, language, dim, …)."""
-    low, high = interval
-    numbers = {
-        "metric": metric,
-        "main": main,
-        "value": float(value),
-        "low": low,
-        "high": high,
-        "count": count,
-    }
-    return {**identity, **numbers}

@@ -1,61 +1,61 @@
-"""What a run's score rows come to: the candidate's main scores, and what each stage gained."""
+"""Score rows in brief: metrics for the tracker, the candidate's main scores, what each stage gained."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from embedline.artifacts.jsonl import read_jsonl
-from embedline.gate.policy import DENSE, Side
-
-# In the order of the line; bm25 and untrained are what the stages are measured against.
-STAGES = (
-    "bm25",
-    "untrained",
-    "pretrain",
-    "train_unsupervised",
-    "train_supervised",
-    "candidate",
-    "base",
-    "champion",
-)
+from embedline.artifacts.scores import SCORES, TORCH, ScoreRow, read_scores
+from embedline.evaluation.compare import CANDIDATE, full_width, heads_table, main_table, stage_table
+from embedline.gate.model_scores import ModelScores
 
 
 def stage_gains(folder: Path | None) -> dict[str, dict[str, float]]:
-    """nDCG@10 at full width by stage and held-out retrieval set; `mean` is over the sets all stages have."""
-    if folder is None or not (folder / "scores.jsonl").is_file():
-        return {}
-    rows = read_jsonl(folder / "scores.jsonl")
-    rows = [r for r in rows if r["kind"] == "retrieval" and r["main"] and r["runtime"] == "torch"]
-    rows = [r for r in rows if (r.get("head") or "dense") == "dense"]
-    gains: dict[str, dict[str, float]] = {}
-    for model in STAGES:
-        own = [row for row in rows if row["model"] == model]
-        widest: dict[str, dict[str, Any]] = {}
-        for row in own:
-            kept = widest.get(row["set"])
-            if kept is None or (row["dim"] or 0) > (kept["dim"] or 0):
-                widest[row["set"]] = row
-        if widest:
-            gains[model] = {name: row["value"] for name, row in widest.items()}
-    shared = set.intersection(*(set(sets) for sets in gains.values())) if gains else set()
-    for sets in gains.values():
-        if shared:
-            sets["mean"] = sum(sets[name] for name in shared) / len(shared)
-    return gains
+    """Return nDCG@10 by stage and held-out retrieval set; `mean` is over the sets that all stages have.
+
+    Args:
+        folder: the scores artefact; None when there is none.
+    """
+    table = stage_table(_rows(folder))
+    return {
+        stage: {**values, "mean": table.means[stage]} if table.means else values
+        for stage, values in table.values.items()
+    }
 
 
 def main_scores(folder: Path | None) -> dict[str, float]:
-    """The candidate's main score of every evaluation set, at full width; other heads than dense by name.
+    """Return the candidate's main score of every set, at full width; heads other than dense by name.
 
     Args:
-        folder: what evaluate left; None when it left nothing.
+        folder: the scores artefact; None when there is none.
     """
-    if folder is None or not (folder / "scores.jsonl").is_file():
-        return {}
     return {
-        score.set if score.head == DENSE else f"{score.set} ({score.head})": round(score.value, 6)
-        for score in Side("candidate", read_jsonl(folder / "scores.jsonl")).scores
-        if score.main and math.isfinite(score.value)
+        row.set if row.is_dense else f"{row.set} ({row.head})": round(row.value, 6)
+        for row in ModelScores.of(CANDIDATE, _rows(folder)).rows
+        if row.main and math.isfinite(row.value)
     }
+
+
+def score_metrics(rows: Sequence[ScoreRow]) -> dict[str, float]:
+    """Return main scores at full width as metrics named `<model>/<set>/main`.
+
+    Of the candidate also those of its other heads (`candidate/<set>/<head>`), and the mean over retrieval
+    sets.
+    """
+    metrics: dict[str, float] = {}
+    for (name, _), cells in main_table(rows).items():
+        for model, row in cells.items():
+            path = f"mteb/{name}" if "mteb " in row.revision else name
+            metrics[f"{model}/{path}/main"] = row.value
+    for name, heads in heads_table(rows).items():
+        metrics |= {f"candidate/{name}/{head}": row.value for head, row in heads.items() if not row.is_dense}
+    ranked = [row for row in full_width(rows) if row.model == CANDIDATE and row.kind == "retrieval"]
+    values = [row.value for row in ranked if row.runtime == TORCH]
+    if values:
+        metrics["candidate/retrieval_mean"] = sum(values) / len(values)
+    return metrics
+
+
+def _rows(folder: Path | None) -> list[ScoreRow]:
+    return read_scores(folder) if folder is not None and (folder / SCORES).is_file() else []

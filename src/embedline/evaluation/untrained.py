@@ -1,4 +1,4 @@
-"""The same architecture with random weights: what training is measured against."""
+"""The untrained twin of a model: the same architecture with random weights, as a baseline of training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def untrained_twin(
     folder: Path, seed: int = 0, *, attention: str = "auto", trust_remote_code: bool = False
 ) -> Embedder:
-    """A model of `folder`'s architecture and tokenizer with fresh weights."""
+    """Build a model with the architecture and tokenizer of `folder` and random weights."""
     import torch
 
     from embedline.models.embedder import Embedder
@@ -37,7 +37,7 @@ def untrained_twin(
 
 
 def untrained_digest(folder: Path) -> str:
-    """What an untrained twin depends on: everything about `folder` but its weights."""
+    """Hash what an untrained twin depends on: everything in `folder` but its weights."""
     digest = hashlib.sha256(b"untrained")
     for name in ("config.json", "tokenizer.json"):
         path = folder / name

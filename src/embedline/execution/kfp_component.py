@@ -13,7 +13,6 @@ from typing import Any
 
 from embedline.artifacts.curves import read_curves
 from embedline.artifacts.manifest import MANIFEST
-from embedline.artifacts.markdown import shown
 from embedline.artifacts.record import RECORD, StepRecord
 from embedline.artifacts.workspace import Workspace
 from embedline.errors import StepError
@@ -21,6 +20,7 @@ from embedline.evaluation.curves import curves_page
 from embedline.execution.execute import execute
 from embedline.execution.plain_failure import plain_failure
 from embedline.execution.torchrun import ChooseDelegate, processes_here
+from embedline.markdown import shown
 
 # The UI cuts Markdown at 400,000 characters, and names 50 kB as its limit: what is shorter is shown whole.
 UI_BYTES = 50_000

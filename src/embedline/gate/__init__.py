@@ -1,1 +1,1 @@
-"""Whether a candidate may become the champion: a policy over score rows and a pure decision."""
+"""The gate: a policy over score rows, and the pure decision whether a candidate may become champion."""

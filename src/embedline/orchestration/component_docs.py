@@ -15,6 +15,7 @@ import typer
 import yaml
 
 from embedline.dag import STEPS
+from embedline.markdown import table
 from embedline.training.engine.curves import NOTE as CURVES_NOTE
 from embedline.training.engine.curves import of_training
 
@@ -94,15 +95,14 @@ def _names_only(fields: ast.expr) -> ast.expr:
 
 
 def _curves(kind: str) -> list[str]:
-    rows = [f"| `{name}` | {about} |" for name, about in of_training(kind).items()]
-    table = "\n".join(["| curve | what it is |", "|---|---|", *rows])
+    rows = [(f"`{name}`", about) for name, about in of_training(kind).items()]
     text = "In MLflow, in the nested run of this step, and in `curves`, over optimizer steps. "
-    return ["## Curves", text + CURVES_NOTE, table]
+    return ["## Curves", text + CURVES_NOTE, table(["curve", "what it is"], rows, escape=False)]
 
 
 def _table(entries: dict[str, dict[str, str]]) -> str:
-    rows = [f"| `{name}` | {entry['type']} | {entry['description']} |" for name, entry in entries.items()]
-    return "\n".join(["| name | type | what it is |", "|---|---|---|", *rows])
+    rows = [(f"`{name}`", entry["type"], entry["description"]) for name, entry in entries.items()]
+    return table(["name", "type", "what it is"], rows, escape=False)
 
 
 def main(arguments: list[str]) -> int:

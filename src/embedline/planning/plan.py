@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from embedline.artifacts.markdown import cell, table
 from embedline.artifacts.record import write_json
 from embedline.artifacts.run_folder import PLAN
 from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS, Step
 from embedline.execution.execute import step_key
 from embedline.execution.key_index import read_key_note
+from embedline.markdown import cell, table
 from embedline.steps.context import StepConfig
 
 Action = Literal["cached", "passed through", "runs", "acts"]

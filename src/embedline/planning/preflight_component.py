@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from embedline.artifacts.markdown import shown
 from embedline.artifacts.workspace import checked_run_name
 from embedline.config.load import read_overrides
 from embedline.execution.kfp_component import UI_BYTES
 from embedline.execution.plain_failure import plain_failure
+from embedline.markdown import shown
 from embedline.planning.pipeline_inputs import with_inputs
 from embedline.planning.plan import Plan
 from embedline.planning.preflight import preflight

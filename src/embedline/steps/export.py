@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from embedline.artifacts.markdown import table
 from embedline.artifacts.record import write_json
 from embedline.config.export import ExportConfig
 from embedline.config.model import ModelConfig
 from embedline.config.training import RuntimeConfig
 from embedline.export.parity_result import HeadLimits, HeadParity, Parity
+from embedline.markdown import table
 from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
 

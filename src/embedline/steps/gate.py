@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from embedline.artifacts.jsonl import read_jsonl
 from embedline.artifacts.manifest import Artifact
-from embedline.artifacts.markdown import cell
 from embedline.artifacts.record import write_json
+from embedline.artifacts.scores import read_scores
 from embedline.config.gate import GateConfig
 from embedline.errors import InputError
+from embedline.evaluation.reasons import sentence, verdict_json
 from embedline.gate.decision import Verdict, decide
+from embedline.markdown import cell
 from embedline.steps.context import Context, StepResult
 
 VERDICT = "verdict.json"
 
 
 def run(context: Context) -> StepResult:
-    """Inputs `scores`, `onnx` (its parity) and `candidate` (its digest); output `verdict`."""
+    """Decide whether the candidate may become the champion.
+
+    Inputs `scores`, `onnx` (its parity) and `candidate` (its digest); output `verdict`.
+    """
     config = context.step_config.section("gate", GateConfig)
     verdict = decide_on(context.inputs, config, context.step_config.pins.get("champion"))
-    write_json(context.output("verdict") / VERDICT, verdict.as_dict())
+    write_json(context.output("verdict") / VERDICT, verdict_json(verdict))
     metrics = {
         "passed": float(verdict.passed),
         "would_pass": float(verdict.would_pass),
@@ -34,35 +39,35 @@ def run(context: Context) -> StepResult:
 def decide_on(
     inputs: Mapping[str, Artifact | None], config: GateConfig, champion: Mapping[str, Any] | None
 ) -> Verdict:
-    """The decision on the gate's inputs.
+    """Decide on the inputs of the gate.
 
     Args:
-        champion: its pin (`digest`); None when there is no champion.
+        champion: the champion's pin (`digest`); None when there is no champion.
 
     Raises:
-        InputError: there are no scores.
+        InputError: there are no scores, or no candidate.
     """
-    found, candidate = inputs["scores"], inputs["candidate"]
-    if found is None or candidate is None:
+    scores, candidate = inputs["scores"], inputs["candidate"]
+    if scores is None or candidate is None:
         raise InputError("there is nothing to decide on: no scores, or no candidate.", where="gate")
-    scores = read_jsonl(found.path / "scores.jsonl")
+    rows = read_scores(scores.path)
     return decide(
-        [{**row, "digest": candidate.digest} if row["model"] == "candidate" else row for row in scores],
+        [replace(row, digest=candidate.digest) if row.model == "candidate" else row for row in rows],
         _read_parity(inputs["onnx"]),
         config,
         champion_present=champion is not None,
-        base_present=any(row["model"] == "base" for row in scores),
+        base_present=any(row.model == "base" for row in rows),
         champion_digest=champion["digest"] if champion else None,
     )
 
 
-def _read_parity(onnx: Artifact | None) -> dict[str, Any]:
-    """What export measured; empty when nothing was exported."""
+def _read_parity(onnx: Artifact | None) -> bool | None:
+    """Return whether the exported models agree with torch; None when export did not measure it."""
     path = onnx.path / "parity.json" if onnx else None
     if path is None or not path.is_file():
-        return {}
+        return None
     parity: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return parity
+    return parity["passed"] is True if "passed" in parity else None
 
 
 def _summary(verdict: Verdict) -> str:
@@ -70,6 +75,7 @@ def _summary(verdict: Verdict) -> str:
     if verdict.mode == "dry_run" and not verdict.would_pass:
         head = "Dry run: the gate would have **refused** the candidate."
     lines = [
-        f"- {'passed' if reason.passed else '**failed**'}: {cell(reason.text)}" for reason in verdict.reasons
+        f"- {'passed' if reason.passed else '**failed**'}: {cell(sentence(reason).en)}"
+        for reason in verdict.reasons
     ]
     return "\n".join([head, "", *lines])

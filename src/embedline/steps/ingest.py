@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedline.artifacts.markdown import cell
 from embedline.config.data import DataConfig
+from embedline.markdown import cell
 from embedline.steps.context import Context, StepResult
 
 if TYPE_CHECKING:

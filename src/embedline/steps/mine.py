@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedline.artifacts.markdown import table
 from embedline.config.training import MineConfig, RuntimeConfig
+from embedline.markdown import table
 from embedline.mining.negatives import COUNTS
 from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import load_model, stage_records

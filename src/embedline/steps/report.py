@@ -1,4 +1,4 @@
-"""report: everything a run made, in one HTML file."""
+"""report: all results of a run in one HTML file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from embedline.artifacts.curves import Curves, read_curves
-from embedline.artifacts.jsonl import read_jsonl
 from embedline.artifacts.manifest import Artifact
 from embedline.artifacts.record import read_records
+from embedline.artifacts.scores import SCORES, ScoreRow, read_scores
 from embedline.evaluation.report import ReportData, render_report
 from embedline.steps.context import Context, StepResult
 
@@ -19,7 +19,11 @@ PAGE = "report.html"
 
 
 def run(context: Context) -> StepResult:
-    """Inputs: whatever of `dataset`, `triplets`, `onnx`, `scores`, `verdict`, `promotion` there is."""
+    """Render the report from the artefacts of the steps before.
+
+    Inputs, each of which may be missing: `dataset`, `triplets`, `onnx`, `scores`, `verdict`, `promotion`;
+    output `report`.
+    """
     config, inputs = context.step_config.config, context.inputs
     folder = context.workspace.run_folder(context.run)
     steps = [record.model_dump() for record in read_records(folder) if record.step != context.step]
@@ -30,7 +34,7 @@ def run(context: Context) -> StepResult:
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         verdict=_json(inputs.get("verdict"), "verdict.json"),
         promotion=_json(inputs.get("promotion"), "promotion.json"),
-        scores=_lines(inputs.get("scores"), "scores.jsonl"),
+        scores=_scores(inputs.get("scores")),
         funnel=_funnel(inputs.get("dataset")),
         mining=_mining(inputs.get("triplets")),
         curves=_curves(folder / "steps", [step["step"] for step in steps]),
@@ -43,6 +47,7 @@ def run(context: Context) -> StepResult:
 
 
 def _json(artifact: Artifact | None, name: str) -> dict[str, Any]:
+    """Read a JSON file of an artefact; empty when there is none."""
     path = artifact.path / name if artifact else None
     if path is None or not path.is_file():
         return {}
@@ -50,11 +55,9 @@ def _json(artifact: Artifact | None, name: str) -> dict[str, Any]:
     return value
 
 
-def _lines(artifact: Artifact | None, name: str) -> list[dict[str, Any]]:
-    path = artifact.path / name if artifact else None
-    if path is None or not path.is_file():
-        return []
-    return read_jsonl(path)
+def _scores(artifact: Artifact | None) -> list[ScoreRow]:
+    """Read the score rows; none when the run did not get that far."""
+    return read_scores(artifact.path) if artifact and (artifact.path / SCORES).is_file() else []
 
 
 def _funnel(dataset: Artifact | None) -> dict[str, Any]:
@@ -63,7 +66,7 @@ def _funnel(dataset: Artifact | None) -> dict[str, Any]:
 
 
 def _mining(triplets: Artifact | None) -> dict[str, float]:
-    """How many negatives, how deep they lay, how close they are; empty when nothing was mined."""
+    """Summarise the mined negatives: number, median rank, mean scores; empty when nothing was mined."""
     path = triplets.path / "mining.parquet" if triplets else None
     if path is None or not path.is_file():
         return {}
@@ -87,6 +90,6 @@ def _mining(triplets: Artifact | None) -> dict[str, float]:
 
 
 def _curves(folder: Path, steps: Iterable[str]) -> dict[str, Curves]:
-    """Of the steps that trained, in this run or in the one whose work it found."""
-    found = {step: read_curves(folder / step) for step in steps}
-    return {step: curves for step, curves in found.items() if "loss" in curves}
+    """Read the curves of the steps that trained, in this run or in the run whose outputs it reuses."""
+    curves = {step: read_curves(folder / step) for step in steps}
+    return {step: series for step, series in curves.items() if "loss" in series}

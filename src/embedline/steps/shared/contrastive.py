@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from embedline.artifacts.markdown import table
 from embedline.config.model import TeacherConfig
 from embedline.config.training import ContrastiveConfig, RuntimeConfig
+from embedline.markdown import table
 from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import (
     adapters,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _MARKS = re.compile(r"([\\`*\[\]|~])")
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
@@ -18,10 +18,18 @@ def cell(text: object) -> str:
     return _MARKS.sub(r"\\\1", html.escape(short, quote=False))
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table of plain text; `head` is ours and is not escaped."""
-    lines = [head, ["---"] * len(head), *(map(cell, row) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], *, align: str = "", escape: bool = True
+) -> str:
+    """Return a Markdown table; `head` is ours and is not escaped.
+
+    Args:
+        align: a letter for each column, l (left) or r (right); all left when empty.
+        escape: show cells as plain text (`cell`); False for cells that are Markdown already.
+    """
+    lines = [" | ".join(map(cell if escape else str, row)) for row in rows]
+    rules = ["---:" if side == "r" else "---" for side in align or "l" * len(head)]
+    return "\n".join([f"| {' | '.join(head)} |", f"|{'|'.join(rules)}|", *(f"| {line} |" for line in lines)])
 
 
 def shown(text: str, limit: int) -> str:
