@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedline.artifacts.curves import heard, read_curves, write_curves
+from embedline.artifacts.curves import read_metric_series, read_curves, write_curves
 from embedline.artifacts.scores import ScoreRow
 from embedline.data.funnel import Funnel
 from embedline.evaluation.compare import markdown
@@ -117,7 +117,7 @@ def test_curves_are_metrics_with_more_than_one_value(tmp_path: Path) -> None:
     tracker.metrics({"rows": 3.0})
     for step in range(5000):
         tracker.metrics({"long": float(step)}, step=step)
-    found = heard(tmp_path)
+    found = read_metric_series(tmp_path)
     assert found["loss"] == [(1, 4.0), (2, 2.0), (3, 4.0 / 3)]
     assert "rows" not in found
     assert len(found["long"]) <= 300

@@ -59,7 +59,7 @@ def run(tmp_path: Path, records: list[dict[str, Any]], **config: Any) -> tuple[F
     return funnel, {**kept, **rejected}
 
 
-def test_each_rule_takes_what_it_names(tmp_path: Path) -> None:
+def test_each_rule_rejects_its_row(tmp_path: Path) -> None:
     rows = {
         None: record("Как напечатать?", LONG),
         "empty": record("<p> </p>", LONG),
@@ -92,7 +92,7 @@ def test_a_new_text_rule_is_a_function_in_one_tuple(tmp_path: Path, monkeypatch:
     assert row["positives"] == [LONG.strip()]
 
 
-def test_one_passage_with_two_questions_is_two_records_and_a_turned_pair_is_another(tmp_path: Path) -> None:
+def test_two_questions_of_a_passage_and_a_turned_pair_are_no_duplicates(tmp_path: Path) -> None:
     rows = [record("Как напечатать?", LONG), record("Где этикетки?", LONG), record(LONG, "Как напечатать?")]
     funnel, _ = run(tmp_path, rows)
     assert funnel.rows_out("records") == 3
@@ -115,7 +115,7 @@ def test_long_texts_are_cut_and_counted(tmp_path: Path) -> None:
     assert funnel.counts("records", "s").changed["texts_cut"] == 1
 
 
-def test_languages_that_are_not_wanted_go(tmp_path: Path) -> None:
+def test_other_languages_are_rejected(tmp_path: Path) -> None:
     rows = [
         record("Как напечатать?", LONG),
         record("How to print the labels of a wave?", ENGLISH, language="en"),
@@ -146,7 +146,7 @@ def test_a_row_is_the_duplicate_of_one_that_serves_the_same_stages(tmp_path: Pat
     assert rules == {**exact, **near}
 
 
-def test_a_judged_pair_is_no_duplicate_of_the_same_pair_as_question_and_answer(tmp_path: Path) -> None:
+def test_a_scored_pair_is_no_duplicate_of_the_same_pair_without_a_score(tmp_path: Path) -> None:
     rows = [record("Кот спит.", LONG, score=score) for score in (None, 4.5, None, 4.5)]
     rows += [record("Кот спит.", LONG + "сейчас", score=score) for score in (None, 4.5)]
     _, rules = run(tmp_path, rows)
@@ -160,7 +160,7 @@ def test_rules_can_be_switched_off(tmp_path: Path) -> None:
     assert funnel.rows_out("records") == 3
 
 
-def test_the_teacher_judges_its_own_languages_and_a_record_stands_by_any_of_its_positives(
+def test_the_teacher_filters_its_languages_and_any_positive_keeps_a_record(
     tmp_path: Path,
 ) -> None:
     def teacher(texts: list[str], *_: str) -> np.ndarray:
@@ -195,7 +195,7 @@ def test_nothing_left_is_an_error_that_names_the_rules(tmp_path: Path) -> None:
         run(tmp_path, [record("Какой язык?", ENGLISH), record("Короткий ответ?", "да")])
 
 
-def test_a_lost_row_is_noticed() -> None:
+def test_a_lost_row_raises() -> None:
     funnel = Funnel()
     funnel.counts("records", "s").rows_in = 2
     funnel.counts("records", "s").count(None)

@@ -35,7 +35,7 @@ def slowly(queries: list[str], positives: list[str], top_k: int) -> list[bool]:
 
 @pytest.mark.parametrize("top_k", [1, 2, 5])
 @pytest.mark.parametrize("chunk", [7, 1000])
-def test_a_pair_stands_when_its_own_positive_is_among_the_first(top_k: int, chunk: int) -> None:
+def test_a_pair_is_kept_when_its_positive_is_among_the_top_k(top_k: int, chunk: int) -> None:
     queries = [f"query {i}" for i in range(90)]
     positives = [f"positive {i % 60}" for i in range(90)]  # some positives answer two queries
     kept = consistent(queries, positives, [KIND] * len(queries), made_up_teacher, top_k, 1000, chunk=chunk)
@@ -65,13 +65,13 @@ def test_pairs_compete_within_their_pool_only() -> None:
     assert (small == again).all()
 
 
-def test_no_pairs_no_mask() -> None:
+def test_no_pairs_give_an_empty_mask() -> None:
     assert consistent([], [], [], lambda texts, *_: np.zeros((len(texts), 4), np.float32), 2, 10).shape == (
         0,
     )
 
 
-def test_the_teacher_is_asked_for_each_kind_of_row_apart_and_a_text_is_no_rival_of_its_equals() -> None:
+def test_texts_are_encoded_by_source_and_task_and_equal_texts_do_not_compete() -> None:
     asked: list[tuple[str, ...]] = []
 
     def teacher(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:

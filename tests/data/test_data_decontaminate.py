@@ -60,7 +60,7 @@ def test_a_record_that_holds_evaluation_text_is_named(
     assert protected.leak_in_record(comparison_form(query), [comparison_form(positive)]) == rule
 
 
-def test_a_document_may_stay_in_a_corpus_but_a_spelled_out_query_may_not(protected: Protected) -> None:
+def test_a_corpus_keeps_documents_but_no_passage_with_a_whole_query(protected: Protected) -> None:
     assert protected.leak_in_passage(comparison_form(ANSWER)) is None
     inside = comparison_form(f"{ANSWER} {LONG_QUERY}")
     assert protected.leak_in_passage(inside) == "evaluation_query_inside"

@@ -148,7 +148,7 @@ def test_thousands_of_equal_texts_are_one_group() -> None:
     assert representatives(signatures(texts, 64), 0.9).tolist() == [0] * 5000
 
 
-def test_nothing_in_nothing_out() -> None:
+def test_no_texts_give_no_representatives() -> None:
     assert representatives(signatures([], 64), 0.9).tolist() == []
 
 

@@ -100,7 +100,7 @@ def test_a_malformed_row_goes_to_quarantine_with_file_line_and_reason(
     assert (report.total("accepted"), report.total("quarantined")) == (1, 1)
 
 
-def test_a_source_malformed_for_the_greater_part_is_refused_with_its_first_fault(tmp_path: Path) -> None:
+def test_a_mostly_malformed_source_is_refused_with_its_first_fault(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", [GOOD, {"text": "a"}, {"text": "b"}])
     with pytest.raises(InputError, match=r"2 of 3 rows .* no 'query'; the columns are text .*a\.jsonl:2"):
         ingest([Source(path="a.jsonl")], [], tmp_path, tmp_path / "out")  # type: ignore[call-arg]
@@ -113,7 +113,7 @@ def test_an_empty_source_is_refused(tmp_path: Path, name: str) -> None:
         ingest([Source(path=name)], [], tmp_path, tmp_path / "out")  # type: ignore[call-arg]
 
 
-def test_scored_pairs_come_in_by_their_own_columns_and_low_ones_are_left_out(tmp_path: Path) -> None:
+def test_scored_pairs_have_their_own_columns_and_low_ones_are_left_out(tmp_path: Path) -> None:
     rows = [{"sentence1": f"a {i}", "sentence2": f"b {i}", "score": i} for i in range(6)]
     write(tmp_path / "sts.jsonl", rows)
     columns = Columns(query="sentence1", positive="sentence2")  # type: ignore[call-arg]

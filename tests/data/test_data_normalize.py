@@ -76,7 +76,7 @@ def test_technical_text_stays_as_it_is(text: str) -> None:
         ("a\u00a0\u2003b\t c \r\n\r\n\r\n\r\n d\x00", "a b c\n\nd"),
     ],
 )
-def test_markup_and_ragged_space_go(text: str, expected: str) -> None:
+def test_markup_and_extra_white_space_are_removed(text: str, expected: str) -> None:
     assert normalize(text) == expected
 
 
@@ -84,7 +84,7 @@ def test_a_long_text_is_cut() -> None:
     assert normalize("аб " * 100, 10) == "аб аб аб а"
 
 
-def test_the_comparison_form_forgets_case_yo_width_and_punctuation() -> None:
+def test_comparison_form_ignores_case_yo_width_and_punctuation() -> None:
     assert comparison_form("  «Ёлка»,\nэто: ＡＢＣ_1!") == "елка это abc 1"
     assert comparison_form("++ $x") == "x"
     assert comparison_form("за\u00adголо\u200bвок уда\u0301рный е\u0308ж") == "заголовок ударный еж"
@@ -118,7 +118,7 @@ RUSSIAN = "Метод OrganizationService.RetrieveMultiple возвращает 
 ENGLISH = "The method returns a collection of entities from the table, sorted by the name of the column."
 
 
-def test_language_is_told_by_script() -> None:
+def test_language_is_decided_by_script() -> None:
     assert is_written_in(RUSSIAN, "ru")
     assert not is_written_in(ENGLISH, "ru")
     assert is_written_in(ENGLISH, "en")
@@ -167,7 +167,7 @@ def test_russian_with_hard_signs_or_a_foreign_name_is_russian(text: str) -> None
     assert is_written_in(text, "ru")
 
 
-def test_other_scripts_are_neither_and_either_side_of_a_cross_lingual_record_will_do() -> None:
+def test_other_scripts_fit_no_language_and_cross_lingual_rows_fit_either() -> None:
     chinese = "这是一个关于如何保存文件的说明文档，请按照以下步骤操作。"
     assert not is_written_in(chinese, "ru")
     assert not is_written_in(chinese, "en")

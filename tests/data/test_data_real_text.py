@@ -19,7 +19,7 @@ SETS = ("PhpDocRetrieval_ru", "PhpDocRetrieval_en2ru")
 
 
 @pytest.mark.real
-def test_php_queries_spelled_out_in_the_corpus_are_found_and_little_else_goes(
+def test_php_queries_inside_the_corpus_are_found_and_little_else_is_rejected(
     real_data: Path, tmp_path: Path
 ) -> None:
     sources = [Source(path=f"train/php_{name}.jsonl.gz") for name in ("ru_purpose_desc", "x_purpose_desc")]  # type: ignore[call-arg]

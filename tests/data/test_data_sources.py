@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from embedline.data.hub import hub_name
 from embedline.data.lines import read_csv
-from embedline.data.sources import read_source, source_files, source_name
+from embedline.data.sources import count_rows, read_source, source_files, source_name
 from embedline.data.texts import PASSAGE_CHARS, read_texts
 from embedline.errors import InputError
 
@@ -52,7 +52,7 @@ def test_json_lines_are_read_plain_and_gzip_with_their_line_numbers(tmp_path: Pa
         (b"[" * 100_000, "invalid JSON"),
     ],
 )
-def test_a_malformed_line_costs_itself_only(tmp_path: Path, line: bytes, reason: str) -> None:
+def test_a_malformed_line_does_not_affect_others(tmp_path: Path, line: bytes, reason: str) -> None:
     good = json.dumps(ROWS[0]).encode()
     (tmp_path / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + good + b"\n" + line + b"\n" + good)
     first, bad, last = read_source("a.jsonl", tmp_path)
@@ -78,7 +78,7 @@ def test_csv_takes_a_text_of_any_length(tmp_path: Path) -> None:
     assert [line.values for line in read_csv(tmp_path / "a.csv")] == [{"query": "q", "pos": long}]
 
 
-def test_csv_with_a_quote_that_is_never_closed_is_refused_and_not_cut_short(tmp_path: Path) -> None:
+def test_csv_with_an_unclosed_quote_is_refused_and_not_cut_short(tmp_path: Path) -> None:
     """The rest of the file would be one field of one malformed row, and nobody would miss the rows."""
     rows = "".join(f"question {i},answer {i}\n" for i in range(20))
     (tmp_path / "a.csv").write_text(f'query,pos\n{rows}"open,answer\n{rows}', encoding="utf-8")
@@ -173,7 +173,7 @@ def test_a_source_that_is_not_there_is_refused_with_the_nearest_name(tmp_path: P
         values("texts", tmp_path)
 
 
-def test_a_source_is_called_by_its_name_or_its_stem() -> None:
+def test_a_source_name_is_its_own_or_its_stem() -> None:
     assert source_name("mine", "x.jsonl") == "mine"
     assert source_name("", "train/faq.ru.jsonl.gz") == "faq.ru"
     assert source_name("", "hub:org/name@abc") == "name"
@@ -194,3 +194,19 @@ def test_what_the_csv_module_writes_is_read_back(
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([("query", "pos"), *rows])
     assert [tuple(line.values.values()) for line in read_csv(path) if line.values] == rows
+
+
+def test_rows_are_counted_up_to_a_limit_and_cheaply(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", ROWS * 3)
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes() + b"\n"))
+    pq.write_table(pa.Table.from_pylist(ROWS * 3), tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("query,pos\n" + "q,p\n" * 6)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("text")
+    for name in ("a.jsonl", "a.jsonl.gz", "a.parquet", "a.csv"):
+        assert count_rows(name, tmp_path) == 6
+        assert count_rows(name, tmp_path, at_most=4, cheaply=True) == 4
+        assert count_rows(name, tmp_path, cheaply=True) == (None if name == "a.csv" else 6)
+    assert count_rows("texts", tmp_path) == 1
+    assert count_rows("texts", tmp_path, at_most=4, cheaply=True) is None
+    assert count_rows("hub:org/name", tmp_path) is None

@@ -183,7 +183,7 @@ def test_the_manifest_points_at_what_was_planted(demo: Path) -> None:
     assert len(lines) - bad >= 300
 
 
-def test_held_out_facts_share_their_entity_and_their_attribute_with_trained_ones(demo: Path) -> None:
+def test_held_out_facts_share_entity_and_attribute_with_trained_ones(demo: Path) -> None:
     text_of = {row["id"]: row["text"] for row in rows(demo / "corpus" / "support.jsonl")}
     key_of = {text: key for key, text in text_of.items()}
     trained = {

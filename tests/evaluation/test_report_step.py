@@ -3,7 +3,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedline.artifacts.curves import heard, write_curves
+from embedline.artifacts.curves import read_metric_series, write_curves
 from embedline.artifacts.manifest import write_manifest
 from embedline.artifacts.record import StepRecord, write_record
 from embedline.artifacts.tracker import Tracker
@@ -50,7 +50,7 @@ def test_everything_a_run_made_is_in_its_report(tmp_path):
         tracker = Tracker(folder)
         for at, loss in ((10, 4.5), (20, 3.5)) if step == "pretrain" else ():
             tracker.metrics({"loss": loss, "learning_rate": 0.1}, step=at)
-        write_curves(folder, heard(folder))
+        write_curves(folder, read_metric_series(folder))
     row = {"model": "candidate", "set": "Вопросы", "kind": "retrieval", "metric": "ndcg@10", "main": True}
     row |= {"value": 0.7375, "low": 0.6875, "high": 0.7875, "count": 80, "dim": 64, "runtime": "torch"}
     mined = tmp_path / "triplets"

@@ -124,7 +124,7 @@ def test_a_known_positive_is_never_taken_even_from_another_row() -> None:
         assert not known & {mined.pool[pick.index] for pick in picks}
 
 
-def test_what_another_source_answers_to_the_same_query_is_no_negative() -> None:
+def test_a_positive_of_another_source_for_the_query_is_no_negative() -> None:
     """Headings repeat: `Обзор` stands over many texts, of many products."""
 
     def row(name: str, query: str, text: str, kind: str = "short-long") -> Record:
@@ -157,7 +157,7 @@ def test_a_query_is_never_its_own_negative() -> None:
         assert row.query not in {mined.pool[pick.index] for pick in picks}
 
 
-def test_a_row_with_many_answers_does_not_deepen_the_search_of_others() -> None:
+def test_a_row_with_many_positives_does_not_deepen_other_searches() -> None:
     rows = source("a", 12).rows
     many = Record("many", "t0 many", [f"t0 m{i}" for i in range(40)], [], "short-long", "ru")
     sources = {"a": SourceRecords("a", [*rows, many])}
@@ -177,9 +177,7 @@ def test_random_sampling_repeats_for_a_seed_and_stays_within_the_rule() -> None:
 
 
 @pytest.mark.parametrize("sampling", ["top", "random"])
-def test_queries_are_searched_for_in_blocks_without_a_trace(
-    monkeypatch: pytest.MonkeyPatch, sampling: str
-) -> None:
+def test_blocks_of_queries_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, sampling: str) -> None:
     sources = {"a": source("a", 20), "b": source("b", 9)}
     config = settings(sampling=sampling, depth=20)
     whole = mine_negatives(sources, encode, config, seed=3)

@@ -222,7 +222,7 @@ def test_failure_has_the_first_processs_error(
 
     server.after = {3: fail}
     with pytest.raises(
-        EmbedlineError, match=r"JobsFailed.*no negative\..*delete it to have another"
+        EmbedlineError, match=r"JobsFailed.*no negative\..*delete it to start another"
     ) as error:
         train(server, delegated)
     assert type(error.value) is kind

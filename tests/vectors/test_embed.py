@@ -48,7 +48,7 @@ def test_what_was_embedded_is_not_embedded_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shards", range(5))
-def test_a_killed_call_is_taken_up_where_it_stopped(tmp_path: Path, shards: int) -> None:
+def test_a_killed_call_is_resumed(tmp_path: Path, shards: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         embed_corpus(TEXTS, Encoder(dies_after=shards), tmp_path, shard=5)
     encoder = Encoder()
@@ -57,5 +57,5 @@ def test_a_killed_call_is_taken_up_where_it_stopped(tmp_path: Path, shards: int)
     assert sum(map(len, encoder.asked)) == len(TEXTS) - 5 * shards
 
 
-def test_no_texts_no_vectors(tmp_path: Path) -> None:
+def test_no_texts_give_no_vectors(tmp_path: Path) -> None:
     assert embed_corpus([], Encoder(), tmp_path).shape == (0, 0)

@@ -1,10 +1,10 @@
-"""Evaluation text that must not be trained on.
+"""Decontamination: evaluation text that must not be trained on.
 
-Protected are labels, not language: a record that holds an evaluation query (or a sentence of a pair, or a
-text to be classified), or that answers with the document an evaluation query looks for, teaches the answer
-and goes. The evaluation *documents* may stay in a corpus for pretraining: whoever trains a search model for a
-collection has that collection, and unlabelled text does not say which query belongs to it. A passage that
-spells out a whole query does say so, and goes.
+Labels are protected, not texts as such. A record is rejected when it contains an evaluation query (or a
+sentence of a pair, or a text to classify), or when its positive is a document relevant to an evaluation
+query: training on it would teach the answer. The evaluation *documents* may stay in a corpus for
+pretraining: a search model is trained for a collection that is at hand, and unlabelled text does not show
+which query belongs to it. A passage that contains a whole query does show it, and is rejected.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ MIN_CONTAINED_WORDS = 8
 
 
 class ContainedQueries:
-    """Finds which of many queries occur word for word in a text, without looking for each of them.
+    """An index of queries that finds those that occur word for word in a text, without trying each of them.
 
-    Every query is filed under its rarest word; a text is searched for the queries whose rarest word it has.
+    Every query is indexed by its rarest word; a text is searched for the queries whose rarest word it has.
     """
 
     def __init__(self, forms: Iterable[str], min_words: int = MIN_CONTAINED_WORDS) -> None:
@@ -37,19 +37,19 @@ class ContainedQueries:
         self._anchors = frozenset(self._by_word)
 
     def find(self, form: str) -> str | None:
-        """A query (comparison form) that `form` holds as a run of whole words, or None."""
+        """Return a query (comparison form) that `form` contains as a run of whole words, or None."""
         hits = self._anchors.intersection(form.split())
         if not hits:
             return None
         text = f" {form} "
-        found = (query for word in sorted(hits) for query in self._by_word[word] if query in text)
-        first = next(found, None)
+        contained = (query for word in sorted(hits) for query in self._by_word[word] if query in text)
+        first = next(contained, None)
         return first.strip() if first else None
 
 
 @dataclass(frozen=True)
 class Protected:
-    """The evaluation sets' text in comparison form."""
+    """The protected texts of evaluation sets, in comparison form."""
 
     queries: frozenset[str] = frozenset()
     sentences: frozenset[str] = frozenset()
@@ -58,10 +58,10 @@ class Protected:
 
     @classmethod
     def read(cls, evaluation_folder: Path) -> Protected:
-        """Everything protected by the sets of an evaluation artefact.
+        """Read the protected texts of an evaluation artefact.
 
         Raises:
-            InputError: the folder is not laid out as `evaluation_sets` does it.
+            InputError: the folder is not laid out by `evaluation_sets`.
         """
         queries: set[str] = set()
         sentences: set[str] = set()
@@ -69,11 +69,11 @@ class Protected:
         for info in read_sets(evaluation_folder):
             folder = evaluation_folder / info.name
             if info.kind == "retrieval":
-                found = read_retrieval(folder)
-                queries.update(map(_form, found.queries.values()))
-                judged = (item for relevant in found.qrels.values() for item in relevant.items())
+                retrieval = read_retrieval(folder)
+                queries.update(map(_form, retrieval.queries.values()))
+                judged = (item for relevant in retrieval.qrels.values() for item in relevant.items())
                 for document in {document for document, score in judged if score > 0}:
-                    title, text = found.corpus[document]
+                    title, text = retrieval.corpus[document]
                     answers.add(_form(text))
                     answers.add(_form(f"{title}\n{text}"))
             elif info.kind in {"classification", "multilabel"}:
@@ -89,7 +89,7 @@ class Protected:
         )
 
     def leak_in_record(self, query: str, positives: Sequence[str]) -> str | None:
-        """The rule that a record breaks, texts in comparison form; None when it breaks none."""
+        """Return the rule that a record breaks, or None; texts are in comparison form."""
         texts = (query, *positives)
         if any(text in self.queries for text in texts):
             return "evaluation_query"
@@ -97,16 +97,16 @@ class Protected:
             return "evaluation_sentence"
         if any(text in self.answers for text in positives):
             return "evaluation_answer"
-        return self._spelled_out(texts)
+        return self._query_inside(texts)
 
     def leak_in_passage(self, text: str) -> str | None:
-        """The rule that a passage of a corpus breaks: it spells out a query."""
-        return self._spelled_out((text,))
+        """Return the rule that a passage breaks when it contains a whole query, or None."""
+        return self._query_inside((text,))
 
-    def _spelled_out(self, texts: Sequence[str]) -> str | None:
+    def _query_inside(self, texts: Sequence[str]) -> str | None:
         return "evaluation_query_inside" if any(self.contained.find(text) for text in texts) else None
 
 
 def _form(text: str) -> str:
-    """As texts are compared that were tidied: what tidying takes out of them, it takes out here."""
+    """Return the comparison form of the tidied text: training texts are tidied before comparison, too."""
     return comparison_form(normalize(text))

@@ -31,7 +31,7 @@ class SetInfo:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """corpus: id → (title, text); queries: id → text; qrels: query id → corpus id → score."""
+    """A retrieval set: corpus id → (title, text), query id → text, query id → corpus id → grade."""
 
     corpus: dict[str, tuple[str, str]]
     queries: dict[str, str]
@@ -54,14 +54,18 @@ class LabelledText(NamedTuple):
 
 
 def read_sets(folder: Path) -> list[SetInfo]:
-    """The sets of an evaluation artefact.
+    """Read the list of sets of an evaluation artefact.
 
     Raises:
         InputError: it has no `sets.json`.
     """
     path = folder / SETS
     if not path.is_file():
-        raise InputError("holds no evaluation sets: it has no sets.json.", where=str(folder))
+        raise InputError(
+            "holds no evaluation sets: it has no sets.json.",
+            where=str(folder),
+            fix="Name the folder of an evaluation artefact.",
+        )
     return [SetInfo(**info) for info in json.loads(path.read_text(encoding="utf-8"))]
 
 

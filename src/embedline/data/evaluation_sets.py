@@ -1,4 +1,4 @@
-"""Held-out sets, checked and laid out as one artefact; unlike training data, nothing in them may be wrong."""
+"""Held-out sets, checked and written as one artefact; unlike in training data, a bad row is an error."""
 
 from __future__ import annotations
 
@@ -46,18 +46,22 @@ def lay_out(sets: Sequence[EvaluationSet], root: Path, out_folder: Path) -> list
     out_folder.mkdir(parents=True, exist_ok=True)
     infos = []
     for item in sets:
-        place = locate(item.path, root)
-        if not place.is_dir():
-            raise InputError("an evaluation set is a folder.", where=str(place))
-        name = item.name or place.name
+        source = locate(item.path, root)
+        if not source.is_dir():
+            raise InputError(
+                "an evaluation set is a folder.",
+                where=str(source),
+                fix="Name the folder that holds the file.",
+            )
+        name = item.name or source.name
         folder = out_folder / name
         folder.mkdir()
         if item.kind == "retrieval":
-            count = write_retrieval(load_retrieval(place, item.split), folder)
+            count = write_retrieval(load_retrieval(source, item.split), folder)
         elif item.kind in {"classification", "multilabel"}:
-            count = _write_labelled(place, item, folder)
+            count = _write_labelled(source, item, folder)
         else:
-            count = _write_pairs(place, item, folder)
+            count = _write_pairs(source, item, folder)
         default = _TASK_TYPES.get(item.kind, "sts")
         infos.append(SetInfo(name, item.kind, item.language, item.task_type or default, count))
     write_sets(out_folder, infos)
@@ -65,52 +69,62 @@ def lay_out(sets: Sequence[EvaluationSet], root: Path, out_folder: Path) -> list
 
 
 def write_sets(folder: Path, infos: Sequence[SetInfo]) -> None:
-    """List the laid-out sets of an evaluation artefact."""
+    """Write the list of the sets of an evaluation artefact."""
     text = json.dumps([asdict(info) for info in infos], ensure_ascii=False, indent=1)
     (folder / SETS).write_text(text + "\n", encoding="utf-8")
 
 
 def write_retrieval(found: Retrieval, folder: Path) -> int:
-    """Queries without any relevant document cannot be scored: they stay out, as in mteb."""
-    asked = {query for query, relevant in found.qrels.items() if max(relevant.values()) > 0}
-    if not asked:
+    """Write a retrieval set and return its number of queries.
+
+    Queries without any relevant document cannot be scored and are left out, as in mteb.
+
+    Raises:
+        InputError: no query has a relevant document.
+    """
+    scored = {query for query, relevant in found.qrels.items() if max(relevant.values()) > 0}
+    if not scored:
         raise InputError("no query has a relevant document.", where=folder.name)
     with RowWriter(folder / "corpus.parquet", _STRINGS["corpus"]) as writer:
         for key, (title, text) in found.corpus.items():
             writer.write({"id": key, "title": title, "text": text})
     with RowWriter(folder / "queries.parquet", _STRINGS["queries"]) as writer:
         for key, text in found.queries.items():
-            if key in asked:
+            if key in scored:
                 writer.write({"id": key, "text": text})
     with RowWriter(folder / "qrels.parquet", _QRELS) as writer:
         for query in found.queries:
-            for document, score in found.qrels[query].items() if query in asked else ():
+            for document, score in found.qrels[query].items() if query in scored else ():
                 writer.write({"query_id": query, "corpus_id": document, "score": score})
-    return len(asked)
+    return len(scored)
 
 
-def _write_pairs(place: Path, item: EvaluationSet, folder: Path) -> int:
-    """Pairs whose label is null have no known answer and stay out."""
+def _write_pairs(source: Path, item: EvaluationSet, folder: Path) -> int:
+    """Write sentence pairs and return their number; pairs whose label is null are left out."""
     with RowWriter(folder / "pairs.parquet", _PAIRS) as writer:
-        for line, row in rows_of_file(place, item.split):
+        for line, row in rows_of_file(source, item.split):
             score = None if item.kind == "bitext" else _score(line, row, item.kind)
             if score is None and item.kind != "bitext":
                 continue
             sentences = {name: text_of(line, row, name) for name in ("sentence1", "sentence2")}
             writer.write({**sentences, "score": score})
     if writer.count == 0:
-        raise InputError("holds no pair with an answer.", where=str(place))
+        raise InputError("holds no pair with an answer.", where=str(source), fix="Give it scores or labels.")
     return writer.count
 
 
-def _write_labelled(place: Path, item: EvaluationSet, folder: Path) -> int:
-    """The texts that are classified, and those of `train` that a classifier learns from."""
+def _write_labelled(source: Path, item: EvaluationSet, folder: Path) -> int:
+    """Write the texts to classify and those of `train`; return the number of the former."""
     if item.split == TRAIN:
-        raise InputError("a classifier learns from train: it cannot be scored on it.", where=str(place))
+        raise InputError(
+            "a classifier learns from train: it cannot be scored on it.",
+            where=str(source),
+            fix="Choose another split.",
+        )
     counts = Counter[str]()
     with RowWriter(folder / "labelled.parquet", _LABELLED) as writer:
         for split, stem in ((TRAIN, TRAIN), (TEST, item.split)):
-            for line, row in rows_of_file(place, stem):
+            for line, row in rows_of_file(source, stem):
                 labels = _labels(line, row, item.kind)
                 writer.write({"split": split, "text": text_of(line, row, "text"), "labels": labels})
                 counts[split] += 1
@@ -118,7 +132,7 @@ def _write_labelled(place: Path, item: EvaluationSet, folder: Path) -> int:
 
 
 def _labels(line: Line, row: Row, kind: str) -> list[str]:
-    """Whole numbers and words; a text of several labels may have none of them."""
+    """Return the labels of a row as text: words or whole numbers; a multilabel row may have none."""
     value = row.get("labels", row.get("label")) if kind == "multilabel" else [row.get("label")]
     if not isinstance(value, list) or any(
         isinstance(one, bool) or not isinstance(one, str | int) for one in value

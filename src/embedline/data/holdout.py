@@ -1,4 +1,4 @@
-"""Set records aside before training: their queries and positives become a retrieval set."""
+"""Records held out before training: their queries and positives become a retrieval set."""
 
 from __future__ import annotations
 
@@ -14,33 +14,39 @@ from embedline.errors import InputError
 
 
 def hold_out(dataset: Path, evaluation: Path, config: HoldOut) -> tuple[SetInfo, int]:
-    """Move a share of the records of `dataset` into a new set of `evaluation`; returns it and the rows moved.
+    """Move a share of the records of `dataset` into a new set of `evaluation`; return it and the rows moved.
 
-    All records with the same (first) positive go together, chosen by that text's hash: the same rows are held
-    out whatever else the data holds. The set's corpus is every positive of the named sources, the trained
-    ones too, because a search meets them all.
+    Records with the same (first) positive are moved together, selected by that text's hash: the same rows are
+    held out whatever other rows there are. The set's corpus is every positive of the named sources, also of
+    the rows that are trained on, because a search runs over all of them.
 
     Raises:
         InputError: a named source has no records, or nothing is left to hold out or to train on.
     """
     rows = list(read_rows(dataset / RECORDS))
-    mine = [row for row in rows if row["source"] in config.sources]
-    missing = sorted(set(config.sources) - {row["source"] for row in mine})
+    candidates = [row for row in rows if row["source"] in config.sources]
+    missing = sorted(set(config.sources) - {row["source"] for row in candidates})
     if missing:
-        raise InputError(f"no record comes from {missing[0]!r}.", where="data.hold_out.sources")
-    held = {row["id"] for row in mine if _chosen(row, config.share)}
-    if not held or len(held) == len(mine):
         raise InputError(
-            f"would hold out {len(held)} of {len(mine)} records.",
+            f"no record comes from {missing[0]!r}.",
+            where="data.hold_out.sources",
+            fix="Name sources that have records.",
+        )
+    held = {row["id"] for row in candidates if _chosen(row, config.share)}
+    if not held or len(held) == len(candidates):
+        raise InputError(
+            f"would hold out {len(held)} of {len(candidates)} records.",
             where="data.hold_out.share",
             fix="Choose another share, or name larger sources.",
         )
-    found = _retrieval(mine, held)
+    retrieval = _retrieval(candidates, held)
     folder = evaluation / config.name
     if folder.exists():
         raise InputError(f"a set called {config.name!r} exists already.", where="data.hold_out.name")
     folder.mkdir()
-    info = SetInfo(config.name, "retrieval", config.language, "short-long", write_retrieval(found, folder))
+    info = SetInfo(
+        config.name, "retrieval", config.language, "short-long", write_retrieval(retrieval, folder)
+    )
     write_sets(evaluation, [*read_sets(evaluation), info])
     draft = dataset / f".{RECORDS}"
     with RowWriter(draft, RECORD_SCHEMA) as writer:
@@ -68,7 +74,7 @@ def _retrieval(rows: list[Row], held: set[str]) -> Retrieval:
             query = queries.setdefault(row["query"], f"q{len(queries)}")
             qrels.setdefault(query, {}).update({documents[text]: 1 for text in row["positives"]})
     return Retrieval(
-        {place: ("", text) for text, place in documents.items()},
-        {place: text for text, place in queries.items()},
+        {identity: ("", text) for text, identity in documents.items()},
+        {identity: text for text, identity in queries.items()},
         qrels,
     )

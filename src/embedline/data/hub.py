@@ -1,10 +1,10 @@
-"""Hub datasets, folders in the hub's layout and Parquet files, all through `datasets`."""
+"""Readers of hub datasets, folders in the hub's layout and Parquet files, all through `datasets`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from embedline.data.lines import Line
 from embedline.errors import InputError, first_line
@@ -12,8 +12,16 @@ from embedline.errors import InputError, first_line
 PREFIX = "hub:"
 
 
-def hub_name(path: str) -> tuple[str, str | None, str | None]:
-    """`hub:ORG/NAME[/CONFIG][@REVISION]` as name, configuration, revision.
+class HubName(NamedTuple):
+    """A dataset of the hub: ORG/NAME, and its configuration and revision where the source names them."""
+
+    name: str
+    configuration: str | None
+    revision: str | None
+
+
+def hub_name(path: str) -> HubName:
+    """Parse `hub:ORG/NAME[/CONFIG][@REVISION]`.
 
     Raises:
         InputError: it has no organisation or no name.
@@ -24,11 +32,11 @@ def hub_name(path: str) -> tuple[str, str | None, str | None]:
         raise InputError(
             "is not a hub dataset.", where=path, fix="Write hub:ORG/NAME, hub:ORG/NAME/CONFIG or …@REVISION."
         )
-    return "/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision or None
+    return HubName("/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision or None)
 
 
 def read_hub(path: str, split: str, root: Path) -> Iterator[Line]:
-    """Rows of a hub dataset; a copy at `root/ORG/NAME` is read instead where there is one.
+    """Read the rows of a hub dataset, from a copy at `root/ORG/NAME` where there is one.
 
     Raises:
         InputError: the dataset, its configuration or the split cannot be loaded.
@@ -41,7 +49,7 @@ def read_hub(path: str, split: str, root: Path) -> Iterator[Line]:
 
 
 def read_folder(folder: Path, split: str, configuration: str | None = None) -> Iterator[Line]:
-    """Rows of a folder laid out like a hub dataset (data files, optionally a README.md with `configs`).
+    """Read the rows of a folder laid out like a hub dataset (data files, maybe a README.md with `configs`).
 
     Raises:
         InputError: the folder, its configuration or the split cannot be loaded.
@@ -51,7 +59,7 @@ def read_folder(folder: Path, split: str, configuration: str | None = None) -> I
 
 
 def splits_of(folder: Path) -> dict[str, list[str]]:
-    """Configurations that the README.md of a folder in hub layout names, and the splits of each.
+    """Return the configurations named in the README.md of a folder in hub layout, and the splits of each.
 
     Raises:
         InputError: they name files that are not there.
@@ -70,7 +78,7 @@ def splits_of(folder: Path) -> dict[str, list[str]]:
 
 
 def read_parquet(path: Path) -> Iterator[Line]:
-    """Rows of one Parquet file.
+    """Read the rows of one Parquet file.
 
     Raises:
         InputError: it cannot be read.
@@ -96,7 +104,7 @@ def count_parquet(path: Path) -> int:
 
 
 def _rows(where: str, fix: str, **arguments: Any) -> Iterator[Line]:
-    # streaming: what already lies on this machine is not copied into the cache of `datasets`
+    # streaming: local files are not copied into the cache of `datasets`
     import datasets
 
     datasets.disable_progress_bars()

@@ -1,4 +1,4 @@
-"""Sources in, one dataset out: records, corpus, and a quarantine for what could not be read."""
+"""Ingestion of sources into one dataset: records, corpus, and a quarantine for malformed rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_MALFORMED_SHARE = 0.5
 
 @dataclass
 class IngestCounts:
-    """What became of the rows of one source; read = accepted + quarantined + left_out."""
+    """Rows of one source; read = accepted + quarantined + left_out."""
 
     source: str
     table: str
@@ -41,7 +41,7 @@ class IngestReport:
     sources: list[IngestCounts] = field(default_factory=list)
 
     def total(self, count: str, table: str | None = None) -> int:
-        """The sum of one count (`read`, `accepted`, …) over the sources of a table, or of all."""
+        """Sum one count (`read`, `accepted`, …) over the sources of a table, or over all."""
         return sum(getattr(s, count) for s in self.sources if table in {None, s.table})
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -65,8 +65,12 @@ def ingest(
         root: folder that relative paths start from.
 
     Raises:
-        InputError: a source does not exist, cannot be read, is empty, or is malformed for the greater part.
-        StepError: rows were lost on the way (a fault of this program).
+        InputError: a source does not exist, cannot be read, is empty, or more than half of it is malformed.
+        StepError: rows were lost (a fault of this program).
+
+    >>> report = ingest([Source(path="faq.jsonl")], [], Path("data"), Path("dataset"))  # doctest: +SKIP
+    >>> report.total("accepted")  # doctest: +SKIP
+    1200
     """
     out_folder.mkdir(parents=True, exist_ok=True)
     report = IngestReport()
@@ -80,7 +84,7 @@ def ingest(
             lines = read_source(source.path, root, source.split)
             counts = IngestCounts(name, "records", source.path)
             report.sources.append(counts)
-            _take(
+            _read_into(
                 islice(lines, source.limit),
                 counts,
                 lambda values, s=source, n=name: record_of(values, s, n, record_ids),  # type: ignore[misc]
@@ -93,7 +97,7 @@ def ingest(
             lines = read_source(passage_source.path, root, passage_source.split, texts=True)
             counts = IngestCounts(name, "corpus", passage_source.path)
             report.sources.append(counts)
-            _take(
+            _read_into(
                 islice(lines, passage_source.limit),
                 counts,
                 lambda values, s=passage_source, n=name: passage_of(values, s, n, passage_ids),  # type: ignore[misc]
@@ -104,7 +108,7 @@ def ingest(
     return report
 
 
-def _take(
+def _read_into(
     lines: Iterator[Line],
     counts: IngestCounts,
     convert: Callable[[dict[str, Any]], Row],
@@ -129,12 +133,12 @@ def _take(
             quarantine.write(_quarantined(bad, counts.source))
             continue
         if min_score is not None and row["score"] is not None and row["score"] < min_score:
-            counts.left_out += 1  # a pair that its source rates low is no positive, and no fault either
+            counts.left_out += 1  # a low-scored pair is no positive, but not malformed either
         else:
             counts.accepted += 1
-            # Where the score chose the rows, those left are positives, and no longer pairs to be ranked.
+            # Rows selected by their score are positives from here on, not pairs to be ranked.
             writer.write(row if min_score is None else {**row, "score": None})
-    _judge(counts, first)
+    _check_source(counts, first)
 
 
 def _quarantined(line: Line, source: str) -> str:
@@ -148,7 +152,7 @@ def _quarantined(line: Line, source: str) -> str:
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
-def _judge(counts: IngestCounts, first: Line | None) -> None:
+def _check_source(counts: IngestCounts, first: Line | None) -> None:
     where = f"source {counts.source!r} ({counts.path})"
     if counts.read == 0:
         raise InputError("is empty.", where=where, fix="Remove it from the preset, or give it rows.")

@@ -1,4 +1,4 @@
-"""A check by script: enough to tell Russian from English, and to leave alone what it cannot tell."""
+"""A language check by script: it separates Russian from English and passes what it cannot decide."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PROSE_WORD = re.compile(r"""[("'«“]*[A-Za-z\u00c0-\u024f]?[a-z\u00df-\u024f'
 
 
 def letters(text: str) -> tuple[int, int, int]:
-    """Cyrillic, Latin and other letters in the first `SAMPLE_CHARS` characters."""
+    """Count Cyrillic, Latin and other letters in the first `SAMPLE_CHARS` characters."""
     sample = text[:SAMPLE_CHARS]
     without_cyrillic = _CYRILLIC.sub("", sample)
     without_latin = _LATIN.sub("", without_cyrillic)
@@ -34,12 +34,15 @@ def letters(text: str) -> tuple[int, int, int]:
 
 
 def is_written_in(text: str, language: str) -> bool:
-    """Whether `text` may be `language` (ru, en); of other languages nothing is known, so they may.
+    """Whether `text` may be in `language` (ru, en); other languages are not checked.
 
-    Undecidable counts as yes; so does a short text in another Cyrillic language whose letters are all
-    Russian. Russian documentation has titles that are all product names and passages that
-    are all code: a Latin text is not Russian only when it is long enough and reads as prose. A Cyrillic one
-    does not pass as English.
+    True when it cannot be decided, also for a short text in another Cyrillic language whose letters are all
+    Russian. Russian documentation has titles that are only product names and passages that are only code: a
+    Latin text is rejected as Russian only when it is long enough and reads as prose. A Cyrillic text is never
+    accepted as English.
+
+    >>> is_written_in("Как распечатать этикетку?", "en")
+    False
     """
     if language not in {"ru", "en"}:
         return True
@@ -76,12 +79,12 @@ def _is_latin_prose(text: str) -> bool:
 
 
 def may_be(text: str, language: str) -> bool:
-    """As `is_written_in`; either side of a cross-lingual record (`en-ru`) may be in either language."""
+    """Whether `text` may be in `language`; for a cross-lingual record (`en-ru`), in either of the two."""
     return any(is_written_in(text, part) for part in language.split("-"))
 
 
 def guess(text: str) -> str:
-    """`ru`, `en`, or nothing when the scripts do not tell."""
+    """Guess `ru` or `en` from the script; empty when it cannot be decided."""
     cyrillic, latin, other = letters(text)
     total = cyrillic + latin + other
     if total == 0:

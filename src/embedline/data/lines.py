@@ -1,4 +1,4 @@
-"""Files of one row a line, JSON or CSV, read so that one bad row is one bad row and not a failed load."""
+"""Readers of JSON lines and CSV in which a malformed row does not fail the whole file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _EXCERPT = 200
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a source and where it stands.
+    """One row of a source and its position.
 
     Args:
         line: 1-based line of a text file; 1-based row of a Parquet file or a hub dataset.
-        values: the row's columns, or None when it cannot be read: then `reason` says why.
+        values: the row's columns, or None when it cannot be read, for the reason in `reason`.
         excerpt: the beginning of an unreadable row.
     """
 
@@ -37,12 +37,12 @@ class Line:
 
 
 def shorten(text: str) -> str:
-    """The beginning of a row, safe to write as UTF-8 whatever it holds."""
+    """Return the beginning of a row; it can be written as UTF-8, whatever the row contains."""
     return text[:_EXCERPT].encode("utf-8", "backslashreplace").decode()
 
 
 def read_jsonl(path: Path) -> Iterator[Line]:
-    """Rows of a JSON-lines file, plain or gzip; blank lines are no rows.
+    """Read the rows of a JSON-lines file, plain or gzip; blank lines are no rows.
 
     Raises:
         InputError: the file cannot be opened, or is not (or not wholly) gzip although its name says so.
@@ -61,7 +61,7 @@ def count_jsonl(path: Path, at_most: int | None = None) -> int:
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers."""
+    """Yield the lines that are not blank, with their numbers."""
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
@@ -94,16 +94,16 @@ def _json_line(file: str, number: int, raw: bytes) -> Line:
 
 
 def read_csv(path: Path, delimiter: str = ",") -> Iterator[Line]:
-    """Rows of a CSV file with a header; every value stays the string that it is.
+    """Read the rows of a CSV file with a header; every value stays a string.
 
-    Read with the standard library, not with a data frame: that would turn a query `null` into no query and
-    `007` into 7, and would refuse the whole file for one row.
+    Read with the standard library, because a data frame turns the query `null` into no query and `007` into
+    7, and refuses the whole file for one row.
 
     Raises:
         InputError: the file cannot be opened, has no header or one column twice, or a quote is never closed.
     """
     try:
-        # surrogateescape marks the undecodable bytes, so that they cost their own row only
+        # surrogateescape marks undecodable bytes, so that only their own row is malformed
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             header = next(reader, None)
@@ -154,7 +154,7 @@ def _is_text(text: str) -> bool:
 
 
 def unreadable(where: str, error: Exception) -> InputError:
-    """The file as a whole is of no use."""
+    """Make the error for a file that cannot be read at all."""
     return InputError(
         f"cannot be read ({first_line(error)}).", where=where, fix="Check the file, or fetch it again."
     )

@@ -1,4 +1,4 @@
-"""Taking HTML out of technical text without taking the code with it."""
+"""Removal of HTML from technical text that keeps the code in it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _AMPERSANDS = re.compile(r"&(?:amp;)*(#\d{1,7};|#[xX][0-9a-fA-F]{1,6};|[a-zA-Z][
 
 
 def strip_html(text: str) -> str:
-    """Text without its HTML tags and comments, character references resolved, code in backticks untouched."""
+    """Remove HTML tags and comments and resolve character references; leave code in backticks as it is."""
     parts = _CODE.split(text) if "`" in text else [text]
     parts[::2] = [_strip(part) for part in parts[::2]]
     return "".join(parts)
@@ -58,14 +58,14 @@ def _strip(text: str) -> str:
 
 
 def _escape_unless_reference(match: re.Match[str]) -> str:
-    """References with their semicolon only: a browser reads `&parameter=1` in an address as `¶meter=1`."""
+    """Keep references with a semicolon only: a browser reads `&parameter=1` in an address as `¶meter=1`."""
     reference = match.group(1) or ""
     known = reference.startswith("#") or reference in html5
     return f"&{reference}" if known else f"&amp;{reference}"
 
 
 def _escape_unless_tag(match: re.Match[str], openers: Set[str], closers: Set[str]) -> str:
-    """A tag or a comment as it is, any other `<` as a reference, so that the parser takes it for text."""
+    """Keep a tag or a comment; escape any other `<`, so that the parser reads it as text."""
     raw, (slash, name, rest) = match.group(), match.groups()
     if raw.startswith("<!--"):
         return raw
@@ -79,7 +79,7 @@ def _escape_unless_tag(match: re.Match[str], openers: Set[str], closers: Set[str
 
 
 class _TextOf(HTMLParser):
-    """Collects the text between tags; block elements end the line, cells the word."""
+    """A parser that collects the text between tags; block elements end a line, cells end a word."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)

@@ -1,4 +1,4 @@
-"""Text as it should be written, and text as it is compared."""
+"""Normalised text for training, and the form in which texts are compared."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _INVISIBLE = re.compile(
 _SPACES = re.compile(r"[^\S\n]{2,}|[^\S\n ]")
 _GAPS = re.compile(r"\n{3,}")
 _WORD = re.compile(r"[^\W_]+")
-# what nobody reads: stress marks, soft hyphens, zero-width characters
+# not part of a word: stress marks, soft hyphens, zero-width characters
 _UNREAD = re.compile("[\u0300\u0301\xad\u200b-\u200f\u2060\ufeff]")
 _TWO_ALPHABETS = re.compile("[a-z][а-я]|[а-я][a-z]")
 _LOOKALIKES = str.maketrans("abcehkmoptxy", "авсенкмортху")
 
 
 def normalize(text: str, max_chars: int | None = None) -> str:
-    """Text in NFC without markup, control characters or ragged white space; `normalize` of it is itself.
+    """Normalise text: NFC, without markup, control characters and repeated white space; idempotent.
 
-    NFC, not NFKC: that would turn x² into x2 and ½ into 1⁄2, which technical text cannot afford. Only real
-    HTML tags go: `a < b`, `List<int>`, `<?php` and code between backticks stay. Line breaks stay, at most one
+    NFC, not NFKC, which turns x² into x2 and ½ into 1⁄2 and so changes technical text. Only real HTML tags
+    are removed: `a < b`, `List<int>`, `<?php` and code between backticks stay. Line breaks stay, at most one
     blank line in a row. A longer text is cut at `max_chars`.
     """
     while True:
@@ -35,7 +35,7 @@ def normalize(text: str, max_chars: int | None = None) -> str:
             once = once[:max_chars].rstrip()
         if once == text:
             return once
-        text = once  # `&amp;lt;b&amp;gt;` is a tag at the third look; each look makes the text shorter
+        text = once  # `&amp;lt;b&amp;gt;` is a tag in the third pass; each pass makes the text shorter
 
 
 def _once(text: str) -> str:
@@ -53,11 +53,14 @@ def _once(text: str) -> str:
 
 
 def comparison_form(text: str) -> str:
-    """What two texts are compared by: NFKC, lower case, ё as е, words only, single spaces.
+    """Return the form in which texts are compared: NFKC, lower case, ё as е, words only, single spaces.
 
     Without stress marks and invisible characters; in a word of two alphabets, Latin letters that look like
-    Cyrillic ones are taken for these. A text without any word (an operator, say) is compared as it stands,
+    Cyrillic ones are replaced by these. A text without any word (an operator, say) is compared as it is,
     without its white space.
+
+    >>> comparison_form("Ещё  раз: ВХОД!")
+    'еще раз вход'
     """
     if not text.isascii():
         if not unicodedata.is_normalized("NFKC", text):

@@ -1,4 +1,4 @@
-"""A row of a source as a record or a passage, or the reason why it is none."""
+"""Conversion of a source's row into a record or a passage, or the reason why that is impossible."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _TASK_TYPES = frozenset(get_args(TaskType))
 
 
 class MalformedRowError(ValueError):
-    """A row that cannot be a record; the message is the reason."""
+    """A row that cannot become a record; the message is the reason."""
 
 
 class Ids:
-    """Ids that depend on the content alone; the second row of the same content gets `-2`."""
+    """A source of ids that depend on content alone; the second row of the same content gets `-2`."""
 
     def __init__(self) -> None:
         self._seen: dict[str, int] = {}
@@ -31,10 +31,10 @@ class Ids:
 
 
 def record_of(values: dict[str, Any], source: Source, name: str, ids: Ids) -> Row:
-    """A row of BGE's form (or of the source's own columns) as a record.
+    """Convert a row in BGE's form (or with the source's own columns) into a record.
 
-    The source's task_type and language override the row's; where neither says, the lengths and the scripts of
-    query and positive do.
+    The source's task_type and language override the row's; where both are missing, they are derived from the
+    lengths and the scripts of query and positive.
 
     Raises:
         MalformedRowError: no query, no positive, or a value of a wrong type.
@@ -69,7 +69,7 @@ def record_of(values: dict[str, Any], source: Source, name: str, ids: Ids) -> Ro
 
 
 def passage_of(values: dict[str, Any], source: CorpusSource, name: str, ids: Ids) -> Row:
-    """A row of a corpus as a passage.
+    """Convert a row of a corpus into a passage.
 
     Raises:
         MalformedRowError: no text, or a value of a wrong type.
@@ -96,21 +96,21 @@ def _text(values: dict[str, Any], column: str) -> str:
 
 
 def _scored(values: dict[str, Any], column: str, scores: str) -> tuple[list[str], list[float] | None]:
-    """Texts, blank ones left out, and a teacher's score of each where the row has them."""
-    texts, told = _texts(values, column), values.get(scores)
+    """Return the texts that are not blank, and a teacher's score of each where the row has scores."""
+    texts, given = _texts(values, column), values.get(scores)
     kept = [text for text in texts if text.strip()]
-    if told is None:
+    if given is None:
         return kept, None
-    if not isinstance(told, list) or len(told) != len(texts):
+    if not isinstance(given, list) or len(given) != len(texts):
         raise MalformedRowError(f"{scores!r} is not a list of as many numbers as {column!r} has texts")
-    numbers = [number for value in told if (number := _number({scores: value}, scores)) is not None]
-    if len(numbers) != len(told):
+    numbers = [number for value in given if (number := _number({scores: value}, scores)) is not None]
+    if len(numbers) != len(given):
         raise MalformedRowError(f"{scores!r} lacks a number")
     return kept, [number for number, text in zip(numbers, texts, strict=True) if text.strip()]
 
 
 def _texts(values: dict[str, Any], column: str) -> list[str]:
-    """A text or a list of texts."""
+    """Return a text or a list of texts as a list."""
     value = values.get(column)
     items = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(items, list):
@@ -131,7 +131,7 @@ def _optional(values: dict[str, Any], column: str) -> str:
 
 
 def _number(values: dict[str, Any], column: str) -> float | None:
-    """A finite number, or none; CSV knows numbers only as text."""
+    """Return a finite number or None; numbers may be text, as they are in CSV."""
     value = values.get(column)
     if value is None or value == "":
         return None

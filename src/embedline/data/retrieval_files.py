@@ -1,11 +1,11 @@
-"""A retrieval set as people keep it: BEIR's files, one folder with all three, or a hub dataset's layout."""
+"""Readers of retrieval sets: BEIR's files, one folder with all three parts, or a hub dataset's layout."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from embedline.data.evaluation_reader import Retrieval
 from embedline.data.hub import read_folder, splits_of
@@ -15,11 +15,19 @@ from embedline.data.tables import Row
 from embedline.errors import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
-Judgement = tuple[str, str, str, int]  # where it stands, query, document, grade
+
+
+class Judgement(NamedTuple):
+    """One line of qrels and its position (file:line)."""
+
+    where: str
+    query: str
+    document: str
+    grade: int
 
 
 def load_retrieval(place: Path, split: str) -> Retrieval:
-    """The set in a folder: `corpus` and `queries` (JSON lines or Parquet), and judgements.
+    """Load the set in a folder: `corpus` and `queries` (JSON lines or Parquet), and judgements.
 
     Judgements are `qrels.tsv`, `qrels/<split>.tsv` (BEIR, or TREC's four columns), or the same as JSON lines
     or Parquet. A folder in hub layout has configurations `corpus`, `queries`, and `qrels` or `default`.
@@ -36,15 +44,15 @@ def load_retrieval(place: Path, split: str) -> Retrieval:
         queries[_new_id(line, row, queries)] = text_of(line, row, "text")
     qrels: dict[str, dict[str, int]] = {}
     for where, query, document, grade in _judgements(place, split):
-        for name, wanted, known in (("query", query, queries), ("document", document, corpus)):
-            if wanted not in known:
-                raise InputError(f"names a {name} {wanted!r} that the set does not have.", where=where)
+        for name, identity, known in (("query", query, queries), ("document", document, corpus)):
+            if identity not in known:
+                raise InputError(f"names a {name} {identity!r} that the set does not have.", where=where)
         qrels.setdefault(query, {})[document] = grade
     return Retrieval(corpus, queries, qrels)
 
 
 def rows_of_file(place: Path, stem: str) -> Iterator[tuple[Line, Row]]:
-    """The rows of `<stem>.jsonl`, `.jsonl.gz` or `.parquet`; a row that cannot be read is an error here."""
+    """Read the rows of `<stem>.jsonl`, `.jsonl.gz` or `.parquet`; a malformed row is an error."""
     found = _file(place, stem)
     if found is None:
         names = [f"{stem}{suffix}" for suffix in SUFFIXES]
@@ -54,7 +62,7 @@ def rows_of_file(place: Path, stem: str) -> Iterator[tuple[Line, Row]]:
 
 
 def text_of(line: Line, row: Row, column: str, *, optional: bool = False, empty: bool = False) -> str:
-    """A text of a row.
+    """Return a text of a row.
 
     Args:
         optional: it may be absent; empty: it may be blank, as some documents of BEIR are.
@@ -82,7 +90,7 @@ def _rows(place: Path, part: str, split: str) -> Iterator[tuple[Line, Row]]:
 def _configuration(
     place: Path, name: str, split: str, configurations: Mapping[str, list[str]]
 ) -> Iterator[Line]:
-    """mteb calls the split of a corpus `corpus`, other people `test` or `train`."""
+    """Read a configuration; the split of a corpus is called `corpus` by mteb, else `test` or `train`."""
     splits = configurations[name]
     chosen = next((one for one in (split, name) if one in splits), splits[0])
     return read_folder(place, chosen, name)
@@ -141,7 +149,7 @@ def _of_table(path: Path) -> Iterator[Judgement]:
         except (IndexError, ValueError) as error:
             fix = "Write query-id, corpus-id and a whole score, separated by tabs."
             raise InputError(f"cannot be read: {line!r}.", where=where, fix=fix) from error
-        yield where, query, document, grade
+        yield Judgement(where, query, document, grade)
 
 
 def _of_rows(rows: Iterator[tuple[Line, Row]]) -> Iterator[Judgement]:
@@ -152,7 +160,7 @@ def _of_rows(rows: Iterator[tuple[Line, Row]]) -> Iterator[Judgement]:
             raise InputError("has no query-id or no corpus-id.", where=where)
         if isinstance(grade, bool) or not isinstance(grade, int | float) or not _whole(grade):
             raise InputError(f"'score' is {grade!r}, not a whole number.", where=where)
-        yield where, str(query), str(document), int(grade)
+        yield Judgement(where, str(query), str(document), int(grade))
 
 
 def _whole(grade: float) -> bool:

@@ -17,32 +17,33 @@ from embedline.errors import InputError
 DEMO = "demo:"
 
 
-def data_root(config: RunConfig, preset: str, place: Workspace) -> Path:
-    """The folder that relative paths start from.
+def data_root(config: RunConfig, preset: str, workspace: Workspace) -> Path:
+    """Return the folder that relative paths start from.
 
     data.root as seen from the current folder; when it is empty, the folder of the preset's file (of a shipped
-    preset: the current folder). `demo:` or `demo:SEED` is the shipped generator, written once a workspace.
+    preset: the current folder). `demo:` or `demo:SEED` stands for data of the shipped generator, written
+    once a workspace.
     """
     root = config.data.root
     if root.startswith(DEMO):
-        return _demo(root.removeprefix(DEMO), place)
+        return _demo(root.removeprefix(DEMO), workspace)
     if not root:
         return Path(preset).resolve().parent if Path(preset).suffix in {".yaml", ".yml"} else Path.cwd()
-    found = Path(root).expanduser()
-    if not found.is_dir():
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
         raise InputError(
             "is not a folder.", where=f"data.root: {root}", fix="Create it or correct data.root."
         )
-    return found.resolve()
+    return folder.resolve()
 
 
-def _demo(seed: str, place: Workspace) -> Path:
+def _demo(seed: str, workspace: Workspace) -> Path:
     if seed and not seed.isdigit():
         raise InputError(
             f"demo:{seed} is not demo: or demo:SEED.", where="data.root", fix="Write demo: alone."
         )
     digest = hashlib.sha256(f"{sources_digest('data.demo.writer')} {seed or 0}".encode()).hexdigest()[:12]
-    folder = place.internal / "demo" / digest
+    folder = workspace.internal / "demo" / digest
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / ".lock"):
         if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Where a source lies and how it is read: one stream of rows, whatever the format."""
+"""Location and reading of sources: one stream of rows, whatever the format."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def is_hub(path: str) -> bool:
 
 
 def locate(path: str, root: Path) -> Path:
-    """A file or folder; relative paths start at `root`.
+    """Return the file or folder of a source; relative paths start at `root`.
 
     Raises:
-        InputError: there is no such file; the nearest name in its folder is offered.
+        InputError: there is no such file; the message suggests the nearest name in its folder.
     """
     place = root / Path(path).expanduser()
     if place.exists():
@@ -36,20 +36,20 @@ def locate(path: str, root: Path) -> Path:
 
 
 def source_files(path: str, root: Path) -> list[Path]:
-    """The files that a source is read from, in path order; none for a dataset that only the hub has.
+    """List the files that a source is read from, in path order; none for a dataset that only the hub has.
 
     Raises:
         InputError: it does not exist.
     """
     if is_hub(path):
-        copy = root / hub_name(path)[0]
+        copy = root / hub_name(path).name
         return sorted(p for p in copy.rglob("*") if p.is_file()) if copy.is_dir() else []
     place = locate(path, root)
     return sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
 
 
 def source_name(name: str, path: str) -> str:
-    """The name a source goes by: its own, else the stem of its file or folder."""
+    """Return the name of a source: its own, else the stem of its file or folder."""
     if name:
         return name
     stem = Path(path.removeprefix(PREFIX).partition("@")[0]).name
@@ -60,14 +60,14 @@ def source_name(name: str, path: str) -> str:
 
 
 def read_source(path: str, root: Path, split: str = "train", *, texts: bool = False) -> Iterator[Line]:
-    """The rows of one source, in order.
+    """Read the rows of one source, in order.
 
     Args:
         split: of a hub dataset or a folder laid out like one.
-        texts: whether a folder of .txt and .md files will do (a corpus; records need queries).
+        texts: whether a folder of .txt and .md files is accepted (a corpus; records need queries).
 
     Raises:
-        InputError: it does not exist, is of a kind that is not read, or cannot be read.
+        InputError: it does not exist, is of an unknown kind, or cannot be read.
     """
     if is_hub(path):
         return read_hub(path, split, root)

@@ -33,7 +33,7 @@ PASSAGE_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "title", "tex
 
 
 def with_rule(schema: Any) -> Any:
-    """The schema of rejected rows: the row as it was, and the rule that rejected it."""
+    """Return the schema of rejected rows: the row and the rule that rejected it."""
     return schema.append(pa.field("rule", pa.string()))
 
 
@@ -41,7 +41,7 @@ GROUP = 8192
 
 
 class RowWriter:
-    """Writes rows to a Parquet file in groups, so that memory is bounded by a group, not by the table."""
+    """A writer of rows to a Parquet file in groups: memory is bounded by a group, not by the table."""
 
     def __init__(self, path: Path, schema: Any, *, compression: str = "zstd") -> None:
         self.schema = schema
@@ -61,7 +61,7 @@ class RowWriter:
             self._rows = []
 
     def write_batch(self, batch: Any) -> None:
-        """A record batch of the same schema."""
+        """Write a record batch of the same schema."""
         self._flush()
         if batch.num_rows:
             self._writer.write_batch(batch)
@@ -79,13 +79,13 @@ class RowWriter:
 
 
 def read_batches(path: Path, size: int = GROUP) -> Iterator[Any]:
-    """A Parquet file as Arrow record batches of at most `size` rows."""
+    """Read a Parquet file as Arrow record batches of at most `size` rows."""
     with pq.ParquetFile(path) as file:
         yield from file.iter_batches(size)
 
 
 def rows_of(batch: Any) -> Iterator[Row]:
-    """The rows of a record batch; several times faster than Arrow's own `to_pylist`."""
+    """Convert a record batch to rows; several times faster than Arrow's own `to_pylist`."""
     names = batch.schema.names
     columns = (_values(column) for column in batch.columns)
     return (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
@@ -104,6 +104,6 @@ def _values(column: Any) -> list[Any]:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a Parquet file, one after another."""
+    """Read the rows of a Parquet file, one after another."""
     for batch in read_batches(path):
         yield from rows_of(batch)

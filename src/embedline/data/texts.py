@@ -1,4 +1,4 @@
-"""A folder of plain texts as passages."""
+"""Reader of a folder of plain texts as passages."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def text_files(folder: Path) -> list[Path]:
 
 
 def read_texts(folder: Path) -> Iterator[Line]:
-    """Passages (`title`, `text`) of every .txt and .md file below `folder`, in path order.
+    """Read passages (`title`, `text`) from every .txt and .md file below `folder`, in path order.
 
-    Paragraphs (blocks between blank lines) are joined up to `PASSAGE_CHARS`; a heading of Markdown begins a
+    Paragraphs (blocks between blank lines) are joined up to `PASSAGE_CHARS`; a Markdown heading begins a
     new passage. The title is the first heading of the file, else its name.
     """
     for path in text_files(folder):
@@ -71,7 +71,7 @@ def _blocks(lines: list[str]) -> Iterator[tuple[int, str]]:
 
 
 def _pieces(text: str) -> list[str]:
-    """A block that is longer than a passage, cut between sentences, and within one only where it must be."""
+    """Cut a block that is longer than a passage between sentences; within one only where it is too long."""
     pieces = [""]
     for sentence in _SENTENCE_END.split(text):
         for start in range(0, len(sentence), PASSAGE_CHARS):

@@ -1,4 +1,4 @@
-"""clean: what must not be trained on is thrown away, counted and kept to look at."""
+"""clean: reject rows that must not be trained on; count them and keep them for inspection."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from embedline.config.data import CleanConfig, Source
 from embedline.config.model import TeacherConfig
 from embedline.config.training import RuntimeConfig
+from embedline.data.sources import source_name
 from embedline.steps.context import Context, StepResult
 
 if TYPE_CHECKING:
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 
 
 def run(context: Context) -> StepResult:
-    """Output `dataset`: the clean records and corpus, the rejected rows, and the funnel."""
+    """Write the output `dataset`: clean records and corpus, rejected rows, and the funnel."""
     from embedline.data.clean import clean
-    from embedline.data.sources import source_name
 
     teacher = context.step_config.section("teacher", TeacherConfig)  # None when the run has no teacher
     funnel = clean(
@@ -49,7 +49,7 @@ def run(context: Context) -> StepResult:
 
 
 def _teacher(context: Context) -> Encode:
-    """The teacher, asked with its own prompts for each row's source and task type."""
+    """Load the teacher; it encodes texts with its own prompts for each row's source and task type."""
     from embedline.models.machine import prepare
     from embedline.steps.shared.training import load_teacher
 

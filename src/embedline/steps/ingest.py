@@ -1,4 +1,4 @@
-"""ingest: every source into records and corpus, every held-out set into an artefact of its own."""
+"""ingest: read sources into records and corpus, and held-out sets into an artefact of their own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(context: Context) -> StepResult:
-    """Outputs `dataset` (records, corpus, quarantine) and `evaluation`; paths start at the pinned root."""
+    """Write `dataset` (records, corpus, quarantine) and `evaluation`; paths start at the pinned root."""
     from embedline.data.evaluation_sets import lay_out
     from embedline.data.holdout import hold_out
     from embedline.data.ingest import ingest

@@ -50,12 +50,12 @@ def config(**sections: Any) -> RunConfig:
         ),
     ],
 )
-def test_a_name_that_nothing_has_is_refused_with_the_nearest(sections: dict[str, Any], said: str) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest(sections: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         require_known_names(config(**sections))
 
 
-def test_names_that_are_there_are_taken() -> None:
+def test_known_names_are_accepted() -> None:
     rules = [{"set": name, "min": 0.1} for name in ("*", "SupportQA", "SupportSTS", "held_out", "Needle@64")]
     require_known_names(
         config(
@@ -72,7 +72,7 @@ def test_an_unknown_mteb_task_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", preset_names())
-def test_the_shipped_presets_name_what_they_have(name: str) -> None:
+def test_shipped_presets_refer_to_known_names(name: str) -> None:
     require_known_names(load_config(name))
 
 
@@ -94,9 +94,7 @@ def _write(path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "a.parquet"])
-def test_a_batch_larger_than_every_source_is_refused_and_one_that_fits_is_not(
-    tmp_path: Path, name: str
-) -> None:
+def test_a_batch_larger_than_every_source_is_refused(tmp_path: Path, name: str) -> None:
     _write(tmp_path / name, 8)
     stages: dict[str, Any] = {"unsupervised": {"batch": 8}, "supervised": {"batch": 8}}
     data = {"sources": [{"path": name}], "evaluation": []}

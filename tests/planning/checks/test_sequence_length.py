@@ -42,7 +42,7 @@ def base(tmp_path: Path) -> Path:
         ({"base": "x"}, {"mine": {"document_length": 600}}, r"^mine\.document_length"),
     ],
 )
-def test_what_does_not_fit_names_its_setting(base: Path, model: Any, more: Any, named: str) -> None:
+def test_a_length_beyond_the_positions_names_it(base: Path, model: Any, more: Any, named: str) -> None:
     with pytest.raises(InputError, match=named):
         require_room(config(model, **more), base)
 
@@ -57,7 +57,7 @@ def test_what_does_not_fit_names_its_setting(base: Path, model: Any, more: Any, 
          "settings": {"max_position_embeddings": 512}},
     ],
 )  # fmt: skip
-def test_what_fits_passes(base: Path, model: dict[str, Any]) -> None:
+def test_a_length_within_the_positions_passes(base: Path, model: dict[str, Any]) -> None:
     require_room(config(model), base if "base" in model else None)
 
 

@@ -1,4 +1,4 @@
-"""An attribute: one thing that can be asked about an entity, with its wordings in both languages."""
+"""An attribute of an entity that questions are about, with its wordings in both languages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from embedline.data.demo.things import Family
 
 @dataclass(frozen=True)
 class Wording:
-    """How one language speaks of an attribute; `says` hold "{v}" where one of `values` goes."""
+    """The wordings of an attribute in one language; `says` contain "{v}" in place of one of `values`."""
 
     nouns: tuple[str, ...]
     asks: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What is asked about anything one can buy: money, delivery, help, privacy.
+"""Attributes of all products and services: money, delivery, help, privacy.
 
 The columns are those of `attributes_device`.
 """

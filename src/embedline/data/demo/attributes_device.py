@@ -1,4 +1,4 @@
-"""What is asked about devices: each attribute as nouns, spoken questions and statements, in two languages.
+"""Attributes of devices: each attribute as nouns, spoken questions and statements, in two languages.
 
 Within an attribute the three columns say the same with different words: a question shares hardly a stem with
 a statement. Nouns are singular nominatives, so that any frame takes them.

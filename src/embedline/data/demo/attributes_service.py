@@ -1,4 +1,4 @@
-"""What is asked about services only: contracts, access, quality.
+"""Attributes of services only: contracts, access, quality.
 
 The columns are those of `attributes_device`.
 """

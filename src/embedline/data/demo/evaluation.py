@@ -29,7 +29,7 @@ class EvaluationSet:
         self.queries[key], self.relevant[key] = query, document
 
     def leaks(self) -> list[tuple[str, str, str]]:
-        """Every query with the text that answers it and the language of the pair."""
+        """Yield every query with the text that answers it and the language of the pair."""
         return [
             (text, self.documents[self.relevant[key]].text, self.lang) for key, text in self.queries.items()
         ]
@@ -38,7 +38,7 @@ class EvaluationSet:
 def evaluation_sets(
     world: World, narrator: Narrator, passages: dict[str, Passage], overviews: dict[str, Passage]
 ) -> list[EvaluationSet]:
-    """SupportQA in Russian, English and from English to Russian, and SupportLong.
+    """Make SupportQA in Russian, English and from English to Russian, and SupportLong.
 
     The documents of a SupportQA set are all passages and overviews of the evaluated entities, so that each
     answer stands among other facts of its entity and the same attribute of its siblings.
@@ -65,7 +65,7 @@ def evaluation_sets(
 
 
 def _long_set(world: World, narrator: Narrator) -> EvaluationSet:
-    """Manuals of several thousand characters; each query is answered in the last third of one of them."""
+    """Make long manuals (thousands of characters); the last third of one of them answers each query."""
     documents: dict[str, Passage] = {}
     asked: list[tuple[str, Fact]] = []
     chosen = narrator.rng.sample(world.entities, LONG_ANSWERED + LONG_DISTRACTORS)
@@ -82,7 +82,7 @@ def _long_set(world: World, narrator: Narrator) -> EvaluationSet:
 
 
 def sts_pairs(world: World, narrator: Narrator) -> list[dict[str, object]]:
-    """Pairs of questions: 5 the same fact, 3 the same attribute of a sibling, 2 another fact of the entity,
+    """Make pairs of questions: 5 the same fact, 3 the same attribute of a sibling, 2 another fact of it,
     1 the same attribute of an unrelated entity, 0 nothing in common.
     """
     rng = narrator.rng

@@ -1,4 +1,4 @@
-"""How an entity is named in a sentence: Russian agreement and the choice between alias, name and both."""
+"""Names of an entity in a sentence: Russian agreement and the choice between alias, name and both."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ENDINGS: dict[AdjectiveClass, dict[Case, dict[Gender, str]]] = {
 
 @dataclass(frozen=True)
 class Entity:
-    """A product or service: its kind and its trait together are its own, and so are its name and code."""
+    """A product or service; kind and trait together are unique, and so are its name and its code."""
 
     key: str
     kind: Kind
@@ -45,7 +45,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Mention:
-    """Which wording of an entity to use: indices into the synonyms of its kind and of its trait."""
+    """The wording of an entity to use: indices into the synonyms of its kind and of its trait."""
 
     style: Style
     kind: int = 0
@@ -70,7 +70,7 @@ def alias_en(noun: str, trait: str, name: str = "") -> str:
 
 
 def mention(entity: Entity, how: Mention, lang: Lang, case: Case = "nominative") -> str:
-    """The words for `entity`; a bare name takes no case and no article."""
+    """Return the words for `entity`; a bare name takes no case and no article."""
     name = entity.name_en if lang == "en" or how.latin else entity.name_ru
     if how.style == "name":
         return f"{name} {entity.code}"
@@ -81,5 +81,5 @@ def mention(entity: Entity, how: Mention, lang: Lang, case: Case = "nominative")
 
 
 def capitalised(text: str) -> str:
-    """`text` with its first letter in upper case and the rest as it is."""
+    """Put the first letter of `text` in upper case and leave the rest."""
     return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""Puts facts into words: passages, titles, questions, definitions, glossaries and long documents."""
+"""Facts in words: passages, titles, questions, definitions, glossaries and long documents."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Passage:
 
 
 class Narrator:
-    """Draws every choice of words from one random stream."""
+    """A writer of texts that draws every choice of words from one random stream."""
 
     def __init__(self, rng: Random) -> None:
         self.rng = rng
 
     def mention(self, entity: Entity, styles: dict[Style, int], avoid: Mention | None = None) -> Mention:
-        """A way to name the entity; with `avoid`, mostly by other synonyms than that mention used."""
+        """Draw a way to name the entity; with `avoid`, mostly by other synonyms than that mention used."""
         style = self.rng.choices(list(styles), list(styles.values()))[0]
         return Mention(
             style,
@@ -53,7 +53,7 @@ class Narrator:
         )
 
     def passage(self, fact: Fact, lang: Lang) -> Passage:
-        """A help article that states one fact about one entity, and often points at another topic."""
+        """Write a help article that states one fact about one entity, and often points at another topic."""
         rng, frames, wording = self.rng, FRAMES[lang], _wording(fact.attribute, lang)
         how = self.mention(fact.entity, PASSAGE_STYLES)
         noun = rng.randrange(len(wording.nouns))
@@ -69,21 +69,21 @@ class Narrator:
         return Passage(f"{lang}-{fact.key}", title, " ".join([lead, *body]), how, noun)
 
     def overview(self, entity: Entity, lang: Lang) -> Passage:
-        """Says that an entity's names and aliases mean the same, and nothing else."""
+        """Write a passage that equates an entity's names and aliases, and states nothing else."""
         lines = [self.definition(entity, lang) for _ in range(3)]
         how = Mention("name", latin=True)
         text = " ".join([*lines, *(self.filler(lang) for _ in range(2))])
         return Passage(f"{lang}-{entity.key}-overview", mention(entity, how, lang), text, how)
 
     def definition(self, entity: Entity, lang: Lang) -> str:
-        """One sentence that equates two ways to name the entity."""
+        """Write one sentence that equates two ways to name the entity."""
         first = self.mention(entity, {"name": 2, "full": 1})
         second = self.mention(entity, {"alias": 1}, first)
         other = mention(entity, second, lang)
         return self._named(self.rng.choice(FRAMES[lang].definition), entity, first, lang, f=other)
 
     def glossary(self, attribute: Attribute, lang: Lang, number: int) -> Passage:
-        """Equates the wordings of one attribute without naming any entity."""
+        """Write a passage that equates the wordings of one attribute without naming any entity."""
         rng, wording = self.rng, _wording(attribute, lang)
         lines = []
         for frame in rng.sample(FRAMES[lang].glossary, 3):
@@ -95,9 +95,9 @@ class Narrator:
         return Passage(f"{lang}-{attribute.key}-glossary-{number}", title, " ".join(lines), Mention("alias"))
 
     def thread(self, fact: Fact, lang: Lang, number: int) -> Passage:
-        """A forum thread: a question, its answer, and another name of the thing; half are in two languages.
+        """Write a forum thread: a question, its answer, another name of the entity; half are bilingual.
 
-        It is the one kind of text that holds a buyer's words beside the manual's; nobody labelled it.
+        The only kind of text with a buyer's words beside the manual's; it is unlabelled.
         """
         rng = self.rng
         reply = rng.choice((lang, "en" if lang == "ru" else "ru"))
@@ -108,7 +108,7 @@ class Narrator:
         return Passage(f"{lang}-{fact.key}-thread-{number}", title, text, Mention("alias"))
 
     def question(self, fact: Fact, lang: Lang, passage: Passage | None = None) -> str:
-        """A question that the fact answers; with `passage`, mostly in other words than that passage."""
+        """Write a question that the fact answers; with `passage`, mostly in other words than that passage."""
         rng, frames, wording = self.rng, FRAMES[lang], _wording(fact.attribute, lang)
         form = rng.choices(list(QUESTION_FORMS), list(QUESTION_FORMS.values()))[0]
         if passage and rng.random() < QUOTED_RATE:
@@ -120,14 +120,14 @@ class Narrator:
         return self._named(frame, fact.entity, how, lang, a=rng.choice(wording.asks), n=wording.nouns[noun])
 
     def title(self, fact: Fact, lang: Lang, passage: Passage) -> str:
-        """A link text for a passage: a noun and any way to name the entity."""
+        """Write a link text for a passage: a noun and any way to name the entity."""
         wording = _wording(fact.attribute, lang)
         how = self.mention(fact.entity, {"alias": 2, "full": 2, "name": 1}, passage.mention)
         noun = wording.nouns[self._index(len(wording.nouns), passage.noun)]
         return self._named(self.rng.choice(FRAMES[lang].title), fact.entity, how, lang, n=noun)
 
     def translated(self, fact: Fact) -> tuple[str, str]:
-        """The same sentence in English and Russian: a question, a title, a statement or a definition."""
+        """Write one sentence in English and Russian: a question, a title, a statement or a definition."""
         rng = self.rng
         form = rng.choice(("ask", "title", "state", "definition"))
         how = self.mention(fact.entity, {"alias": 2, "full": 2, "name": 1})
@@ -145,7 +145,7 @@ class Narrator:
         return pair[0], pair[1]
 
     def long_document(self, facts: list[Fact], lang: Lang) -> Passage:
-        """A manual of thousands of characters: one section a fact, in the given order."""
+        """Write a manual of thousands of characters: one section a fact, in the given order."""
         rng, entity = self.rng, facts[0].entity
         how = self.mention(entity, {"full": 1})
         sections = [
@@ -162,7 +162,7 @@ class Narrator:
         return Passage(f"{lang}-{entity.key}-manual", title, " ".join(sections), how)
 
     def filler(self, lang: Lang) -> str:
-        """A sentence about nothing in particular."""
+        """Draw a sentence without a fact."""
         return " ".join(self.rng.choice(column) for column in FRAMES[lang].filler) + "."
 
     def _cross_reference(self, fact: Fact, lang: Lang) -> str:
@@ -170,7 +170,7 @@ class Narrator:
         return _fill(self.rng.choice(FRAMES[lang].cross), n=noun)
 
     def _index(self, count: int, avoid: int | None) -> int:
-        """An index below `count`, mostly not `avoid`."""
+        """Draw an index below `count`, mostly not `avoid`."""
         if avoid is None or not 0 <= avoid < count or self.rng.random() < SHARED_WORDING_RATE:
             return self.rng.randrange(count)
         return (avoid + self.rng.randrange(1, count)) % count
@@ -184,6 +184,6 @@ def _wording(attribute: Attribute, lang: Lang) -> Wording:
 
 
 def _fill(frame: str, **words: str) -> str:
-    """The frame with its slots filled, every sentence in it starting with a capital letter."""
+    """Fill the slots of a frame; every sentence in it starts with a capital letter."""
     sentences = frame.format(**words).split(". ")
     return ". ".join(capitalised(sentence) for sentence in sentences)

@@ -1,4 +1,4 @@
-"""A weak source with everything in it that cleaning exists for, and a list of what was planted where."""
+"""A weak source with every kind of row that cleaning rejects, and a list of the planted rows."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ class Line:
 
 
 def row(query: str, positive: str, source: str, task_type: str, lang: str) -> Row:
-    """A training pair in the BGE form."""
+    """Return a training pair in the BGE form."""
     return {"query": query, "pos": [positive], "source": source, "task_type": task_type, "lang": lang}
 
 
 def normalised(text: str) -> str:
-    """Words only, as decontamination compares them: NFKC, lower case, ё as е, no punctuation."""
+    """Return words only, as decontamination compares them: NFKC, lower case, ё as е, no punctuation."""
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).lower().replace("ё", "е")))
 
 
 def noisy_lines(
     world: World, narrator: Narrator, facts: list[Fact], leaks: list[tuple[str, str, str]], asked: set[str]
 ) -> list[Line]:
-    """Good rows from `facts` and, shuffled among them, every kind of bad row.
+    """Make good rows from `facts` and, shuffled among them, every kind of bad row.
 
     `leaks` are evaluation queries with answer and language of the pair; no good row asks one of `asked`
     (normalised).
@@ -101,7 +101,7 @@ def noisy_lines(
 
 
 def planted_rows(lines: list[Line], file: str) -> dict[str, list[dict[str, object]]]:
-    """Where each planted row stands (1-based), and the query that it was made from, if any."""
+    """Return the line (1-based) of each planted row, and the query that it was made from, if any."""
     found: dict[str, list[dict[str, object]]] = {}
     for number, line in enumerate(lines, 1):
         if line.planted:
@@ -113,7 +113,7 @@ def planted_rows(lines: list[Line], file: str) -> dict[str, list[dict[str, objec
 
 
 def _edited(rng: Random, text: str) -> str:
-    """A long text with two of its words replaced."""
+    """Replace two words of a long text."""
     words = text.split(" ")
     for index in rng.sample(range(len(words)), 2):
         words[index] = "примерно"
@@ -121,7 +121,7 @@ def _edited(rng: Random, text: str) -> str:
 
 
 def _disguised(query: str, how: int) -> str:
-    """An evaluation query verbatim, in capitals, with its ё spelt е, or with other punctuation."""
+    """Return an evaluation query verbatim, in capitals, with its ё spelt е, or with other punctuation."""
     forms = (
         query,
         query.upper(),

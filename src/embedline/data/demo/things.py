@@ -1,4 +1,4 @@
-"""The things people ask about: product kinds, the traits that tell siblings apart, brand names.
+"""Vocabulary of the world: product kinds, the traits that tell siblings apart, brand names.
 
 Every kind and trait is a set of synonyms. Russian nouns carry what agreement needs (nominative, genitive,
 gender); a trait is an adjective that agrees or a phrase that follows the noun unchanged.

@@ -1,4 +1,4 @@
-"""The world: entities, the facts about each, and which facts are kept back for evaluation."""
+"""The world: entities, the facts about each, and the facts that are held out for evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ATTRIBUTES: tuple[Attribute, ...] = (*DEVICE_ATTRIBUTES, *COMMON_ATTRIBUTES, *SE
 
 @dataclass(frozen=True)
 class Fact:
-    """What one attribute is for one entity: the index of the value, the same in both languages.
+    """The value of one attribute for one entity: the index of the value, the same in both languages.
 
     `siblings` are the other attributes of which the entity has a fact.
     """
@@ -36,7 +36,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class World:
-    """All facts; those in `held_out` are asked about in evaluation only, amid all of `evaluated`."""
+    """All facts; those in `held_out` are in evaluation sets only, among all of `evaluated`."""
 
     entities: tuple[Entity, ...]
     facts: tuple[Fact, ...]
@@ -44,12 +44,12 @@ class World:
     held_out: tuple[Fact, ...]
 
     def facts_of(self, entity: Entity) -> list[Fact]:
-        """The facts about one entity, in the order of the world."""
+        """Return the facts about one entity, in the order of the world."""
         return [fact for fact in self.facts if fact.entity.key == entity.key]
 
 
 def attributes_of(entity: Entity) -> list[Attribute]:
-    """Every attribute that makes sense for the entity."""
+    """Return every attribute that fits the entity."""
     own = DEVICE_ATTRIBUTES if entity.kind.family == "device" else SERVICE_ATTRIBUTES
     return [*own, *COMMON_ATTRIBUTES]
 
@@ -80,7 +80,7 @@ def build_world(rng: Random) -> World:
 
 
 def _entities(rng: Random) -> list[Entity]:
-    """Distinct (kind, trait) pairs, each with a brand name and a code of its own."""
+    """Draw distinct (kind, trait) pairs, each with a brand name and a code of its own."""
     pairs = rng.sample([(kind, trait) for kind in KINDS for trait in TRAITS], ENTITIES)
     roots = rng.sample([(start, middle) for start in NAME_STARTS for middle in NAME_MIDDLES], ENTITIES)
     names = [(*root, rng.choice(NAME_ENDS)) for root in roots]

@@ -1,4 +1,4 @@
-"""Writes the demo world as the files that a user's own data would come in."""
+"""Writer of the demo world, in files as a user's own data would have them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _weak_pairs(
     passages: dict[str, Passage],
     overviews: dict[str, Passage],
 ) -> Iterable[Row]:
-    """Link texts with their passages, and names or aliases with the overview of what they name."""
+    """Pair link texts with their passages, and names or aliases with the overview of what they name."""
     source = f"title_body_{lang}"
     for fact in facts:
         passage = passages[f"{lang}-{fact.key}"]
@@ -95,7 +95,7 @@ def _weak_pairs(
 
 
 def _threads(narrator: Narrator, facts: list[Fact], asked: set[str]) -> dict[str, Passage]:
-    """Threads about what is not held out, and none with a question that an evaluation set asks."""
+    """Write threads about facts that are not held out, without any question of an evaluation set."""
     threads = _keyed(
         narrator.thread(fact, lang, number) for lang in LANGS for fact in facts for number in range(THREADS)
     )
@@ -110,7 +110,7 @@ def _bitext(narrator: Narrator, facts: list[Fact]) -> Iterable[Row]:
 
 
 def _questions(narrator: Narrator, facts: list[Fact], passages: dict[str, Passage]) -> dict[str, list[Row]]:
-    """Questions with their passages: every fact in Russian, many in English, many across the languages."""
+    """Pair questions with passages: every fact in Russian, many in English, many across the languages."""
     rng = narrator.rng
 
     def asked(fact: Fact, lang: Lang, about: Lang, source: str) -> Row:
@@ -137,7 +137,7 @@ def _paraphrases(narrator: Narrator, facts: list[Fact]) -> Iterable[Row]:
 
 
 def _training_lines(rows: Iterable[Row], asked: set[str]) -> list[str]:
-    """The rows as lines, without repeats and without any text that an evaluation set asks."""
+    """Return the rows as lines, without repeats and without any query of an evaluation set."""
     lines: dict[str, None] = {}
     for found in rows:
         texts = [str(found["query"]), *map(str, found["pos"] if isinstance(found["pos"], list) else ())]

@@ -1,4 +1,4 @@
-"""What a config names and this machine does not have: the whole list, where pinning stops at the first."""
+"""Data and models that a config names and this machine lacks; pinning stops at the first of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from embedline.errors import InputError
 
 
 def missing(config: RunConfig, root: Path) -> list[str]:
-    """One line a kind of thing: data sources, passages, evaluation sets, models. Nothing is fetched.
+    """List what is missing, one line a kind: sources, passages, evaluation sets, models. Nothing is fetched.
 
     Args:
         root: the folder that relative paths start from.
@@ -31,12 +31,12 @@ def missing(config: RunConfig, root: Path) -> list[str]:
     return [line for line in lines if line]
 
 
-def _line(key: str, wanted: Sequence[str], absent: Sequence[str]) -> str:
+def _line(key: str, named: Sequence[str], absent: Sequence[str]) -> str:
     if not absent:
         return ""
     names = list(dict.fromkeys(absent))
     shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"{key}: {len(absent)} of {len(wanted)} ({shown})"
+    return f"{key}: {len(absent)} of {len(named)} ({shown})"
 
 
 def _has_source(path: str, root: Path) -> bool:
@@ -47,7 +47,7 @@ def _has_source(path: str, root: Path) -> bool:
 
 
 def _has_model(name: str, root: Path) -> bool:
-    """A folder, a package's or the demo's model, or a hub model that was fetched before."""
+    """Whether a model is a folder, a package's or the demo's, or a hub model that was fetched before."""
     if name.startswith(("package:", "demo:")) or any(
         path.is_dir() for path in (Path(name).expanduser(), root / name)
     ):

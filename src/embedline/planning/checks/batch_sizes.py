@@ -1,4 +1,4 @@
-"""Whether a stage has the rows that its batch needs, said before anything is spent."""
+"""Check before a run that each stage has the rows that its batch needs."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from embedline.errors import InputError
 
 
 def require_enough(config: RunConfig, root: Path) -> None:
-    """Refuse a batch that no source of its stage could fill, even if cleaning threw nothing away.
+    """Refuse a batch that no source of its stage can fill, even if cleaning rejects nothing.
 
-    What cannot be counted cheaply (folders, what only the hub has) is taken to be enough; the stage itself
-    counts again what is left after cleaning.
+    Sources that cannot be counted cheaply (folders, datasets that only the hub has) are assumed to be large
+    enough; the stage itself counts the rows again after cleaning.
 
     Raises:
         InputError: naming the stage's batch.
     """
-    for where, batch, items in _wanted(config):
-        found = _largest(items, root, batch)
-        if found is not None and found < batch:
+    for where, batch, items in _batches(config):
+        rows = _largest(items, root, batch)
+        if rows is not None and rows < batch:
             raise InputError(
-                f"the largest source has {found} rows, one batch needs {batch}.",
+                f"the largest source has {rows} rows, one batch needs {batch}.",
                 where=where,
                 fix="Lower it, or bring more data.",
             )
 
 
-def _wanted(config: RunConfig) -> Iterator[tuple[str, int, list[Source] | list[CorpusSource]]]:
-    """The setting, the batch, and the sources that fill it; no weight makes a stage ask for fewer rows."""
+def _batches(config: RunConfig) -> Iterator[tuple[str, int, list[Source] | list[CorpusSource]]]:
+    """Yield each setting, its batch and the sources that fill it; weights do not lower the rows needed."""
     if config.pretrain.enabled and all(item.weight == 1 for item in config.data.corpus):
         yield "pretrain.batch", config.pretrain.batch, config.data.corpus
     for name, stage in (("unsupervised", config.unsupervised), ("supervised", config.supervised)):
@@ -42,7 +42,7 @@ def _wanted(config: RunConfig) -> Iterator[tuple[str, int, list[Source] | list[C
 
 
 def _largest(items: list[Source] | list[CorpusSource], root: Path, most: int) -> int | None:
-    """Rows of the largest source (a corpus is one source), counted up to `most`; None: not to be told."""
+    """Count the rows of the largest source (a corpus is one source), up to `most`; None where unknown."""
     counts: dict[str, int] = {}
     for item in items:
         name = source_name(item.name, item.path) if isinstance(item, Source) else "corpus"

@@ -1,4 +1,4 @@
-"""What the papers warn of, said before anything is spent. Nothing is refused here."""
+"""Recommendations from papers, shown before a run. Nothing is refused here."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _MOST_COUNTED = 2e9  # bytes of sources whose rows are counted for the number of
 
 
 def advice(config: RunConfig, root: Path | None = None) -> list[str]:
-    """One line each, with the paper it comes from.
+    """Return one line for each recommendation, with the paper it comes from.
 
     Args:
-        root: folder of the data; without it nothing is said about passes over the data.
+        root: folder of the data; without it, passes over the data are not counted.
     """
     return [
         *_negatives(config),
@@ -103,7 +103,7 @@ def _pruning(config: RunConfig) -> list[str]:
 
 
 def supervised_rows(config: RunConfig, root: Path) -> int | None:
-    """Rows of the supervised sources, before cleaning; None when they are not at hand or too large."""
+    """Count the rows of the supervised sources, before cleaning; None when they are missing or too large."""
     total, size = 0, 0.0
     for source in config.data.sources:
         if "supervised" in source.stages:

@@ -1,4 +1,4 @@
-"""Whether the sets, sources and tasks that a config refers to by name are among those that it has."""
+"""Check that the sets, sources and tasks that a config refers to by name exist in it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from embedline.errors import InputError
 
 
 def require_known_names(config: RunConfig) -> None:
-    """Refuse a name that nothing has: it would come to light in the last steps, after all training.
+    """Refuse unknown names, which would otherwise fail in the last steps, after all training.
 
     Raises:
-        InputError: naming the setting and the nearest name, or a set taken out that is called as another is.
+        InputError: a name is unknown (the message has the setting and the nearest name), or not unique.
     """
     _require_distinct_sources(config)
     held_out, sets = config.data.hold_out, set_names(config.data.evaluation)
@@ -36,7 +36,7 @@ def require_known_names(config: RunConfig) -> None:
 
 
 def _require_distinct_sources(config: RunConfig) -> None:
-    """A source's stages and weight, and where its rows come from, go by its name."""
+    """Refuse two sources of one name: stages, weights and rows of a source are found by its name."""
     for group in ("sources", "corpus"):
         items = getattr(config.data, group)
         names = [source_name(item.name, item.path) for item in items]
@@ -50,7 +50,7 @@ def _require_distinct_sources(config: RunConfig) -> None:
 
 
 def _named(config: RunConfig, sets: list[str]) -> Iterator[tuple[str, str, Collection[str]]]:
-    """Each place that refers to something by name, the name, and the names there are."""
+    """Yield each setting that refers to something by name, the name, and the known names."""
     from embedline.evaluation.compare import BENCHMARK
     from embedline.evaluation.haystack import set_name
 

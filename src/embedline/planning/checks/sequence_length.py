@@ -1,4 +1,4 @@
-"""Whether the base has positions for the run's texts, said before anything is spent."""
+"""Check before a run that the base model has positions for the run's texts."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ from embedline.config.schema import RunConfig
 from embedline.config.training import ContrastiveConfig, MineConfig
 from embedline.errors import InputError
 
-# Their first position is the row after padding's: two rows of the table are no text's.
+# Positions start at the row after padding's, so that two rows of the table are used by no token.
 _OFFSET = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
 
 
 def require_room(config: RunConfig, base: Path | None) -> None:
     """Refuse lengths beyond the positions that the base will have, MCLS' own tokens included.
 
-    What transformers' class really gives is checked again when the model is loaded; here its config.json is
-    read, no more.
+    Only its config.json is read here; the loaded model is checked again.
 
     Raises:
-        InputError: naming the setting that asks for the tokens.
+        InputError: a setting needs more tokens than there are positions.
     """
     room = _room(config, base)
     if room is None:
         return
-    for where, tokens in _asked(config):
+    for where, tokens in _lengths(config):
         needed = row_tokens(tokens, config.model.pooling, config.model.mcls_every)
         if needed > room:
             inserted = f", {needed - tokens} of them MCLS' own," if needed > tokens else ""
@@ -41,7 +40,7 @@ def require_room(config: RunConfig, base: Path | None) -> None:
 
 
 def _room(config: RunConfig, base: Path | None) -> int | None:
-    """Tokens of the longest row; None where the config does not say, or there is no bound."""
+    """Return the tokens of the longest row; None where the config has no such value, or there is no bound."""
     model = config.model
     values: dict[str, Any] = dict(model.settings)
     kind = model.architecture
@@ -57,7 +56,7 @@ def _room(config: RunConfig, base: Path | None) -> int | None:
     return max(has, model.positions or 0)
 
 
-def _asked(config: RunConfig) -> Iterator[tuple[str, int]]:
+def _lengths(config: RunConfig) -> Iterator[tuple[str, int]]:
     yield "model.query_length", config.model.query_length
     yield "model.document_length", config.model.document_length
     if config.pretrain.enabled:
