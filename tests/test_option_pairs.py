@@ -27,12 +27,13 @@ from embedline.models.folder import load_embedder, save_embedder, spec_from_conf
 from embedline.models.prompts import PromptTable
 from embedline.models.tokenizer import train_tokenizer
 from embedline.training.batching.batches import Draw
-from embedline.training.batching.pairs import Batches, tokenised
+from embedline.training.batching.pairs import ContrastiveBatches, tokenised
+from embedline.training.batching.passages import PassageBatch
 from embedline.training.batching.records import Record
-from embedline.training.batching.rows import apart
+from embedline.training.batching.rows import split_by_source
 from embedline.training.contrastive.gradcache import GradCache
 from embedline.training.contrastive.step import ContrastiveStep
-from embedline.training.contrastive.teacher import Teaching
+from embedline.training.contrastive.teacher import Teacher
 from embedline.training.pretraining import PretrainStep, objective_module
 
 Row = tuple[str, ...]
@@ -183,20 +184,20 @@ def losses(
         torch.manual_seed(0)
         module = objective_module(embedder, TEXTS, config.pretrain)
         step = PretrainStep(config.pretrain, mask_id=embedder.tokenizer.mask_token_id, bf16=bf16)
-        batch: Any = {"ids": embedder.tokenize(TEXTS, max_length=24)}
+        batch: Any = PassageBatch("corpus", list(range(len(TEXTS))), embedder.tokenize(TEXTS, max_length=24))
     else:
         stage = config.unsupervised
         rows = [replace(record(i, objective), source="faq") for i in range(len(TEXTS))]
         with tempfile.TemporaryDirectory() as folder:
             store = tokenised(embedder, rows, stage, Path(folder) / "tokens")
-            sources = apart(store.columns(), {})
-            batch = Batches(store, sources, [Draw("faq", np.arange(len(rows)), 0)])[0]
-        teaching = None
+            sources = split_by_source(store.columns(), {})
+            batch = ContrastiveBatches(store, sources, [Draw("faq", np.arange(len(rows)), 0)])[0]
+        teacher = None
         if config.teacher and stage.distillation:
             other = make(config, embedder.tokenizer, seed=config.seed + 1).eval()
             other = other.with_spec(EmbedderSpec("mean"))  # untrained, it tells texts apart by their words
-            teaching = Teaching(other, ["ru"], stage.distillation, width=embedder.width)
-        step = ContrastiveStep(GradCache(embedder, batch_tokens=64, bf16=bf16), stage, teaching=teaching)
+            teacher = Teacher(other, ["ru"], stage.distillation, width=embedder.width)
+        step = ContrastiveStep(GradCache(embedder, batch_tokens=64, bf16=bf16), stage, teacher=teacher)
     optimizer = torch.optim.AdamW(module.parameters(), lr=2e-3)
     for _ in range(steps):
         torch.manual_seed(1)

@@ -37,9 +37,9 @@ from embedline.models.prompts import PromptTable, Side, is_long
 from embedline.models.tokenizer import train_tokenizer
 from embedline.steps.mine import _encoder
 from embedline.training.batching.batches import Draw
-from embedline.training.batching.pairs import Batches, tokenised
+from embedline.training.batching.pairs import ContrastiveBatch, ContrastiveBatches, tokenised
 from embedline.training.batching.records import Record, SourceRecords
-from embedline.training.batching.rows import apart, pool_small
+from embedline.training.batching.rows import pool_small, split_by_source
 
 NOMIC = PromptTable(
     {
@@ -187,20 +187,22 @@ def records(source: str, task_type: str) -> SourceRecords:
     return SourceRecords(source, rows)
 
 
-def batch_of(saved: Saved, rows: list[Record]) -> dict[str, Any]:
+def batch_of(saved: Saved, rows: list[Record]) -> ContrastiveBatch:
     """A training's batch of all rows, which are pooled when they are of several sources."""
     with tempfile.TemporaryDirectory() as folder:
         store = tokenised(saved.embedder, rows, ContrastiveConfig(negatives=0), Path(folder) / "tokens")
-        sources = apart(store.columns(), {})
+        sources = split_by_source(store.columns(), {})
         if len(sources) > 1:
             sources = pool_small(sources, len(rows))
-        batch: dict[str, Any] = Batches(store, sources, [Draw(*sources, np.arange(len(rows)), 0)])[0]
+        batch: ContrastiveBatch = ContrastiveBatches(
+            store, sources, [Draw(*sources, np.arange(len(rows)), 0)]
+        )[0]
         return batch
 
 
 def training(saved: Saved, source: str, task_type: str) -> Ids:
     batch = batch_of(saved, records(source, task_type).rows)
-    count, ids = batch["queries"], [tuple(row) for row in batch["ids"]]
+    count, ids = batch.query_count, [tuple(row) for row in batch.ids]
     return {"query": set(ids[:count]), "document": set(ids[count:])}
 
 
@@ -369,9 +371,9 @@ def test_encode_with_a_prompt_text_cuts_queries_only_with_task_query(
 def test_sources_pooled_for_training_keep_their_own_prompts(saved: Saved) -> None:
     small = {name: records(name, "short-long") for name in ("SciFact", "docs")}
     batch = batch_of(saved, [row for source in small.values() for row in source.rows])
-    ids = {tuple(row) for row in batch["ids"]}
-    expected_ids = [expected(saved, each, "short-long") for each in small]
-    assert ids == {row for of in expected_ids for rows in of.values() for row in rows}
+    ids = {tuple(row) for row in batch.ids}
+    wanted = [expected(saved, each, "short-long") for each in small]
+    assert ids == {row for of in wanted for rows in of.values() for row in rows}
 
 
 def test_mining_uses_the_prompt_of_each_source_and_task_type(saved: Saved, tmp_path: Path) -> None:

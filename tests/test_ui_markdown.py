@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedline.artifacts.curves import read_metric_series, read_curves, write_curves
+from embedline.artifacts.curves import read_curves, read_metric_series, write_curves
 from embedline.artifacts.scores import ScoreRow
 from embedline.data.funnel import Funnel
 from embedline.evaluation.compare import markdown

@@ -55,13 +55,13 @@ def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> tuple[
         weight_decay=0.0,
         prompts=False,
     )
-    told: list[dict[str, float]] = []
+    logged: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as checkpoints:
         tracker = Tracker(Path(checkpoints) / "tracked")
 
         def on_metrics(values: dict[str, float], step: int) -> None:
             tracker.metrics(values, step)
-            told.append(values)
+            logged.append(values)
 
         train_contrastive(
             embedder,
@@ -73,15 +73,15 @@ def embedline(folder: Path, pairs: Pairs, options: argparse.Namespace) -> tuple[
             checkpoints=Path(checkpoints),
             on_metrics=on_metrics,
         )
-    warm = told[1:] or told
+    warm = logged[1:] or logged
     return [values["step_seconds"] for values in warm], _split(warm)
 
 
-def _split(told: list[dict[str, float]]) -> Split:
+def _split(logged: list[dict[str, float]]) -> Split:
     """Share of a step's seconds by phase, of the steps that are timed."""
-    whole = sum(values["step_seconds"] for values in told)
+    whole = sum(values["step_seconds"] for values in logged)
     phases = ("data", "forward", "backward", "optimizer", "logging")
-    return {phase: sum(values[f"{phase}_seconds"] for values in told) / whole for phase in phases}
+    return {phase: sum(values[f"{phase}_seconds"] for values in logged) / whole for phase in phases}
 
 
 def sentence_transformers(folder: Path, pairs: Pairs, options: argparse.Namespace) -> list[float]:

@@ -78,7 +78,7 @@ def generate(folder: Path, pairs: int) -> None:
     import numpy as np
     import pyarrow as pa
 
-    from embedline.training.batching.tokens import BLOCK, KINDS, ROWS, SCHEMA
+    from embedline.training.batching.tokens import BLOCK, ROW_GROUPS, ROWS, SCHEMA
 
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -105,7 +105,7 @@ def generate(folder: Path, pairs: int) -> None:
             rows = [columns.get(field.name, pa.nulls(count, field.type)) for field in SCHEMA]
             writer.write_batch(pa.RecordBatch.from_arrays(rows, schema=SCHEMA))
     kind = {"source": "made", "task_type": "short-long", "language": "en"}
-    (folder / KINDS).write_text(json.dumps({"kinds": [kind], "score_ranges": {}}), encoding="utf-8")
+    (folder / ROW_GROUPS).write_text(json.dumps({"kinds": [kind], "score_ranges": {}}), encoding="utf-8")
 
 
 def _ids(generator: Any, lengths: Any) -> Any:

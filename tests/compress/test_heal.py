@@ -12,8 +12,9 @@ from embedline.compress.heal import _HealStep, fidelity, heal
 from embedline.compress.layers import without_layers
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
-from embedline.training.contrastive.gradcache import TokenBudget
-from embedline.training.engine.step_timer import Watch
+from embedline.training.batching.passages import PassageBatch
+from embedline.training.engine.step_timer import StepTimer
+from embedline.training.engine.token_budget import TokenBudget
 from embedline.training.objectives.distillation import distillation_loss, heads_distance
 
 
@@ -50,7 +51,7 @@ def test_healed_beats_unhealed_on_texts_it_never_saw(make_embedder, make_texts, 
     assert _same_nearest(student, teacher, queries, corpus) > found_before + 0.1
 
 
-def test_the_teacher_is_not_touched(make_embedder, make_texts, tmp_path):
+def test_the_teacher_does_not_change(make_embedder, make_texts, tmp_path):
     teacher = make_embedder(layers=3)
     before = copy.deepcopy(teacher.state_dict())
     _heal(without_layers(teacher, [0, 2]), teacher, make_texts(64, 0), tmp_path, steps=3)
@@ -61,8 +62,8 @@ def test_the_teacher_is_not_touched(make_embedder, make_texts, tmp_path):
 def test_chunks_leave_the_gradient_of_the_whole_batch(make_embedder, make_texts):
     teacher, texts = make_embedder(layers=3), make_texts(32, 0)
     student = without_layers(teacher, [0, 2])
-    _HealStep(student, teacher, TokenBudget(24), Watch())(
-        student, {"ids": student.tokenize(texts, max_length=32)}
+    _HealStep(student, teacher, TokenBudget(24), StepTimer())(
+        student, PassageBatch("healing", list(range(32)), student.tokenize(texts, max_length=32))
     )
     found = {name: p.grad.clone() for name, p in student.named_parameters()}
     student.zero_grad()
@@ -75,7 +76,7 @@ def test_chunks_leave_the_gradient_of_the_whole_batch(make_embedder, make_texts)
         torch.testing.assert_close(found[name], parameter.grad, atol=1e-5, rtol=1e-3)
 
 
-def test_a_healing_that_was_killed_ends_where_an_uninterrupted_one_does(make_embedder, make_texts, tmp_path):
+def test_a_resumed_healing_equals_an_uninterrupted_one(make_embedder, make_texts, tmp_path):
     class KilledError(Exception):
         pass
 
@@ -111,22 +112,22 @@ def test_the_other_heads_heal_too(make_embedder, make_texts, tmp_path):
     unseen = student.pad(student.tokenize(make_texts(64, 5), max_length=32))
 
     @torch.no_grad()
-    def apart() -> float:
+    def distance() -> float:
         found = heads_distance(
             student.represent(**unseen), teacher.represent(**unseen), unseen["attention_mask"]
         )
         return float(found.mean())
 
-    before, heads = apart(), copy.deepcopy(student.heads.state_dict())
+    before, heads = distance(), copy.deepcopy(student.heads.state_dict())
     assert before > 0.01
     _heal(student, teacher, make_texts(300, 0), tmp_path, steps=60)
     student.eval()
-    assert apart() < 0.6 * before
-    for name, weight in student.heads.state_dict().items():  # the dense vectors say nothing about them
+    assert distance() < 0.6 * before
+    for name, weight in student.heads.state_dict().items():  # the dense vectors do not depend on them
         assert not torch.equal(weight, heads[name]), name
 
 
-def test_the_longest_texts_come_first_and_what_gives_no_number_is_kept(
+def test_the_longest_texts_come_first_and_a_bad_batch_is_saved(
     make_embedder, make_texts, tmp_path, monkeypatch, capsys
 ):
     teacher, texts = make_embedder(layers=2), make_texts(64, 0)
@@ -134,12 +135,12 @@ def test_the_longest_texts_come_first_and_what_gives_no_number_is_kept(
     real = _HealStep.__call__
 
     def watched(self, module, batch):
-        sizes.append(sum(len(texts[row]) for row in batch["rows"]))
+        sizes.append(sum(len(texts[row]) for row in batch.rows))
         value, metrics = real(self, module, batch)
         return value * float("nan") if len(sizes) == 2 else value, metrics
 
     monkeypatch.setattr(_HealStep, "__call__", watched)
-    _heal(without_layers(teacher, [0]), teacher, texts, tmp_path, batch=4, evidence=tmp_path / "bad")
+    _heal(without_layers(teacher, [0]), teacher, texts, tmp_path, batch=4, bad_batches=tmp_path / "bad")
     assert sizes[0] == max(sizes) > min(sizes)
     assert "step 1: the loss is nan on a batch of healing (rows " in capsys.readouterr().out
     kept = json.loads((tmp_path / "bad" / "bad-step-1-healing.json").read_text())
@@ -148,10 +149,12 @@ def test_the_longest_texts_come_first_and_what_gives_no_number_is_kept(
 
 def test_fewer_texts_than_a_batch_are_used_again(make_embedder, make_texts, tmp_path):
     teacher = make_embedder(layers=2)
-    told: list[int] = []
+    logged: list[int] = []
     student = without_layers(teacher, [0])
-    _heal(student, teacher, make_texts(5, 0), tmp_path, steps=3, on_metrics=lambda _, step: told.append(step))
-    assert told == [1, 2, 3]
+    _heal(
+        student, teacher, make_texts(5, 0), tmp_path, steps=3, on_metrics=lambda _, step: logged.append(step)
+    )
+    assert logged == [1, 2, 3]
 
 
 def test_no_texts_is_an_error(make_embedder, tmp_path):

@@ -81,7 +81,7 @@ def test_angular_distances_are_those_of_the_models_own_hidden_states(make_embedd
     np.testing.assert_allclose(found.numpy(), np.mean(angles, axis=0), atol=1e-5)
 
 
-def test_angular_finds_the_block_that_does_nothing_and_dropping_it_changes_nothing(make_embedder, make_texts):
+def test_angular_finds_a_block_without_effect(make_embedder, make_texts):
     embedder, texts = make_embedder(layers=6), make_texts(20, 1)
     for index in (3, 4):
         for part in (layer_list(embedder.backbone)[index].attn, layer_list(embedder.backbone)[index].mlp):

@@ -72,7 +72,7 @@ def test_a_model_from_scratch_has_nothing_to_prune_before_training(context):
 
 
 @pytest.mark.parametrize("when", ["never", "before"])
-def test_a_step_that_is_off_hands_its_input_on(context, when):
+def test_a_step_that_is_off_passes_its_input_through(context, when):
     found = context("prune_after", when=when)
     assert run(found).passed_through == {"model": found.inputs["model"]}
 
@@ -119,12 +119,12 @@ def test_what_the_base_cannot_do_is_refused_with_its_key(context, make_embedder,
     base = tmp_path / "bert"
     save_embedder(make_embedder("bert"), base)
     config = found.step_config.config | {"model": found.step_config.config["model"] | change}
-    asked = StepConfig(config=config, locations={"base": str(base)})
+    step_config = StepConfig(config=config, locations={"base": str(base)})
     with pytest.raises(InputError, match=key):
-        run(Context(**{**vars(found), "step_config": asked}))
+        run(Context(**{**vars(found), "step_config": step_config}))
 
 
-def test_texts_are_the_same_every_time_different_from_each_other_and_carry_their_prompts(context):
+def test_sampled_texts_are_reproducible_distinct_and_have_prompts(context):
     dataset = Path(context("prune_after").inputs["dataset"].path)
     table = PromptTable(
         {"default": Prompt(query="q: ", document="d: "), "faq": Prompt(query="faq: ", document="")}

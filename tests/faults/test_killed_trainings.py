@@ -37,7 +37,7 @@ class End:
     """How a training ended, when nothing stopped it."""
 
     weights: dict[str, torch.Tensor]
-    told: list[Any]
+    history: list[Any]
     resumed_from: str | None
 
 
@@ -67,12 +67,12 @@ class Trainings:
         return int(self.server.stdout.readline())
 
     def end(self, folder: Path) -> End:
-        kept = json.loads((folder / "told.json").read_text())
-        told = [
+        kept = json.loads((folder / "history.json").read_text())
+        history = [
             [step, {key: value for key, value in values.items() if key not in TIMED}]
-            for step, values in kept["told"]
+            for step, values in kept["history"]
         ]
-        return End(load_file(folder / "weights.safetensors"), told, kept["from"])
+        return End(load_file(folder / "weights.safetensors"), history, kept["from"])
 
     def whole(self, stage: str) -> tuple[End, float, int]:
         """The uninterrupted end, its seconds, and how often its second save touches the disk."""
@@ -91,7 +91,7 @@ class Trainings:
         assert end.weights.keys() == whole.weights.keys()
         for name, value in end.weights.items():
             assert torch.equal(value, whole.weights[name]), f"{stage}, {what}: {name}"
-        assert end.told == whole.told, f"{stage}, {what}"
+        assert end.history == whole.history, f"{stage}, {what}"
         return end
 
 

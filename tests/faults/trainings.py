@@ -1,7 +1,7 @@
 """Short trainings that can be killed: `trainings.py` reads one order a line, and forks a child for each.
 
 An order is `{"stage", "folder", "kill"}`. The child trains with its checkpoints in FOLDER, or goes on from
-those that are there, and leaves `weights.safetensors` and `told.json` there. Kills (SIGKILL, by itself):
+those that are there, and leaves `weights.safetensors` and `history.json` there. Kills (SIGKILL, by itself):
 
 - `{"at": "save", "boundary": n}`: before the n-th thing that its second checkpoint does to the disk;
 - `{"at": "second pass", "chunk": n}`: in the middle of GradCache's n-th second encoding.
@@ -30,7 +30,7 @@ from shared_batches import TEXTS, embedder, records
 from embedline.compress.heal import heal
 from embedline.config.training import ContrastiveConfig, DistillationConfig, PretrainConfig
 from embedline.training.contrastive.gradcache import GradCache
-from embedline.training.contrastive.teacher import Teaching
+from embedline.training.contrastive.teacher import Teacher
 from embedline.training.contrastive.training import train_contrastive
 from embedline.training.engine import trainer as engine
 from embedline.training.engine.checkpoints import newest_whole
@@ -41,17 +41,17 @@ SHARED = {"steps": STEPS, "checkpoint_every": EVERY, "log_every": 2, "batch_toke
 DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 HEADS = ("lexical", "multi_vector")
 TRIPLETS = {"batch": 8, "negatives": 2}
-Told = list[tuple[int, dict[str, float]]]
+History = list[tuple[int, dict[str, float]]]
 WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
 
 
-def contrastive(folder: Path, told: Told, *heads: str, taught: bool = False, **over: Any) -> Any:
+def contrastive(folder: Path, history: History, *heads: str, taught: bool = False, **over: Any) -> Any:
     model = embedder(*heads, **DROPOUT)
     rows = [*records(24), *records(16, scored=True, source="sts")]
     config = ContrastiveConfig(**(SHARED | TRIPLETS | over))
-    teaching = None
+    teacher = None
     if taught:
-        teaching = Teaching(embedder(seed=5).eval(), ["ru"], DistillationConfig(), width=model.width)
+        teacher = Teacher(embedder(seed=5).eval(), ["ru"], DistillationConfig(), width=model.width)
     train_contrastive(
         model,
         rows,
@@ -60,13 +60,13 @@ def contrastive(folder: Path, told: Told, *heads: str, taught: bool = False, **o
         seed=3,
         bf16=False,
         checkpoints=folder,
-        on_metrics=lambda values, step: told.append((step, values)),
-        teaching=teaching,
+        on_metrics=lambda values, step: history.append((step, values)),
+        teacher=teacher,
     )
     return model
 
 
-def pretraining(folder: Path, told: Told, objective: str) -> Any:
+def pretraining(folder: Path, history: History, objective: str) -> Any:
     decoder = objective == "mntp"
     model = embedder(architecture="llama" if decoder else "bert", **({} if decoder else DROPOUT))
     config = PretrainConfig(**SHARED, objective=objective, batch=8, length=24, bag_of_words=0.5)
@@ -77,12 +77,12 @@ def pretraining(folder: Path, told: Told, objective: str) -> Any:
         seed=3,
         bf16=False,
         checkpoints=folder,
-        on_metrics=lambda values, step: told.append((step, values)),
+        on_metrics=lambda values, step: history.append((step, values)),
     )
     return model
 
 
-def healing(folder: Path, told: Told) -> Any:
+def healing(folder: Path, history: History) -> Any:
     model = embedder(num_hidden_layers=1)
     heal(
         model,
@@ -95,35 +95,39 @@ def healing(folder: Path, told: Told) -> Any:
         seed=3,
         bf16=False,
         checkpoints=folder,
-        on_metrics=lambda values, step: told.append((step, values)),
+        on_metrics=lambda values, step: history.append((step, values)),
     )
     return model
 
 
-STAGES: dict[str, Callable[[Path, Told], Any]] = {
-    "retromae": lambda folder, told: pretraining(folder, told, "retromae"),
-    "mlm": lambda folder, told: pretraining(folder, told, "mlm"),
-    "mntp": lambda folder, told: pretraining(folder, told, "mntp"),
-    "infonce": lambda folder, told: contrastive(
-        folder, told, matryoshka=True, learnable_temperature=True, resident_tokens=64
+STAGES: dict[str, Callable[[Path, History], Any]] = {
+    "retromae": lambda folder, history: pretraining(folder, history, "retromae"),
+    "mlm": lambda folder, history: pretraining(folder, history, "mlm"),
+    "mntp": lambda folder, history: pretraining(folder, history, "mntp"),
+    "infonce": lambda folder, history: contrastive(
+        folder, history, matryoshka=True, learnable_temperature=True, resident_tokens=64
     ),
-    "unified": lambda folder, told: contrastive(folder, told, *HEADS, objective="unified", resident_tokens=0),
-    "distilled": lambda folder, told: contrastive(folder, told, taught=True, resident_tokens=0),
+    "unified": lambda folder, history: contrastive(
+        folder, history, *HEADS, objective="unified", resident_tokens=0
+    ),
+    "distilled": lambda folder, history: contrastive(folder, history, taught=True, resident_tokens=0),
     "healing": healing,
 }
 
 
 def train(order: dict[str, Any]) -> None:
-    folder, told = Path(order["folder"]), Told()
+    folder, history = Path(order["folder"]), History()
     folder.mkdir(parents=True, exist_ok=True)
     whole = newest_whole(folder / "checkpoints")
     arm(order.get("kill") or {})
     (folder / "began").touch()
-    model = STAGES[order["stage"]](folder / "checkpoints", told)
+    model = STAGES[order["stage"]](folder / "checkpoints", history)
     if order.get("kill"):
         (folder / "boundaries").write_text(str(len(SEEN)))
     save_file({name: p.detach() for name, p in model.named_parameters()}, folder / "weights.safetensors")
-    (folder / "told.json").write_text(json.dumps({"told": told, "from": whole.name if whole else None}))
+    (folder / "history.json").write_text(
+        json.dumps({"history": history, "from": whole.name if whole else None})
+    )
 
 
 SEEN: list[str] = []

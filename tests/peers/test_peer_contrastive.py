@@ -23,6 +23,7 @@ from embedline.training.contrastive.gradcache import GradCache
 from embedline.training.objectives.cosent import cosent
 from embedline.training.objectives.infonce import info_nce
 from embedline.training.objectives.matryoshka import matryoshka
+from embedline.training.objectives.negatives import NegativeRules
 
 TEMPERATURE = 0.05
 COUNT = 4
@@ -39,22 +40,19 @@ def pair(make_embedder, tmp_path: Path) -> tuple[Embedder, SentenceTransformer]:
 
 
 def columns(texts: list[str], negatives: int) -> list[list[str]]:
-    """Queries, positives, and columns of hard negatives; some texts stand in several."""
+    """Queries, positives, and columns of hard negatives; some texts are in several."""
     return [texts[:4], texts[4:], *(texts[1 + k : 5 + k] for k in range(negatives))]
 
 
 def contrastive(symmetric: bool, count: int = COUNT, margin: float | None = None) -> Loss:
     def loss(vectors: Tensor) -> Tensor:
         documents = len(vectors) - count
-        return info_nce(
-            vectors[:count],
-            vectors[count:],
-            owner_M=torch.arange(documents) % count,
-            same_NM=torch.zeros(count, documents, dtype=torch.bool),
-            temperature=TEMPERATURE,
-            symmetric=symmetric,
+        rules = NegativeRules(
+            torch.arange(documents) % count,
+            torch.zeros(count, documents, dtype=torch.bool),
             false_negative_margin=margin,
         )
+        return info_nce(vectors[:count], vectors[count:], rules, temperature=TEMPERATURE, symmetric=symmetric)
 
     return loss
 
@@ -143,7 +141,7 @@ def test_matryoshka_equals_theirs(pair, texts, cached: bool, symmetric: bool) ->
 @pytest.mark.parametrize("cached", [False, True], ids=["plain", "cached"])
 @pytest.mark.parametrize("prefixes", [False, True], ids=["full width", "matryoshka"])
 def test_cosent_equals_theirs(pair, texts, prefixes: bool, cached: bool) -> None:
-    """Ties among the labels included: a pair said to be as alike as another need not be nearer."""
+    """Ties among the labels included: of two pairs with equal labels, neither needs to be nearer."""
     labels = torch.tensor([0.2, 1.0, 0.2, 0.6])
 
     def ours(vectors: Tensor) -> Tensor:

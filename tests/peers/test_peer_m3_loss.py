@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from embedline.models.head_scores import lexical_scores, multi_vector_scores
 from embedline.models.heads import Encoded, LexicalHead, MultiVectorHead
 from embedline.models.pooling import cls
-from embedline.training.objectives.distillation import Told
+from embedline.training.objectives.distillation import TeacherScores
 from embedline.training.objectives.infonce import contrastive_loss
+from embedline.training.objectives.negatives import NegativeRules
 from embedline.training.objectives.unified import unified_loss
 
 WIDTH, TOKEN, VOCABULARY, TEMPERATURE = 16, 12, 40, 0.02
@@ -86,13 +87,10 @@ def positives_first(count: int, group: int) -> Tensor:
     return torch.cat([places[:, 0], places[:, 1:].flatten()])
 
 
-def rules(count: int, group: int) -> dict[str, Any]:
+def rules(count: int, group: int, *, in_batch: bool = True) -> NegativeRules:
     owner = torch.arange(count).repeat_interleave(group)[positives_first(count, group)]
-    return {
-        "owner_M": owner,
-        "same_NM": torch.zeros(count, count * group, dtype=torch.bool),
-        "temperature": TEMPERATURE,
-    }
+    known = torch.zeros(count, count * group, dtype=torch.bool)
+    return NegativeRules(owner, known, in_batch_negatives=in_batch)
 
 
 @pytest.mark.parametrize("group", [1, 4])
@@ -112,21 +110,22 @@ def test_a_step_from_the_same_hidden_states(heads, distill: bool, group: int) ->
         q.dense @ d.dense.T,
         lexical_scores(queries["input_ids"], q.lexical, passages["input_ids"][order], d.lexical),
         multi_vector_scores(q.tokens, d.tokens),
+        rules(count, group),
+        temperature=TEMPERATURE,
         distill=distill,
-        **rules(count, group),
     )
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     for found, expected in zip(torch.autograd.grad(ours, leaves), wanted, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
-def told_of(said: Tensor, order: Tensor) -> Tensor:
-    """Scores of each query's group, where its documents stand."""
-    count, group = said.shape
-    told = torch.full((count, count * group), -torch.inf)
+def in_columns(scores: Tensor, order: Tensor) -> Tensor:
+    """Scores of each query's group, in the columns of its documents."""
+    count, group = scores.shape
+    columns = torch.full((count, count * group), -torch.inf)
     for row in range(count):
-        told[row, row * group : (row + 1) * group] = said[row]
-    return told[:, order]
+        columns[row, row * group : (row + 1) * group] = scores[row]
+    return columns[:, order]
 
 
 @pytest.mark.parametrize("loss", ["kl_div", "m3_kd_loss"])
@@ -135,11 +134,11 @@ def test_the_rows_scores_are_learnt_as_theirs_are(heads, distill: bool, loss: An
     """`knowledge_distillation` of either `kd_loss_type`: pos_scores and neg_scores of each query's group."""
     count, group = 4, 3
     queries, passages = texts(count, 9, 1), texts(count * group, 11, 2)
-    said = torch.randn(count, group, generator=torch.Generator().manual_seed(5)) * 3
+    given = torch.randn(count, group, generator=torch.Generator().manual_seed(5)) * 3
     leaves = [queries["states"], passages["states"], *heads[0].parameters(), *heads[1].parameters()]
     model = peer(heads, distill)
     model.kd_loss_type = loss
-    theirs = model(queries, passages, teacher_scores=said.flatten().tolist()).loss
+    theirs = model(queries, passages, teacher_scores=given.flatten().tolist()).loss
     wanted = torch.autograd.grad(theirs, leaves)
 
     order = positives_first(count, group)
@@ -149,9 +148,10 @@ def test_the_rows_scores_are_learnt_as_theirs_are(heads, distill: bool, loss: An
         q.dense @ d.dense.T,
         lexical_scores(queries["input_ids"], q.lexical, passages["input_ids"][order], d.lexical),
         multi_vector_scores(q.tokens, d.tokens),
+        rules(count, group),
+        temperature=TEMPERATURE,
         distill=distill,
-        told=Told(told_of(said, order), loss),
-        **rules(count, group),
+        teacher_scores=TeacherScores(in_columns(given, order), loss),
     )
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     for found, expected in zip(torch.autograd.grad(ours, leaves), wanted, strict=True):
@@ -167,19 +167,19 @@ def test_the_rows_scores_and_infonce(loss: Any, in_batch: bool) -> None:
     generator = torch.Generator().manual_seed(1)
     q = F.normalize(torch.randn(count, WIDTH, generator=generator), dim=-1).requires_grad_()
     p = F.normalize(torch.randn(count * group, WIDTH, generator=generator), dim=-1).requires_grad_()
-    said = torch.randn(count, group, generator=generator) * 3
+    given = torch.randn(count, group, generator=generator) * 3
     model = BiEncoderOnlyEmbedderModel(
         Given(), temperature=TEMPERATURE, normalize_embeddings=True, kd_loss_type=loss
     )
     compute = model._compute_in_batch_neg_loss if in_batch else model._compute_no_in_batch_neg_loss
-    _, theirs = compute(q, p, teacher_targets=said.softmax(-1))
+    _, theirs = compute(q, p, teacher_targets=given.softmax(-1))
 
     order = positives_first(count, group)
     ours = contrastive_loss(
         q @ p[order].T,
-        in_batch_negatives=in_batch,
-        told=Told(told_of(said, order), loss),
-        **rules(count, group),
+        rules(count, group, in_batch=in_batch),
+        temperature=TEMPERATURE,
+        teacher_scores=TeacherScores(in_columns(given, order), loss),
     )
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     for found, expected in zip(
@@ -204,8 +204,8 @@ def test_its_warm_up_is_the_joint_loss(heads) -> None:
 def test_the_same_scores_give_the_same_loss(heads, in_batch: bool, distill: bool) -> None:
     """Put together from FlagEmbedding's own functions.
 
-    Its forward pass cannot be asked without in-batch negatives (the test below), so there the scores of the
-    groups are added up here, and all that follows is theirs.
+    Its forward pass fails without in-batch negatives (the test below), so there the scores of the groups are
+    added up here, and all that follows is theirs.
     """
     count, group = 6, 4
     dense, lexical, multi = (
@@ -236,9 +236,9 @@ def test_the_same_scores_give_the_same_loss(heads, in_batch: bool, distill: bool
         dense[:, order],
         lexical[:, order],
         multi[:, order],
+        rules(count, group, in_batch=in_batch),
+        temperature=TEMPERATURE,
         distill=distill,
-        in_batch_negatives=in_batch,
-        **rules(count, group),
     )
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     for found, expected in zip(

@@ -102,14 +102,14 @@ def decoded(module: RetroMAE, vector: Row, ids: list[int], seen_TS: Row) -> list
         heads = []
         for head in range(module.heads):
             part = slice(head * size, (head + 1) * size)
-            query = linear(module.ask, asking)[part]
+            query = linear(module.query, asking)[part]
             m = [0.0 if seen_TS[i, j] else -math.inf for j in range(len(h2))]
             scores = [
-                query @ linear(module.look, row)[part] / math.sqrt(size) + m[j] for j, row in enumerate(h2)
+                query @ linear(module.key, row)[part] / math.sqrt(size) + m[j] for j, row in enumerate(h2)
             ]
             shares = softmax(np.array(scores))
-            heads.append(sum(shares[j] * linear(module.take, row)[part] for j, row in enumerate(h2)))
-        attended = norm(module.attention_norm, linear(module.mix, np.concatenate(heads)) + asking)
+            heads.append(sum(shares[j] * linear(module.value, row)[part] for j, row in enumerate(h2)))
+        attended = norm(module.attention_norm, linear(module.projection, np.concatenate(heads)) + asking)
         inner = gelu(linear(module.feed_forward[0], attended))
         rebuilt.append(norm(module.output_norm, linear(module.feed_forward[2], inner) + attended))
     return rebuilt
@@ -162,9 +162,9 @@ def test_dupmaes_bag_of_words(module: RetroMAE, batch) -> None:
         ordinary = range(1, length - 1)
         scores = [logits(module, h[row, i]) for i in ordinary]
         mu = np.array([max(score[word] for score in scores) for word in range(len(scores[0]))])
-        told = {ids[i]: -math.log(softmax(mu)[ids[i]]) for i in ordinary}
-        assert len(told) < len(ordinary) or row == 1
-        expected.append(sum(told.values()) / len(ordinary))
+        log_shares = {ids[i]: -math.log(softmax(mu)[ids[i]]) for i in ordinary}
+        assert len(log_shares) < len(ordinary) or row == 1
+        expected.append(sum(log_shares.values()) / len(ordinary))
     assert words.item() == pytest.approx(sum(expected) / 2, rel=1e-6)
 
 

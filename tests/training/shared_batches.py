@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,15 @@ from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.prompts import PromptTable
 from embedline.models.tokenizer import train_tokenizer
 from embedline.training.batching.batches import Draw
-from embedline.training.batching.pairs import Batches, tokenised
+from embedline.training.batching.pairs import ContrastiveBatch, ContrastiveBatches, tokenised
+from embedline.training.batching.passages import PassageBatch
 from embedline.training.batching.records import Record
-from embedline.training.batching.rows import apart
+from embedline.training.batching.rows import split_by_source
 from embedline.training.contrastive import gradcache
 from embedline.training.contrastive import step as contrastive_step
 from embedline.training.contrastive.gradcache import GradCache
 from embedline.training.contrastive.step import ContrastiveStep, Temperature
-from embedline.training.contrastive.teacher import Teaching
+from embedline.training.contrastive.teacher import Teacher
 from embedline.training.contrastive.training import train_contrastive
 from embedline.training.engine import processes
 from embedline.training.engine.trainer import train
@@ -72,14 +74,16 @@ def records(count: int, *, scored: bool = False, source: str = "faq") -> list[Re
     return [row(i) for i in range(count)]
 
 
-def first_rows(model: Embedder, rows: list[Record], config: ContrastiveConfig, *, steps: int = 1) -> Batches:
-    """So many batches of all the rows."""
+def first_rows(
+    model: Embedder, rows: list[Record], config: ContrastiveConfig, *, steps: int = 1
+) -> ContrastiveBatches:
+    """`steps` batches of all the rows."""
     with tempfile.TemporaryDirectory() as folder:
-        name = processes.told(folder)
+        name = processes.broadcast(folder)
         store = tokenised(model, rows, config, Path(name) / "tokens")
         processes.any_of(False)  # all have opened it
         draws = [Draw("faq", np.arange(len(rows)), 0)] * steps
-        return Batches(store, apart(store.columns(), {}), draws)
+        return ContrastiveBatches(store, split_by_source(store.columns(), {}), draws)
 
 
 def contrastive(
@@ -93,10 +97,10 @@ def contrastive(
     model = embedder(*heads)
     cache = GradCache(model, batch_tokens=config.batch_tokens, resident_tokens=config.resident_tokens)
     temperature = Temperature(config.temperature) if config.learnable_temperature else None
-    teaching = None
+    teacher = None
     if taught:
-        teaching = Teaching(embedder(seed=5), ["ru"], DistillationConfig(of=taught), width=model.width)
-    step = ContrastiveStep(cache, config, temperature, teaching)
+        teacher = Teacher(embedder(seed=5), ["ru"], DistillationConfig(of=taught), width=model.width)
+    step = ContrastiveStep(cache, config, temperature, teacher)
     batch = first_rows(model, records(rows, scored=scored), config)[0]
     module = nn.ModuleDict({"embedder": model, **({"temperature": temperature} if temperature else {})})
     return summed(module, lambda: step(module, batch))
@@ -110,8 +114,9 @@ def pretraining(objective: str, **over: Any) -> Any:
     if objective == "retromae":
         module.decoder_mask = 0.0  # its sample is drawn for a chunk, and would differ
     step = PretrainStep(config, mask_id=mask_token(TOKENIZER), bf16=False)
+    batch = PassageBatch("corpus", list(range(13)), model.tokenize(TEXTS[:13], max_length=24))
     torch.manual_seed(4)
-    return summed(module, lambda: step(module, {"ids": model.tokenize(TEXTS[:13], max_length=24)}))
+    return summed(module, lambda: step(module, batch))
 
 
 def three_texts() -> Any:
@@ -166,7 +171,7 @@ def engine(folder: Path) -> dict[str, Any]:
     done: dict[str, Any] = {}
 
     def contrastively(name: str, *, die_at: int | None = None) -> Embedder:
-        model, told = embedder(seed=10 + processes.number()), {}  # the first one's weights must count
+        model, logged = embedder(seed=10 + processes.rank()), {}  # the first one's weights must count
         config = ContrastiveConfig(
             steps=6,
             batch=8,
@@ -178,8 +183,8 @@ def engine(folder: Path) -> dict[str, Any]:
         )
         real = ContrastiveStep.__call__
 
-        def dying(self: Any, module: nn.Module, batch: dict[str, Any]) -> Any:
-            if batch["step"] == die_at:
+        def dying(self: Any, module: nn.Module, batch: ContrastiveBatch) -> Any:
+            if batch.step == die_at:
                 raise KilledError
             return real(self, module, batch)
 
@@ -193,13 +198,13 @@ def engine(folder: Path) -> dict[str, Any]:
                 seed=7,
                 bf16=False,
                 checkpoints=folder / name,
-                on_metrics=lambda values, at: told.update({at: values}),
+                on_metrics=lambda values, at: logged.update({at: values}),
             )
         except KilledError:
             pass
         finally:
             ContrastiveStep.__call__ = real  # type: ignore[method-assign]
-        done[f"{name} told"], done[f"{name} curves"] = list(told), list(told.values())
+        done[f"{name} logged"], done[f"{name} curves"] = list(logged), list(logged.values())
         return model
 
     whole = contrastively("whole")
@@ -219,7 +224,7 @@ def engine(folder: Path) -> dict[str, Any]:
     if processes.is_first():
         save_file({n: p.detach() for n, p in model.named_parameters()}, folder / "pretrained.safetensors")
 
-    last = processes.count() - 1
+    last = processes.world_size() - 1
     done["budget"] = short_of_memory(folder / "memory", last)
     done["bad"] = bad_step(folder / "bad", last)
     done["different"] = different_batches()
@@ -228,7 +233,7 @@ def engine(folder: Path) -> dict[str, Any]:
 
 
 def dropped_vectors() -> list[list[float]]:
-    """What dropout makes of one and the same text, four times over, whoever encodes it."""
+    """Vectors of one text, encoded four times with dropout, in any of the processes."""
     model, seen = embedder(hidden_dropout_prob=0.5).train(), list[Tensor]()
     ids = model.tokenize([TEXTS[0]] * 4, max_length=24)
 
@@ -260,7 +265,7 @@ def short_of_memory(folder: Path, which: int) -> dict[str, list[Any]]:
         real, cache = getattr(owner, attribute), []
 
         def short(*given: Any, real: Any = real, cache: list[Any] = cache, **named: Any) -> Any:
-            if processes.number() == which and cache[0].budget.chunk > 64:
+            if processes.rank() == which and cache[0].budget.chunk > 64:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return real(*given, **named)
 
@@ -297,18 +302,24 @@ def trained_with(
     return [p.detach() for p in model.parameters()], cache.budget.chunk, seen
 
 
+@dataclass(frozen=True)
+class NumberedBatch:
+    number: int
+    source: str = "faq"
+
+
 def bad_step(folder: Path, which: int) -> list[Any]:
     """One process's gradient is broken: the step is skipped by all, then all fail."""
     net = nn.Linear(4, 4)
 
-    def step(module: nn.Module, batch: Any) -> tuple[Tensor, dict[str, float]]:
+    def step(module: nn.Module, batch: NumberedBatch) -> tuple[Tensor, dict[str, float]]:
         loss = module(torch.ones(4)).square().sum()
         loss.backward()
-        if batch["number"] in {1, 2} and processes.number() == which:
+        if batch.number in {1, 2} and processes.rank() == which:
             module.weight.grad[0, 0] = torch.nan
         return loss.detach(), {}
 
-    batches = [{"number": i, "source": "faq"} for i in range(4)]
+    batches = [NumberedBatch(i) for i in range(4)]
     try:
         train(
             net,
@@ -329,9 +340,9 @@ def budgetless(net: nn.Linear) -> float:
 
 
 def different_batches() -> str:
-    ids = [[1, 2, 3], [4, 5], [6, 7 + processes.number()]]
+    ids = [[1, 2, 3], [4, 5], [6, 7 + processes.rank()]]
     try:
-        processes.require_shares(processes.share_of([3, 2, 2]), ids)
+        processes.require_same_batch(processes.share_of([3, 2, 2]), ids)
     except StepError as error:
         return str(error)
     return ""
@@ -348,10 +359,10 @@ def main(folder: Path) -> None:
     if processes.is_first():
         tensors = {f"{case}/{name}": g for case, (_, _, grads) in found.items() for name, g in grads.items()}
         save_file(tensors, folder / "gradients.safetensors")
-        told = {case: {"loss": loss, **metrics} for case, (loss, metrics, _) in found.items()}
-        (folder / "told.json").write_text(json.dumps(told))
+        metrics = {case: {"loss": loss, **values} for case, (loss, values, _) in found.items()}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
     done = engine(folder)
-    (folder / f"engine-{processes.number()}.json").write_text(json.dumps(done))
+    (folder / f"engine-{processes.rank()}.json").write_text(json.dumps(done))
 
 
 if __name__ == "__main__":

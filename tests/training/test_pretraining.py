@@ -12,6 +12,7 @@ from torch import Tensor
 from embedline.config.training import PretrainConfig
 from embedline.models.embedder import Embedder
 from embedline.training import pretraining
+from embedline.training.batching.passages import PassageBatch
 from embedline.training.objectives.mlm import MaskedLanguageModel
 from embedline.training.pretraining import PretrainStep, mask_token, pretrain
 
@@ -22,7 +23,7 @@ def config(**values: Any) -> PretrainConfig:
 
 
 def fit(embedder: Embedder, texts: list[str], values: PretrainConfig, folder: Path, **more: Any) -> list:
-    told: list[dict[str, float]] = []
+    logged: list[dict[str, float]] = []
     pretrain(
         embedder,
         texts,
@@ -30,10 +31,10 @@ def fit(embedder: Embedder, texts: list[str], values: PretrainConfig, folder: Pa
         seed=0,
         bf16=False,
         checkpoints=folder,
-        on_metrics=lambda metrics, _: told.append(metrics),
+        on_metrics=lambda metrics, _: logged.append(metrics),
         **more,
     )
-    return told
+    return logged
 
 
 DECODER = {"num_key_value_heads": 2}
@@ -49,9 +50,9 @@ def test_the_loss_falls(
     values = config(
         objective=objective, steps=60, learning_rate=5e-3, schedule="constant", checkpoint_every=100
     )
-    told = fit(make_embedder(architecture, **settings), texts, values, tmp_path)
-    assert told[-1]["token_loss"] < 0.85 * told[0]["token_loss"]
-    assert told[-1]["loss"] == pytest.approx(told[-1]["token_loss"], rel=1e-3)
+    logged = fit(make_embedder(architecture, **settings), texts, values, tmp_path)
+    assert logged[-1]["token_loss"] < 0.85 * logged[0]["token_loss"]
+    assert logged[-1]["loss"] == pytest.approx(logged[-1]["token_loss"], rel=1e-3)
 
 
 @pytest.mark.parametrize("source", ["vector", "tokens"])
@@ -64,8 +65,8 @@ def test_the_bag_of_words_is_learnt(make_embedder, texts: list[str], tmp_path: P
         learning_rate=5e-3,
         checkpoint_every=100,
     )
-    told = fit(make_embedder("modernbert"), texts, values, tmp_path)
-    assert 0 < told[-1]["words_loss"] < 0.9 * told[0]["words_loss"]
+    logged = fit(make_embedder("modernbert"), texts, values, tmp_path)
+    assert 0 < logged[-1]["words_loss"] < 0.9 * logged[0]["words_loss"]
 
 
 @pytest.mark.parametrize("objective", ["mlm", "mntp", "retromae"])
@@ -91,7 +92,7 @@ def test_the_longest_passages_come_first(
     real = PretrainStep.__call__
 
     def watched(self: Any, module: Any, batch: dict[str, Any]) -> Any:
-        seen.append(sum(len(texts[row]) for row in batch["rows"]))
+        seen.append(sum(len(texts[row]) for row in batch.rows))
         return real(self, module, batch)
 
     monkeypatch.setattr(PretrainStep, "__call__", watched)
@@ -101,15 +102,15 @@ def test_the_longest_passages_come_first(
 
 def test_only_ordinary_tokens_are_hidden_and_predicted(make_embedder, texts: list[str]) -> None:
     module = MaskedLanguageModel(make_embedder("bert"))
-    asked: list[tuple[Tensor, ...]] = []
-    module.register_forward_pre_hook(lambda _, inputs: asked.append(inputs))
+    seen: list[tuple[Tensor, ...]] = []
+    module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     tokenizer = module.embedder.tokenizer
     ids = module.embedder.tokenize(texts, max_length=16)
     step = PretrainStep(config(objective="mlm", encoder_mask=0.5), mask_id=mask_token(tokenizer), bf16=False)
-    loss, metrics = step(module, {"ids": ids})
+    loss, metrics = step(module, PassageBatch("corpus", list(range(len(ids))), ids))
     assert metrics == {"token_loss": pytest.approx(loss.item()), "tokens": sum(map(len, ids))}
     special = torch.tensor(tokenizer.all_special_ids)
-    for input_ids, mask, masked_ids, targets in asked:
+    for input_ids, mask, masked_ids, targets in seen:
         ordinary = mask.bool() & ~torch.isin(input_ids, special)
         assert targets.any()
         assert not (targets & ~ordinary).any()

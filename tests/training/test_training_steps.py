@@ -194,17 +194,17 @@ def test_pretraining_goes_on_from_the_bases_own_head(tmp_path: Path, dataset: Pa
         assert ("head" in last["objective"]) is with_head
 
 
-def test_the_teacher_is_asked_with_its_own_words_and_cut_at_its_own_lengths(
+def test_the_teacher_has_its_own_prompts_and_lengths(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     line = Line(tmp_path, dataset)
     line.run("pretrain", pretrain.run, "model")
     folder = line.made["model"].path
-    asked: list[tuple[str, int]] = []
+    encoded: list[tuple[str, int]] = []
     tokenize = Embedder.tokenize
 
     def watched(self: Embedder, texts: Any, *, prompt: str = "", max_length: int) -> list[list[int]]:
-        asked.append((prompt, max_length))
+        encoded.append((prompt, max_length))
         return tokenize(self, texts, prompt=prompt, max_length=max_length)
 
     monkeypatch.setattr(Embedder, "tokenize", watched)
@@ -229,7 +229,7 @@ def test_the_teacher_is_asked_with_its_own_words_and_cut_at_its_own_lengths(
         ("sts", "sts", "document"),
     ):
         assert teacher(["почта"], source, task_type, side).shape == (1, 32)  # type: ignore[arg-type]
-    assert asked == [("query: ", 16), ("passage: ", 24), ("alike: ", 24), ("alike: ", 24)]
+    assert encoded == [("query: ", 16), ("passage: ", 24), ("alike: ", 24), ("alike: ", 24)]
 
 
 def test_a_record_alone_in_its_length_is_counted(tmp_path: Path, dataset: Path) -> None:

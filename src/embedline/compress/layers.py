@@ -1,4 +1,4 @@
-"""Which layers a model can do without, and the model without them."""
+"""Choice of the layers that a model can lose, and their removal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Method = Literal["even", "last", "angular"]
 
 
 def layers_to_drop(share: float, layers: int) -> int:
-    """`share` of `layers`, rounded; at least one layer goes and at least one stays.
+    """Return `share` of `layers`, rounded; at least one layer is dropped and at least one stays.
 
     Raises:
         InputError: there is only one layer.
@@ -33,7 +33,11 @@ def layers_to_drop(share: float, layers: int) -> int:
 
 
 def choose_layers(embedder: Embedder, drop: int, method: Method, texts: Sequence[str] = ()) -> list[int]:
-    """The layers to keep, in order. Layer 0 always stays: ModernBERT's has no attention norm.
+    """Return the layers to keep, in order. Layer 0 always stays: ModernBERT's has no attention norm.
+
+    Example:
+        >>> kept = choose_layers(embedder, 3, "angular", texts)
+        >>> pruned = without_layers(embedder, kept)
 
     Args:
         method: `even` spaces the kept layers from first to last; `last` drops the deepest; `angular` drops
@@ -61,11 +65,11 @@ def choose_layers(embedder: Embedder, drop: int, method: Method, texts: Sequence
 def angular_distances(
     embedder: Embedder, block: int, texts: Sequence[str], *, batch_tokens: int = 4096
 ) -> Tensor:
-    """How far `block` layers turn the states, for each layer they may start at (layers − block + 1).
+    """Measure how far `block` layers turn the states, for each layer they may start at (layers − block + 1).
 
     Gromov et al. 2024, "The Unreasonable Ineffectiveness of the Deeper Layers", section 3.2: the angle
-    between the input of layer l and the input of layer l + block, over π. The paper looks at the last token,
-    which in a decoder has seen the whole text; here every token has, so all real ones are averaged.
+    between the input of layer l and the input of layer l + block, over π. The paper takes the last token,
+    which in a decoder attends to the whole text; here every token does, so all real ones are averaged.
     """
     layers = layer_list(embedder.backbone)
     states: list[Tensor] = []
@@ -104,7 +108,7 @@ def angular_distances(
 
 
 def without_layers(embedder: Embedder, kept: Sequence[int]) -> Embedder:
-    """A copy of `embedder` that has only the layers `kept`."""
+    """Return a copy of `embedder` that has only the layers `kept`."""
     backbone = copy.deepcopy(embedder.backbone)
     drop_layers(backbone, kept)
     return embedder.with_backbone(backbone)
@@ -113,7 +117,7 @@ def without_layers(embedder: Embedder, kept: Sequence[int]) -> Embedder:
 def drop_layers(backbone: PreTrainedModel, kept: Sequence[int]) -> None:
     """Leave only the layers `kept`, in place; saving and loading the result gives the same model.
 
-    Everything that the config says per layer follows, and layers learn their new numbers.
+    The config's lists of a value per layer are cut, too, and the layers are numbered anew.
     """
     layers, config = layer_list(backbone), backbone.config
     count = len(layers)
@@ -133,7 +137,7 @@ def drop_layers(backbone: PreTrainedModel, kept: Sequence[int]) -> None:
 
 
 def layer_list(backbone: PreTrainedModel) -> nn.ModuleList:
-    """The stack of layers, wherever the architecture keeps it.
+    """Return the stack of layers, which each architecture keeps in another place.
 
     Raises:
         InputError: no list of modules is as long as the config's number of layers.
@@ -142,4 +146,4 @@ def layer_list(backbone: PreTrainedModel) -> nn.ModuleList:
     for module in backbone.modules():
         if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
             return module
-    raise InputError(f"{config.model_type} keeps its layers where this cannot find them.", where="prune.when")
+    raise InputError(f"the layers of {config.model_type} are not found.", where="prune.when")

@@ -146,15 +146,25 @@ class TeacherConfig(Section):
 
 
 class PruneConfig(Section):
-    """Which layers go, when, and how the model heals."""
+    """Dropping of layers, before or after training, and healing by distillation."""
 
     when: Literal["never", "before", "after"] = Field(
-        "never", description="before training (a base only), after it, or never"
+        "never",
+        description="when layers are dropped: before training (of a base model only), after it, or never",
     )
-    drop_share: float = Field(0.25, gt=0, lt=1, description="share of layers dropped (Giga: 0.25)")
+    drop_share: float = Field(
+        0.25, gt=0, lt=1, description="share of the layers that are dropped (Giga: 0.25)"
+    )
     method: Literal["even", "last", "angular"] = Field(
-        "angular", description="even spacing, the last layers, or the block that changes states least"
+        "angular",
+        description="which layers are dropped: evenly spaced ones, the last ones, or the block that changes "
+        "the states least",
     )
-    heal_steps: int = Field(100, ge=0, description="distillation steps from the unpruned model")
-    heal_batch: int = Field(128, ge=2, description="texts a healing step")
-    heal_learning_rate: float = Field(1e-4, gt=0, description="peak of the healing")
+    heal_steps: int = Field(
+        100, ge=0, description="optimizer steps of distillation from the unpruned model; 0 does not heal"
+    )
+    heal_batch: int = Field(128, ge=2, description="texts of one healing step")
+    heal_learning_rate: float = Field(1e-4, gt=0, description="learning rate of healing after its warm-up")
+    heal_warmup: float = Field(
+        0.1, ge=0, lt=1, description="share of the healing steps in which the learning rate rises from 0"
+    )

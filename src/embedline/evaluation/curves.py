@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from markupsafe import Markup, escape
 
 from embedline.evaluation.charts import Point, line_chart
-from embedline.training.engine.curves import PHASES, place
+from embedline.training.engine.curves import PHASES, sort_key
 
 MOST_CHARTS = 18
 # The curves that the report draws for a training, in addition to the table of its speed.
@@ -55,7 +55,7 @@ def curves_page(title: str, curves: Curves) -> str:
     page = _HEAD.format(title=title)
     if not curves:
         return page + Markup("<p>Nothing to draw: no series has two points. Is the step switched off?</p>")
-    names = sorted(curves, key=place)[:MOST_CHARTS]
+    names = sorted(curves, key=sort_key)[:MOST_CHARTS]
     page += Markup("<main>")
     for name in names:
         page += Markup("<figure><figcaption>{}</figcaption>{}</figure>").format(

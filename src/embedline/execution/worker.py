@@ -6,7 +6,6 @@ or on several that share the workspace. The first process writes checkpoints, me
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -20,18 +19,18 @@ from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS
 from embedline.execution.delegation import DelegatedStep, read_delegated_step
 from embedline.execution.execute import execute, step_module
+from embedline.execution.parent_process import end_with_parent
 from embedline.execution.plain_failure import plain_failure
 from embedline.steps.context import Context, StepConfig
 
 # Longer than any wait of the other processes: the first one's lock on the key, its saving of a large model.
 # A dead process is noticed by its closed connection and by the agent, not by this timeout.
 _TIMEOUT = timedelta(hours=2)
-_PR_SET_PDEATHSIG = 1
 
 
 def main(folder: Path) -> None:
     """Do this process's part of the step that `folder` holds."""
-    _die_with_parent()
+    end_with_parent(signal.SIGKILL)
     delegated = read_delegated_step(folder)
     import torch
     import torch.distributed as dist
@@ -57,7 +56,7 @@ def _run_first(delegated: DelegatedStep) -> None:
     began: list[bool] = []
 
     def starting() -> None:
-        began.append(processes.told(True))
+        began.append(processes.broadcast(True))
 
     execute(
         delegated.step,
@@ -70,14 +69,14 @@ def _run_first(delegated: DelegatedStep) -> None:
         starting=starting,
     )
     if not began:  # the outputs were in the store
-        processes.told(False)
+        processes.broadcast(False)
 
 
 def _run_other(delegated: DelegatedStep) -> None:
     """Run the step without a record or outputs, once the first process starts."""
     from embedline.training.engine import processes
 
-    if not processes.told(False):
+    if not processes.broadcast(False):
         return
     step, workspace = STEPS[delegated.step], Workspace(delegated.workspace)
     with tempfile.TemporaryDirectory() as scratch:
@@ -95,15 +94,6 @@ def _run_other(delegated: DelegatedStep) -> None:
             draft=Path(scratch),
         )
         step_module(step).run(context)
-
-
-def _die_with_parent() -> None:
-    """Nobody else would end a process whose agent was killed."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _main() -> None:

@@ -87,7 +87,7 @@ class Context:
         return self.workspace.checkpoints(self.step, self.key)
 
     @property
-    def evidence(self) -> Path:
+    def bad_batches(self) -> Path:
         """Where batches without a finite loss are kept; they outlive the checkpoints."""
         return self.workspace.step_folder(self.run, self.step) / "bad-steps"
 

@@ -34,14 +34,14 @@ def run(context: Context) -> StepResult:
     from embedline.mining.mine import mine_negatives
     from embedline.models.lengths import require_tokens
     from embedline.models.machine import prepare
-    from embedline.training.batching.records import only
+    from embedline.training.batching.records import filtered
 
     bf16 = prepare(context.step_config.section("runtime", RuntimeConfig))
     embedder = load_model(context)
     require_tokens(embedder, config.document_length, "mine.document_length")
     context.tracker.params(config.model_dump())
     # A scored pair is no positive and needs no negative: such records are written unchanged.
-    unscored = {name: only(source, lambda row: row.score is None) for name, source in sources.items()}
+    unscored = {name: filtered(source, lambda row: row.score is None) for name, source in sources.items()}
     unscored = {name: source for name, source in unscored.items() if source.rows}
     prompts = embedder.spec.prompts
     mined = mine_negatives(

@@ -1,7 +1,8 @@
-"""Stage one: a tokenizer and a backbone when starting from scratch, then training on the passages alone."""
+"""Stage one: a tokenizer and a backbone when the run starts from scratch, then training on passages."""
 
 from __future__ import annotations
 
+import random
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,16 +10,18 @@ from typing import TYPE_CHECKING
 from embedline.config.data import CorpusSource
 from embedline.config.model import ModelConfig
 from embedline.config.training import PretrainConfig, RuntimeConfig
+from embedline.data.sources import source_name
 from embedline.errors import InputError
+from embedline.models.machine import attention, prepare
 from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import (
     adapters,
-    fit,
-    keep_model,
+    errors_in_section,
+    fit_to_run,
     load_model,
-    naming,
     passed_through,
-    wanted_spec,
+    run_spec,
+    save_model,
 )
 
 if TYPE_CHECKING:
@@ -26,17 +29,17 @@ if TYPE_CHECKING:
     from embedline.models.language_head import LanguageHead
 
 _OBJECTIVES = {"retromae": "RetroMAE", "mlm": "masked tokens", "mntp": "masked next tokens"}
-_TOKENIZER_CHARS = 30_000_000  # of text: more changes few merges and costs minutes
+_TOKENIZER_CHARS = 30_000_000  # characters of text: more change few merges and cost minutes
 
 
 def run(context: Context) -> StepResult:
+    """Pretrain the base, or a new backbone where there is no base; write the output `model`."""
     config = context.step_config.section("pretrain", PretrainConfig)
     from_scratch = context.inputs["model"] is None
     if not config.enabled and not from_scratch:
         return passed_through(context)
 
     from embedline.models.lengths import require_tokens
-    from embedline.models.machine import prepare
     from embedline.training.pretraining import pretrain
 
     bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
@@ -47,8 +50,8 @@ def run(context: Context) -> StepResult:
         passages = _passages(context)
         require_tokens(embedder, config.length, "pretrain.length")
         context.tracker.params({"passages": len(passages)})
-        # Random weights are trained themselves: beside adapters they would stay random.
-        with naming("pretrain"), nullcontext() if from_scratch else adapters(context, embedder):
+        # Random weights are trained directly: with adapters they would stay random.
+        with errors_in_section("pretrain"), nullcontext() if from_scratch else adapters(context, embedder):
             pretrain(
                 embedder,
                 passages,
@@ -56,22 +59,22 @@ def run(context: Context) -> StepResult:
                 seed=context.step_config.config["seed"],
                 bf16=bf16,
                 checkpoints=context.checkpoints,
-                evidence=context.evidence,
+                bad_batches=context.bad_batches,
                 on_metrics=context.tracker.metrics,
                 head=head,
             )
     objective = _OBJECTIVES[config.objective] + (", from the base's own head" if head else "")
-    keep_model(context, embedder, steps=config.steps if config.enabled else 0, objective=objective)
-    did = f"{objective}, {config.steps} steps" if config.enabled else "random weights (pretraining is off)"
+    save_model(context, embedder, steps=config.steps if config.enabled else 0, objective=objective)
+    work = f"{objective}, {config.steps} steps" if config.enabled else "random weights (pretraining is off)"
     vocabulary = len(embedder.tokenizer)
     return StepResult(
         metrics={"parameters": float(_parameters(embedder)), "vocabulary": float(vocabulary)},
-        summary=f"{did}; {_parameters(embedder):,} parameters, {vocabulary:,} tokens in the vocabulary.",
+        summary=f"{work}; {_parameters(embedder):,} parameters, {vocabulary:,} tokens in the vocabulary.",
     )
 
 
 def _head_of_base(context: Context, embedder: Embedder) -> LanguageHead | None:
-    """What the base tells tokens with, where its folder has that."""
+    """Load the base's own output layer, if its folder has one."""
     from embedline.models.language_head import load_language_head
 
     model = context.step_config.section("model", ModelConfig)
@@ -83,11 +86,11 @@ def _head_of_base(context: Context, embedder: Embedder) -> LanguageHead | None:
 
 
 def _from_scratch(context: Context) -> Embedder:
+    """Train a tokenizer on the run's texts, and make a model of random weights for it."""
     from embedline.models.attention import use_attention
     from embedline.models.backbone import new_backbone
     from embedline.models.device import best_device
     from embedline.models.embedder import Embedder
-    from embedline.models.machine import attention
     from embedline.models.tokenizer import train_tokenizer
 
     model = context.step_config.section("model", ModelConfig)
@@ -99,13 +102,11 @@ def _from_scratch(context: Context) -> Embedder:
     )
     backbone = new_backbone(model.architecture, model.settings, tokenizer, context.step_config.config["seed"])
     use_attention(backbone, attention(context.step_config.section("runtime", RuntimeConfig)))
-    return fit(context, Embedder(backbone, tokenizer, wanted_spec(context))).to(best_device())
+    return fit_to_run(context, Embedder(backbone, tokenizer, run_spec(context))).to(best_device())
 
 
 def _tokenizer_texts(context: Context) -> list[str]:
-    """A seeded sample of queries, positives and passages, up to a bounded number of characters."""
-    import random
-
+    """Draw a seeded sample of queries, positives and passages, up to a bounded number of characters."""
     from embedline.training.batching.records import read_records
 
     folder = context.artifact("dataset").path
@@ -114,10 +115,10 @@ def _tokenizer_texts(context: Context) -> list[str]:
         for row in source.rows:
             texts += [row.query, *row.positives]
     random.Random(context.step_config.config["seed"]).shuffle(texts)
-    chosen, room = [], _TOKENIZER_CHARS
+    chosen, remaining = [], _TOKENIZER_CHARS
     for text in texts:
-        room -= len(text)
-        if room < 0:
+        remaining -= len(text)
+        if remaining < 0:
             break
         chosen.append(text)
     if not chosen:
@@ -126,7 +127,7 @@ def _tokenizer_texts(context: Context) -> list[str]:
 
 
 def _passages(context: Context) -> list[str]:
-    """What is pretrained on: the corpus; where a run has none, what its records give as answers."""
+    """Return the texts to pretrain on: the corpus; where a run has none, its records' positives."""
     from embedline.training.batching.records import read_records
 
     if texts := _corpus(context):
@@ -136,12 +137,8 @@ def _passages(context: Context) -> list[str]:
 
 
 def _corpus(context: Context, *, weighted: bool = True) -> list[str]:
-    """Title and text of every passage; a source of weight w below 1 gives a seeded share of its passages."""
-    import random
-
+    """Return title and text of every passage, a seeded share of them for a source of a weight below 1."""
     import pyarrow.parquet as pq
-
-    from embedline.data.sources import source_name
 
     corpus = context.step_config.section("data.corpus", list[CorpusSource])
     weights = {source_name(s.name, s.path): s.weight for s in corpus}

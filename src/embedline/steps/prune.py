@@ -1,4 +1,4 @@
-"""prune_before and prune_after: layers dropped from the base or from the trained model, then healed."""
+"""prune_before and prune_after: drop layers of the base or of the trained model, then heal it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import (
     adapters,
-    fit,
-    keep_model,
+    errors_in_section,
+    fit_to_run,
     load_folder,
     load_model,
-    naming,
     passed_through,
+    save_model,
 )
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
     from embedline.models.prompts import PromptTable
 
-HELD_OUT = 256
+HELD_OUT = 256  # texts that healing is measured on
 MEASURED_ON = 128  # texts that the angular distances are measured on
 HEAL_BATCH_TOKENS = 4096
 
 
 def run(context: Context) -> StepResult:
-    """Output `model`: the base with the run's spec (pruned if asked to), or the pruned trained model.
+    """Write the output `model`: the base with the run's spec, pruned or not, or the pruned trained model.
 
-    prune_before has nothing to give when the model is made from scratch; prune_after hands its input on
-    unless prune.when says after.
+    prune_before has no output when the model is made from scratch; prune_after passes its input through
+    unless prune.when is after.
     """
     before = context.step == "prune_before"
     config = context.step_config.section("prune", PruneConfig)
@@ -48,13 +48,13 @@ def run(context: Context) -> StepResult:
     if not before and config.when != "after":
         return passed_through(context)
     bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
-    embedder = fit(context, load_folder(context, Path(str(base)))) if before else load_model(context)
+    embedder = fit_to_run(context, load_folder(context, Path(str(base)))) if before else load_model(context)
     if config.when != ("before" if before else "after"):
-        keep_model(context, embedder, base=context.step_config.pins.get("base"))
+        save_model(context, embedder, base=context.step_config.pins.get("base"))
         return StepResult(summary="The base model, with the run's pooling, lengths and prompts.")
     student, result = prune(context, embedder, config, bf16=bf16)
     kept = result.metadata["model"]["kept_layers"]
-    keep_model(
+    save_model(
         context,
         student,
         kept_layers=kept,
@@ -66,13 +66,13 @@ def run(context: Context) -> StepResult:
 def prune(
     context: Context, teacher: Embedder, config: PruneConfig, *, bf16: bool
 ) -> tuple[Embedder, StepResult]:
-    """The pruned and healed copy of `teacher`, and how near it is to it before and after healing."""
+    """Return the pruned and healed copy of `teacher`, and its similarity to it before and after healing."""
     from embedline.compress.heal import fidelity, heal
     from embedline.compress.layers import choose_layers, layer_list, layers_to_drop, without_layers
 
     seed = context.step_config.section("seed", int)
     if teacher.backbone.config._attn_implementation.startswith("flash"):
-        teacher.backbone.set_attn_implementation("sdpa")  # what is measured is measured in fp32
+        teacher.backbone.set_attn_implementation("sdpa")  # measurements are in fp32
     texts = sample_texts(
         context.artifact("dataset").path,
         teacher.spec.prompts,
@@ -88,7 +88,7 @@ def prune(
     student = without_layers(teacher, kept)
     unhealed = healed = fidelity(student, teacher, held_out, batch_tokens=HEAL_BATCH_TOKENS)
     if config.heal_steps:
-        with naming("prune"), adapters(context, student):
+        with errors_in_section("prune"), adapters(context, student):
             heal(
                 student,
                 teacher,
@@ -96,11 +96,12 @@ def prune(
                 steps=config.heal_steps,
                 batch=config.heal_batch,
                 learning_rate=config.heal_learning_rate,
+                warmup=config.heal_warmup,
                 batch_tokens=HEAL_BATCH_TOKENS,
                 seed=seed,
                 bf16=bf16,
                 checkpoints=context.checkpoints,
-                evidence=context.evidence,
+                bad_batches=context.bad_batches,
                 on_metrics=context.tracker.metrics,
             )
         healed = fidelity(student, teacher, held_out, batch_tokens=HEAL_BATCH_TOKENS)
@@ -126,7 +127,7 @@ def prune(
 
 
 def sample_texts(dataset: Path, prompts: PromptTable, count: int, seed: int) -> list[str]:
-    """At most `count` different texts with their prompts: queries, positives and passages in turn, shuffled.
+    """Draw up to `count` different texts with their prompts: queries, positives, passages in turn, shuffled.
 
     Raises:
         InputError: the dataset holds fewer than four texts.
@@ -148,7 +149,7 @@ def sample_texts(dataset: Path, prompts: PromptTable, count: int, seed: int) -> 
             passages.append(prompts.prompt("document", name=row["source"]) + passage)
     generator = np.random.default_rng(seed)
     shuffled = [
-        [kind[i] for i in generator.permutation(len(kind))] for kind in (queries, documents, passages)
+        [texts[i] for i in generator.permutation(len(texts))] for texts in (queries, documents, passages)
     ]
     in_turn = (text for text in chain.from_iterable(zip_longest(*shuffled)) if text is not None)
     texts = list(dict.fromkeys(in_turn))[:count]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,11 +16,11 @@ from embedline.errors import InputError
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.language_head import LanguageHead
-from embedline.training.batching.passages import Passages
-from embedline.training.contrastive.gradcache import TokenBudget
+from embedline.training.batching.passages import PassageBatch, Passages
 from embedline.training.engine import processes
 from embedline.training.engine.progress import OnMetrics
-from embedline.training.engine.step_timer import Metrics, Watch
+from embedline.training.engine.step_timer import Metrics, StepTimer
+from embedline.training.engine.token_budget import TokenBudget
 from embedline.training.engine.trainer import train
 from embedline.training.objectives.mlm import MaskedLanguageModel
 from embedline.training.objectives.mntp import MaskedNextTokenModel
@@ -40,17 +40,22 @@ def pretrain(
     checkpoints: Path,
     on_metrics: OnMetrics,
     head: LanguageHead | None = None,
-    evidence: Path | None = None,
+    bad_batches: Path | None = None,
 ) -> None:
-    """Train `embedder` in place on `texts` with the configured objective, whose own layers are thrown away.
+    """Train `embedder` in place on `texts` with the configured objective, whose own layers are dropped.
+
+    Example:
+        >>> config = PretrainConfig(objective="retromae", steps=1000)
+        >>> pretrain(embedder, passages, config, seed=1, bf16=True,
+        ...          checkpoints=Path("checkpoints"), on_metrics=lambda metrics, step: None)
 
     Args:
-        evidence: as in `engine.train`.
-        head: of the language model that the embedder's backbone comes from, where it has one; the
-            objective's prediction of tokens starts from it.
+        head: the output layer of the language model that the embedder's backbone comes from; the objective's
+            prediction of tokens starts from it.
+        checkpoints, on_metrics, bad_batches: as in `engine.trainer.train`.
 
     Raises:
-        InputError: fewer passages than one batch, or no token to hide others behind.
+        InputError: fewer passages than one batch, or a tokenizer without a token for hidden ones.
     """
     if len(texts) < config.batch:
         raise InputError(
@@ -70,8 +75,8 @@ def pretrain(
     torch.manual_seed(seed)
     module = objective_module(embedder, texts, config, head)
     module.to(embedder.device)
-    watch = Watch(embedder, bf16=bf16)
-    step = PretrainStep(config, mask_id=mask_token(embedder.tokenizer), bf16=bf16, watch=watch)
+    timer = StepTimer(embedder, bf16=bf16)
+    step = PretrainStep(config, mask_id=mask_token(embedder.tokenizer), bf16=bf16, timer=timer)
     train(
         module,
         batches,
@@ -81,15 +86,15 @@ def pretrain(
         seed=seed,
         on_metrics=on_metrics,
         budget=step.budget,
-        watch=watch,
-        evidence=evidence,
+        timer=timer,
+        bad_batches=bad_batches,
     )
 
 
 def objective_module(
     embedder: Embedder, texts: Sequence[str], config: PretrainConfig, head: LanguageHead | None = None
 ) -> Objective:
-    """The embedder with what its objective puts on top of it."""
+    """Return the embedder with its objective's own layers on top."""
     counts_V = None if head else _token_counts(embedder, texts, config.length)
     if config.objective == "mntp":
         return MaskedNextTokenModel(embedder, head=head, frequencies_V=counts_V)
@@ -106,7 +111,7 @@ def objective_module(
 
 
 def mask_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """What hides a token: the mask token, or "_" where a decoder's tokenizer has none (LLM2Vec)."""
+    """Return the mask token, or "_" where a decoder's tokenizer has none (LLM2Vec); None without either."""
     if tokenizer.mask_token_id is not None:
         return int(tokenizer.mask_token_id)
     ids = tokenizer("_", add_special_tokens=False)["input_ids"]
@@ -114,74 +119,87 @@ def mask_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def _token_counts(embedder: Embedder, texts: Sequence[str], length: int, sample: int = 4096) -> Tensor:
-    """How often each token occurs in an even sample of the passages (V)."""
+    """Count each token in an evenly spaced sample of the passages (V)."""
     chosen = texts[:: max(1, len(texts) // sample)]
     ids = np.concatenate([np.asarray(row) for row in embedder.tokenize(chosen, max_length=length)])
     return torch.from_numpy(np.bincount(ids, minlength=vocabulary_size(embedder)))
 
 
+class HiddenTokens(NamedTuple):
+    """The inputs of an objective for a whole batch (B × T): a text, and its copy with some tokens hidden.
+
+    Args:
+        targets_BT: True where a token is predicted.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    masked_ids: Tensor
+    targets_BT: Tensor  # noqa: N815
+
+
 class PretrainStep:
     """One optimizer step over a batch of passages, chunk by chunk; each hidden token weighs the same.
 
-    What is hidden is drawn for the whole batch, so that neither chunks nor processes change the loss.
+    The hidden tokens are drawn for the whole batch, so that neither chunks nor processes change the loss.
     """
 
     def __init__(
-        self, config: PretrainConfig, *, mask_id: int | None, bf16: bool, watch: Watch | None = None
+        self, config: PretrainConfig, *, mask_id: int | None, bf16: bool, timer: StepTimer | None = None
     ) -> None:
         if mask_id is None:
             raise InputError(
                 f"its tokenizer has no mask token, which {config.objective} needs.", where="model.base"
             )
-        self.config, self.mask_id, self.bf16, self.watch = config, mask_id, bf16, watch or Watch()
+        self.config, self.mask_id, self.bf16, self.timer = config, mask_id, bf16, timer or StepTimer()
         self.budget = TokenBudget(config.batch_tokens)
-        # Each loss of the objective, and its weight.
+        # The losses of the objective, and their weights.
         self.weights = {"token": 1.0}
         if config.objective == "retromae":
             self.weights = {"encoder": 1.0, "decoder": 1.0}
             if config.bag_of_words:
                 self.weights["words"] = config.bag_of_words
 
-    def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Metrics]:
+    def __call__(self, module: nn.Module, batch: PassageBatch) -> tuple[Tensor, Metrics]:
         assert isinstance(module, Objective)
-        ids = batch["ids"]
+        ids = batch.ids
         share = processes.share_of([len(row) for row in ids])
-        processes.require_shares(share, ids)
-        sums_L = processes.total(processes.agreed(lambda: self._learn(module, ids, share)))
+        processes.require_same_batch(share, ids)
+        sums_L = processes.sum_over_processes(
+            processes.run_in_lockstep(lambda: self._backward(module, ids, share))
+        )
         metrics = {f"{name}_loss": value for name, value in zip(self.weights, sums_L, strict=True)}
         weights_L = torch.tensor(list(self.weights.values()), device=sums_L.device)
         return sums_L @ weights_L, {**metrics, "tokens": float(sum(len(row) for row in ids))}
 
-    def _learn(self, module: Objective, ids: list[list[int]], share: np.ndarray) -> Tensor:
-        """This process's part of each loss, whose gradients are left in the parameters."""
+    def _backward(self, module: Objective, ids: list[list[int]], share: np.ndarray) -> Tensor:
+        """Return this process's part of each loss, and leave its gradients in the parameters."""
         hidden = self._hidden(module, ids)
-        processes.own_randomness()
+        processes.seed_by_rank()
         counts_LB = module.counts(*hidden)
         whole_L = counts_LB.sum(1).clamp(min=1)
         weights_L = torch.tensor(list(self.weights.values()), device=whole_L.device)
         sums_L = torch.zeros(len(weights_L), device=whole_L.device)
-        for places in token_batches([len(ids[i]) for i in share], self.budget.chunk):
-            rows = share[places]
+        for positions in token_batches([len(ids[i]) for i in share], self.budget.chunk):
+            rows = share[positions]
             longest = max(len(ids[i]) for i in rows)
             chosen = torch.from_numpy(rows).to(whole_L.device)
             part_L = counts_LB[:, chosen].sum(1) / whole_L
-            self.watch.padded += len(rows) * longest
+            self.timer.padded_tokens += len(rows) * longest
             autocast = torch.autocast(whole_L.device.type, torch.bfloat16, enabled=self.bf16)
-            with self.watch.phase("forward"), autocast:
+            with self.timer.phase("forward"), autocast:
                 losses = module(*(tensor[chosen, :longest] for tensor in hidden))
                 parts = (
                     [losses] if isinstance(losses, Tensor) else [loss for loss in losses if loss is not None]
                 )
                 losses_L = torch.stack(parts).float()
-            with self.watch.phase("backward"):
+            with self.timer.phase("backward"):
                 (losses_L @ (weights_L * part_L)).backward()  # type: ignore[no-untyped-call]
             sums_L += losses_L.detach() * part_L
         return sums_L
 
-    def _hidden(
-        self, module: Objective, ids: Sequence[Sequence[int]]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Ids, mask, ids with some hidden, and True where to predict, of the whole batch (B × T)."""
+    def _hidden(self, module: Objective, ids: Sequence[Sequence[int]]) -> HiddenTokens:
+        """Draw the hidden tokens of the whole batch."""
         inputs, tokenizer = module.embedder.pad(ids), module.embedder.tokenizer
         input_ids, mask_BT = inputs["input_ids"], inputs["attention_mask"]
         special = torch.tensor(tokenizer.all_special_ids, device=input_ids.device)
@@ -196,4 +214,4 @@ class PretrainStep:
             masked_ids, predicted_BT = corrupt_tokens(
                 input_ids, ordinary_BT, share, self.mask_id, vocabulary=len(tokenizer)
             )
-        return input_ids, mask_BT, masked_ids, predicted_BT
+        return HiddenTokens(input_ids, mask_BT, masked_ids, predicted_BT)

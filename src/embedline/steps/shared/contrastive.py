@@ -1,28 +1,32 @@
-"""What stages two and three share: contrastive training on the records of a stage."""
+"""Contrastive training on the records of a stage: stages two and three."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from embedline.config.model import TeacherConfig
 from embedline.config.training import ContrastiveConfig, RuntimeConfig
 from embedline.markdown import table
+from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import (
     adapters,
-    keep_model,
+    errors_in_section,
     load_model,
     load_teacher,
-    naming,
     passed_through,
+    save_model,
     stage_sources,
     streamed_records,
 )
 
 if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
-    from embedline.training.batching.mixture import Mix
-    from embedline.training.contrastive.teacher import Teaching
+    from embedline.training.batching.mixture import Mixture
+    from embedline.training.contrastive.teacher import Teacher
+
+_log = logging.getLogger(__name__)
 
 _OBJECTIVES = {"infonce": "InfoNCE", "unified": "dense, lexical and multi-vector InfoNCE"}
 
@@ -34,7 +38,6 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
         return passed_through(context)
 
     from embedline.models.lengths import require_tokens
-    from embedline.models.machine import prepare
     from embedline.training.contrastive.training import train_contrastive
     from embedline.training.engine import processes
 
@@ -43,8 +46,8 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
     require_tokens(embedder, config.document_length, f"{stage}.document_length")
     weights = {name: source.weight for name, source in stage_sources(context, stage).items()}
     context.tracker.params(config.model_dump())
-    with naming(stage), adapters(context, embedder):
-        mix = train_contrastive(
+    with errors_in_section(stage), adapters(context, embedder):
+        mixture = train_contrastive(
             embedder,
             streamed_records(context, stage, records),
             config,
@@ -52,52 +55,52 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
             seed=context.step_config.config["seed"],
             bf16=bf16,
             checkpoints=context.checkpoints,
-            evidence=context.evidence,
+            bad_batches=context.bad_batches,
             on_metrics=context.tracker.metrics,
-            teaching=teaching(context, embedder, config, bf16=bf16),
+            teacher=_stage_teacher(context, embedder, config, bf16=bf16),
         )
-    shares = {name: share.drawn for name, (_, share) in mix.groups.items()}
+    shares = {name: share.drawn for name, (_, share) in mixture.groups.items()}
     context.tracker.params({f"share.{name}": f"{share:.3f}" for name, share in shares.items()})
-    context.tracker.metrics(mix.metrics(), config.steps)
+    context.tracker.metrics(mixture.metrics(), config.steps)
     if processes.is_first():
-        print(mix.words(), flush=True)  # noqa: T201
-    keep_model(context, embedder, steps=config.steps, objective=_OBJECTIVES[config.objective], shares=shares)
-    alone = sum(count == 1 for count, _ in mix.groups.values())
+        _log.info(mixture.summary())
+    save_model(context, embedder, steps=config.steps, objective=_OBJECTIVES[config.objective], shares=shares)
+    alone = sum(count == 1 for count, _ in mixture.groups.values())
     left = f"\n\n{alone} records, each alone in its task type, language and length, were not drawn."
     pairs = "pairs by length" if config.buckets else f"{config.batch} pairs"
     return StepResult(
         metrics={
-            "records": float(mix.records),
+            "records": float(mixture.records),
             "records_alone": float(alone),
-            "share_error": mix.error,
+            "share_error": mixture.error,
         },
-        summary=f"{config.steps} steps of {pairs}.\n\n{_shares_table(mix)}{left if alone else ''}",
+        summary=f"{config.steps} steps of {pairs}.\n\n{_shares_table(mixture)}{left if alone else ''}",
     )
 
 
-def _shares_table(mix: Mix) -> str:
-    """Shares of the batches, as drawn and as asked for: of what they are drawn from, and by task type."""
-    drawn = [
-        [name, f"{count:,}", f"{share.drawn:.1%}", f"{share.asked:.1%}"]
-        for name, (count, share) in mix.groups.items()
+def _shares_table(mixture: Mixture) -> str:
+    """Tabulate the shares of the batches, drawn and requested: by source, and by task type."""
+    by_source = [
+        [name, f"{count:,}", f"{share.drawn:.1%}", f"{share.requested:.1%}"]
+        for name, (count, share) in mixture.groups.items()
     ]
-    kinds = [[name, f"{share.drawn:.1%}", f"{share.asked:.1%}"] for name, share in mix.task_types.items()]
+    by_task = [
+        [name, f"{share.drawn:.1%}", f"{share.requested:.1%}"] for name, share in mixture.task_types.items()
+    ]
     return (
-        table(["source", "records", "share of batches", "asked for"], drawn)
+        table(["source", "records", "share of batches", "requested"], by_source)
         + "\n\n"
-        + table(["task type", "share of batches", "asked for"], kinds)
+        + table(["task type", "share of batches", "requested"], by_task)
     )
 
 
-def teaching(
+def _stage_teacher(
     context: Context, embedder: Embedder, config: ContrastiveConfig, *, bf16: bool
-) -> Teaching | None:
-    """The run's teacher, on the machine where the model is trained; None where the stage asks for none."""
+) -> Teacher | None:
+    """Load the run's teacher onto the device of the training; None where the stage does not use it."""
     if config.distillation is None or config.distillation.of == "rows":
         return None
-    from embedline.training.contrastive.teacher import Teaching
+    from embedline.training.contrastive.teacher import Teacher
 
-    about = context.step_config.section("teacher", TeacherConfig)
-    return Teaching(
-        load_teacher(context), about.languages, config.distillation, width=embedder.width, bf16=bf16
-    )
+    languages = context.step_config.section("teacher", TeacherConfig).languages
+    return Teacher(load_teacher(context), languages, config.distillation, width=embedder.width, bf16=bf16)

@@ -1,4 +1,4 @@
-"""What the training steps share: the model that comes in, the records of a stage, the model that goes out."""
+"""Parts shared by the training steps: loading the input model and a stage's records, saving the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from embedline.config.data import Source
 from embedline.config.model import ModelConfig, Prompt, TeacherConfig
 from embedline.config.training import RuntimeConfig
+from embedline.data.sources import source_name
 from embedline.errors import EmbedlineError, InputError
+from embedline.models.machine import attention
 from embedline.models.prompts import PromptTable
 from embedline.steps.context import Context, StepResult
 
@@ -19,16 +21,12 @@ if TYPE_CHECKING:
     from embedline.models.embedder import Embedder, EmbedderSpec
     from embedline.training.batching.records import Record, SourceRecords
 
-_SETTINGS = {
-    "training",
-    "batch",
-    "buckets",
-    "task_shares",
-}  # what the training room names: it does not know the stage
+# The settings that errors of the training room name, without their section: it depends on the stage.
+_SETTINGS = {"training", "batch", "buckets", "task_shares"}
 
 
-def wanted_spec(context: Context) -> EmbedderSpec:
-    """Pooling, lengths, dims and prompts as the run's config asks for."""
+def run_spec(context: Context) -> EmbedderSpec:
+    """Return the pooling, lengths, dims and prompts of the run's config."""
     from embedline.models.folder import spec_from_config
 
     prompts = context.step_config.section("prompts", dict[str, Prompt])
@@ -36,38 +34,36 @@ def wanted_spec(context: Context) -> EmbedderSpec:
 
 
 def load_model(context: Context) -> Embedder:
-    """The model that the step was handed, where this machine works, with what the run's spec adds to it."""
+    """Load the step's input model with the run's spec, onto this machine's best device."""
     return load_folder(context, context.artifact("model").path)
 
 
 def load_folder(context: Context, folder: Path) -> Embedder:
-    """A model folder with the run's spec; a pooling or head new to it starts at random, by the run's seed."""
+    """Load a model folder with the run's spec; a new pooling or head is random, by the run's seed."""
     from embedline.models.device import best_device
     from embedline.models.folder import load_embedder
-    from embedline.models.machine import attention
 
     model = context.step_config.section("model", ModelConfig)
     runtime = context.step_config.section("runtime", RuntimeConfig)
     embedder = load_embedder(folder, attention=attention(runtime), trust_remote_code=model.trust_remote_code)
-    return embedder.with_spec(wanted_spec(context), seed=context.step_config.config["seed"]).to(best_device())
+    return embedder.with_spec(run_spec(context), seed=context.step_config.config["seed"]).to(best_device())
 
 
 def load_teacher(context: Context) -> Embedder:
-    """The run's teacher where this machine works, with the words that it is asked with."""
+    """Load the run's teacher with its own prompts, onto this machine's best device."""
     from embedline.models.device import best_device
     from embedline.models.folder import load_embedder
-    from embedline.models.machine import attention
 
-    about = context.step_config.section("teacher", TeacherConfig)
+    config = context.step_config.section("teacher", TeacherConfig)
     runtime = context.step_config.section("runtime", RuntimeConfig)
     teacher = load_embedder(Path(str(context.step_config.locations["teacher"])), attention=attention(runtime))
-    if about.prompts:
-        teacher = teacher.with_spec(replace(teacher.spec, prompts=PromptTable(about.prompts)))
+    if config.prompts:
+        teacher = teacher.with_spec(replace(teacher.spec, prompts=PromptTable(config.prompts)))
     return teacher.to(best_device()).eval()
 
 
-def fit(context: Context, embedder: Embedder) -> Embedder:
-    """A model that is new to the line, made to fit the run: bidirectional, with the positions it needs.
+def fit_to_run(context: Context, embedder: Embedder) -> Embedder:
+    """Make a base model fit the run: bidirectional, with the positions that the run needs.
 
     Raises:
         InputError: the run's lengths are beyond the model's positions, or a dim is wider than it.
@@ -87,8 +83,8 @@ def fit(context: Context, embedder: Embedder) -> Embedder:
 
 
 @contextmanager
-def naming(section: str) -> Iterator[None]:
-    """What a training says about its settings, it says about this section: `batch` is `supervised.batch`."""
+def errors_in_section(section: str) -> Iterator[None]:
+    """Add the section to the settings that a training's errors name: `batch` becomes `supervised.batch`."""
     try:
         yield
     except EmbedlineError as error:
@@ -100,7 +96,7 @@ def naming(section: str) -> Iterator[None]:
 
 @contextmanager
 def adapters(context: Context, embedder: Embedder) -> Iterator[None]:
-    """While a model is trained, its backbone has LoRA adapters where the run asks for them; merged after."""
+    """Add the run's LoRA adapters to the backbone, if it has any, and merge them after the training."""
     lora = context.step_config.section("model", ModelConfig).lora
     if lora is None:
         yield
@@ -116,21 +112,20 @@ def adapters(context: Context, embedder: Embedder) -> Iterator[None]:
 
 
 def stage_sources(context: Context, stage: str) -> dict[str, Source]:
-    """The sources that a stage uses, by name."""
-    from embedline.data.sources import source_name
-
+    """Return the sources that a stage uses, by name."""
     sources = context.step_config.section("data.sources", list[Source])
     return {source_name(s.name, s.path): s for s in sources if stage in s.stages}
 
 
 def stage_records(context: Context, stage: str, artifact: str) -> dict[str, SourceRecords]:
+    """Read the records of a stage by source."""
     from embedline.training.batching.records import read_records
 
     return read_records(_records_file(context, artifact), stage_sources(context, stage))
 
 
 def streamed_records(context: Context, stage: str, artifact: str) -> Iterator[Record]:
-    """The same, one by one from the disk."""
+    """Yield the records of a stage one by one from the disk."""
     from embedline.training.batching.records import stream_records
 
     return stream_records(_records_file(context, artifact), stage_sources(context, stage))
@@ -140,11 +135,8 @@ def _records_file(context: Context, artifact: str) -> Path:
     return context.artifact(artifact).path / "records.parquet"
 
 
-def keep_model(context: Context, embedder: Embedder, **lineage: Any) -> None:
-    """Write the step's output `model`; its lineage says what each step before did to it.
-
-    Of several processes, the first one does.
-    """
+def save_model(context: Context, embedder: Embedder, **lineage: Any) -> None:
+    """Write the step's output `model` with its lineage; of several processes, the first one does."""
     from embedline.models.folder import read_lineage, save_embedder
     from embedline.training.engine import processes
 
@@ -156,5 +148,5 @@ def keep_model(context: Context, embedder: Embedder, **lineage: Any) -> None:
 
 
 def passed_through(context: Context) -> StepResult:
-    """A stage that is switched off hands its model on by reference."""
+    """Return the input model by reference: the stage is switched off."""
     return StepResult(passed_through={"model": context.inputs["model"]}, summary=f"`{context.step}` is off.")

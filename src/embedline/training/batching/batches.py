@@ -1,6 +1,6 @@
-"""Which rows train at which step: batches of one group, groups drawn by share, the same for a seed.
+"""The rows of each step: batches of one group, groups drawn by their shares, the same for a seed.
 
-A group is a source, or the rows of a source that are of like length.
+A group is a source, or the rows of a source that are of similar length.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Draw:
 def source_shares(
     sizes: Mapping[str, int], weights: Mapping[str, float], *, exponent: float, max_share: float
 ) -> dict[str, float]:
-    """Share of batches a source: rows ** exponent × weight, normalised, none above `max_share`."""
+    """Return the share of batches by source: rows ** exponent × weight, normalised, at most `max_share`."""
     raw = {name: sizes[name] ** exponent * weights.get(name, 1.0) for name in sizes}
     total = sum(raw.values())
     shares = {name: value / total for name, value in raw.items()}
     limit = max(max_share, 1 / len(shares))
-    while any(share > limit + 1e-9 for share in shares.values()):  # what is cut goes to the others
+    while any(share > limit + 1e-9 for share in shares.values()):  # the excess goes to the other sources
         over = {name for name, share in shares.items() if share >= limit}
         rest = sum(share for name, share in shares.items() if name not in over)
         room = 1 - limit * len(over)
@@ -48,13 +48,15 @@ def weights_by_task(
     *,
     exponent: float,
 ) -> dict[str, float]:
-    """Weights with which `source_shares` gives each task type its share; its sources keep their proportions.
+    """Return weights with which `source_shares` gives each task type its share.
+
+    The sources of a task type keep their proportions.
 
     Args:
         tasks: the task type of each source.
 
     Raises:
-        InputError: a task type that has no share.
+        InputError: a task type has no share.
     """
     if missing := sorted(set(tasks.values()) - set(task_shares)):
         raise InputError(
@@ -77,15 +79,15 @@ def draw_batches(
     seed: int,
     within: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Draws:
-    """`steps` batches of up to `batch` rows, each from one source, no row twice in a pass over its source.
+    """Draw `steps` batches of up to `batch` rows, each from one source, no row twice in a pass over it.
 
-    A source gets its share of the steps, rounded up or down. One smaller than the batch gives smaller
-    batches: its negatives are then all it has.
+    A source gets its share of the steps, rounded up or down. The batches of a source smaller than the batch
+    size are all its rows.
 
     Args:
-        batch: of every source, or by source.
-        within: what each source belongs to, the widest first; that gets its share, too, rounded once, however
-            many sources it has.
+        batch: rows of a batch, for all sources or by source.
+        within: the wholes that each source is a part of (a task type), the widest first; the share of a whole
+            is rounded once, whatever the number of its sources.
 
     Raises:
         InputError: no source has as many rows as its batch.
@@ -96,7 +98,7 @@ def draw_batches(
         raise InputError(
             f"the largest source ({largest}) has {sizes[largest]} rows, one batch needs {batches[largest]}.",
             where="batch" if isinstance(batch, int) else "buckets",
-            fix="Lower the stage's batch, or bring more data.",
+            fix="Lower the stage's batch, or add data.",
         )
     names = sorted(name for name in sizes if sizes[name] >= min(2, batches[name]))
     counts = _divided(
@@ -108,36 +110,34 @@ def draw_batches(
 
 
 def apportioned(shares: Sequence[float], seats: int) -> np.ndarray:
-    """Whole numbers that add up to `seats`, each its share of them rounded up or down (Hamilton's method)."""
-    wanted = np.asarray(shares, dtype=np.float64) / sum(shares) * seats
-    counts = np.floor(wanted).astype(np.int64)
+    """Divide `seats` by shares into whole numbers, each rounded up or down (Hamilton's method)."""
+    exact = np.asarray(shares, dtype=np.float64) / sum(shares) * seats
+    counts = np.floor(exact).astype(np.int64)
     left = seats - int(counts.sum())
-    counts[np.argsort(counts - wanted, kind="stable")[:left]] += 1
+    counts[np.argsort(counts - exact, kind="stable")[:left]] += 1
     return counts
 
 
 def _divided(within: Sequence[tuple[str, ...]], shares: Sequence[float], seats: int) -> np.ndarray:
-    """`apportioned` among the widest wholes, then of each one's seats among what is in it, and so on."""
+    """Apply `apportioned` to the widest wholes, then to the parts of each whole, and so on."""
     if not any(within):
         return apportioned(shares, seats)
     parts: dict[str | int, list[int]] = {}
-    for place, wholes in enumerate(within):
-        parts.setdefault(wholes[0] if wholes else place, []).append(place)
+    for index, wholes in enumerate(within):
+        parts.setdefault(wholes[0] if wholes else index, []).append(index)
     counts = np.zeros(len(within), dtype=np.int64)
-    wanted = [sum(shares[place] for place in places) for places in parts.values()]
-    for places, own in zip(parts.values(), apportioned(wanted, seats), strict=True):
-        counts[places] = _divided(
-            [within[place][1:] for place in places], [shares[p] for p in places], int(own)
-        )
+    part_shares = [sum(shares[i] for i in indices) for indices in parts.values()]
+    for indices, own in zip(parts.values(), apportioned(part_shares, seats), strict=True):
+        counts[indices] = _divided([within[i][1:] for i in indices], [shares[i] for i in indices], int(own))
     return counts
 
 
 class Draws(Sequence[Draw]):
-    """The batches of a training, drawn when they are asked for: held is one order of each source's rows.
+    """The batches of a training, drawn when accessed: one order of each source's rows is in memory.
 
     Args:
-        picks: the source of each batch.
-        order: which batch each step gets; as they are drawn when None.
+        picks: the number of the source of each batch.
+        order: the batch of each step; as they are drawn when None.
     """
 
     def __init__(self, passes: list[_Passes], picks: np.ndarray, order: np.ndarray | None = None) -> None:
@@ -161,7 +161,7 @@ class Draws(Sequence[Draw]):
         return [passes.name for passes in self.passes]
 
     def led_by(self, first: Sequence[int]) -> Draws:
-        """The same batches, those of the steps `first` before all others."""
+        """Return the same batches, those of the steps `first` before all others."""
         leading = list(dict.fromkeys(first))
         return Draws(
             self.passes, self.picks, np.concatenate([self.order[leading], np.delete(self.order, leading)])
@@ -169,16 +169,16 @@ class Draws(Sequence[Draw]):
 
 
 class _Passes:
-    """Passes over a source's rows, each in an order of its own; the last one asked for is remembered."""
+    """Passes over a source's rows, each in its own order; the order used last is kept."""
 
     def __init__(self, name: str, size: int, batch: int, seed: Sequence[int]) -> None:
         self.name, self.size, self.batch, self.seed = name, size, min(batch, size), seed
         self.epoch = -1
 
     def draw(self, turn: int) -> Draw:
-        """The source's batch number `turn`; a tail shorter than a batch waits for no one: it starts anew."""
-        epoch, place = divmod(turn, self.size // self.batch)
-        rows = self._order(epoch)[place * self.batch : (place + 1) * self.batch]
+        """Draw the source's batch number `turn`; rows left over at the end of a pass are dropped."""
+        epoch, number = divmod(turn, self.size // self.batch)
+        rows = self._order(epoch)[number * self.batch : (number + 1) * self.batch]
         return Draw(self.name, rows, epoch)
 
     def _order(self, epoch: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Records of like length: a short record need not wait for a long one, nor a long one for a small batch."""
+"""Groups of rows by source and length: short texts are not padded to long ones, and get larger batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Group:
 
     Args:
         batch: rows of a batch.
-        share: of all batches.
+        share: its share of all batches.
         limit: tokens of the bucket; None without buckets.
     """
 
@@ -37,24 +37,24 @@ class Group:
 def groups(
     sources: Mapping[str, SourceRows], config: ContrastiveConfig, longest_N: np.ndarray
 ) -> dict[str, Group]:
-    """The groups of a stage by name; in each bucket, sources that cannot fill a batch are pooled.
+    """Return the groups of a stage by name; in each bucket, sources that cannot fill a batch are pooled.
 
-    Sources share the batches by `source_shares`, within what `task_shares` gives their task type; the
-    buckets of a source share its batches by how many batches their rows fill, so that all its rows are seen
+    Sources share the batches by `source_shares`, within the share of their task type in `task_shares`; the
+    buckets of a source share its batches by how many batches their rows fill, so that all its rows are used
     equally often.
 
     Args:
         longest_N: tokens of each row's longest text.
 
     Raises:
-        InputError: `task_shares` leaves out a task type.
+        InputError: `task_shares` has no share of a task type.
     """
     if not config.buckets:
         pooled = pool_small(sources, config.batch)
         shares = _shares(
             {name: len(source) for name, source in pooled.items()},
             {name: source.weight for name, source in pooled.items()},
-            {name: source.kind.task_type for name, source in pooled.items()},
+            {name: source.row_group.task_type for name, source in pooled.items()},
             config,
         )
         return {name: Group(source, config.batch, shares[name]) for name, source in pooled.items()}
@@ -67,9 +67,9 @@ def groups(
         rows[source.name] = rows.get(source.name, 0) + len(source)
         mass[source.name] = mass.get(source.name, 0.0) + source.weight * len(source)
         fills[source.name] = fills.get(source.name, 0.0) + len(source) / bucket.batch
-        tasks[source.name] = source.kind.task_type
+        tasks[source.name] = source.row_group.task_type
     shares = _shares(rows, {name: mass[name] / rows[name] for name in rows}, tasks, config)
-    found = [
+    drawn_from = [
         Group(
             source,
             bucket.batch,
@@ -78,11 +78,11 @@ def groups(
         )
         for source, bucket in bucketed
     ]
-    return {group.name: group for group in found}
+    return {group.name: group for group in drawn_from}
 
 
 def bucket_of(lengths: Sequence[int] | np.ndarray, limits: Sequence[int]) -> np.ndarray:
-    """The first bucket that each length fits in; the last one for lengths beyond them all.
+    """Return the first bucket that each length fits in; the last one for longer ones.
 
     Args:
         limits: ascending.
@@ -93,7 +93,7 @@ def bucket_of(lengths: Sequence[int] | np.ndarray, limits: Sequence[int]) -> np.
 def _bucketed(
     sources: Mapping[str, SourceRows], buckets: Sequence[Bucket], longest_N: np.ndarray
 ) -> list[tuple[SourceRows, Bucket]]:
-    """Rows and bucket of each group; a row that is alone in its group is never drawn."""
+    """Return rows and bucket of each group; a row that is alone in its group is never drawn."""
     bucket_N = bucket_of(longest_N, [bucket.tokens for bucket in buckets])
     result = []
     for number, bucket in enumerate(buckets):

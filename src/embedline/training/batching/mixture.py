@@ -1,4 +1,4 @@
-"""What the batches of a training are made of: looked at before the first step, told after the last."""
+"""The composition of a training's batches by source and task type, known before the first step."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from embedline.training.batching.rows import Columns
 
 @dataclass(frozen=True)
 class Share:
-    """Of the batches (a batch of several sources counts for each by its rows): as asked for, and as drawn."""
+    """A share of the batches, as requested and as drawn; a batch of several sources counts by its rows."""
 
-    asked: float
+    requested: float
     drawn: float
 
 
 @dataclass(frozen=True)
-class Mix:
-    """The composition of a training.
+class Mixture:
+    """The composition of a training's batches.
 
     Args:
-        records: that the stage has.
+        records: number of the stage's records.
         groups: rows of each group that batches are drawn from, and its share.
         sources, task_types: their shares.
         heaviest: the steps whose batches need most memory: the most tokens, and the longest text.
@@ -39,63 +39,69 @@ class Mix:
 
     @property
     def error(self) -> float:
-        """The largest difference between a share that was asked for and the one that was drawn."""
+        """The largest difference between a requested share and the drawn one."""
         shares = (*self.sources.values(), *self.task_types.values())
-        return max(abs(share.asked - share.drawn) for share in shares)
+        return max(abs(share.requested - share.drawn) for share in shares)
 
     def metrics(self) -> dict[str, float]:
-        """The shares that were drawn."""
+        """Return the drawn shares as metrics."""
         sources = {f"share.source.{name}": share.drawn for name, share in self.sources.items()}
         return sources | {f"share.task.{name}": share.drawn for name, share in self.task_types.items()}
 
-    def words(self) -> str:
-        """The shares in one line."""
+    def summary(self) -> str:
+        """Return the shares in one line."""
 
-        def told(shares: Mapping[str, Share]) -> str:
-            return ", ".join(f"{n} {s.drawn:.1%} (asked {s.asked:.1%})" for n, s in shares.items())
+        def listed(shares: Mapping[str, Share]) -> str:
+            return ", ".join(f"{n} {s.drawn:.1%} (requested {s.requested:.1%})" for n, s in shares.items())
 
-        return f"shares of the batches: {told(self.sources)}; {told(self.task_types)}"
+        return f"shares of the batches: {listed(self.sources)}; {listed(self.task_types)}"
 
 
-def mix_of(draws: Draws, groups: Mapping[str, Group], columns: Columns) -> Mix:
-    """Look at all batches, one after another."""
+def mixture_of(draws: Draws, groups: Mapping[str, Group], columns: Columns) -> Mixture:
+    """Measure the composition of all batches, one after another."""
     tokens, longest = (np.zeros(len(draws), dtype=np.int64) for _ in range(2))
     steps = dict.fromkeys(groups, 0)
-    drawn_K = np.zeros(len(columns.kinds))
+    drawn_K = np.zeros(len(columns.row_groups))
     for step, draw in enumerate(draws):
         numbers = groups[draw.source].source.numbers[draw.rows]
         tokens[step] = columns.tokens[numbers].sum()
         longest[step] = columns.longest[numbers].max()
-        drawn_K += _kinds(columns, numbers)
+        drawn_K += _row_group_shares(columns, numbers)
         steps[draw.source] += 1
-    asked = {name: group.share for name, group in groups.items() if name in draws.names}
-    whole = sum(asked.values())
-    asked_K = sum(
-        (share / whole * _kinds(columns, groups[name].source.numbers) for name, share in asked.items()),
-        np.zeros(len(columns.kinds)),
+    requested = {name: group.share for name, group in groups.items() if name in draws.names}
+    total = sum(requested.values())
+    requested_K = sum(
+        (
+            share / total * _row_group_shares(columns, groups[name].source.numbers)
+            for name, share in requested.items()
+        ),
+        np.zeros(len(columns.row_groups)),
     )
     drawn_K /= len(draws)
-    return Mix(
-        records=len(columns.kind),
+    sources = [row_group.source for row_group in columns.row_groups]
+    task_types = [row_group.task_type for row_group in columns.row_groups]
+    return Mixture(
+        records=len(columns.row_group),
         groups={
-            name: (len(group.source), Share(asked.get(name, 0.0) / whole, steps[name] / len(draws)))
+            name: (len(group.source), Share(requested.get(name, 0.0) / total, steps[name] / len(draws)))
             for name, group in groups.items()
         },
-        sources=_shares([kind.source for kind in columns.kinds], asked_K, drawn_K),
-        task_types=_shares([kind.task_type for kind in columns.kinds], asked_K, drawn_K),
+        sources=_summed_shares(sources, requested_K, drawn_K),
+        task_types=_summed_shares(task_types, requested_K, drawn_K),
         heaviest=(int(tokens.argmax()), int(longest.argmax())),
     )
 
 
-def _kinds(columns: Columns, numbers: np.ndarray) -> np.ndarray:
-    """The share of each kind among some rows (K)."""
-    counts: np.ndarray = np.bincount(columns.kind[numbers], minlength=len(columns.kinds))
+def _row_group_shares(columns: Columns, numbers: np.ndarray) -> np.ndarray:
+    """Return the share of each group of rows among some rows (K)."""
+    counts: np.ndarray = np.bincount(columns.row_group[numbers], minlength=len(columns.row_groups))
     return counts / len(numbers)
 
 
-def _shares(names: list[str], asked_K: np.ndarray, drawn_K: np.ndarray) -> dict[str, Share]:
-    found: dict[str, Share] = {}
+def _summed_shares(names: list[str], requested_K: np.ndarray, drawn_K: np.ndarray) -> dict[str, Share]:
+    """Sum the shares of the groups of rows of each name."""
+    shares: dict[str, Share] = {}
     for name in sorted(set(names)):
         own = np.array([each == name for each in names])
-        found[name] = Share(float(asked_K[own].sum()), float(drawn_K[own].sum()))
-    return found
+        shares[name] = Share(float(requested_K[own].sum()), float(drawn_K[own].sum()))
+    return shares

@@ -1,8 +1,9 @@
-"""Batches of single texts: passages to pretrain on, texts to heal a pruned model with."""
+"""Batches of single texts: passages for pretraining, texts for healing a pruned model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,20 @@ import numpy as np
 from embedline.models.embedder import Embedder
 from embedline.training.batching.batches import Draw, draw_batches
 
-_LONGEST_TOKEN = 8  # characters; few are longer
+_LONGEST_TOKEN = 8  # characters; few tokens are longer
 
 
-class Passages(Sequence[Any]):
-    """Batch i of shuffled passes over texts; the one with the longest texts is the first.
+@dataclass(frozen=True)
+class PassageBatch:
+    """Some texts: the name of their source, their numbers in it, and their token ids."""
 
-    A batch says its `source`, the numbers of its `rows`, and their token `ids`.
+    source: str
+    rows: list[int]
+    ids: list[list[int]]
+
+
+class Passages(Sequence[PassageBatch]):
+    """Batches of shuffled passes over texts; the batch with the longest texts is the first.
 
     Args:
         length: tokens after which a text is cut.
@@ -45,11 +53,13 @@ class Passages(Sequence[Any]):
         draw = self.draws[index]
         rows = draw.rows.tolist()
         ids = self.embedder.tokenize([self.texts[i] for i in rows], max_length=self.length)
-        return {"source": draw.source, "rows": rows, "ids": ids}
+        return PassageBatch(draw.source, rows, ids)
 
 
 def _longest(draws: Sequence[Draw], texts: Sequence[str], length: int) -> int:
-    """The batch whose texts are the longest, by characters: were it too large for the memory, it should be
-    the first. A text counts up to where it is sure to be cut."""
+    """Return the batch whose texts are the longest, by characters: it comes first, to show a lack of memory.
+
+    A text counts up to where it is sure to be cut.
+    """
     sizes = np.array([min(len(text), _LONGEST_TOKEN * length) for text in texts])
     return int(np.argmax([sizes[draw.rows].sum() for draw in draws]))

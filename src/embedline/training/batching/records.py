@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-_AT_ONCE = 4096  # rows of a file
+_ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row: a query, what answers it, what does not.
+    """One row: a query, its positives and its negatives.
 
     Args:
-        score: how alike query and positives are, where somebody judged it; such a pair is no positive, its
-            score only ranks it among others.
-        positive_scores, negative_scores: what a teacher said of each of them, where the row brings that.
-        source: where the row comes from, which its prompts may depend on; a source of training may be made
-            of several.
+        score: a judgement of how similar query and positives are; such a pair is no positive, its score only
+            ranks it among other pairs.
+        positive_scores, negative_scores: a teacher's score of each of them, where the row has them.
+        source: the source of the row, which its prompts may depend on; a source of training may be a pool of
+            several.
     """
 
     id: str
@@ -56,8 +56,8 @@ def read_records(path: Path, sources: Collection[str] | None = None) -> dict[str
 
 
 def stream_records(path: Path, sources: Collection[str] | None = None) -> Iterator[Record]:
-    """The same one by one, in the order of the file: a few thousand at a time are in memory."""
-    for block in pq.ParquetFile(path).iter_batches(_AT_ONCE):
+    """Yield records one by one, in the order of the file; a few thousand at a time are in memory."""
+    for block in pq.ParquetFile(path).iter_batches(_ROWS_AT_ONCE):
         for row in block.to_pylist():
             if sources is None or row["source"] in sources:
                 yield Record(
@@ -74,6 +74,6 @@ def stream_records(path: Path, sources: Collection[str] | None = None) -> Iterat
                 )
 
 
-def only(source: SourceRecords, wanted: Callable[[Record], bool]) -> SourceRecords:
-    """The source with the rows that are `wanted`."""
-    return replace(source, rows=[row for row in source.rows if wanted(row)])
+def filtered(source: SourceRecords, chosen: Callable[[Record], bool]) -> SourceRecords:
+    """Return the source with its `chosen` rows only."""
+    return replace(source, rows=[row for row in source.rows if chosen(row)])

@@ -1,6 +1,6 @@
-"""How many tokens of a batch may keep their graphs: as many as memory has room for.
+"""The memory that the graph of an encoding takes, and the tokens of a batch whose graphs fit into memory.
 
-GradCache encodes twice what it does not keep. What a kept token takes depends on the model, its attention,
+GradCache encodes twice what it does not keep. The memory of a kept token depends on the model, its attention,
 dropout and precision, so it is measured: what autograd saves for the first chunk, which is of the longest
 texts, whose tokens take the most. What is kept does not change a gradient's last digit, only its cost.
 """
@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from embedline.models.memory import available_bytes
 from embedline.training.engine import processes
 
-# Of the free memory; the other half is for what is not measured: the loss, what the backward pass makes
-# itself, other programs.
+# Share of the free memory for kept graphs; the rest is for what is not measured: the loss, the tensors that
+# the backward pass allocates, other programs.
 SHARE = 0.5
-_LATER = 3  # copies of a trained parameter that come with the first update: its gradient, Adam's moments
+# Copies of a trained parameter that the first update allocates: its gradient and Adam's two moments.
+_COPIES_AT_UPDATE = 3
 
 
-class Graph:
-    """What a graph holds beside the model's own tensors, in bytes."""
+class SavedTensors:
+    """Counts the bytes that autograd saves for a graph beside the model's own tensors."""
 
     def __init__(self, module: nn.Module) -> None:
         self._own = {
@@ -33,11 +34,12 @@ class Graph:
 
     @property
     def bytes(self) -> int:
+        """The bytes counted so far; each storage counts once."""
         return sum(self._sizes.values())
 
     @contextmanager
-    def made(self) -> Iterator[None]:
-        """What is computed inside is counted."""
+    def counting(self) -> Iterator[None]:
+        """Count what autograd saves inside."""
         with torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor):
             yield
 
@@ -48,16 +50,16 @@ class Graph:
         return tensor.detach()  # the tensor itself would hold its own graph, and never be freed
 
 
-def room_for(module: nn.Module, graph: Graph, tokens: int) -> int:
-    """How many more tokens may keep their graphs, beside the `graph` of so many that is there already."""
+def resident_token_budget(module: nn.Module, saved: SavedTensors, tokens: int) -> int:
+    """Return how many more tokens may keep their graphs, beside `tokens` that are counted in `saved`."""
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
-    free = SHARE * (_free_bytes(next(module.parameters()).device) - _LATER * trained)
-    return max(0, int(free / max(1.0, graph.bytes / tokens)))
+    free = SHARE * (_free_bytes(next(module.parameters()).device) - _COPIES_AT_UPDATE * trained)
+    return max(0, int(free / max(1.0, saved.bytes / tokens)))
 
 
 def _free_bytes(device: torch.device) -> float:
-    """For this process; those that train without GPUs may all be on this machine."""
+    """Return the bytes that are free for this process; processes without GPUs may share this machine."""
     if device.type != "cuda":
-        return available_bytes() / processes.count()
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + held
+        return available_bytes() / processes.world_size()
+    reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + reserved

@@ -3,7 +3,7 @@
 The gradient of a contrastive loss with respect to the vectors needs no encoder graph (section 3.2): encode
 all chunks without a graph, take the loss and its gradient at the vectors, then encode each chunk again with
 a graph and push that gradient through it. The result is the gradient of the whole batch, in the memory of
-one chunk. Accumulating gradients over small batches is not: each would see only its own negatives.
+one chunk. Accumulated gradients of small batches are not: each would have only its own negatives.
 
 Several processes share a batch in the same way: each encodes its own texts, all get all vectors.
 """
@@ -22,41 +22,21 @@ from torch import Tensor
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
 from embedline.models.heads import Encoded
-from embedline.training.contrastive.activation_memory import Graph, room_for
+from embedline.training.contrastive.activation_memory import SavedTensors, resident_token_budget
 from embedline.training.engine import processes
-from embedline.training.engine.malloc_trim import Heap
-from embedline.training.engine.step_timer import Metrics, Watch
+from embedline.training.engine.malloc_trim import MallocTrim
+from embedline.training.engine.step_timer import Metrics, StepTimer
+from embedline.training.engine.token_budget import TokenBudget
 
-# Vectors (N × D, not normalised), or `Encoded` where there are other heads, to a scalar and metrics.
+# From vectors (N × D, not normalised), or `Encoded` where there are other heads, to a scalar and metrics.
 Loss = Callable[[Any], tuple[Tensor, Metrics]]
 
-
-@dataclass
-class TokenBudget:
-    """Tokens of one chunk, padding included, and tokens whose graph may be kept until the loss is known.
-
-    Where `resident` is None, the first chunk tells how many of them memory has room for.
-    """
-
-    chunk: int
-    resident: int | None = 0
-
-    def halve(self) -> bool:
-        """Half of both; False when a chunk is so small already that its length is not what fills memory."""
-        if self.chunk <= SMALLEST_CHUNK:
-            return False
-        self.chunk = max(SMALLEST_CHUNK, self.chunk // 2)
-        self.resident = None if self.resident is None else self.resident // 2
-        return True
-
-
-SMALLEST_CHUNK = 16
-_Part = tuple[Tensor, Tensor]  # numbers of some of the N texts, and what the model gave for them
+_Part = tuple[Tensor, Tensor]  # numbers of some of the N texts, and one output of the model for them
 
 
 @dataclass
 class _Chunk:
-    """Rows encoded together; `resident` is what the model gave, with its graph, where that is kept."""
+    """Texts encoded together; `resident` is the model's output with its graph, where that is kept."""
 
     rows: Tensor
     inputs: dict[str, Tensor]
@@ -65,18 +45,24 @@ class _Chunk:
 
 
 class GradCache:
-    """One step: `step(ids, loss)` leaves the gradient of `loss(model of ids)` in the model's parameters.
+    """Computes the gradient of a loss over all vectors of a batch, in the memory of one chunk.
 
-    Where several processes train, each has the gradient of its own share of the texts: their sum is the
-    gradient of the loss. Parameters of the loss itself have all of theirs in every process.
+    With several processes each has the gradient of its own share of the texts: the sum over the processes is
+    the gradient of the loss. Parameters of the loss itself have their whole gradient in every process.
+
+    Example:
+        >>> cache = GradCache(embedder, batch_tokens=4096)
+        >>> loss, metrics = cache.step(embedder.tokenize(texts, max_length=128), loss_of_vectors)
+        >>> optimizer.step()
 
     Args:
+        model: the embedder that is trained.
         batch_tokens: tokens of a chunk, padding included.
         resident_tokens: tokens whose graph may be kept, which saves their second encoding; the rest of the
             batch is cached. 0 is the paper's algorithm; a batch that fits entirely is plain training. None:
-            as many as memory has room for.
+            as many as fit into memory.
         bf16: encode under bf16 autocast; vectors and loss stay fp32.
-        watch: told what is encoded, and when.
+        timer: measures the phases and counts the encoded tokens.
     """
 
     def __init__(
@@ -86,77 +72,83 @@ class GradCache:
         batch_tokens: int,
         resident_tokens: int | None = 0,
         bf16: bool = False,
-        watch: Watch | None = None,
+        timer: StepTimer | None = None,
     ) -> None:
-        self.model, self.bf16, self.watch = model, bf16, watch or Watch()
+        self.model, self.bf16, self.timer = model, bf16, timer or StepTimer()
         self.budget = TokenBudget(batch_tokens, resident_tokens)
-        self.heap = Heap()
+        self.malloc_trim = MallocTrim()
 
     def step(
         self, ids: Sequence[Sequence[int]], loss: Loss, *, dense_only: bool = False
     ) -> tuple[Tensor, Metrics]:
-        """Token ids of N texts; `loss` maps what the model gives for them to a scalar and metrics.
-
-        It is given dense vectors (N × D), or `Encoded` when the model has other heads: lexical N × T and
-        tokens N × T × K, where T is the longest text's tokens and what a shorter one lacks is 0.
+        """Leave the gradient of `loss` in the model's parameters.
 
         Args:
+            ids: token ids of N texts.
+            loss: maps the model's outputs to a scalar and metrics. It gets dense vectors (N × D), or
+                `Encoded` when the model has other heads: lexical N × T and tokens N × T × K, where T is the
+                longest text's tokens; shorter texts are filled up with 0.
             dense_only: leave the other heads out, for a loss that does not use them.
+
+        Returns:
+            The loss, without a graph, and its metrics.
         """
         heads = bool(len(self.model.heads)) and not dense_only
         share = processes.share_of([len(row) for row in ids])
-        processes.require_shares(share, ids)
-        processes.own_randomness()
-        chunks, outputs = processes.agreed(lambda: self._forward(ids, share, heads))
+        processes.require_same_batch(share, ids)
+        processes.seed_by_rank()
+        chunks, outputs = processes.run_in_lockstep(lambda: self._forward(ids, share, heads))
         whole = _gathered(chunks, outputs, len(ids))
         del outputs
-        return processes.agreed(lambda: self._learn(chunks, whole, loss, heads))
+        return processes.run_in_lockstep(lambda: self._loss_and_backward(chunks, whole, loss, heads))
 
     def _forward(
         self, ids: Sequence[Sequence[int]], share: np.ndarray, heads: bool
     ) -> tuple[list[_Chunk], list[Encoded]]:
-        """The chunks of this process, and what the model gives for each."""
+        """Return the chunks of this process, and the model's outputs for each."""
         chunks, outputs, kept = [], [], 0
-        for places in token_batches([len(ids[i]) for i in share], self.budget.chunk):
-            rows = share[places]
+        for positions in token_batches([len(ids[i]) for i in share], self.budget.chunk):
+            rows = share[positions]
             inputs = self.model.pad([ids[i] for i in rows])
             tokens = inputs["input_ids"].numel()
-            self.watch.padded += tokens
+            self.timer.padded_tokens += tokens
             randomness = _Randomness(self.model.device)
             if self.budget.resident is None:
-                resident, encoded = True, self._measured(inputs, heads)
+                resident, encoded = True, self._encode_measured(inputs, heads)
             else:
                 resident = kept + tokens <= self.budget.resident
                 with torch.set_grad_enabled(resident):
                     encoded = self._encode(inputs, heads)
             kept += tokens if resident else 0
-            place = torch.from_numpy(np.ascontiguousarray(rows)).to(encoded.dense.device)
-            chunks.append(_Chunk(place, inputs, randomness, encoded if resident else None))
+            numbers = torch.from_numpy(np.ascontiguousarray(rows)).to(encoded.dense.device)
+            chunks.append(_Chunk(numbers, inputs, randomness, encoded if resident else None))
             outputs.append(Encoded(*(None if each is None else each.detach() for each in encoded)))  # type: ignore[arg-type]
             if not resident:
-                self.heap.settle()
+                self.malloc_trim.after_chunk()
         return chunks, outputs
 
-    def _measured(self, inputs: dict[str, Tensor], heads: bool) -> Encoded:
-        """The first chunk, with its graph, which tells how many tokens may keep theirs."""
-        graph, tokens = Graph(self.model), inputs["input_ids"].numel()
-        with graph.made(), torch.enable_grad():
+    def _encode_measured(self, inputs: dict[str, Tensor], heads: bool) -> Encoded:
+        """Encode the first chunk with its graph, and measure how many tokens may keep theirs."""
+        saved, tokens = SavedTensors(self.model), inputs["input_ids"].numel()
+        with saved.counting(), torch.enable_grad():
             encoded = self._encode(inputs, heads)
-        self.budget.resident = tokens + room_for(self.model, graph, tokens)
+        self.budget.resident = tokens + resident_token_budget(self.model, saved, tokens)
         return encoded
 
-    def _learn(self, chunks: list[_Chunk], whole: Encoded, loss: Loss, heads: bool) -> tuple[Tensor, Metrics]:
-        """The loss of all vectors, and its gradient through the chunks of this process."""
-        with self.watch.phase("forward"), torch.enable_grad():
+    def _loss_and_backward(
+        self, chunks: list[_Chunk], whole: Encoded, loss: Loss, heads: bool
+    ) -> tuple[Tensor, Metrics]:
+        """Take the loss of all vectors, and push its gradient through the chunks of this process."""
+        with self.timer.phase("forward"), torch.enable_grad():
             value, metrics = loss(whole if heads else whole.dense)
-        with self.watch.phase("backward"):
+        with self.timer.phase("backward"):
             value.backward()  # type: ignore[no-untyped-call]
         if all(tensor.grad is None for tensor in whole if tensor is not None):
             raise RuntimeError("the loss does not depend on the vectors")
-        self.heap.settle()
+        self.malloc_trim.after_chunk()
         for chunk in chunks:
             self._backward(chunk, whole, heads)
-            self.heap.settle()
+            self.malloc_trim.after_chunk()
         return value.detach(), metrics
 
     def _backward(self, chunk: _Chunk, whole: Encoded, heads: bool) -> None:
@@ -166,21 +158,21 @@ class GradCache:
             with chunk.randomness.replayed(), torch.enable_grad():
                 encoded = self._encode(chunk.inputs, heads)
         outputs, gradients = [], []
-        for mine, theirs in zip(encoded, whole, strict=True):
-            if mine is not None and theirs is not None and theirs.grad is not None:
-                outputs.append(mine)
-                gradients.append(theirs.grad[chunk.rows, : mine.shape[1]])
-        with self.watch.phase("backward"):
+        for output, gathered in zip(encoded, whole, strict=True):
+            if output is not None and gathered is not None and gathered.grad is not None:
+                outputs.append(output)
+                gradients.append(gathered.grad[chunk.rows, : output.shape[1]])
+        with self.timer.phase("backward"):
             torch.autograd.backward(outputs, gradients)
 
     def _encode(self, inputs: dict[str, Tensor], heads: bool) -> Encoded:
         autocast = torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.bf16)
-        with self.watch.phase("forward"), autocast:
+        with self.timer.phase("forward"), autocast:
             return self.model.represent(**inputs) if heads else Encoded(self.model(**inputs))
 
 
 def _gathered(chunks: list[_Chunk], outputs: list[Encoded], count: int) -> Encoded:
-    """The outputs of all chunks of all processes in the order of the texts, as leaves of a new graph.
+    """Gather the outputs of all chunks of all processes in the order of the texts, as leaves of a new graph.
 
     Each has N rows, as wide as the widest chunk's; None where no process has it.
     """
@@ -192,26 +184,29 @@ def _gathered(chunks: list[_Chunk], outputs: list[Encoded], count: int) -> Encod
         ]
         for i in range(len(Encoded._fields))
     ]
-    # A process without a text (fewer texts than processes) learns the shapes from the others.
-    extents = processes.largest([size for part in parts for size in _extents(part)])
+    # A process without a text (fewer texts than processes) receives the shapes from the others.
+    extents = processes.max_over_processes([size for part in parts for size in _extents(part)])
     shapes = [extents[i + 1 : i + 1 + extents[i]] for i in range(0, len(extents), 3)]
     like = outputs[0].dense if outputs else torch.zeros((), device=processes.device())
-    wholes = processes.agreed(
+    wholes = processes.run_in_lockstep(
         lambda: [_filled(part, count, shape, like) for part, shape in zip(parts, shapes, strict=True)]
     )
-    # The others' rows are zeros here: the sum is exact.
-    return Encoded(*(None if each is None else processes.total(each).requires_grad_() for each in wholes))  # type: ignore[arg-type]
+    # The rows of other processes are zeros here, so the sum is exact.
+    summed = (
+        None if each is None else processes.sum_over_processes(each).requires_grad_() for each in wholes
+    )
+    return Encoded(*summed)  # type: ignore[arg-type]
 
 
 def _extents(part: list[_Part]) -> tuple[int, int, int]:
-    """Of one output: how many dimensions its rows have, and how long those are at most; zeros without one."""
+    """Return the number of dimensions of an output's rows, and their largest sizes; zeros without a row."""
     shapes = [tensor.shape[1:] for _, tensor in part]
     first, second = (max((shape[i] for shape in shapes if i < len(shape)), default=0) for i in (0, 1))
     return len(shapes[0]) if shapes else 0, first, second
 
 
 def _filled(part: list[_Part], count: int, shape: list[int], like: Tensor) -> Tensor | None:
-    """N rows of a shape: those of this process in their places, zeros elsewhere."""
+    """Return N rows of a shape: those of this process in their order, zeros elsewhere."""
     if not shape:
         return None
     whole = torch.zeros(count, *shape, dtype=like.dtype, device=like.device)
@@ -221,7 +216,7 @@ def _filled(part: list[_Part], count: int, shape: list[int], like: Tensor) -> Te
 
 
 class _Randomness:
-    """The generators' states before a chunk's first encoding: dropout must draw the same the second time."""
+    """The generators' states before a chunk's first encoding: dropout must draw the same at the second."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -230,6 +225,7 @@ class _Randomness:
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
+        """Draw as at the first encoding inside, and go on as before after it."""
         with torch.random.fork_rng(devices=[self.device] if self.cuda is not None else []):
             torch.set_rng_state(self.cpu)
             if self.cuda is not None:

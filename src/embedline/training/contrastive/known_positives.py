@@ -1,4 +1,4 @@
-"""What is known of a batch: rows of N × M matrices of queries and documents, made when asked for."""
+"""Pairs of a query and a document of a batch that are known to belong together, and so are no negatives."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ import torch
 from torch import Tensor
 
 
-class KnownAnswers:
-    """True where a document is no negative: a positive of the query in its row, or of the same query in
-    another row, or the query itself (pairs of questions that mean the same form chains: a, b and b, c).
+class KnownPositives:
+    """An N × M matrix, made some rows at a time: True where a document is no negative of a query.
 
-    Documents are the same when their texts are equal, and when they are the same tokens: cut, or in a
-    tokenizer's lower case, they have one vector, and what has the positive's own vector is no negative.
+    That is a positive of the query, in its own row or in another row of the same query, or the query itself
+    (pairs of questions with the same meaning form chains: a, b and b, c).
+
+    Documents are the same when their texts are equal, and when their tokens are: cut, or in a tokenizer's
+    lower case, they have one vector, and a document with the positive's own vector is no negative.
 
     Args:
         queries: the text of each of the N queries.
-        answers: the positives of each of them, those that are not in the batch included.
+        positives: the positives of each query, those that are not in the batch included.
         documents: the text of each of the M documents.
-        tokens: for each document something that those of equal tokens share; texts alone count without it.
+        tokens: a number for each document, equal for documents of equal tokens; without it only texts are
+            compared.
     """
 
     def __init__(
         self,
         queries: Sequence[str],
-        answers: Sequence[Sequence[str]],
+        positives: Sequence[Sequence[str]],
         documents: Sequence[str],
         device: torch.device | str = "cpu",
         *,
@@ -33,7 +36,7 @@ class KnownAnswers:
     ) -> None:
         numbers, documents_M = _numbered(documents, tokens)
         by_query: dict[str, set[int]] = {}
-        for query, texts in zip(queries, answers, strict=True):
+        for query, texts in zip(queries, positives, strict=True):
             known = (numbers[text] for text in (query, *texts) if text in numbers)
             by_query.setdefault(query, set()).update(known)
         self.known = [sorted(by_query[query]) for query in queries]
@@ -41,7 +44,7 @@ class KnownAnswers:
         self.texts = max(documents_M, default=-1) + 1
 
     def __getitem__(self, rows: slice) -> Tensor:
-        """Some rows (n × M)."""
+        """Make some rows (n × M)."""
         known = self.known[rows]
         row = [i for i, texts in enumerate(known) for _ in texts]
         column = [text for texts in known for text in texts]
@@ -51,12 +54,16 @@ class KnownAnswers:
 
     @property
     def everything(self) -> bool:
-        """Whether each document answers each query: nothing is a negative."""
+        """Whether each document is a positive of each query, so that there is no negative."""
         return all(len(texts) == self.texts for texts in self.known)
 
 
 def _numbered(texts: Sequence[str], tokens: Sequence[int]) -> tuple[dict[str, int], list[int]]:
-    """The number of each text, by text and in their order: the same number for the same text or tokens."""
+    """Number the texts, the same number for the same text or the same tokens.
+
+    Returns:
+        The number by text, and the number of each text in their order.
+    """
     by_text: dict[str, int] = {}
     by_tokens: dict[int, int] = {}
     numbers, count = [], 0

@@ -1,9 +1,8 @@
-"""A teacher's lessons on the batches of contrastive training."""
+"""Distillation from a teacher on the batches of contrastive training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,94 +13,102 @@ from embedline.config.training import DistillationConfig
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
 from embedline.models.prompts import Side, is_long
+from embedline.training.batching.pairs import ContrastiveBatch
 from embedline.training.engine import processes
 from embedline.training.objectives.distillation import cosine_distance, score_divergence
 from embedline.training.objectives.streaming import by_rows
 
-Lesson = Callable[[Tensor], Tensor]
+TeacherLoss = Callable[[Tensor], Tensor]
 
 
-class Teaching:
-    """What a teacher says about a batch, as a loss of the student's vectors.
+class Teacher:
+    """Turns a model's vectors of a batch into a loss of the student's vectors.
 
-    Of scores: how the teacher ranks the batch's documents for each query. Of vectors: be the teacher's vector
-    of the text; the translation of a text that it knows gets that text's vector, so that a teacher of one
-    language teaches another (Reimers and Gurevych 2020, "Making Monolingual Sentence Embeddings
-    Multilingual").
+    Of scores: the ranking of the batch's documents by the teacher, for each query. Of vectors: the teacher's
+    vector of the text; the translation of a text in a language of the teacher gets that text's vector, so
+    that a teacher of one language is extended to another (Reimers and Gurevych 2020, "Making Monolingual
+    Sentence Embeddings Multilingual").
 
     Args:
-        languages: that the teacher knows; it says nothing about texts in others.
+        model: the teacher.
+        languages: languages of the teacher; texts in other languages are left out.
         width: of the student's vectors.
 
     Raises:
-        InputError: its vectors are to be learnt, and they are of another width.
+        InputError: vectors are to be learnt, and the teacher's have another width.
     """
 
     def __init__(
         self,
-        teacher: Embedder,
+        model: Embedder,
         languages: Collection[str],
         config: DistillationConfig,
         *,
         width: int,
         bf16: bool = False,
     ) -> None:
-        if config.of == "vectors" and teacher.width != width:
+        if config.of == "vectors" and model.width != width:
             raise InputError(
-                f"its vectors have {teacher.width} values, the model's {width}: they cannot be the same.",
+                f"its vectors have {model.width} values, the model's {width}: they cannot be the same.",
                 where="teacher.model",
                 fix="Set the stage's distillation.of to scores.",
             )
-        self.teacher, self.languages, self.config, self.bf16 = teacher, set(languages), config, bf16
+        self.model, self.languages, self.config, self.bf16 = model, set(languages), config, bf16
 
-    def lesson(self, batch: dict[str, Any], *, batch_tokens: int = 8192) -> Lesson | None:
-        """A loss of the vectors of the batch's N queries and M documents (N + M × D), not normalised.
+    def teacher_loss(self, batch: ContrastiveBatch, *, batch_tokens: int = 8192) -> TeacherLoss | None:
+        """Return a loss of the vectors of the batch's N queries and M documents (N + M × D), not normalised.
 
-        None where the teacher knows too little: no text, or for scores no query with two documents.
+        None where too few texts are in the teacher's languages: no text, or for scores no query with two
+        documents.
 
         Args:
-            batch_tokens: that the teacher encodes at a time, padding included.
+            batch_tokens: tokens that the teacher encodes at a time, padding included.
         """
-        count = batch["queries"]
-        sides = [_sides(language) for language in batch["languages"]]
-        asked_N = np.array([query in self.languages for query, _ in sides])
-        told_M = np.array([sides[i][1] in self.languages for i in batch["owner"]])
-        queries_ND = self._vectors(batch["query_texts"], asked_N, "query", range(count), batch, batch_tokens)
-        documents_MD = self._vectors(batch["texts"], told_M, "document", batch["owner"], batch, batch_tokens)
+        count, rows_M = batch.query_count, batch.query_index
+        sides = [_sides(language) for language in batch.languages]
+        has_teacher_N = np.array([query in self.languages for query, _ in sides])
+        has_teacher_M = np.array([sides[i][1] in self.languages for i in rows_M])
+        queries_ND = self._vectors(
+            batch.query_texts, has_teacher_N, "query", range(count), batch, batch_tokens
+        )
+        documents_MD = self._vectors(
+            batch.document_texts, has_teacher_M, "document", rows_M, batch, batch_tokens
+        )
         if self.config.of == "scores":
-            return self._ranking(queries_ND, documents_MD, asked_N, told_M)
-        translated_N = np.array([kind == "bitext" for kind in batch["task_types"]])
-        to_query_N = translated_N & ~asked_N & told_M[:count]
-        to_document_N = translated_N & asked_N & ~told_M[:count]
+            return self._ranking(queries_ND, documents_MD, has_teacher_N, has_teacher_M)
+        translated_N = np.array([task_type == "bitext" for task_type in batch.task_types])
+        to_query_N = translated_N & ~has_teacher_N & has_teacher_M[:count]
+        to_document_N = translated_N & has_teacher_N & ~has_teacher_M[:count]
         queries_ND[to_query_N] = documents_MD[:count][to_query_N]
         documents_MD[:count][to_document_N] = queries_ND[to_document_N]
-        told_M[:count] |= to_document_N
-        known = torch.from_numpy(np.concatenate([asked_N | to_query_N, told_M])).to(self.teacher.device)
+        has_teacher_M[:count] |= to_document_N
+        known = torch.from_numpy(np.concatenate([has_teacher_N | to_query_N, has_teacher_M]))
+        known = known.to(self.model.device)
         expected_KD = torch.cat([queries_ND, documents_MD])[known]
         if not len(expected_KD):
             return None
         return lambda vectors: cosine_distance(vectors[known], expected_KD).mean()
 
     def _ranking(
-        self, queries_ND: Tensor, documents_MD: Tensor, asked_N: np.ndarray, told_M: np.ndarray
-    ) -> Lesson | None:
-        if not asked_N.any() or told_M.sum() < 2:
+        self, queries_ND: Tensor, documents_MD: Tensor, has_teacher_N: np.ndarray, has_teacher_M: np.ndarray
+    ) -> TeacherLoss | None:
+        if not has_teacher_N.any() or has_teacher_M.sum() < 2:
             return None
-        count = len(asked_N)
-        rows = torch.from_numpy(np.flatnonzero(asked_N)).to(queries_ND.device)
-        columns = torch.from_numpy(np.flatnonzero(told_M)).to(queries_ND.device)
-        asked_nD, about_mD = queries_ND[rows], documents_MD[columns]
+        count = len(has_teacher_N)
+        rows = torch.from_numpy(np.flatnonzero(has_teacher_N)).to(queries_ND.device)
+        columns = torch.from_numpy(np.flatnonzero(has_teacher_M)).to(queries_ND.device)
+        teacher_nD, teacher_mD = queries_ND[rows], documents_MD[columns]
 
         def loss(vectors: Tensor) -> Tensor:
             unit = F.normalize(vectors, dim=-1)
-            found_nD, found_mD = unit[:count][rows], unit[count:][columns]
+            student_nD, student_mD = unit[:count][rows], unit[count:][columns]
 
             def divergence(block: slice) -> Tensor:
-                expected, found = asked_nD[block] @ about_mD.T, found_nD[block] @ found_mD.T
+                expected, found = teacher_nD[block] @ teacher_mD.T, student_nD[block] @ student_mD.T
                 return score_divergence(found, expected, temperature=self.config.temperature).sum()
 
-            blocks = by_rows(divergence, len(found_nD), len(found_mD))
-            return torch.stack(blocks).sum() / len(found_nD)
+            blocks = by_rows(divergence, len(student_nD), len(student_mD))
+            return torch.stack(blocks).sum() / len(student_nD)
 
         return loss
 
@@ -111,20 +118,23 @@ class Teaching:
         known: np.ndarray,
         side: Side,
         rows: Sequence[int],
-        batch: dict[str, Any],
+        batch: ContrastiveBatch,
         batch_tokens: int,
     ) -> Tensor:
-        """The teacher's unit vectors of the texts that it knows, zeros for the others (K × D).
+        """Return the teacher's unit vectors of the `known` texts, zeros for the others (K × D).
 
         Each process encodes some of them.
 
         Args:
-            rows: of the batch, that each text belongs to.
+            known: True where a text is in a language of the teacher.
+            rows: the batch's row that each text belongs to.
         """
-        mine = np.zeros_like(known)
-        mine[processes.share_of([len(text) for text in texts])] = True
-        return processes.total(
-            processes.agreed(lambda: self._encoded(texts, known & mine, side, rows, batch, batch_tokens))
+        own_share = np.zeros_like(known)
+        own_share[processes.share_of([len(text) for text in texts])] = True
+        return processes.sum_over_processes(
+            processes.run_in_lockstep(
+                lambda: self._encoded(texts, known & own_share, side, rows, batch, batch_tokens)
+            )
         )
 
     def _encoded(
@@ -133,25 +143,25 @@ class Teaching:
         chosen: np.ndarray,
         side: Side,
         rows: Sequence[int],
-        batch: dict[str, Any],
+        batch: ContrastiveBatch,
         batch_tokens: int,
     ) -> Tensor:
-        spec = self.teacher.spec
-        vectors = np.zeros((len(texts), self.teacher.width), dtype=np.float32)
-        kinds = [(batch["row_sources"][i], batch["task_types"][i]) for i in rows]
-        for source, kind in sorted(set(kinds)):
-            places = [i for i in np.flatnonzero(chosen) if kinds[i] == (source, kind)]
-            vectors[places] = self.teacher.encode(
-                [texts[i] for i in places],
-                prompt=spec.prompts.prompt(side, name=source, task_type=kind),
-                max_length=spec.document_length if is_long(side, kind) else spec.query_length,
+        spec = self.model.spec
+        vectors = np.zeros((len(texts), self.model.width), dtype=np.float32)
+        origins = [(batch.row_sources[i], batch.task_types[i]) for i in rows]
+        for source, task_type in sorted(set(origins)):
+            numbers = [i for i in np.flatnonzero(chosen) if origins[i] == (source, task_type)]
+            vectors[numbers] = self.model.encode(
+                [texts[i] for i in numbers],
+                prompt=spec.prompts.prompt(side, name=source, task_type=task_type),
+                max_length=spec.document_length if is_long(side, task_type) else spec.query_length,
                 batch_tokens=batch_tokens,
                 bf16=self.bf16,
             )
-        return torch.from_numpy(vectors).to(self.teacher.device)
+        return torch.from_numpy(vectors).to(self.model.device)
 
 
 def _sides(language: str) -> tuple[str, str]:
-    """The languages of query and document: both of "en", one each of "en-ru"."""
+    """Return the languages of query and document: both of "en", one each of "en-ru"."""
     query, _, document = language.partition("-")
     return query, document or query

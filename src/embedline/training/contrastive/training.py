@@ -1,4 +1,4 @@
-"""Contrastive training: batches of records to vectors to their objective, through GradCache."""
+"""Contrastive training: from records to batches to the objective, through GradCache."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from embedline.errors import InputError
 from embedline.models.embedder import Embedder
 from embedline.training.batching.batches import draw_batches
 from embedline.training.batching.buckets import groups
-from embedline.training.batching.mixture import Mix, mix_of
-from embedline.training.batching.pairs import Batches, tokenised
+from embedline.training.batching.mixture import Mixture, mixture_of
+from embedline.training.batching.pairs import ContrastiveBatches, tokenised
 from embedline.training.batching.records import Record
-from embedline.training.batching.rows import Columns, apart
+from embedline.training.batching.rows import Columns, split_by_source
 from embedline.training.contrastive.gradcache import GradCache
 from embedline.training.contrastive.step import ContrastiveStep, Temperature
-from embedline.training.contrastive.teacher import Teaching
+from embedline.training.contrastive.teacher import Teacher
 from embedline.training.engine.progress import OnMetrics
-from embedline.training.engine.step_timer import Watch
+from embedline.training.engine.step_timer import StepTimer
 from embedline.training.engine.trainer import train
 
 
@@ -34,19 +34,27 @@ def train_contrastive(
     bf16: bool,
     checkpoints: Path,
     on_metrics: OnMetrics,
-    teaching: Teaching | None = None,
-    evidence: Path | None = None,
-) -> Mix:
-    """Train `embedder` in place on pairs, triplets or scored pairs; returns what the batches were made of.
+    teacher: Teacher | None = None,
+    bad_batches: Path | None = None,
+) -> Mixture:
+    """Train `embedder` in place on pairs, triplets or scored pairs.
 
-    The batch with the most tokens and the one with the longest text come first, so that a machine that is
-    too small for them is found out at once.
+    The batch with the most tokens and the one with the longest text come first, so that a lack of memory
+    shows at once.
+
+    Example:
+        >>> config = ContrastiveConfig(steps=1000, batch=256)
+        >>> train_contrastive(embedder, records, config, weights={}, seed=1, bf16=True,
+        ...                   checkpoints=Path("checkpoints"), on_metrics=lambda metrics, step: None)
 
     Args:
         records: read once, from beginning to end, into `checkpoints`, unless they are there already.
         weights: multiply the shares of sources; 1 where a source is not named.
-        evidence: as in `engine.train`.
-        teaching: what a teacher says about a batch is learnt beside its labels.
+        checkpoints, on_metrics, bad_batches: as in `engine.trainer.train`.
+        teacher: its scores or vectors are learnt beside the labels.
+
+    Returns:
+        The composition of the batches.
 
     Raises:
         InputError: no records, a task type without a share, no group as large as its batch, or a batch that
@@ -54,11 +62,11 @@ def train_contrastive(
     """
     store = tokenised(embedder, records, config, checkpoints / "tokens")
     columns = store.columns()
-    parts = apart(
+    parts = split_by_source(
         columns,
         weights,
-        # A row without a negative of its own teaches nothing where others' documents do not count.
-        lambda kind: config.in_batch_negatives or kind.negatives or kind.scored,
+        # Without in-batch negatives, a row that has no negative of its own has no loss.
+        lambda row_group: config.in_batch_negatives or row_group.negatives or row_group.scored,
         by_task=bool(config.task_shares),
     )
     if not parts:
@@ -68,7 +76,7 @@ def train_contrastive(
             fix="Check its stages; with in_batch_negatives: false, check that records have negatives.",
         )
     if config.distillation and config.distillation.of == "rows":
-        require_told(columns)
+        require_teacher_scores(columns)
     drawn_from = groups(parts, config, columns.longest)
     draws = draw_batches(
         {name: len(group.source) for name, group in drawn_from.items()},
@@ -76,17 +84,19 @@ def train_contrastive(
         batch={name: group.batch for name, group in drawn_from.items()} if config.buckets else config.batch,
         steps=config.steps,
         seed=seed,
-        within={name: (group.source.kind.task_type, group.source.name) for name, group in drawn_from.items()},
+        within={
+            name: (group.source.row_group.task_type, group.source.name) for name, group in drawn_from.items()
+        },
     )
-    watch = Watch(embedder, bf16=bf16)
-    mix = mix_of(draws, drawn_from, columns)
+    timer = StepTimer(embedder, bf16=bf16)
+    mixture = mixture_of(draws, drawn_from, columns)
     del columns
     cache = GradCache(
         embedder,
         batch_tokens=config.batch_tokens,
         resident_tokens=None if config.resident_tokens == "auto" else config.resident_tokens,
         bf16=bf16,
-        watch=watch,
+        timer=timer,
     )
     temperature = (
         Temperature(config.temperature).to(embedder.device) if config.learnable_temperature else None
@@ -95,30 +105,30 @@ def train_contrastive(
         embedder
         if temperature is None
         else nn.ModuleDict({"embedder": embedder, "temperature": temperature}),
-        Batches(
+        ContrastiveBatches(
             store,
             {name: group.source for name, group in drawn_from.items()},
-            draws.led_by(mix.heaviest),
+            draws.led_by(mixture.heaviest),
         ),
-        ContrastiveStep(cache, config, temperature, teaching),
+        ContrastiveStep(cache, config, temperature, teacher),
         config,
         checkpoints=checkpoints,
         seed=seed,
         on_metrics=on_metrics,
         budget=cache.budget,
-        watch=watch,
-        evidence=evidence,
+        timer=timer,
+        bad_batches=bad_batches,
     )
-    return mix
+    return mixture
 
 
-def require_told(columns: Columns) -> None:
-    """Refuse records none of which brings a teacher's scores.
+def require_teacher_scores(columns: Columns) -> None:
+    """Check that a record has a teacher's scores of its documents.
 
     Raises:
-        InputError: there is nothing to learn.
+        InputError: no record has any, so there is nothing to learn.
     """
-    if not any(kind.told for kind in columns.kinds):
+    if not any(row_group.teacher_scores for row_group in columns.row_groups):
         raise InputError(
             "no record has both pos_scores and neg_scores, which distillation of rows learns.",
             where="data.sources",

@@ -1,14 +1,16 @@
-"""Checkpoints that survive: complete and undamaged, or not used at all."""
+"""Checkpoints that a training resumes from only when they are complete and undamaged."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shutil
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +29,38 @@ KEPT = 2  # the newest may turn out to be damaged
 
 _ADAM_COPIES = 3  # a parameter and its two moments
 
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """The part of a checkpoint that the trainer does not save itself.
+
+    Args:
+        metrics: sums and counts of the metrics since the last logged step, as `Progress.state` returns them.
+        bad_steps: steps skipped so far.
+        budget: tokens of a chunk and tokens that may keep their graph; None without a budget.
+    """
+
+    metrics: dict[str, Any]
+    bad_steps: int
+    budget: tuple[int, int | None] | None
+
 
 def newest_whole(folder: Path) -> Path | None:
-    """The last checkpoint that was written to its end and is as it was written; worse ones are removed."""
+    """Return the newest complete and undamaged checkpoint, or None; newer ones that are not are removed."""
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True):
         problem = _damage(checkpoint)
         if problem is None:
             return checkpoint
         if problem:
-            _say(f"{checkpoint.name} is damaged ({problem}); the one before it is used")
+            _log.warning(f"{checkpoint.name} is damaged ({problem}); the one before it is used")
         shutil.rmtree(checkpoint)
     return None
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Write the mark, with the size and checksum of every file, once all of them are on the disk."""
+    """Write the mark of a complete checkpoint, with each file's size and checksum, after all files."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     marks = {path.relative_to(checkpoint).as_posix(): [path.stat().st_size, _crc(path)] for path in files}
     for path in files:
@@ -54,19 +73,20 @@ def mark_complete(checkpoint: Path) -> None:
 
 
 def remove_old(folder: Path) -> None:
-    """Keep the last two; to be called when the newest is complete, because until then the others count.
+    """Remove all checkpoints but the last two; to be called when the newest is complete.
 
-    By their steps, not by their times of writing, which another machine's clock or a copy may have changed.
+    They are ordered by their steps, not by their times of writing, which another machine's clock or a copy
+    may have changed.
     """
     for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True)[KEPT:]:
         shutil.rmtree(checkpoint)
 
 
-def require_room(folder: Path, module: nn.Module) -> None:
-    """Refuse to begin a checkpoint that the disk has no room for.
+def require_disk_space(folder: Path, module: nn.Module) -> None:
+    """Check that the disk has space for the next checkpoint.
 
     Raises:
-        StepError: too little is free. The checkpoints before it are untouched.
+        StepError: too little is free. The earlier checkpoints are untouched.
     """
     needed = _bytes_of_last(folder) or _bytes_at_most(module)
     free = shutil.disk_usage(folder).free
@@ -80,10 +100,10 @@ def require_room(folder: Path, module: nn.Module) -> None:
 
 @contextmanager
 def writing(checkpoint: Path) -> Iterator[None]:
-    """What the disk refuses is told in words: the libraries that write there have no common error for it.
+    """Turn any error of writing a checkpoint into a `StepError`: the libraries have no common one.
 
     Raises:
-        StepError: the checkpoint was not written to its end. Those before it are untouched.
+        StepError: the checkpoint is not complete. The earlier ones are untouched.
     """
     try:
         yield
@@ -92,30 +112,32 @@ def writing(checkpoint: Path) -> Iterator[None]:
             f"{checkpoint.name} could not be written ({first_line(error)}); "
             f"{_gb(shutil.disk_usage(checkpoint.parent).free)} are free.",
             where=str(checkpoint.parent),
-            fix="Make room there, or let it be written; the next try goes on from the checkpoint before it.",
+            fix="Free some space there, or allow writing; the next try resumes from the one before it.",
         ) from error
 
 
-def write_progress(checkpoint: Path, values: dict[str, Any]) -> None:
-    """What the trainer does not keep: sums of metrics, skipped steps, the token budget; and the machine."""
-    write_json(checkpoint / PROGRESS, {**values, "machine": machine()})
+def write_progress(checkpoint: Path, progress: TrainingProgress) -> None:
+    """Write `progress` into a checkpoint, together with the machine that it was reached on."""
+    write_json(checkpoint / PROGRESS, {**asdict(progress), "machine": machine()})
 
 
-def read_progress(checkpoint: Path) -> dict[str, Any]:
-    """What `write_progress` wrote; says so when this machine would not go on bit for bit."""
+def read_progress(checkpoint: Path) -> TrainingProgress:
+    """Read what `write_progress` wrote; log a line when this machine would not continue bit for bit."""
     values: dict[str, Any] = json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
     then, now = values.pop("machine"), machine()
     changed = [f"{name} {then.get(name)} → {now[name]}" for name in now if then.get(name) != now[name]]
     if changed and processes.is_first():
-        _say(
+        _log.warning(
             f"resumed on another machine ({', '.join(changed)}): the weights will differ from those of an "
             "uninterrupted training in their last digits"
         )
-    return values
+    chunk_resident = values["budget"]
+    budget = None if chunk_resident is None else (chunk_resident[0], chunk_resident[1])
+    return TrainingProgress(values["metrics"], values["bad_steps"], budget)
 
 
 def machine() -> dict[str, Any]:
-    """What the last digits of a sum depend on."""
+    """Describe what the last digits of a sum depend on."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
         "processor": _processor(),
@@ -124,7 +146,7 @@ def machine() -> dict[str, Any]:
         ),
         "gpu": gpu,
         "threads": torch.get_num_threads(),
-        "processes": processes.count(),
+        "processes": processes.world_size(),
         "torch": torch.__version__,
     }
 
@@ -139,7 +161,7 @@ def _processor() -> str:
 
 
 def _damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint: None when nothing is, empty when it was never finished."""
+    """Name what is wrong with a checkpoint: None for nothing, empty when it was never finished."""
     try:
         marks = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -158,7 +180,7 @@ def _damage(checkpoint: Path) -> str | None:
 
 
 def _crc(path: Path) -> int:
-    """CRC-32: a guard against torn writes, not against anybody."""
+    """Return a file's CRC-32: it guards against torn writes, not against an attacker."""
     value = 0
     with path.open("rb") as file:
         while block := file.read(2**20):
@@ -186,7 +208,7 @@ def _bytes_of_last(folder: Path) -> int:
 
 
 def _bytes_at_most(module: nn.Module) -> int:
-    """Of the first checkpoint: parameters and buffers, and Adam's moments of what is trained."""
+    """Bound the size of the first checkpoint: parameters, buffers, and Adam's moments of what is trained."""
     trained = sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
     others = [*module.buffers(), *(p for p in module.parameters() if not p.requires_grad)]
     return 2**20 + _ADAM_COPIES * trained + sum(t.numel() * t.element_size() for t in others)
@@ -194,7 +216,3 @@ def _bytes_at_most(module: nn.Module) -> int:
 
 def _gb(size: int) -> str:
     return f"{size / 2**30:.2f} GB"
-
-
-def _say(words: str) -> None:
-    print(words, flush=True)  # noqa: T201

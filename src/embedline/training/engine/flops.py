@@ -1,4 +1,4 @@
-"""What a device can do at most, and how much of it a training's work is."""
+"""The floating-point operations a second that a device reaches, and those that a token of a model takes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 from torch import nn
 
 _SIZES = (512, 1024, 2048, 4096, 8192)
-_LONG_S = 0.01  # a product that takes this long is not made of overheads
-_TIMES = 4
+_LONG_S = 0.01  # overheads do not count in a product that takes this long
+_REPEATS = 4
 
 
-def matrix_product_peak(device: torch.device, *, bf16: bool) -> float:
-    """Floating-point operations a second of the best matrix product, measured once a process.
+def peak_flops(device: torch.device, *, bf16: bool) -> float:
+    """Measure the floating-point operations a second of the best matrix product, once a process.
 
-    Of square matrices, each time twice as wide, until one takes 10 ms: about a tenth of a second in all.
+    Square matrices are multiplied, each time twice as wide, until one product takes 10 ms: about a tenth of a
+    second in all.
     """
     return _measured(device, torch.bfloat16 if bf16 else torch.float32, torch.get_num_threads())
 
@@ -27,7 +28,7 @@ def _measured(device: torch.device, dtype: torch.dtype, threads: int) -> float:
     best = 0.0
     for size in _SIZES:
         left, right = (torch.rand(size, size, generator=generator, device=device).to(dtype) for _ in "lr")
-        seconds = min(_seconds(left, right) for _ in range(_TIMES))
+        seconds = min(_seconds(left, right) for _ in range(_REPEATS))
         best = max(best, 2 * size**3 / seconds)
         if seconds > _LONG_S:
             break
@@ -48,7 +49,7 @@ def _wait(device: torch.device) -> None:
 
 
 def non_embedding_parameters(module: nn.Module) -> int:
-    """How many numbers a token is multiplied with: all parameters but those of embedding tables.
+    """Count the numbers that a token is multiplied with: all parameters but those of embedding tables.
 
     Six operations each a token: a multiplication and an addition forward, twice as much backward (Kaplan et
     al. 2020, "Scaling Laws for Neural Language Models", section 2.1).

@@ -1,11 +1,11 @@
-"""The processes of one training (torchrun's ranks): who encodes what, and what they agree on.
+"""The processes of one training (torchrun's ranks): their shares of a batch, and what they exchange.
 
 A training in one process is the usual case: every function here is then the identity.
 
 Each process holds the whole model and the whole batch, encodes its own share of the batch's texts, and gets
-the others' vectors. The loss is computed by all of them, over all vectors, so that negatives are global. Each
-pushes the gradient of its own share through the encoder; the sum over the processes is the gradient of the
-batch. `DistributedDataParallel` is not used: its hooks belong to one backward pass of one forward pass, and
+the other vectors. All of them compute the loss, over all vectors, so that negatives are global. Each pushes
+the gradient of its own share through the encoder; the sum over the processes is the gradient of the batch.
+`DistributedDataParallel` is not used: its hooks belong to one backward pass of one forward pass, and
 GradCache has many of them.
 """
 
@@ -25,50 +25,50 @@ T = TypeVar("T")
 
 # Bytes of gradients that are summed at once: large enough that latency does not count, small beside a model.
 _BUCKET_BYTES = 64 * 2**20
-# What libraries say when memory runs out, where they have no type for it: torch on a CPU, CUDA, cuBLAS and
-# cuDNN, C++.
+# Words of the messages about a lack of memory that have no type of their own: torch on a CPU, CUDA, cuBLAS
+# and cuDNN, C++.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed", "bad_alloc")
 
 
 class OutOfMemory(Exception):  # noqa: N818  (a state of the machine that the engine recovers from)
-    """A process ran out of memory in a step; all of them know."""
+    """A process ran out of memory in a step; raised in all of them."""
 
 
-def count() -> int:
-    """How many processes train together."""
+def world_size() -> int:
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def number() -> int:
-    """This process among them, from 0."""
-    return dist.get_rank() if count() > 1 else 0
+def rank() -> int:
+    """Return the number of this process, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes checkpoints, metrics and results."""
-    return number() == 0
+    """Whether this process writes checkpoints, metrics and results."""
+    return rank() == 0
 
 
 def device() -> torch.device:
-    """Where tensors are that the processes exchange: each process has a GPU of its own, or none has one."""
+    """Return the device of tensors that processes exchange: each process has its own GPU, or none has one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def share_of(lengths: Sequence[int]) -> np.ndarray:
-    """The rows that this process encodes: longest first, dealt out in turn, so that all work alike."""
-    if count() == 1:
+    """Return the rows that this process encodes: longest first, dealt in turn, so that shares are even."""
+    if world_size() == 1:
         return np.arange(len(lengths))
     order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
-    return order[number() :: count()]
+    return order[rank() :: world_size()]
 
 
-def require_shares(rows: Sequence[int] | np.ndarray, ids: Sequence[Sequence[int]]) -> None:
-    """Make sure that all processes hold the same batch, and that each of its rows is in one share.
+def require_same_batch(rows: Sequence[int] | np.ndarray, ids: Sequence[Sequence[int]]) -> None:
+    """Check that all processes hold the same batch, and that each of its rows is in one share.
 
     Raises:
-        StepError: they do not.
+        StepError: the batches differ, or a row is in no share or in several.
     """
-    if count() == 1:
+    if world_size() == 1:
         return
     digest = hash(tuple(map(tuple, ids))) >> 1  # of integers: the same in every process
     seen = torch.tensor([digest, -digest, len(ids), -len(ids)], dtype=torch.int64, device=device())
@@ -85,22 +85,22 @@ def require_shares(rows: Sequence[int] | np.ndarray, ids: Sequence[Sequence[int]
 _SAME = "All processes need the same code, configuration and data."
 
 
-def own_randomness() -> None:
-    """From here on each process draws its own dropout; what was drawn before is the same in all."""
-    if count() > 1:
-        torch.manual_seed((torch.initial_seed() + 1 + number()) % 2**63)
+def seed_by_rank() -> None:
+    """Give each process its own seed, so that dropout differs; earlier draws are the same in all."""
+    if world_size() > 1:
+        torch.manual_seed((torch.initial_seed() + 1 + rank()) % 2**63)
 
 
-def total(tensor: Tensor) -> Tensor:
-    """The sum of the processes' tensors, in place."""
-    if count() > 1:
+def sum_over_processes(tensor: Tensor) -> Tensor:
+    """Sum a tensor over the processes, in place."""
+    if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def largest(values: Sequence[int]) -> list[int]:
-    """The element-wise maximum over the processes."""
-    if count() == 1:
+def max_over_processes(values: Sequence[int]) -> list[int]:
+    """Return the element-wise maximum over the processes."""
+    if world_size() == 1:
         return list(values)
     tensor = torch.tensor(list(values), dtype=torch.int64, device=device())
     dist.all_reduce(tensor, dist.ReduceOp.MAX)
@@ -109,67 +109,67 @@ def largest(values: Sequence[int]) -> list[int]:
 
 def any_of(flag: bool) -> bool:
     """Whether `flag` is true in any process."""
-    return bool(largest([int(flag)])[0])
+    return bool(max_over_processes([int(flag)])[0])
 
 
-def told(value: T) -> T:
-    """The first process's value, in all of them."""
-    if count() == 1:
+def broadcast(value: T) -> T:
+    """Return the first process's value in all of them."""
+    if world_size() == 1:
         return value
     box: list[Any] = [value]
     dist.broadcast_object_list(box, src=0)
-    found: T = box[0]
-    return found
+    received: T = box[0]
+    return received
 
 
-def agreed(work: Callable[[], T]) -> T:
-    """What `work` gives, unless any process ran out of memory in it: then all of them say so.
+def run_in_lockstep(work: Callable[[], T]) -> T:
+    """Return `work()`; if any process runs out of memory in it, raise that in all of them.
 
-    Without it the others would wait in the next exchange for the one that has stopped. `work` may not
-    exchange anything outside another `agreed`.
+    Otherwise the other processes would wait in the next exchange for the one that has stopped. `work` may not
+    exchange anything outside another `run_in_lockstep`.
 
     Raises:
         OutOfMemory: in every process.
     """
     result: T | None = None
-    words = ""
+    message = ""
     try:
         result = work()
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        words = first_line(error)
+        message = first_line(error)
     # Out of the handler: the error's frames would keep the step's tensors alive.
-    if any_of(bool(words)):
-        raise OutOfMemory(words or "another process ran out of memory")
+    if any_of(bool(message)):
+        raise OutOfMemory(message or "another process ran out of memory")
     return result  # type: ignore[return-value]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on a GPU or here."""
+    """Whether an exception means a lack of memory, on a GPU or on the machine."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemory):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
 
 
-def same_weights(module: nn.Module) -> None:
-    """All processes start from the first one's weights."""
-    if count() > 1:
+def broadcast_weights(module: nn.Module) -> None:
+    """Copy the first process's weights and buffers to all of them."""
+    if world_size() > 1:
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor.detach(), src=0)
 
 
 def sum_gradients(module: nn.Module) -> None:
-    """Each parameter's gradient becomes the sum over the processes; None where no process has one."""
-    if count() == 1:
+    """Sum each parameter's gradient over the processes; it stays None where no process has one."""
+    if world_size() == 1:
         return
     parameters = [p for p in module.parameters() if p.requires_grad]
-    given = largest([int(p.grad is not None) for p in parameters])
-    wanted = [p for p, has in zip(parameters, given, strict=True) if has]
-    for parameter in wanted:
+    given = max_over_processes([int(p.grad is not None) for p in parameters])
+    summed_over = [p for p, has in zip(parameters, given, strict=True) if has]
+    for parameter in summed_over:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
-    for bucket in _buckets([p.grad for p in wanted if p.grad is not None]):
+    for bucket in _buckets([p.grad for p in summed_over if p.grad is not None]):
         flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
         dist.all_reduce(flat)
         for gradient, summed in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
@@ -177,7 +177,7 @@ def sum_gradients(module: nn.Module) -> None:
 
 
 def _buckets(gradients: Iterable[Tensor]) -> list[list[Tensor]]:
-    """Neighbours of one type, up to a number of bytes."""
+    """Group neighbouring gradients of one type, up to a number of bytes."""
     buckets: list[list[Tensor]] = []
     room = 0
     for gradient in gradients:

@@ -1,6 +1,6 @@
-"""SIGTERM in the middle of a training: end the step, keep a checkpoint, go.
+"""SIGTERM during a training: finish the step, write a checkpoint, stop.
 
-Kubernetes sends SIGTERM and, by default, kills 30 seconds later.
+Kubernetes sends SIGTERM and, by default, SIGKILL 30 seconds later.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from typing import Any
 
 from embedline.errors import Stopped
 
-GRACE_S = 25.0  # for the step and the checkpoint together; what is left of the 30 is for leaving
+GRACE_S = 25.0  # for the step and the checkpoint together; the rest of the 30 s is for the exit
 
 
-class Stopping(AbstractContextManager["Stopping"]):
-    """While it is entered, SIGTERM sets `asked`; whoever has not left after `GRACE_S` is thrown out.
+class SigtermHandler(AbstractContextManager["SigtermHandler"]):
+    """While it is entered, SIGTERM sets `received`, and `Stopped` is raised `GRACE_S` later.
 
-    Thrown out in a step or in the middle of a checkpoint: the checkpoint before it stands.
+    Where that interrupts a step or the writing of a checkpoint, the checkpoint before it stays valid.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Stopping:
+    def __enter__(self) -> SigtermHandler:
         if threading.current_thread() is threading.main_thread():
             self._before = {
-                signal.SIGTERM: signal.signal(signal.SIGTERM, self._ask),
+                signal.SIGTERM: signal.signal(signal.SIGTERM, self._receive),
                 signal.SIGALRM: signal.getsignal(signal.SIGALRM),
             }
         return self
@@ -37,19 +37,19 @@ class Stopping(AbstractContextManager["Stopping"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.asked:
+        if self.received:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, *_: Any) -> None:
-        if not self.asked:
-            self.asked = True
-            signal.signal(signal.SIGALRM, self._throw_out)
+    def _receive(self, *_: Any) -> None:
+        if not self.received:
+            self.received = True
+            signal.signal(signal.SIGALRM, self._abort)
             signal.setitimer(signal.ITIMER_REAL, GRACE_S)
 
     @staticmethod
-    def _throw_out(*_: Any) -> None:
+    def _abort(*_: Any) -> None:
         raise Stopped(
             f"stopped by SIGTERM; the step did not end within {GRACE_S:.0f} s, so the last checkpoint stands."
         )

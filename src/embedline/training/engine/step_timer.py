@@ -1,4 +1,4 @@
-"""What a training measures of itself: where a step's time goes, and what share of the peak that is."""
+"""The times of a training step's phases, and its speed as a share of the device's peak."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ from torch import Tensor, nn
 
 from embedline.training.engine import processes
 from embedline.training.engine.curves import PHASES
-from embedline.training.engine.flops import matrix_product_peak, non_embedding_parameters
+from embedline.training.engine.flops import non_embedding_parameters, peak_flops
 
-# Numbers of a step by name. Tensors stay where they are until a line is told: asking a GPU for a number waits
-# for it.
+# Numbers of a step by name. Tensors stay on their device until they are logged: reading one waits for a GPU.
 Metrics = dict[str, Tensor | float]
 
 
-class Watch:
-    """Shared by a training's engine, its step and what encodes for it.
+class StepTimer:
+    """Clocks shared by a training's engine, its step and its encoder.
 
-    Phases do not overlap: one inside another stops the other's clock. On a GPU the clock is made of events
-    among the kernels, which are read when they have passed anyway, so that nothing waits for the device.
+    Phases do not overlap: an inner phase stops the outer one's clock. On a GPU time is measured by events
+    among the kernels, which are read after they have passed, so that nothing waits for the device.
 
     Args:
-        model: whose work is told as a share of the peak; without it no share is told.
-        bf16: the precision of that work.
+        model: the model whose work is compared with the peak; without it `share_of_peak` returns None.
+        bf16: whether that work is done in bf16.
 
     Attributes:
-        due: what is expensive to know is wanted of the step that is made now. Of several processes, the
-            first one finds it out.
-        padded: tokens that the model of this process went through in this step, padding included.
+        log_due: whether this process computes the expensive metrics of the current step; of several
+            processes, the first one does.
+        padded_tokens: tokens that this process encoded in the current step, padding included.
     """
 
     def __init__(self, model: nn.Module | None = None, *, bf16: bool = False) -> None:
         self.model, self.bf16 = model, bf16
         self.parameters = non_embedding_parameters(model) if model is not None else 0
-        self.peak = 0.0
-        self.due = True
-        self.padded = 0
+        self.peak_flops = 0.0
+        self.log_due = True
+        self.padded_tokens = 0
         self._open: list[str] = []
         self._since: Any = None
         self._spans: list[tuple[str, Any, Any]] = []
@@ -48,19 +47,21 @@ class Watch:
         self._events = torch.cuda.is_available()
 
     def start(self) -> None:
-        """Measure the peak of all processes together: they work at the same time then, too."""
+        """Measure the peak of all processes while all of them work, as they do in training."""
         if self.model is not None:
             device = next(self.model.parameters()).device
-            peak = matrix_product_peak(device, bf16=self.bf16)
-            self.peak = float(processes.total(torch.tensor(peak, dtype=torch.float64, device=device)))
+            peak = peak_flops(device, bf16=self.bf16)
+            self.peak_flops = float(
+                processes.sum_over_processes(torch.tensor(peak, dtype=torch.float64, device=device))
+            )
 
-    def begin(self, *, due: bool) -> None:
-        """A step begins, or begins again."""
-        self.due, self.padded = due and processes.is_first(), 0
+    def begin(self, *, log_due: bool) -> None:
+        """Begin a step, or repeat it from its start."""
+        self.log_due, self.padded_tokens = log_due and processes.is_first(), 0
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """What is done in it is that phase's time."""
+        """Count the time of the body as the phase's."""
         self.enter(name)
         try:
             yield
@@ -68,24 +69,25 @@ class Watch:
             self.leave()
 
     def enter(self, name: str) -> None:
-        """As `phase`, where begin and end are in different places."""
+        """Begin a phase that `leave` ends, where both are in different functions."""
         self._cut()
         self._open.append(name)
 
     def leave(self) -> None:
+        """End the phase that was entered last."""
         self._cut()
         self._open.pop()
 
     def seconds(self) -> dict[str, float]:
-        """Of each phase in this process since the last call."""
+        """Return each phase's seconds in this process since the last call."""
         self._cut()
         self._add_up(wait=True)
         spent, self._spent = self._spent, dict.fromkeys(PHASES, 0.0)
         return spent
 
     def share_of_peak(self, tokens_per_second: float) -> float | None:
-        """None where no model was given."""
-        return 6 * self.parameters * tokens_per_second / self.peak if self.peak else None
+        """Return 6 × parameters × tokens a second / peak; None where no model was given."""
+        return 6 * self.parameters * tokens_per_second / self.peak_flops if self.peak_flops else None
 
     def _cut(self) -> None:
         now = self._now()
@@ -102,7 +104,7 @@ class Watch:
         return event
 
     def _add_up(self, *, wait: bool) -> None:
-        """Spans that have ended; on a GPU some may not have yet."""
+        """Add up the spans that have ended; on a GPU some may not have yet."""
         done = 0
         for name, start, end in self._spans:
             if self._events:

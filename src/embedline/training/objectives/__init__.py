@@ -1,1 +1,1 @@
-"""One file an objective; each is a function or module of tensors, read beside its paper."""
+"""Training objectives, one file each: functions or modules of tensors, with paper and equation."""

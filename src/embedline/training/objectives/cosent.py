@@ -2,8 +2,8 @@
 
     L = log( 1 + sum over i, j with y_i > y_j of exp(λ (c_j - c_i)) )
 
-c_i is the cosine of pair i, y_i how alike its texts are said to be, λ the scale. Only the order of the y
-matters: a pair said to be more alike than another should have the larger cosine.
+c_i is the cosine of pair i, y_i its label of similarity, λ the scale. Only the order of the labels counts: of
+two pairs, the one with the higher label should have the larger cosine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from embedline.training.objectives.streaming import by_rows
 
 
 def cosent(first_ND: Tensor, second_ND: Tensor, labels_N: Tensor, *, scale: float | Tensor = 20.0) -> Tensor:
-    """`ranking_loss` of the cosines of N pairs.
+    """Return the `ranking_loss` of the cosines of N pairs.
 
     Args:
         first_ND, second_ND: the two texts of each pair; normalised here.
@@ -26,7 +26,7 @@ def cosent(first_ND: Tensor, second_ND: Tensor, labels_N: Tensor, *, scale: floa
 
 
 def ranking_loss(scores_N: Tensor, labels_N: Tensor, *, scale: float | Tensor = 20.0) -> Tensor:
-    """How much the scores of N pairs contradict the order of their labels; 0 where all labels are equal.
+    """Penalise scores of N pairs that contradict the order of their labels; 0 where all labels are equal.
 
     Args:
         scale: the inverse of a temperature; meant for scores between -1 and 1.

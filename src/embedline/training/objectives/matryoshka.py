@@ -16,11 +16,11 @@ def matryoshka(
     dims: Sequence[int],
     weights: Sequence[float] = (),
 ) -> Tensor:
-    """The weighted sum of `loss` over the first d components, for every d in `dims`.
+    """Return the weighted sum of `loss` over the first d components, for every d in `dims`.
 
     Args:
         vectors_ND: N × D, as they are cut in use: Nomic's layer norm before the cut is a part of the model
-            (`EmbedderSpec.layer_norm`), because whoever cuts the trained model's vectors needs it, too.
+            (`EmbedderSpec.layer_norm`), because cutting the trained model's vectors needs it, too.
         loss: called with N × d for each d; a loss of cosines normalises them itself.
         dims: the full width should be among them.
         weights: one a dim; 1 each when empty.

@@ -2,7 +2,7 @@
 
     L = mean over hidden i of  -log softmax(E g(h_i) + c)[x_i]        g(h) = LayerNorm(GELU(W h + b))
 
-h_i is the state of position i, given a text in which some tokens are hidden; x_i the token that stood there.
+h_i is the state of position i of a text in which some tokens are hidden, x_i the original token there.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from embedline.training.objectives.prediction import PredictionHead, TokenPredic
 
 
 class MaskedLanguageModel(nn.Module):
-    """An embedder with BERT's output layer, which is thrown away after training.
+    """An embedder with BERT's output layer, which is dropped after training.
 
     Args:
-        embedder: what is trained; its pooling and heads are not.
+        embedder: the trained part; its pooling and heads are not trained.
         head: a pretrained model's own output layer, from states to logits; a new one when None.
         frequencies_V: as in `TokenPredictor`, for a new one.
     """
@@ -34,10 +34,10 @@ class MaskedLanguageModel(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, targets_BT: Tensor
     ) -> Tensor:
-        """The mean loss of the target tokens, 0 when there are none.
+        """Return the mean loss of the target tokens, 0 when there are none.
 
         Args:
-            input_ids, attention_mask, masked_ids: B × T; `masked_ids` is what the encoder sees.
+            input_ids, attention_mask, masked_ids: B × T; `masked_ids` is the encoder's input.
             targets_BT: True where a token is predicted; with `masked_ids` from `corrupt_tokens`.
         """
         states_BTD, _ = self.embedder.states(masked_ids, attention_mask)
@@ -46,5 +46,5 @@ class MaskedLanguageModel(nn.Module):
     def counts(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, targets_BT: Tensor
     ) -> Tensor:
-        """How many tokens of each text the loss is the mean of (1 × B)."""
+        """Count the tokens of each text that the loss is the mean of (1 × B)."""
         return targets_BT.sum(1).unsqueeze(0)

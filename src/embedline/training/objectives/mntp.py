@@ -2,8 +2,8 @@
 
     L = mean over hidden i of  -log softmax(E h_{i-1} + c)[x_i]
 
-A decoder, made bidirectional, learns to use the tokens on the right. It was trained to tell the next token
-at each position, so the hidden token i is asked of the state before it, where the decoder would say it.
+A decoder, made bidirectional, learns to use the tokens on the right. It was trained to predict the next token
+at each position, so the hidden token i is predicted from the state before it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from embedline.training.objectives.prediction import TokenPredictor, token_loss
 
 
 class MaskedNextTokenModel(nn.Module):
-    """An embedder with a decoder's output layer, which is thrown away after training.
+    """An embedder with a decoder's output layer, which is dropped after training.
 
     Args:
-        embedder: what is trained, its backbone bidirectional already; its pooling and heads are not.
+        embedder: the trained part, its backbone bidirectional already; its pooling and heads are not trained.
         head: a pretrained decoder's own output layer, from states to logits; a new one when None.
         frequencies_V: as in `TokenPredictor`, for a new one.
     """
@@ -33,25 +33,25 @@ class MaskedNextTokenModel(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, targets_BT: Tensor
     ) -> Tensor:
-        """The mean loss of the target tokens, 0 when there are none.
+        """Return the mean loss of the target tokens, 0 when there are none.
 
         Args:
-            input_ids, attention_mask, masked_ids: B × T; `masked_ids` is what the decoder sees. LLM2Vec puts
+            input_ids, attention_mask, masked_ids: B × T; `masked_ids` is the decoder's input. LLM2Vec uses
                 the token of "_" where the tokenizer has no mask token.
             targets_BT: True where a token is predicted; with `masked_ids` from `corrupt_tokens`. A row's
                 first token has no state before it, and is no target.
         """
         states_BTD, _ = self.embedder.states(masked_ids, attention_mask)
-        asked_BT = _asked(targets_BT, attention_mask)
-        return token_loss(self.head, states_BTD[:, :-1][asked_BT], input_ids[:, 1:][asked_BT])
+        predicts_BT = _predicts(targets_BT, attention_mask)
+        return token_loss(self.head, states_BTD[:, :-1][predicts_BT], input_ids[:, 1:][predicts_BT])
 
     def counts(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, targets_BT: Tensor
     ) -> Tensor:
-        """How many tokens of each text the loss is the mean of (1 × B)."""
-        return _asked(targets_BT, attention_mask).sum(1).unsqueeze(0)
+        """Count the tokens of each text that the loss is the mean of (1 × B)."""
+        return _predicts(targets_BT, attention_mask).sum(1).unsqueeze(0)
 
 
-def _asked(targets_BT: Tensor, attention_mask: Tensor) -> Tensor:
-    """True where a state is asked for the token after it (B × T-1)."""
+def _predicts(targets_BT: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return True where a state predicts the token after it (B × T-1)."""
     return targets_BT[:, 1:] & attention_mask[:, :-1].bool()

@@ -1,4 +1,4 @@
-"""What masked language models share: hiding tokens, and predicting them from states."""
+"""Parts that masked language models share: hiding tokens, and predicting them from states."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from embedline.models.embedder import Embedder
 class TokenPredictor(nn.Module):
     """logits = E h + c, over the vocabulary.
 
-    E starts as the input embedding but is not tied to it: tied, Adam moves the rows of rare tokens as far
-    as others, all in one direction, and a short training ends with all vectors alike.
+    E starts as the input embedding but is not tied to it: tied, Adam moves the rows of rare tokens as far as
+    others, all in one direction, and a short training ends with nearly equal vectors.
 
     Args:
-        frequencies_V: how often each token occurs. c starts at their logarithm, so that training need not
-            spend its first steps, and the directions of all vectors, on learning them. All alike when None.
+        frequencies_V: the count of each token. c starts at the logarithm of their shares, so that the first
+            steps of training, and the directions of all vectors, are not spent on learning them. Equal when
+            None.
     """
 
     def __init__(self, embedder: Embedder, frequencies_V: Tensor | None = None) -> None:
@@ -30,12 +31,12 @@ class TokenPredictor(nn.Module):
         self.table_VD = nn.Parameter(table_VD.detach().clone())
 
     def forward(self, states: Tensor) -> Tensor:
-        """States (… × D) to logits (… × V) in fp32."""
+        """Map states (… × D) to logits (… × V) in fp32."""
         return F.linear(states, self.table_VD, self.bias_V).float()
 
 
 class PredictionHead(nn.Module):
-    """What BERT puts before its output matrix: LayerNorm(GELU(W h + b))."""
+    """BERT's layer before its output matrix: LayerNorm(GELU(W h + b))."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -48,14 +49,14 @@ class PredictionHead(nn.Module):
 
 
 def token_loss(logits: Callable[[Tensor], Tensor], states_KD: Tensor, target_K: Tensor) -> Tensor:
-    """The mean over K targets of -log softmax(logits(state))[target]; 0 when there are none."""
+    """Return the mean over K targets of -log softmax(logits(state))[target]; 0 when there are none."""
     if not len(target_K):
         return states_KD.sum() * 0.0
     return F.cross_entropy(logits(states_KD), target_K)
 
 
 def vocabulary_size(embedder: Embedder) -> int:
-    """Rows of the embedding matrix (V); a tokenizer may use fewer."""
+    """Return the number of rows of the embedding matrix (V); a tokenizer may use fewer."""
     return len(embedder.backbone.get_input_embeddings().weight)  # type: ignore[arg-type]
 
 
@@ -75,7 +76,7 @@ def corrupt_tokens(
     random: float = 0.1,
     keep: float = 0.1,
 ) -> tuple[Tensor, Tensor]:
-    """BERT's masking (Devlin et al. 2019, section 3.1): ids to encode, and True where to predict (B × T).
+    """Mask tokens as BERT does (Devlin et al. 2019, section 3.1).
 
     Args:
         maskable_BT: True at ordinary tokens.
@@ -84,6 +85,9 @@ def corrupt_tokens(
         vocabulary: tokens to draw random ones from.
         random, keep: share of the predicted tokens that become a random token, and that stay as they are;
             the rest become the mask token. BERT: 0.1 and 0.1; both 0: all of them.
+
+    Returns:
+        Ids to encode, and True where a token is predicted (B × T).
     """
     shape, device = input_ids.shape, input_ids.device
     targets_BT = maskable_BT & (torch.rand(shape, device=device) < share)

@@ -8,9 +8,8 @@ one layer rebuilds the text, e_i the embedding of token i and p_i that of its po
     M_ij = 0 for j = 0 and for j in a sample of the other tokens, drawn for each i; -∞ elsewhere, and at i
     L  = mean over hidden i of  -log p(x_i | encoder)  +  mean over i of  -log p(x_i | A_i + H1_i)
 
-Two things are not the paper's. h is whatever the embedder pools, scaled to the length √D: as it is searched
-by, of unit length, and with the size of a state. The output matrix is not the input embedding
-(`TokenPredictor` says why).
+Two things differ from the paper. h is the embedder's pooled vector, normalised as in search and scaled to the
+length √D of a state. The output matrix is not the input embedding (for the reason see `TokenPredictor`).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from embedline.training.objectives.prediction import PredictionHead, TokenPredic
 
 
 class Losses(NamedTuple):
-    """Means over their target tokens; no words where they are not asked for."""
+    """Means over the target tokens; `words` is None where that loss is off."""
 
     encoder: Tensor
     decoder: Tensor
@@ -37,17 +36,17 @@ class Losses(NamedTuple):
 class RetroMAE(nn.Module):
     """A lightly masked encoder, and a one-layer decoder that must rebuild the text from its vector.
 
-    Each position learns from a context of its own, and what the context lacks must be in the vector.
+    Each position is predicted from a context of its own; what the context lacks must be in the vector.
 
     Args:
-        embedder: what is trained; its pooled vector is the bottleneck.
-        length: the longest row.
+        embedder: the trained part; its pooled vector is the bottleneck.
+        length: tokens of the longest row.
         decoder_mask: share of the other tokens hidden from a position.
         head: a pretrained model's own output layer, from states to logits. It then serves encoder and decoder
             both, as in the authors' code; new ones share their output matrix alone.
         frequencies_V: as in `TokenPredictor`, for new ones.
-        words_from: what must tell the text's words, if anything must. tokens: the states of its ordinary
-            tokens, as in DupMAE; that takes B × T × V scores. vector: the vector that is searched by, alone.
+        words_from: what the text's words are predicted from; None: they are not. tokens: the states of its
+            ordinary tokens, as in DupMAE, which takes B × T × V scores. vector: the pooled vector alone.
     """
 
     def __init__(
@@ -65,8 +64,8 @@ class RetroMAE(nn.Module):
         self.decoder_mask, self.words_from = decoder_mask, words_from
         self.heads = next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
         self.positions = nn.Embedding(length, width)
-        self.ask, self.look, self.take = (nn.Linear(width, width) for _ in range(3))
-        self.mix = nn.Linear(width, width)
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
+        self.projection = nn.Linear(width, width)
         self.attention_norm, self.output_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
         for layer in self.modules():
@@ -81,7 +80,7 @@ class RetroMAE(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, decoder_targets_BT: Tensor
     ) -> Losses:
-        """The losses of encoder, decoder and, where it is asked for, bag of words.
+        """Return the losses of encoder, decoder and, with `words_from`, bag of words.
 
         Args:
             input_ids, attention_mask, masked_ids: B × T; `masked_ids` is the encoder's input, and its
@@ -108,7 +107,7 @@ class RetroMAE(nn.Module):
     def counts(
         self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, decoder_targets_BT: Tensor
     ) -> Tensor:
-        """How much of each text each loss is the mean of (2 or 3 × B): tokens, or itself (DupMAE)."""
+        """Count the tokens of each text that each loss is the mean of (2 or 3 × B); 1 a text for DupMAE."""
         counts = [(masked_ids != input_ids).sum(1), decoder_targets_BT.sum(1)]
         if self.words_from == "vector":
             counts.append(attention_mask.sum(1))
@@ -117,47 +116,50 @@ class RetroMAE(nn.Module):
         return torch.stack(counts)
 
     def _words_of_vector(self, vector_BD: Tensor, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
-        """-log softmax(E h + c)[x_i], the mean over all tokens: words weigh by how often they stand there."""
-        told_BT: Tensor = self.output(vector_BD).log_softmax(-1).gather(1, input_ids)
-        return -(told_BT * mask_BT).sum() / mask_BT.sum()
+        """Return the mean over all tokens of -log softmax(E h + c)[x_i]; words weigh by their counts."""
+        log_shares_BT: Tensor = self.output(vector_BD).log_softmax(-1).gather(1, input_ids)
+        return -(log_shares_BT * mask_BT).sum() / mask_BT.sum()
 
     def _words_of_tokens(self, states_BTD: Tensor, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
-        """DupMAE: -1/|X| Σ log softmax(μ)[x] over the distinct words x of X; μ = max over i of (E h_i + c).
+        """Return DupMAE's loss: -1/|X| Σ log softmax(μ)[x] over the distinct words x of X.
 
-        |X| counts the ordinary tokens, as the authors' code does. The mean over texts.
+        μ = max over i of (E h_i + c). |X| counts the ordinary tokens, as in the authors' code. The mean over
+        texts.
         """
         special = torch.tensor(self.embedder.tokenizer.all_special_ids, device=input_ids.device)
         ordinary_BT = mask_BT.bool() & ~torch.isin(input_ids, special)
         logits_BTV: Tensor = self.output(states_BTD)
         lowest = torch.finfo(logits_BTV.dtype).min
-        told_BV = logits_BTV.masked_fill(~ordinary_BT.unsqueeze(-1), lowest).amax(1).log_softmax(-1)
-        present_BV = torch.zeros_like(told_BV).scatter_reduce(1, input_ids, ordinary_BT.to(told_BV), "amax")
-        return -((told_BV * present_BV).sum(-1) / ordinary_BT.sum(-1).clamp(min=1)).mean()
+        log_shares_BV = logits_BTV.masked_fill(~ordinary_BT.unsqueeze(-1), lowest).amax(1).log_softmax(-1)
+        present_BV = torch.zeros_like(log_shares_BV).scatter_reduce(
+            1, input_ids, ordinary_BT.to(log_shares_BV), "amax"
+        )
+        return -((log_shares_BV * present_BV).sum(-1) / ordinary_BT.sum(-1).clamp(min=1)).mean()
 
     def _decode(self, vector_BD: Tensor, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         batch, length, width = tokens_BTD.shape
-        place_TD = self.positions(torch.arange(length, device=tokens_BTD.device))
-        asking_BTD = vector_BD.unsqueeze(1) + place_TD
-        context_BSD = torch.cat([vector_BD.unsqueeze(1), tokens_BTD + place_TD], dim=1)  # S = T + 1
+        positions_TD = self.positions(torch.arange(length, device=tokens_BTD.device))
+        queries_BTD = vector_BD.unsqueeze(1) + positions_TD
+        context_BSD = torch.cat([vector_BD.unsqueeze(1), tokens_BTD + positions_TD], dim=1)  # S = T + 1
         attended = F.scaled_dot_product_attention(
-            self._split(self.ask(asking_BTD)),
-            self._split(self.look(context_BSD)),
-            self._split(self.take(context_BSD)),
+            self._split(self.query(queries_BTD)),
+            self._split(self.key(context_BSD)),
+            self._split(self.value(context_BSD)),
             attn_mask=self._sample(mask_BT).unsqueeze(1),
         )
         merged_BTD = attended.transpose(1, 2).reshape(batch, length, width)
-        seen_BTD = self.attention_norm(self.mix(merged_BTD) + asking_BTD)
-        rebuilt: Tensor = self.output_norm(self.feed_forward(seen_BTD) + seen_BTD)
+        attended_BTD = self.attention_norm(self.projection(merged_BTD) + queries_BTD)
+        rebuilt: Tensor = self.output_norm(self.feed_forward(attended_BTD) + attended_BTD)
         return rebuilt
 
     def _sample(self, mask_BT: Tensor) -> Tensor:
-        """What a position sees (B × T × S): the vector, and a sample of real tokens, not itself."""
+        """Draw each position's context (B × T × S): the vector, and a sample of real tokens, not itself."""
         batch, length = mask_BT.shape
-        seen_BTT = torch.rand(batch, length, length, device=mask_BT.device) >= self.decoder_mask
-        seen_BTT &= mask_BT.bool().unsqueeze(1)
-        seen_BTT &= ~torch.eye(length, dtype=torch.bool, device=mask_BT.device)
+        context_BTT = torch.rand(batch, length, length, device=mask_BT.device) >= self.decoder_mask
+        context_BTT &= mask_BT.bool().unsqueeze(1)
+        context_BTT &= ~torch.eye(length, dtype=torch.bool, device=mask_BT.device)
         always_BT1 = torch.ones(batch, length, 1, dtype=torch.bool, device=mask_BT.device)
-        return torch.cat([always_BT1, seen_BTT], dim=2)
+        return torch.cat([always_BT1, context_BTT], dim=2)
 
     def _split(self, states_BSD: Tensor) -> Tensor:
         batch, length, width = states_BSD.shape

@@ -1,4 +1,4 @@
-"""Scores of N queries and M documents, some rows at a time: a large batch's N × M never exist together."""
+"""Computation on the scores of N queries and M documents, some rows at a time, never all N × M together."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ SCORES_AT_ONCE = 2**21
 
 
 class Rows(Protocol):
-    """An N × M matrix that is there, or is made, some rows at a time."""
+    """An N × M matrix in memory, or one that is made some rows at a time."""
 
     def __getitem__(self, rows: slice, /) -> Tensor: ...
 
 
 def row_blocks(rows: int, columns: int) -> list[slice]:
-    """All rows in order, in blocks of at most `SCORES_AT_ONCE` scores (one row at least)."""
+    """Divide the rows, in order, into blocks of at most `SCORES_AT_ONCE` scores (one row at least)."""
     size = max(1, SCORES_AT_ONCE // max(1, columns))
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 def by_rows(work: Callable[[slice], T], rows: int, columns: int) -> list[T]:
-    """`work` of each block of rows.
+    """Return `work` of each block of rows.
 
-    What it computes on the way is computed again for the backward pass rather than kept (Chen et al. 2016,
+    Its intermediate results are computed again in the backward pass rather than kept (Chen et al. 2016,
     "Training Deep Nets with Sublinear Memory Cost").
 
     Args:
-        work: draws nothing at random.
+        work: a function without random draws.
     """
     blocks = row_blocks(rows, columns)
     if len(blocks) == 1:

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from embedline.training.contrastive.known_positives import KnownAnswers
+from embedline.training.contrastive.known_positives import KnownPositives
 from embedline.training.objectives import streaming
 from embedline.training.objectives.cosent import ranking_loss
 from embedline.training.objectives.infonce import info_nce
 from embedline.training.objectives.matryoshka import matryoshka
+from embedline.training.objectives.negatives import NegativeRules
 from embedline.training.objectives.streaming import row_blocks
 
 WIDTH, TEXTS = 8, "abcdefgh"
@@ -63,8 +64,8 @@ def test_blocks_of_any_size_give_the_loss_and_gradients_of_the_whole_matrix(data
     texts = st.lists(st.sampled_from(TEXTS), min_size=len(owner), max_size=len(owner))
     documents = data.draw(texts, "documents")
     queries = data.draw(st.lists(st.sampled_from(TEXTS), min_size=count, max_size=count), "queries")
-    known = KnownAnswers(queries, [[text] for text in documents[:count]], documents)
-    rules: dict[str, Any] = {"symmetric": data.draw(st.booleans(), "symmetric")}
+    known = KnownPositives(queries, [[text] for text in documents[:count]], documents)
+    options: dict[str, Any] = {"symmetric": data.draw(st.booleans(), "symmetric")}
     in_batch = data.draw(st.booleans(), "in batch")
     margin = data.draw(st.sampled_from([None, 0.0, 0.1, 0.5]), "margin")
     at_once = data.draw(st.integers(1, 4 * len(owner)), "scores at once")
@@ -78,17 +79,16 @@ def test_blocks_of_any_size_give_the_loss_and_gradients_of_the_whole_matrix(data
         return info_nce(
             part[:count],
             part[count:],
-            owner_M=owner,
-            same_NM=known,
+            NegativeRules(owner, known, in_batch_negatives=in_batch, false_negative_margin=margin),
             temperature=temperature,
-            in_batch_negatives=in_batch,
-            false_negative_margin=margin,
-            **rules,
+            **options,
         )
 
     def plain(part: Tensor) -> Tensor:
         same = known[:]
-        return whole_matrix(part, count, owner, same, temperature, in_batch=in_batch, margin=margin, **rules)
+        return whole_matrix(
+            part, count, owner, same, temperature, in_batch=in_batch, margin=margin, **options
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streaming, "SCORES_AT_ONCE", at_once)
@@ -108,16 +108,19 @@ def test_in_single_precision_they_are_within_a_hundred_thousandth_of_the_exact_o
     same = torch.rand(count, len(owner), generator=torch.Generator().manual_seed(1)) < 0.01
     start = torch.randn(count + len(owner), 64, generator=torch.Generator().manual_seed(0))
     start[count : 2 * count] += start[:count]  # positives that are near, as in training
-    rules: dict[str, Any] = {"symmetric": symmetric}
     found = []
     for kind in (torch.float32, torch.float64):
         vectors = start.to(kind).requires_grad_()
         temperature = torch.tensor(0.05, dtype=kind, requires_grad=True)
         if kind is torch.float32:
-            about: dict[str, Any] = {"owner_M": owner, "same_NM": same, "false_negative_margin": 0.1}
-            loss = info_nce(vectors[:count], vectors[count:], temperature=temperature, **about, **rules)
+            rules = NegativeRules(owner, same, false_negative_margin=0.1)
+            loss = info_nce(
+                vectors[:count], vectors[count:], rules, temperature=temperature, symmetric=symmetric
+            )
         else:
-            loss = whole_matrix(vectors, count, owner, same, temperature, in_batch=True, margin=0.1, **rules)
+            loss = whole_matrix(
+                vectors, count, owner, same, temperature, symmetric=symmetric, in_batch=True, margin=0.1
+            )
         found.append([part.double() for part in learnt(loss, vectors, temperature)])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
@@ -150,14 +153,15 @@ def test_blocks_are_all_rows_in_order_and_no_larger_than_asked(rows: int, column
 
 _PEAK = """
 import resource, sys, torch
-from embedline.training.contrastive.known_positives import KnownAnswers
+from embedline.training.contrastive.known_positives import KnownPositives
 from embedline.training.objectives.infonce import info_nce
+from embedline.training.objectives.negatives import NegativeRules
 def step(count):
     texts = [str(i) for i in range(count)]
-    known = KnownAnswers(texts, [[text] for text in texts], texts)
+    known = KnownPositives(texts, [[text] for text in texts], texts)
     vectors = torch.randn(2 * count, 64, requires_grad=True)
-    info_nce(vectors[:count], vectors[count:], owner_M=torch.arange(count), same_NM=known, temperature=0.02,
-             symmetric=True, false_negative_margin=0.1).backward()
+    rules = NegativeRules(torch.arange(count), known, false_negative_margin=0.1)
+    info_nce(vectors[:count], vectors[count:], rules, temperature=0.02, symmetric=True).backward()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print((-step(64) + step(8192)) / 1024)
 """

@@ -1,4 +1,4 @@
-"""`resident_tokens: auto`: graphs are kept as far as memory has room, which changes nothing else."""
+"""`resident_tokens: auto`: graphs are kept as far as they fit into memory, which changes nothing else."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from embedline.models import memory
 from embedline.models.embedder import Embedder
 from embedline.models.heads import Encoded
-from embedline.training.contrastive import activation_memory as residency
-from embedline.training.contrastive.activation_memory import Graph, room_for
-from embedline.training.contrastive.gradcache import GradCache, TokenBudget
+from embedline.training.contrastive import activation_memory
+from embedline.training.contrastive.activation_memory import SavedTensors, resident_token_budget
+from embedline.training.contrastive.gradcache import GradCache
 from embedline.training.engine import processes
-from embedline.training.engine.checkpoint_callback import Keeper
+from embedline.training.engine.checkpoint_callback import CheckpointCallback
+from embedline.training.engine.checkpoints import TrainingProgress
+from embedline.training.engine.token_budget import TokenBudget
 
 CHUNK = 64
 AMPLE, NONE = 10**12, 0
@@ -44,7 +46,7 @@ def dropping(make_embedder) -> Embedder:
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_what_is_kept_does_not_change_a_digit(make_embedder, bf16: bool) -> None:
+def test_kept_graphs_do_not_change_a_digit(make_embedder, bf16: bool) -> None:
     heads = ("dense", "lexical")
     model = make_embedder(heads=heads, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1).train()
 
@@ -62,7 +64,7 @@ def test_what_is_kept_does_not_change_a_digit(make_embedder, bf16: bool) -> None
 
 def chunks(model: Embedder, monkeypatch: pytest.MonkeyPatch, free: float) -> list[tuple[bool, int]]:
     """(with a graph, tokens) of each encoding of a step, when so many bytes are free."""
-    monkeypatch.setattr(residency, "available_bytes", lambda: free)
+    monkeypatch.setattr(activation_memory, "available_bytes", lambda: free)
     cache = GradCache(model, batch_tokens=CHUNK, resident_tokens=None)
     seen, real = [], cache._encode
 
@@ -88,32 +90,32 @@ def test_without_room_the_first_chunk_alone_is_kept(
     assert [tokens for _, tokens in seen[-len(once) :]] == once
 
 
-def test_so_many_tokens_are_kept_as_half_of_the_memory_holds(
+def test_kept_tokens_fill_half_of_the_free_memory(
     dropping: Embedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = dropping.pad(sorted(rows_of(0), key=len, reverse=True)[:3])
-    tokens, graph = ids["input_ids"].numel(), Graph(dropping)
-    with graph.made():
+    tokens, graph = ids["input_ids"].numel(), SavedTensors(dropping)
+    with graph.counting():
         dropping(**ids)
     each = graph.bytes / tokens
     weights = sum(4 * p.numel() for p in dropping.parameters())
-    monkeypatch.setattr(residency, "available_bytes", lambda: 3 * weights + 2 * 500 * each + 1)
-    assert room_for(dropping, graph, tokens) == 500
-    monkeypatch.setattr(residency, "available_bytes", lambda: 2 * (3 * weights + 2 * 500 * each) + 1)
-    monkeypatch.setattr(processes, "count", lambda: 2)  # both on this machine
-    assert room_for(dropping, graph, tokens) == 500
-    monkeypatch.setattr(residency, "available_bytes", lambda: 3 * weights)
-    assert room_for(dropping, graph, tokens) == 0
+    monkeypatch.setattr(activation_memory, "available_bytes", lambda: 3 * weights + 2 * 500 * each + 1)
+    assert resident_token_budget(dropping, graph, tokens) == 500
+    monkeypatch.setattr(activation_memory, "available_bytes", lambda: 2 * (3 * weights + 2 * 500 * each) + 1)
+    monkeypatch.setattr(processes, "world_size", lambda: 2)  # both on this machine
+    assert resident_token_budget(dropping, graph, tokens) == 500
+    monkeypatch.setattr(activation_memory, "available_bytes", lambda: 3 * weights)
+    assert resident_token_budget(dropping, graph, tokens) == 0
 
 
 def test_a_frozen_parameter_gets_no_moments(dropping: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = SimpleNamespace(bytes=1000)
     weights = sum(4 * p.numel() for p in dropping.parameters())
-    monkeypatch.setattr(residency, "available_bytes", lambda: 3 * weights)
-    assert room_for(dropping, graph, 10) == 0  # type: ignore[arg-type]
+    monkeypatch.setattr(activation_memory, "available_bytes", lambda: 3 * weights)
+    assert resident_token_budget(dropping, graph, 10) == 0  # type: ignore[arg-type]
     dropping.requires_grad_(False)
     try:
-        assert room_for(dropping, graph, 10) == int(0.5 * 3 * weights / 100)  # type: ignore[arg-type]
+        assert resident_token_budget(dropping, graph, 10) == int(0.5 * 3 * weights / 100)  # type: ignore[arg-type]
     finally:
         dropping.requires_grad_(True)
 
@@ -121,8 +123,8 @@ def test_a_frozen_parameter_gets_no_moments(dropping: Embedder, monkeypatch: pyt
 def test_a_graph_counts_by_hand() -> None:
     net = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4))
     given = torch.randn(5, 8)
-    graph = Graph(net)
-    with graph.made():
+    graph = SavedTensors(net)
+    with graph.counting():
         net(given).sum()
     # The first product keeps its input, GELU its own, the second product GELU's output; weights do not count.
     assert graph.bytes == 4 * 5 * (8 + 16 + 16)
@@ -146,18 +148,20 @@ def test_the_measured_graph_is_freed_without_a_collector(dropping: Embedder) -> 
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, None), (7, 500)])
-def test_a_resumed_training_measures_anew_what_was_measured(
+def test_a_resumed_training_measures_its_budget_again(
     monkeypatch: pytest.MonkeyPatch, given: int | None, expected: int | None
 ) -> None:
-    saved = {"metrics": {}, "bad_steps": 2, "budget": [256, 500]}
-    monkeypatch.setattr("embedline.training.engine.checkpoint_callback.read_progress", lambda _: dict(saved))
+    saved = TrainingProgress({}, 2, (256, 500))
+    monkeypatch.setattr("embedline.training.engine.checkpoint_callback.read_progress", lambda _: saved)
     budget = TokenBudget(1024, given)
     progress: Any = SimpleNamespace(restore=lambda _: None)
-    Keeper(progress, SimpleNamespace(), budget).restore(Path())  # type: ignore[arg-type]
+    CheckpointCallback(progress, SimpleNamespace(), budget).restore(Path())  # type: ignore[arg-type]
     assert (budget.chunk, budget.resident) == (256, expected)
 
 
-def test_a_container_has_what_its_limit_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_memory_is_bounded_by_a_containers_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memory, "CGROUP", tmp_path)
     monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
     assert memory.available_bytes() == 10_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,28 +13,29 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from embedline.training.contrastive import batch_metrics as module
-from embedline.training.contrastive.batch_metrics import alignment, in_batch, uniformity
+from embedline.training.contrastive.batch_metrics import alignment, batch_metrics, uniformity
+from embedline.training.engine.step_timer import Metrics
 from embedline.training.objectives.infonce import info_nce
+from embedline.training.objectives.negatives import NegativeRules
+
+TEMPERATURE = 0.05
 
 
-def rules(count: int, owner: list[int], **values: Any) -> dict[str, Any]:
-    return {
-        "owner_M": torch.tensor(owner),
-        "same_NM": torch.zeros(count, len(owner), dtype=torch.bool),
-        "in_batch_negatives": True,
-        "false_negative_margin": None,
-        "temperature": 0.05,
-    } | values
+def rules(count: int, owner: list[int]) -> NegativeRules:
+    return NegativeRules(torch.tensor(owner), torch.zeros(count, len(owner), dtype=torch.bool))
 
 
-def a_batch(seed: int, count: int, negatives: int, width: int = 5) -> tuple[Tensor, dict[str, Any]]:
+def measured(vectors: Tensor, count: int, given: NegativeRules) -> Metrics:
+    return batch_metrics(vectors, count, given, temperature=TEMPERATURE)
+
+
+def a_batch(seed: int, count: int, negatives: int, width: int = 5) -> tuple[Tensor, NegativeRules]:
     generator = torch.Generator().manual_seed(seed)
     owner = [*range(count), *(i for i in range(count) for _ in range(negatives))]
     vectors = torch.randn(count + len(owner), width, generator=generator)
     vectors[count : 2 * count] += vectors[:count]
-    given = rules(count, owner)
-    given["same_NM"] = torch.rand(count, len(owner), generator=generator) < 0.1
-    return vectors, given
+    known = torch.rand(count, len(owner), generator=generator) < 0.1
+    return vectors, NegativeRules(torch.tensor(owner), known)
 
 
 @settings(max_examples=40, deadline=None)
@@ -43,7 +44,7 @@ def test_accuracy_is_how_often_the_positive_is_nearest(
     seed: int, count: int, negatives: int, everything: bool
 ) -> None:
     vectors, given = a_batch(seed, count, negatives)
-    given |= {"in_batch_negatives": everything, "false_negative_margin": 0.01}
+    given = replace(given, in_batch_negatives=everything, false_negative_margin=0.01)
     unit = F.normalize(vectors.double(), dim=-1).tolist()
     right = 0
     for i in range(count):
@@ -51,21 +52,23 @@ def test_accuracy_is_how_often_the_positive_is_nearest(
         negatives_of_i = [
             cosine
             for j, cosine in enumerate(cosines)
-            if j != i and not given["same_NM"][i, j] and (everything or given["owner_M"][j] == i)
+            if j != i
+            and not given.known_positives_NM[:][i, j]
+            and (everything or given.query_index_M[j] == i)
         ]
         right += all(cosines[i] > cosine for cosine in negatives_of_i)
-    assert float(in_batch(vectors, count, given)["in_batch_accuracy"]) == pytest.approx(right / count)
+    assert float(measured(vectors, count, given)["in_batch_accuracy"]) == pytest.approx(right / count)
 
 
 def test_vectors_that_are_all_alike_are_never_right() -> None:
-    found = in_batch(torch.ones(8, 3), 4, rules(4, [0, 1, 2, 3]))
+    found = measured(torch.ones(8, 3), 4, rules(4, [0, 1, 2, 3]))
     assert float(found["in_batch_accuracy"]) == 0
     assert float(found["uniformity"]) == pytest.approx(0, abs=1e-6)
 
 
 def test_alignment_and_uniformity_are_those_of_the_papers_code() -> None:
     vectors, given = a_batch(3, 6, 1)
-    found = in_batch(vectors, 6, given)
+    found = measured(vectors, 6, given)
     unit = F.normalize(vectors.double(), dim=-1)
     queries, positives = unit[:6], unit[6:12]
     near = (queries - positives).norm(p=2, dim=1).pow(2).mean()
@@ -82,19 +85,19 @@ def test_vectors_spread_over_the_sphere_reach_the_best_uniformity() -> None:
 
 def test_the_dense_loss_is_the_objectives() -> None:
     vectors, given = a_batch(5, 6, 2)
-    given["false_negative_margin"] = 0.1
-    expected = info_nce(vectors[:6], vectors[6:], **given)
-    assert float(in_batch(vectors, 6, given)["dense_loss"]) == pytest.approx(float(expected), rel=1e-5)
+    given = replace(given, false_negative_margin=0.1)
+    expected = info_nce(vectors[:6], vectors[6:], given, temperature=TEMPERATURE)
+    assert float(measured(vectors, 6, given)["dense_loss"]) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize(("limit", "most"), [("MOST_QUERIES", 3), ("MOST_SCORES", 3 * 16)])
-def test_of_a_large_batch_some_queries_are_asked_about_all_documents(
+def test_a_large_batch_is_measured_on_some_of_its_queries(
     monkeypatch: pytest.MonkeyPatch, limit: str, most: int
 ) -> None:
     vectors, given = a_batch(1, 8, 1)
-    whole = in_batch(vectors, 8, given)
+    whole = measured(vectors, 8, given)
     monkeypatch.setattr(module, limit, most)
-    some = in_batch(vectors, 8, given)
+    some = measured(vectors, 8, given)
     unit = F.normalize(vectors, dim=-1)
     assert float(some["alignment"]) == pytest.approx(float(alignment(unit[:3], unit[8:11])))
     assert some.keys() == whole.keys()
@@ -102,4 +105,4 @@ def test_of_a_large_batch_some_queries_are_asked_about_all_documents(
 
 
 def test_one_pair_has_no_uniformity() -> None:
-    assert "uniformity" not in in_batch(torch.rand(3, 4), 1, rules(1, [0, 0]))
+    assert "uniformity" not in measured(torch.rand(3, 4), 1, rules(1, [0, 0]))

@@ -17,8 +17,8 @@ from embedline.config.training import ContrastiveConfig
 from embedline.training.batching import tokens
 from embedline.training.batching.pairs import tokenised
 from embedline.training.batching.records import Record
-from embedline.training.batching.rows import Kind
-from embedline.training.batching.tokens import TokenStore, write_tokens
+from embedline.training.batching.rows import RowGroup
+from embedline.training.batching.tokens import TokenIds, TokenStore, write_tokens
 
 TEXT = st.text(max_size=6)
 SCORES = st.one_of(st.none(), st.lists(st.floats(0, 1), min_size=1, max_size=2))
@@ -37,13 +37,13 @@ RECORDS = st.builds(
 )
 
 
-def by_letter(rows: Sequence[Record]) -> Any:
+def by_letter(rows: Sequence[Record]) -> TokenIds:
     """A token a letter, and one at the end."""
 
     def ids(text: str) -> list[int]:
         return [*map(ord, text), 0]
 
-    return (
+    return TokenIds(
         [ids(row.query) for row in rows],
         [[ids(text) for text in row.positives] for row in rows],
         [[ids(text) for text in row.negatives[:2]] for row in rows],
@@ -61,20 +61,23 @@ def test_rows_come_back_as_they_were_written_in_any_order(
         write_tokens(Path(folder) / "tokens", iter(records), by_letter)
         store = TokenStore(Path(folder) / "tokens")
         rows, columns = store.rows(np.array(numbers)) if numbers else [], store.columns()
-    queries, positives, negatives = by_letter(records)
+    ids = by_letter(records)
     for number, row in zip(numbers, rows, strict=True):
         record = records[number]
         kept = replace(record, negatives=record.negatives[:2])
-        assert {name: row[name] for name in ("id", "query", "positives", "negatives", "score")} == {
-            name: getattr(kept, name) for name in ("id", "query", "positives", "negatives", "score")
-        }
-        assert (row["positive_scores"], row["negative_scores"]) == (
-            record.positive_scores,
-            record.negative_scores,
-        )
-        assert row["query_ids"] == queries[number]
-        assert (row["positive_ids"], row["negative_ids"]) == (positives[number], negatives[number])
-        assert row["kind"] == Kind(
+        for name in (
+            "id",
+            "query",
+            "positives",
+            "negatives",
+            "score",
+            "positive_scores",
+            "negative_scores",
+        ):
+            assert getattr(row, name) == getattr(kept, name)
+        assert row.query_ids == ids.queries[number]
+        assert (row.positive_ids, row.negative_ids) == (ids.positives[number], ids.negatives[number])
+        assert row.row_group == RowGroup(
             record.source,
             record.task_type,
             record.language,
@@ -82,16 +85,18 @@ def test_rows_come_back_as_they_were_written_in_any_order(
             bool(record.negatives),
             bool(record.positive_scores and record.negative_scores),
         )
-    assert [columns.kinds[kind].source for kind in columns.kind] == [record.source for record in records]
+    assert [columns.row_groups[number].source for number in columns.row_group] == [
+        record.source for record in records
+    ]
     assert columns.longest.tolist() == [
-        max(map(len, [queries[i], *positives[i], *negatives[i]])) for i in range(len(records))
+        max(map(len, [ids.queries[i], *ids.positives[i], *ids.negatives[i]])) for i in range(len(records))
     ]
     for source, (low, high) in columns.score_ranges.items():
         scores = [r.score for r in records if r.source == source and r.score is not None]
         assert (low, high) == (min(scores), max(scores))
 
 
-def test_a_folder_whose_writing_was_cut_off_is_not_there(tmp_path: Path) -> None:
+def test_an_unfinished_folder_does_not_get_its_name(tmp_path: Path) -> None:
     def broken() -> Any:
         yield Record("1", "q", ["p"], [], "sts", "ru")
         raise KeyboardInterrupt
@@ -101,7 +106,7 @@ def test_a_folder_whose_writing_was_cut_off_is_not_there(tmp_path: Path) -> None
     assert not (tmp_path / "tokens").exists()
     write_tokens(tmp_path / "tokens", [Record("2", "q", ["p"], [], "sts", "ru")], by_letter)
     assert [path.name for path in tmp_path.iterdir()] == ["tokens"]
-    assert TokenStore(tmp_path / "tokens").rows(np.array([0]))[0]["id"] == "2"
+    assert TokenStore(tmp_path / "tokens").rows(np.array([0]))[0].id == "2"
 
 
 def test_a_resumed_training_does_not_tokenise_again(make_embedder, record, tmp_path: Path) -> None:

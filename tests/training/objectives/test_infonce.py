@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from embedline.training.objectives.infonce import contrastive_loss, info_nce, left_out
+from embedline.training.objectives.infonce import contrastive_loss, info_nce
+from embedline.training.objectives.negatives import NegativeRules
 
 TEMPERATURE = 0.05
 
@@ -73,12 +75,9 @@ def test_masks_equal_the_slow_definition(data: st.DataObject) -> None:
     ours = info_nce(
         queries,
         documents,
-        owner_M=owner,
-        same_NM=same,
+        NegativeRules(owner, same, in_batch_negatives=in_batch, false_negative_margin=margin),
         temperature=TEMPERATURE,
         symmetric=symmetric,
-        in_batch_negatives=in_batch,
-        false_negative_margin=margin,
     )
     expected = slow(
         queries, documents, owner.tolist(), same, symmetric=symmetric, in_batch=in_batch, margin=margin
@@ -91,7 +90,7 @@ def test_a_masked_document_gets_no_gradient() -> None:
     documents.requires_grad_()
     same = nothing_known(queries, documents)
     same[:, 4] = True
-    info_nce(queries, documents, owner_M=owner, same_NM=same, temperature=TEMPERATURE).backward()
+    info_nce(queries, documents, NegativeRules(owner, same), temperature=TEMPERATURE).backward()
     assert documents.grad is not None
     assert documents.grad[4].abs().max() == 0
     assert (documents.grad[[0, 1, 2, 3, 5]].abs().amax(1) > 0).all()
@@ -100,44 +99,40 @@ def test_a_masked_document_gets_no_gradient() -> None:
 def test_the_positive_is_never_masked() -> None:
     queries, documents, owner = vectors(4, 0)
     everything = torch.ones(4, 4, dtype=torch.bool)
-    loss = info_nce(queries, documents, owner_M=owner, same_NM=everything, temperature=TEMPERATURE)
+    loss = info_nce(queries, documents, NegativeRules(owner, everything), temperature=TEMPERATURE)
     assert loss.item() == 0.0  # finite: only the positives are left, and they are certain
 
 
 def test_only_directions_count() -> None:
     queries, documents, owner = vectors(5, 2)
-    known = nothing_known(queries, documents)
-    one = info_nce(queries, documents, owner_M=owner, same_NM=known, temperature=TEMPERATURE)
-    other = info_nce(queries * 3, documents * 0.1, owner_M=owner, same_NM=known, temperature=TEMPERATURE)
+    rules = NegativeRules(owner, nothing_known(queries, documents))
+    one = info_nce(queries, documents, rules, temperature=TEMPERATURE)
+    other = info_nce(queries * 3, documents * 0.1, rules, temperature=TEMPERATURE)
     torch.testing.assert_close(one, other)
 
 
 def test_it_is_the_contrastive_loss_of_the_cosines() -> None:
     queries, documents, owner = vectors(5, 2)
-    known = nothing_known(queries, documents)
-    rules = {
-        "owner_M": owner,
-        "same_NM": known,
-        "temperature": TEMPERATURE,
-        "symmetric": True,
-        "false_negative_margin": 0.1,
-    }
+    rules = NegativeRules(owner, nothing_known(queries, documents), false_negative_margin=0.1)
+    options = {"temperature": TEMPERATURE, "symmetric": True}
     cosines = torch.nn.functional.cosine_similarity(queries.unsqueeze(1), documents.unsqueeze(0), dim=-1)
-    torch.testing.assert_close(info_nce(queries, documents, **rules), contrastive_loss(cosines, **rules))
+    torch.testing.assert_close(
+        info_nce(queries, documents, rules, **options), contrastive_loss(cosines, rules, **options)
+    )
 
 
 def test_scores_need_not_be_cosines() -> None:
     """Their softmax over the documents, whatever they are; the margin is in their own units."""
     scores = torch.tensor([[3.0, 9.0, 1.0], [0.0, 7.0, 8.0]])
-    rules = {"owner_M": torch.tensor([0, 1, 0]), "same_NM": torch.zeros(2, 3, dtype=torch.bool)}
-    everything = contrastive_loss(scores, temperature=2.0, **rules)
+    rules = NegativeRules(torch.tensor([0, 1, 0]), torch.zeros(2, 3, dtype=torch.bool))
+    everything = contrastive_loss(scores, rules, temperature=2.0)
     expected = -(scores[0] / 2).log_softmax(0)[0] - (scores[1] / 2).log_softmax(0)[1]
     torch.testing.assert_close(everything, expected / 2)
-    assert left_out(scores, false_negative_margin=5.0, **rules).tolist() == [
+    assert replace(rules, false_negative_margin=5.0).ignored_mask(scores).tolist() == [
         [False, True, False],
         [False] * 3,
     ]
-    assert left_out(scores, false_negative_margin=0.5, **rules).tolist() == [
+    assert replace(rules, false_negative_margin=0.5).ignored_mask(scores).tolist() == [
         [False, True, False],
         [False, False, True],
     ]
@@ -145,14 +140,18 @@ def test_scores_need_not_be_cosines() -> None:
 
 def test_a_temperature_that_is_a_tensor_is_trained() -> None:
     queries, documents, owner = vectors(6, 1)
-    rules = {"owner_M": owner, "same_NM": nothing_known(queries, documents), "symmetric": True}
+    rules = NegativeRules(owner, nothing_known(queries, documents))
     temperature = torch.tensor(TEMPERATURE, requires_grad=True)
-    loss = info_nce(queries, documents, temperature=temperature, **rules)
-    torch.testing.assert_close(loss, info_nce(queries, documents, temperature=TEMPERATURE, **rules))
+    loss = info_nce(queries, documents, rules, temperature=temperature, symmetric=True)
+    torch.testing.assert_close(
+        loss, info_nce(queries, documents, rules, temperature=TEMPERATURE, symmetric=True)
+    )
     [slope] = torch.autograd.grad(loss, temperature)
     step = 1e-4
     above, below = (
-        info_nce(queries.double(), documents.double(), temperature=TEMPERATURE + sign * step, **rules)
+        info_nce(
+            queries.double(), documents.double(), rules, temperature=TEMPERATURE + sign * step, symmetric=True
+        )
         for sign in (1, -1)
     )
     assert slope.item() == pytest.approx((above - below).item() / (2 * step), rel=1e-3)

@@ -17,7 +17,7 @@ from torch import Tensor
 from embedline.training.engine.curves import TIMED
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-SCRIPT = Path(__file__).with_name("shared_batches.py")
+SCRIPT = Path(__file__).parents[1] / "shared_batches.py"
 
 
 class Outcome:
@@ -35,8 +35,8 @@ class Outcome:
         assert done.returncode == 0, done.stdout + done.stderr
         self.output = done.stdout + done.stderr
 
-    def told(self) -> dict[str, dict[str, float]]:
-        value: dict[str, dict[str, float]] = json.loads((self.folder / "told.json").read_text())
+    def metrics(self) -> dict[str, dict[str, float]]:
+        value: dict[str, dict[str, float]] = json.loads((self.folder / "metrics.json").read_text())
         return value
 
     def tensors(self, name: str) -> dict[str, Tensor]:
@@ -57,9 +57,9 @@ def several(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def test_losses_and_metrics_are_those_of_one_process(one: Outcome, several: Outcome) -> None:
-    assert several.told().keys() == one.told().keys()
-    for case, expected in one.told().items():
-        found = several.told()[case]
+    assert several.metrics().keys() == one.metrics().keys()
+    for case, expected in one.metrics().items():
+        found = several.metrics()[case]
         assert found == pytest.approx(expected, abs=1e-5, rel=1e-5), case
 
 
@@ -74,7 +74,7 @@ def test_gradients_are_those_of_one_process(one: Outcome, several: Outcome) -> N
 
 def test_every_case_has_gradients_that_are_not_zero(one: Outcome) -> None:
     gradients = one.tensors("gradients")
-    for case in one.told():
+    for case in one.metrics():
         mine = [gradient for name, gradient in gradients.items() if name.startswith(f"{case}/")]
         assert max(float(gradient.abs().max()) for gradient in mine) > 1e-4, case
     for case in ("learnt temperature", "unified, learnt temperature"):
@@ -102,11 +102,11 @@ def test_each_process_draws_its_own_dropout(several: Outcome) -> None:
     assert len(set(map(tuple, drawn[0]))) == 4  # and the same text four times differs four times
 
 
-def test_only_the_first_process_says_and_writes_anything(several: Outcome) -> None:
+def test_only_the_first_process_logs_and_writes(several: Outcome) -> None:
     first, *others = several.engines()
-    assert first["whole told"] == [2, 4, 6]
-    assert first["killed told"] == [2, 4, 6]  # its history, and what came after
-    assert all(engine["whole told"] == engine["killed told"] == [] for engine in others)
+    assert first["whole logged"] == [2, 4, 6]
+    assert first["killed logged"] == [2, 4, 6]  # its history, and what came after
+    assert all(engine["whole logged"] == engine["killed logged"] == [] for engine in others)
     assert several.output.count("resumed at step 4 of 6") == 1
     assert sorted(path.name for path in (several.folder / "whole").glob("checkpoint-*")) == [
         "checkpoint-4",
@@ -130,7 +130,7 @@ def test_the_curves_are_those_of_one_process(one: Outcome, several: Outcome) -> 
         assert 0 < mine["forward_seconds"] < mine["step_seconds"]
 
 
-def test_when_one_process_runs_out_of_memory_all_halve_their_chunks_and_go_on_as_with_half(
+def test_out_of_memory_in_one_process_halves_the_chunks_of_all(
     several: Outcome,
 ) -> None:
     for engine in several.engines():
@@ -139,10 +139,12 @@ def test_when_one_process_runs_out_of_memory_all_halve_their_chunks_and_go_on_as
             assert budget == 64, place
             assert seen[-1] == 64, place
             assert same, place
-    assert several.output.count("out of memory at step 0") == 10  # 256 → 128 → 64, said by the first process
+    assert (
+        several.output.count("out of memory at step 0") == 10
+    )  # 256 → 128 → 64, reported by the first process
 
 
-def test_one_process_with_a_broken_gradient_makes_all_skip_and_then_fail(several: Outcome) -> None:
+def test_a_bad_gradient_in_one_process_makes_all_skip_then_fail(several: Outcome) -> None:
     errors, weights = zip(*(engine["bad"] for engine in several.engines()), strict=True)
     assert all("step 2: " in error and "bad-step-2-faq.json" in error for error in errors)
     assert len(set(weights)) == 1

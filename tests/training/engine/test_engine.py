@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import time
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,21 @@ from torch import Tensor, nn
 
 from embedline.config.training import Optimization
 from embedline.errors import StepError, Stopped
-from embedline.training.contrastive.gradcache import TokenBudget
-from embedline.training.engine import checkpoint_callback as keeper
-from embedline.training.engine import checkpoints
-from embedline.training.engine import sigterm as stopping
+from embedline.training.engine import checkpoint_callback, checkpoints, sigterm
 from embedline.training.engine.curves import PHASES, TIMED
+from embedline.training.engine.token_budget import TokenBudget
 from embedline.training.engine.trainer import train
 
 STEPS = 12
 History = list[tuple[int, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    number: int
+    source: str
+    rows: list[str]
+    values: list[list[float]]
 
 
 class KilledError(Exception):
@@ -49,14 +56,14 @@ class Step:
     def __init__(self, die_at: int | None = None, bad_at: dict[int, str] | None = None) -> None:
         self.die_at, self.bad_at, self.seen = die_at, bad_at or {}, []
 
-    def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         assert isinstance(module, Net)
         assert module.training
-        self.seen.append(batch["number"])
-        if batch["number"] == self.die_at:
+        self.seen.append(batch.number)
+        if batch.number == self.die_at:
             raise KilledError
-        loss = (module.layers(torch.tensor(batch["values"])) - 1).square().mean()
-        bad = self.bad_at.get(batch["number"])
+        loss = (module.layers(torch.tensor(batch.values)) - 1).square().mean()
+        bad = self.bad_at.get(batch.number)
         if bad == "loss":
             loss = loss * float("nan")
         loss.backward()
@@ -65,12 +72,10 @@ class Step:
         return loss.detach(), {"noise": torch.rand(1).item(), "tokens": 4.0}
 
 
-def batches(steps: int = STEPS) -> list[dict[str, Any]]:
+def batches(steps: int = STEPS) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(4, 8, generator=generator).tolist() for _ in range(steps)]
-    return [
-        {"number": i, "source": "docs", "rows": [f"{i}a", f"{i}b"], "values": values[i]} for i in range(steps)
-    ]
+    return [Batch(i, "docs", [f"{i}a", f"{i}b"], values[i]) for i in range(steps)]
 
 
 def settings(**values: Any) -> Optimization:
@@ -87,7 +92,7 @@ def run(
     budget: TokenBudget | None = None,
     seed: int = 7,
 ) -> tuple[Net, History]:
-    module, told = Net(), History()
+    module, logged = Net(), History()
     train(
         module,
         batches(steps),
@@ -95,14 +100,14 @@ def run(
         optimization or settings(),
         checkpoints=folder,
         seed=seed,
-        on_metrics=lambda values, at: told.append((at, values)),
+        on_metrics=lambda values, at: logged.append((at, values)),
         budget=budget,
     )
-    return module, told
+    return module, logged
 
 
-def without_speed(told: History) -> History:
-    return [(step, {k: v for k, v in values.items() if k not in TIMED}) for step, values in told]
+def without_speed(logged: History) -> History:
+    return [(step, {k: v for k, v in values.items() if k not in TIMED}) for step, values in logged]
 
 
 def assert_bit_for_bit(one: nn.Module, other: nn.Module) -> None:
@@ -122,17 +127,17 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(
     with pytest.raises(KilledError):
         run(tmp_path, Step(die_at=die_at))
     step = Step()
-    module, told = run(tmp_path, step)
+    module, logged = run(tmp_path, step)
     assert step.seen == list(range(die_at // 3 * 3, STEPS))
     assert_bit_for_bit(module, uninterrupted[0])
-    assert without_speed(told) == without_speed(uninterrupted[1])  # the history is told again
+    assert without_speed(logged) == without_speed(uninterrupted[1])  # the history is logged again
 
 
 def test_each_step_draws_anew_as_the_seed_says(tmp_path: Path) -> None:
     drawn = []
     for folder, seed in (("one", 1), ("again", 1), ("two", 2)):
-        _, told = run(tmp_path / folder, Step(), steps=4, seed=seed, optimization=settings(log_every=1))
-        drawn.append([values["noise"] for _, values in told])
+        _, logged = run(tmp_path / folder, Step(), steps=4, seed=seed, optimization=settings(log_every=1))
+        drawn.append([values["noise"] for _, values in logged])
     assert drawn[0] == drawn[1]
     assert len({*drawn[0], *drawn[2]}) == 8
 
@@ -146,15 +151,15 @@ def test_a_training_killed_twice_is_still_the_same(
     assert_bit_for_bit(run(tmp_path, Step())[0], uninterrupted[0])
 
 
-def test_a_training_that_was_done_makes_no_further_step(
+def test_a_finished_training_makes_no_further_step(
     uninterrupted: tuple[Net, History], tmp_path: Path
 ) -> None:
     run(tmp_path, Step())
     step = Step()
-    module, told = run(tmp_path, step)
+    module, logged = run(tmp_path, step)
     assert step.seen == []
     assert_bit_for_bit(module, uninterrupted[0])
-    assert without_speed(told) == without_speed(uninterrupted[1])
+    assert without_speed(logged) == without_speed(uninterrupted[1])
 
 
 def test_a_half_written_checkpoint_is_ignored_and_removed(
@@ -177,7 +182,7 @@ def test_checkpoints_do_not_pile_up(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-11", "checkpoint-12"]
 
 
-def test_old_checkpoints_are_those_of_earlier_steps_whatever_the_clock_says(
+def test_old_checkpoints_are_chosen_by_step_not_by_time(
     uninterrupted: tuple[Net, History], tmp_path: Path
 ) -> None:
     """A pod that goes on elsewhere may have a clock that is behind."""
@@ -195,13 +200,13 @@ def test_old_checkpoints_are_those_of_earlier_steps_whatever_the_clock_says(
 def test_a_checkpoint_is_removed_only_when_the_newest_is_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, there = keeper.mark_complete, []
+    real, there = checkpoint_callback.mark_complete, []
 
     def marking(checkpoint: Path) -> None:
         there.append(sorted(path.parent.name for path in tmp_path.glob("checkpoint-*/complete")))
         real(checkpoint)
 
-    monkeypatch.setattr(keeper, "mark_complete", marking)
+    monkeypatch.setattr(checkpoint_callback, "mark_complete", marking)
     run(tmp_path, Step())
     assert there == [
         [],
@@ -212,32 +217,28 @@ def test_a_checkpoint_is_removed_only_when_the_newest_is_complete(
 
 
 def test_metrics_are_means_over_the_logged_steps(uninterrupted: tuple[Net, History]) -> None:
-    told = uninterrupted[1]
-    assert [step for step, _ in told] == [3, 6, 9, 12]
-    for _, values in told:
+    logged = uninterrupted[1]
+    assert [step for step, _ in logged] == [3, 6, 9, 12]
+    for _, values in logged:
         untimed = {"noise", "loss", "grad_norm", "learning_rate"}
         timed = {"tokens_per_second", "eta_seconds", "step_seconds", *(f"{name}_seconds" for name in PHASES)}
-        assert (
-            values.keys() == untimed | timed
-        )  # what a step does not tell, and of what model, is not made up
+        assert values.keys() == untimed | timed  # no values that the step does not report
         assert 0 < values["noise"] < 1
-    assert told[-1][1]["loss"] < told[0][1]["loss"]
+    assert logged[-1][1]["loss"] < logged[0][1]["loss"]
 
 
 @pytest.mark.parametrize("bad", ["loss", "gradient"])
-def test_a_loss_or_gradient_that_is_not_finite_fails_beyond_the_limit_and_keeps_the_batch(
-    tmp_path: Path, bad: str
-) -> None:
+def test_a_bad_step_beyond_the_limit_fails_and_saves_the_batch(tmp_path: Path, bad: str) -> None:
     with pytest.raises(StepError, match="step 4: the ") as error:
         run(tmp_path, Step(bad_at={4: bad}), optimization=settings(max_bad_steps=0))
     kept = tmp_path / "bad-step-4-docs.json"
     assert str(kept) in str(error.value)
     assert "docs (rows 4a, 4b)" in str(error.value)
-    evidence = json.loads(kept.read_text())
-    assert evidence["batch"] == batches()[4]
-    assert (evidence["source"], evidence["rows"]) == ("docs", ["4a", "4b"])
-    assert (evidence["loss"] == "nan") == (bad == "loss")
-    assert "layers.0.weight" in evidence["parameters"]
+    saved = json.loads(kept.read_text())
+    assert saved["batch"] == asdict(batches()[4])
+    assert (saved["source"], saved["rows"]) == ("docs", ["4a", "4b"])
+    assert (saved["loss"] == "nan") == (bad == "loss")
+    assert "layers.0.weight" in saved["parameters"]
 
 
 def test_after_a_bad_loss_training_resumes_from_good_weights(
@@ -248,20 +249,20 @@ def test_after_a_bad_loss_training_resumes_from_good_weights(
     assert_bit_for_bit(run(tmp_path, Step())[0], uninterrupted[0])
 
 
-def test_a_bad_step_moves_nothing_and_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_bad_step_changes_no_weight_and_no_metric(tmp_path: Path) -> None:
     seen: list[list[Tensor]] = []
 
     class Watching(Step):
-        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        def __call__(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
             seen.append([parameter.detach().clone() for parameter in module.parameters()])
             return super().__call__(module, batch)
 
-    _, told = run(tmp_path, Watching(bad_at={4: "gradient", 7: "loss"}))
+    _, logged = run(tmp_path, Watching(bad_at={4: "gradient", 7: "loss"}))
     for bad in (4, 7):
         assert all(torch.equal(*pair) for pair in zip(seen[bad], seen[bad + 1], strict=True))
         assert not all(torch.equal(*pair) for pair in zip(seen[bad - 1], seen[bad], strict=True))
     assert len(list(tmp_path.glob("bad-step-*.json"))) == 2
-    assert all(math.isfinite(value) for _, values in told for value in values.values())
+    assert all(math.isfinite(value) for _, values in logged for value in values.values())
 
 
 def test_the_limit_of_bad_steps_holds_across_a_resume(tmp_path: Path) -> None:
@@ -274,12 +275,12 @@ def test_the_limit_of_bad_steps_holds_across_a_resume(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "gone", "mark cut"])
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "trainer_state.json"])
-def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before_it(
     uninterrupted: tuple[Net, History],
     tmp_path: Path,
     damage: str,
     name: str,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with pytest.raises(KilledError):
         run(tmp_path, Step(die_at=7))
@@ -292,14 +293,14 @@ def test_a_damaged_checkpoint_is_recognised_and_the_one_before_it_used(
     else:
         torn.write_bytes(content[: len(content) // 2])
     step = Step()
-    module, told = run(tmp_path, step)
+    module, logged = run(tmp_path, step)
     assert step.seen[0] == 3
-    assert "checkpoint-6 is damaged" in capsys.readouterr().out
+    assert "checkpoint-6 is damaged" in caplog.text
     assert_bit_for_bit(module, uninterrupted[0])
-    assert without_speed(told) == without_speed(uninterrupted[1])
+    assert without_speed(logged) == without_speed(uninterrupted[1])
 
 
-def test_what_is_no_whole_checkpoint_is_removed(tmp_path: Path) -> None:
+def test_incomplete_checkpoints_are_removed(tmp_path: Path) -> None:
     run(tmp_path, Step())
     older, newer = sorted(tmp_path.glob("checkpoint-*"), key=lambda path: path.stat().st_mtime)
     (newer / "complete").unlink()
@@ -328,7 +329,7 @@ def test_a_checkpoint_is_on_the_disk_before_it_is_marked_complete(
     assert [name for name, marked in synced if marked] == [checkpoint.name]  # the rename itself
 
 
-def test_a_resume_between_two_logged_lines_tells_the_same(tmp_path: Path) -> None:
+def test_a_resume_between_two_logged_steps_logs_the_same(tmp_path: Path) -> None:
     optimization = settings(log_every=5)
     whole = run(tmp_path / "whole", Step(), optimization=optimization)
     with pytest.raises(KilledError):
@@ -342,8 +343,8 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_not_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Filling(Step):
-        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
-            if batch["number"] == 4:
+        def __call__(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+            if batch.number == 4:
                 full = shutil._ntuple_diskusage(10**9, 10**9 - 100, 100)  # type: ignore[attr-defined]
                 monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
             return super().__call__(module, batch)
@@ -357,12 +358,12 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk_is_not_begun(
 @pytest.mark.parametrize(
     "room", [200, 2_200, 6_000]
 )  # in the model, in the optimizer, in the generator's state
-def test_a_checkpoint_that_the_disk_does_not_take_is_told_in_words_and_the_one_before_it_used(
+def test_a_checkpoint_that_cannot_be_written_is_reported(
     uninterrupted: tuple[Net, History], tmp_path: Path, room: int
 ) -> None:
     class Full(Step):
-        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
-            if batch["number"] == 4:
+        def __call__(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+            if batch.number == 4:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (room, unlimited[1]))
             return super().__call__(module, batch)
 
@@ -386,26 +387,26 @@ class Exhausted(Step):
         super().__init__()
         self.budget, self.fits, self.chunks = budget, fits, []
 
-    def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         result = super().__call__(module, batch)
         self.chunks.append(self.budget.chunk)
-        if self.budget.chunk > self.fits.get(batch["number"], 2**30):
+        if self.budget.chunk > self.fits.get(batch.number, 2**30):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return result
 
 
-def test_out_of_memory_halves_the_budget_and_redoes_the_step_from_its_start(
+def test_out_of_memory_halves_the_budget_and_repeats_the_step(
     uninterrupted: tuple[Net, History], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     budget = TokenBudget(256, 100)
     step = Exhausted(budget, {2: 128, 5: 32})
-    module, told = run(tmp_path, step, budget=budget)
+    module, logged = run(tmp_path, step, budget=budget)
     assert step.seen == [0, 1, 2, 2, 3, 4, 5, 5, 5, *range(6, STEPS)]
     assert step.chunks == [256] * 3 + [128] * 4 + [64] + [32] * 7
     assert (budget.chunk, budget.resident) == (32, 12)
     assert "out of memory at step 2" in capsys.readouterr().out
     assert_bit_for_bit(module, uninterrupted[0])  # no gradient twice, no other dropout
-    assert without_speed(told) == without_speed(uninterrupted[1])
+    assert without_speed(logged) == without_speed(uninterrupted[1])
 
 
 def test_a_halved_budget_is_remembered_by_a_resume(tmp_path: Path) -> None:
@@ -436,10 +437,10 @@ LACKS = [
 
 
 @pytest.mark.parametrize("lack", LACKS, ids=lambda lack: str(lack)[:20] or type(lack).__name__)
-def test_a_lack_of_memory_is_known_by_whatever_says_it(tmp_path: Path, lack: Exception) -> None:
+def test_a_lack_of_memory_is_recognised_from_each_library(tmp_path: Path, lack: Exception) -> None:
     class Short(Step):
-        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
-            if batch["number"] == 1 and budget.chunk == 64:
+        def __call__(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+            if batch.number == 1 and budget.chunk == 64:
                 raise lack
             return super().__call__(module, batch)
 
@@ -449,7 +450,7 @@ def test_a_lack_of_memory_is_known_by_whatever_says_it(tmp_path: Path, lack: Exc
     assert budget.chunk == 32
 
 
-def test_a_lack_of_memory_for_the_optimizer_is_told_with_advice(
+def test_a_lack_of_memory_for_the_optimizer_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Smaller chunks would not help, and its update may be half done."""
@@ -466,7 +467,7 @@ def test_a_lack_of_memory_for_the_optimizer_is_told_with_advice(
 
 def test_another_error_is_no_lack_of_memory(tmp_path: Path) -> None:
     class Wrong(Step):
-        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        def __call__(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
             raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
@@ -474,7 +475,7 @@ def test_another_error_is_no_lack_of_memory(tmp_path: Path) -> None:
 
 
 def test_another_machine_is_reported_at_a_resume(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(KilledError):
         run(tmp_path, Step(die_at=7))
@@ -483,47 +484,47 @@ def test_another_machine_is_reported_at_a_resume(
     assert kept["processor"]
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     run(tmp_path, Step())
-    assert f"(threads {kept['threads']} → 7)" in capsys.readouterr().out
+    assert f"(threads {kept['threads']} → 7)" in caplog.text
 
 
-def test_the_same_machine_is_not_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_machine_is_not_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(KilledError):
         run(tmp_path, Step(die_at=7))
     run(tmp_path, Step())
-    assert "another machine" not in capsys.readouterr().out
+    assert "another machine" not in caplog.text
 
 
-def test_sigterm_ends_the_step_keeps_a_checkpoint_and_the_next_try_resumes(
+def test_sigterm_ends_the_step_and_writes_a_checkpoint(
     uninterrupted: tuple[Net, History], tmp_path: Path
 ) -> None:
-    class Told(Step):
-        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
-            if batch["number"] == 4:
+    class Terminated(Step):
+        def __call__(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+            if batch.number == 4:
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().__call__(module, batch)
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)
-    step = Told()
+    step = Terminated()
     with pytest.raises(Stopped, match="after step 5 of 12") as stopped:
         run(tmp_path, step)
     assert stopped.value.exit_code == 143
     assert step.seen == [0, 1, 2, 3, 4]
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM)) == before
     resumed = Step()
-    module, told = run(tmp_path, resumed)
+    module, logged = run(tmp_path, resumed)
     assert resumed.seen[0] == 5
     assert_bit_for_bit(module, uninterrupted[0])
-    assert without_speed(told) == without_speed(uninterrupted[1])
+    assert without_speed(logged) == without_speed(uninterrupted[1])
 
 
 def test_a_step_that_does_not_end_in_time_after_sigterm_is_left(
     uninterrupted: tuple[Net, History], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stopping, "GRACE_S", 0.5)
+    monkeypatch.setattr(sigterm, "GRACE_S", 0.5)
 
     class Endless(Step):
-        def __call__(self, module: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, dict[str, float]]:
-            if batch["number"] == 4:
+        def __call__(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+            if batch.number == 4:
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(300)
             return super().__call__(module, batch)
@@ -545,9 +546,9 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_schedules_warm_up_and_come_down(tmp_path: Path, schedule: str) -> None:
-    wanted = settings(schedule=schedule, warmup=0.2, log_every=1, checkpoint_every=100)
-    _, told = run(tmp_path, Step(), optimization=wanted, steps=10)
-    rates = [values["learning_rate"] / 0.01 for _, values in told]
+    optimization = settings(schedule=schedule, warmup=0.2, log_every=1, checkpoint_every=100)
+    _, logged = run(tmp_path, Step(), optimization=optimization, steps=10)
+    rates = [values["learning_rate"] / 0.01 for _, values in logged]
     assert len(rates) == 10
     assert rates[0] < max(rates) == pytest.approx(1.0)
     assert all(later <= earlier + 1e-9 for earlier, later in pairwise(rates[2:]))
@@ -561,12 +562,12 @@ def test_schedules_warm_up_and_come_down(tmp_path: Path, schedule: str) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4])
-def test_the_last_step_is_told_whatever_log_every_is(tmp_path: Path, steps: int) -> None:
+def test_the_last_step_is_always_logged(tmp_path: Path, steps: int) -> None:
     step = Step()
-    _, told = run(tmp_path, step, steps=steps)
+    _, logged = run(tmp_path, step, steps=steps)
     assert step.seen == list(range(steps))
-    assert [at for at, _ in told] == sorted({*range(3, steps + 1, 3), steps})
-    losses = {at: values["loss"] for at, values in told}
+    assert [at for at, _ in logged] == sorted({*range(3, steps + 1, 3), steps})
+    losses = {at: values["loss"] for at, values in logged}
     _, each = run(tmp_path / "each", Step(), steps=steps, optimization=settings(log_every=1))
     since = [values["loss"] for at, values in each if at > steps - (steps % 3 or 3)]
     assert losses[steps] == pytest.approx(sum(since) / len(since))

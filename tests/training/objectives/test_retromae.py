@@ -13,11 +13,16 @@ from embedline.config.training import PretrainConfig
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
 from embedline.models.folder import save_embedder
+from embedline.training.batching.passages import PassageBatch
 from embedline.training.objectives.prediction import mask_tokens
 from embedline.training.objectives.retromae import RetroMAE
 from embedline.training.pretraining import PretrainStep, objective_module, pretrain
 
 LENGTH = 12
+
+
+def batch_of(ids: list[list[int]]) -> PassageBatch:
+    return PassageBatch("corpus", list(range(len(ids))), ids)
 
 
 @pytest.fixture
@@ -109,7 +114,7 @@ def config(**values: Any) -> PretrainConfig:
 
 def test_loss_falls_and_the_decoder_is_not_saved(make_embedder, texts: list[str], tmp_path) -> None:
     embedder: Embedder = make_embedder("modernbert")
-    told: list[tuple[int, dict[str, float]]] = []
+    logged: list[tuple[int, dict[str, float]]] = []
     pretrain(
         embedder,
         texts,
@@ -117,11 +122,11 @@ def test_loss_falls_and_the_decoder_is_not_saved(make_embedder, texts: list[str]
         seed=0,
         bf16=False,
         checkpoints=tmp_path / "checkpoints",
-        on_metrics=lambda values, step: told.append((step, values)),
+        on_metrics=lambda values, step: logged.append((step, values)),
     )
-    assert [step for step, _ in told] == [10, 20, 30, 40, 50, 60]
+    assert [step for step, _ in logged] == [10, 20, 30, 40, 50, 60]
     for name in ("encoder_loss", "decoder_loss"):
-        assert told[-1][1][name] < 0.8 * told[0][1][name]
+        assert logged[-1][1][name] < 0.8 * logged[0][1][name]
     save_embedder(embedder, tmp_path / "model")
     saved = load_file(tmp_path / "model" / "model.safetensors")
     assert {name.removeprefix("model.") for name in saved} == set(embedder.backbone.state_dict())
@@ -129,42 +134,44 @@ def test_loss_falls_and_the_decoder_is_not_saved(make_embedder, texts: list[str]
 
 def test_special_tokens_are_neither_masked_nor_predicted(make_embedder, texts: list[str]) -> None:
     module = RetroMAE(make_embedder("bert"), length=16)
-    asked: list[tuple[torch.Tensor, ...]] = []
-    module.register_forward_pre_hook(lambda _, inputs: asked.append(inputs))
+    seen: list[tuple[torch.Tensor, ...]] = []
+    module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     ids = module.embedder.tokenize(texts, max_length=16)
     step = PretrainStep(config(encoder_mask=0.9), mask_id=module.embedder.tokenizer.mask_token_id, bf16=False)
-    loss, metrics = step(module, {"ids": ids})
+    loss, metrics = step(module, batch_of(ids))
     assert metrics["tokens"] == sum(map(len, ids))
     assert loss.item() == pytest.approx(metrics["encoder_loss"] + metrics["decoder_loss"])
     special = torch.tensor(module.embedder.tokenizer.all_special_ids)
-    for input_ids, mask, masked_ids, targets in asked:
+    for input_ids, mask, masked_ids, targets in seen:
         ordinary = mask.bool() & ~torch.isin(input_ids, special)
         assert not (targets & ~ordinary).any()
         assert not ((masked_ids != input_ids) & ~ordinary).any()
 
 
-def test_words_are_asked_for_only_where_they_weigh_something(
+def test_words_are_predicted_only_with_a_weight(
     make_embedder, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their scores are B × T × V from tokens: nothing to compute in vain."""
-    asked: list[str] = []
+    called: list[str] = []
     for name in ("_words_of_vector", "_words_of_tokens"):
         honest = getattr(RetroMAE, name)
-        monkeypatch.setattr(RetroMAE, name, lambda *given, of=name, do=honest: asked.append(of) or do(*given))
+        monkeypatch.setattr(
+            RetroMAE, name, lambda *given, of=name, do=honest: called.append(of) or do(*given)
+        )
     embedder = make_embedder("bert")
-    batch = {"ids": embedder.tokenize(texts, max_length=16)}
+    batch = batch_of(embedder.tokenize(texts, max_length=16))
     for weight, source, found in (
         (0.0, "tokens", None),
         (0.5, "vector", "vector"),
         (0.5, "tokens", "tokens"),
     ):
         values = config(bag_of_words=weight, bag_of_words_from=source)
-        asked.clear()
+        called.clear()
         _, metrics = PretrainStep(values, mask_id=4, bf16=False)(
             objective_module(embedder, texts, values), batch
         )
         assert ("words_loss" in metrics) == bool(found)
-        assert set(asked) == ({f"_words_of_{found}"} if found else set())
+        assert set(called) == ({f"_words_of_{found}"} if found else set())
 
 
 def test_chunks_of_a_batch_weigh_by_their_tokens(make_embedder, texts: list[str]) -> None:
@@ -178,7 +185,7 @@ def test_chunks_of_a_batch_weigh_by_their_tokens(make_embedder, texts: list[str]
         same = [texts[1][:20]] * 8  # rows alike, so that every chunk has the same mean
         ids = module.embedder.tokenize(same, max_length=16)
         step = PretrainStep(config(encoder_mask=1e-9, batch_tokens=batch_tokens), mask_id=4, bf16=False)
-        step(module, {"ids": ids})
+        step(module, batch_of(ids))
         gradients.append([p.grad.clone() for p in module.parameters() if p.grad is not None])
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-4)
 
@@ -186,7 +193,7 @@ def test_chunks_of_a_batch_weigh_by_their_tokens(make_embedder, texts: list[str]
 def test_an_empty_passage_does_no_harm(make_embedder) -> None:
     module = RetroMAE(make_embedder("bert"), length=16)
     ids = module.embedder.tokenize(["", ""], max_length=16)
-    loss, _ = PretrainStep(config(), mask_id=4, bf16=False)(module, {"ids": ids})
+    loss, _ = PretrainStep(config(), mask_id=4, bf16=False)(module, batch_of(ids))
     assert loss.item() == 0.0
 
 

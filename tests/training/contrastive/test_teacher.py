@@ -1,4 +1,4 @@
-"""A teacher's lessons beside the labels."""
+"""Distillation from a teacher beside the labels."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from embedline.config.training import ContrastiveConfig, DistillationConfig
 from embedline.errors import InputError
 from embedline.training.batching.batches import Draw
-from embedline.training.batching.pairs import Batches, tokenised
+from embedline.training.batching.pairs import ContrastiveBatch, ContrastiveBatches, tokenised
 from embedline.training.batching.records import Record
-from embedline.training.batching.rows import apart
-from embedline.training.contrastive.teacher import Teaching
+from embedline.training.batching.rows import split_by_source
+from embedline.training.contrastive.teacher import Teacher
 from embedline.training.contrastive.training import train_contrastive
 
 
@@ -38,10 +38,12 @@ def rows_of(record, texts: list[str], language: str, task_type: str = "short-lon
     return [replace(row, language=language, source="faq") for row in rows]
 
 
-def batch_of(embedder: Any, rows: list[Record], values: ContrastiveConfig) -> dict[str, Any]:
+def batch_of(embedder: Any, rows: list[Record], values: ContrastiveConfig) -> ContrastiveBatch:
     with tempfile.TemporaryDirectory() as folder:
         store = tokenised(embedder, rows, values, Path(folder) / "tokens")
-        batch: dict[str, Any] = Batches(store, apart(store.columns(), {}), [Draw("faq", np.arange(4), 0)])[0]
+        batch: dict[str, Any] = ContrastiveBatches(
+            store, split_by_source(store.columns(), {}), [Draw("faq", np.arange(4), 0)]
+        )[0]
         return batch
 
 
@@ -51,9 +53,9 @@ def test_scores_are_compared_as_rankings_of_the_batch(make_embedder, record, tex
     teacher, student = make_embedder(seed=2).eval(), make_embedder(hidden_size=16).eval()
     source = rows_of(record, texts, "en")
     batch = batch_of(student, source, values)
-    lesson = Teaching(teacher, ["en"], values.distillation, width=16).lesson(batch)  # type: ignore[arg-type]
-    assert lesson is not None
-    vectors = torch.randn(len(batch["ids"]), 16)
+    teacher_loss = Teacher(teacher, ["en"], values.distillation, width=16).teacher_loss(batch)  # type: ignore[arg-type]
+    assert teacher_loss is not None
+    vectors = torch.randn(len(batch.ids), 16)
 
     def encoded(text: str, side: str) -> np.ndarray:
         prompt = teacher.spec.prompts.prompt(side, name="faq", task_type="short-long")
@@ -62,13 +64,15 @@ def test_scores_are_compared_as_rankings_of_the_batch(make_embedder, record, tex
 
     unit = F.normalize(vectors.double(), dim=-1).numpy()
     total = 0.0
-    for i, query in enumerate(batch["query_texts"]):
-        expected = np.array([encoded(query, "query") @ encoded(t, "document") for t in batch["texts"]]) / 0.05
+    for i, query in enumerate(batch.query_texts):
+        expected = (
+            np.array([encoded(query, "query") @ encoded(t, "document") for t in batch.document_texts]) / 0.05
+        )
         found = unit[i] @ unit[4:].T / 0.05
         p, q = np.exp(expected - expected.max()), np.exp(found - found.max())
         p, q = p / p.sum(), q / q.sum()
         total += float((p * np.log(p / q)).sum())
-    assert float(lesson(vectors)) == pytest.approx(total / 4, rel=1e-4)
+    assert float(teacher_loss(vectors)) == pytest.approx(total / 4, rel=1e-4)
 
 
 def test_when_memory_runs_out_the_teachers_chunks_get_smaller_too(
@@ -93,7 +97,7 @@ def test_when_memory_runs_out_the_teachers_chunks_get_smaller_too(
         bf16=False,
         checkpoints=tmp_path,
         on_metrics=lambda *_: None,
-        teaching=Teaching(teacher, ["en"], values.distillation, width=32),  # type: ignore[arg-type]
+        teacher=Teacher(teacher, ["en"], values.distillation, width=32),  # type: ignore[arg-type]
     )
     assert max(sizes) > 100 >= max(sizes[-4:])
 
@@ -109,28 +113,30 @@ def test_when_memory_runs_out_the_teachers_chunks_get_smaller_too(
         ("ru-en", "bitext", (True, True)),
     ],
 )
-def test_vectors_are_taught_in_the_teachers_languages_and_to_their_translations(
+def test_vectors_are_learnt_of_known_languages_and_translations(
     make_embedder, record, texts: list[str], language: str, task_type: str, taught: tuple[bool, bool]
 ) -> None:
     values = config("vectors")
     teacher = make_embedder(seed=2).eval()
     batch = batch_of(teacher, rows_of(record, texts, language, task_type), values)
-    lesson = Teaching(teacher, ["en"], values.distillation, width=32).lesson(batch)  # type: ignore[arg-type]
+    teacher_loss = Teacher(teacher, ["en"], values.distillation, width=32).teacher_loss(batch)  # type: ignore[arg-type]
     if taught == (False, False):
-        assert lesson is None
+        assert teacher_loss is None
         return
-    assert lesson is not None
-    vectors = torch.randn(len(batch["ids"]), 32, requires_grad=True)
-    lesson(vectors).backward()
+    assert teacher_loss is not None
+    vectors = torch.randn(len(batch.ids), 32, requires_grad=True)
+    teacher_loss(vectors).backward()
     assert vectors.grad is not None
     moved = vectors.grad.abs().sum(1) > 0
     for part, known in zip((moved[:4], moved[4:]), taught, strict=True):
         assert part.all() if known else not part.any()
     if task_type == "bitext":  # both sides have the vector of the one that the teacher knows
-        side, words = ("query", "query_texts") if language == "en-ru" else ("document", "texts")
+        side, words = (
+            ("query", batch.query_texts) if language == "en-ru" else ("document", batch.document_texts)
+        )
         prompt = teacher.spec.prompts.prompt(side, name="faq", task_type="bitext")
-        expected = torch.from_numpy(teacher.encode(batch[words], prompt=prompt))
-        assert float(lesson(torch.cat([expected, expected]))) == pytest.approx(0, abs=1e-5)
+        expected = torch.from_numpy(teacher.encode(words, prompt=prompt))
+        assert float(teacher_loss(torch.cat([expected, expected]))) == pytest.approx(0, abs=1e-5)
 
 
 @pytest.mark.parametrize("of", ["scores", "vectors"])
@@ -142,7 +148,7 @@ def test_a_taught_student_comes_nearer_to_its_teacher(
     values = config(of, objective=objective)
     teacher, student = make_embedder(seed=2).eval(), make_embedder(heads=heads)
     before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
-    told: list[dict[str, float]] = []
+    logged: list[dict[str, float]] = []
     train_contrastive(
         student,
         rows_of(record, texts, "en"),
@@ -151,14 +157,14 @@ def test_a_taught_student_comes_nearer_to_its_teacher(
         seed=3,
         bf16=False,
         checkpoints=tmp_path,
-        on_metrics=lambda metrics, _: told.append(metrics),
-        teaching=Teaching(teacher, ["en"], values.distillation, width=32),  # type: ignore[arg-type]
+        on_metrics=lambda metrics, _: logged.append(metrics),
+        teacher=Teacher(teacher, ["en"], values.distillation, width=32),  # type: ignore[arg-type]
     )
-    assert told[-1]["distillation_loss"] < 0.7 * told[0]["distillation_loss"]
+    assert logged[-1]["distillation_loss"] < 0.7 * logged[0]["distillation_loss"]
     for name, weight in teacher.state_dict().items():
         assert torch.equal(weight, before[name])
 
 
 def test_vectors_of_another_width_are_refused(make_embedder) -> None:
     with pytest.raises(InputError, match=r"teacher\.model.*distillation\.of"):
-        Teaching(make_embedder(), ["en"], DistillationConfig(of="vectors"), width=16)
+        Teacher(make_embedder(), ["en"], DistillationConfig(of="vectors"), width=16)

@@ -1,4 +1,4 @@
-"""Every kind of training tells the curves that its documentation names, and no others."""
+"""Each kind of training logs the curves that are documented for it, and no others."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from embedline.compress.heal import heal
 from embedline.config.training import ContrastiveConfig, DistillationConfig, PretrainConfig
 from embedline.training.batching.records import Record
 from embedline.training.contrastive import step as contrastive_step
-from embedline.training.contrastive.teacher import Teaching
+from embedline.training.contrastive.teacher import Teacher
 from embedline.training.contrastive.training import train_contrastive
 from embedline.training.engine.curves import CURVES, of_training
 from embedline.training.pretraining import pretrain
 
-Told = list[tuple[int, dict[str, float]]]
+History = list[tuple[int, dict[str, float]]]
 SHARED: dict[str, Any] = {"steps": 4, "batch": 4, "batch_tokens": 128, "log_every": 1}
 HEADS = ("dense", "lexical", "multi_vector")
 
@@ -34,9 +34,9 @@ def sources(record: Callable[..., Record], texts: list[str]) -> dict[str, list[R
 
 
 def contrastive(
-    folder: Path, embedder: Any, records: list[Record], teaching: Teaching | None = None, **values: Any
-) -> Told:
-    told: Told = []
+    folder: Path, embedder: Any, records: list[Record], teacher: Teacher | None = None, **values: Any
+) -> History:
+    logged: History = []
     train_contrastive(
         embedder,
         records,
@@ -45,21 +45,21 @@ def contrastive(
         seed=3,
         bf16=False,
         checkpoints=folder,
-        on_metrics=lambda metrics, step: told.append((step, metrics)),
-        teaching=teaching,
+        on_metrics=lambda metrics, step: logged.append((step, metrics)),
+        teacher=teacher,
     )
-    return told
+    return logged
 
 
-def names(told: Told) -> set[str]:
+def names(logged: History) -> set[str]:
     """A source's own loss as the documentation names it."""
-    return {"loss.SOURCE" if name.startswith("loss.") else name for _, values in told for name in values}
+    return {"loss.SOURCE" if name.startswith("loss.") else name for _, values in logged for name in values}
 
 
-def test_pretraining_tells_what_is_documented(make_embedder: Any, texts: list[str], tmp_path: Path) -> None:
+def test_pretraining_logs_the_documented_curves(make_embedder: Any, texts: list[str], tmp_path: Path) -> None:
     found: set[str] = set()
     for objective in ("retromae", "mlm", "mntp"):
-        told: Told = []
+        logged: History = []
         pretrain(
             make_embedder("llama" if objective == "mntp" else "bert"),
             texts,
@@ -67,25 +67,25 @@ def test_pretraining_tells_what_is_documented(make_embedder: Any, texts: list[st
             seed=1,
             bf16=False,
             checkpoints=tmp_path / objective,
-            on_metrics=lambda values, step, told=told: told.append((step, values)),
+            on_metrics=lambda values, step, logged=logged: logged.append((step, values)),
         )
-        assert {"encoder_loss", "token_loss"} & names(told) == {
+        assert {"encoder_loss", "token_loss"} & names(logged) == {
             "encoder_loss" if objective == "retromae" else "token_loss"
         }
-        found |= names(told)
+        found |= names(logged)
     assert found == of_training("pretrain").keys()
 
 
-def test_contrastive_training_tells_what_is_documented(
+def test_contrastive_training_logs_the_documented_curves(
     make_embedder: Any, sources: Any, tmp_path: Path
 ) -> None:
     teacher = make_embedder(seed=5).eval()
-    teaching = Teaching(teacher, ["ru"], DistillationConfig(), width=teacher.width)
+    teacher = Teacher(teacher, ["ru"], DistillationConfig(), width=teacher.width)
     rows = [row for given in sources.values() for row in given]
-    taught = contrastive(tmp_path / "taught", make_embedder(), rows, teaching, steps=12)
-    told = contrastive(tmp_path / "unified", make_embedder(heads=HEADS), rows, objective="unified")
-    assert names(taught) | names(told) == of_training("contrastive").keys()
-    assert {"lexical_loss", "multi_vector_loss"} <= names(told) - names(taught)
+    taught = contrastive(tmp_path / "taught", make_embedder(), rows, teacher, steps=12)
+    logged = contrastive(tmp_path / "unified", make_embedder(heads=HEADS), rows, objective="unified")
+    assert names(taught) | names(logged) == of_training("contrastive").keys()
+    assert {"lexical_loss", "multi_vector_loss"} <= names(logged) - names(taught)
     drawn = {name for _, values in taught for name in values if name.startswith("loss.")}
     assert drawn == {"loss.faq", "loss.docs", "loss.sts"}
     for _, values in taught:  # a batch is of one source
@@ -97,8 +97,8 @@ def test_contrastive_training_tells_what_is_documented(
             assert (name in values) is not scored, name
 
 
-def test_healing_tells_what_is_documented(make_embedder: Any, texts: list[str], tmp_path: Path) -> None:
-    told: Told = []
+def test_healing_logs_the_documented_curves(make_embedder: Any, texts: list[str], tmp_path: Path) -> None:
+    logged: History = []
     heal(
         make_embedder(seed=2),
         make_embedder(),
@@ -110,31 +110,31 @@ def test_healing_tells_what_is_documented(make_embedder: Any, texts: list[str], 
         seed=3,
         bf16=False,
         checkpoints=tmp_path,
-        on_metrics=lambda values, step: told.append((step, values)),
+        on_metrics=lambda values, step: logged.append((step, values)),
     )
-    assert names(told) == of_training("heal").keys()
+    assert names(logged) == of_training("heal").keys()
 
 
-def test_what_is_expensive_is_computed_for_logged_steps_only(
+def test_expensive_metrics_are_computed_at_logged_steps_only(
     make_embedder: Any, sources: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = contrastive_step.in_batch, []
-    monkeypatch.setattr(contrastive_step, "in_batch", lambda *given: calls.append(1) or real(*given))
-    told = contrastive(tmp_path, make_embedder(), sources["faq"], steps=6, log_every=3)
-    assert len(calls) == len(told) == 2
+    real, calls = contrastive_step.batch_metrics, []
+    monkeypatch.setattr(
+        contrastive_step, "batch_metrics", lambda *given, **named: calls.append(1) or real(*given, **named)
+    )
+    logged = contrastive(tmp_path, make_embedder(), sources["faq"], steps=6, log_every=3)
+    assert len(calls) == len(logged) == 2
 
 
-def test_tokens_are_those_of_the_texts_that_are_encoded_each_once(
-    make_embedder: Any, sources: Any, tmp_path: Path
-) -> None:
+def test_tokens_count_each_distinct_text_once(make_embedder: Any, sources: Any, tmp_path: Path) -> None:
     """All texts of a batch in one chunk, one query twice; with GradCache's second pass and without."""
     rows = sources["docs"]  # the default prompts
     rows = [*rows, replace(rows[0], positives=["docs VPN VPN"])]
     whole = {"batch": len(rows), "batch_tokens": 4096, "steps": 1}
     shares = []
     for kept in (0, 4096):
-        told = contrastive(tmp_path / str(kept), make_embedder(), rows, resident_tokens=kept, **whole)
-        shares.append(told[0][1]["padding_share"])
+        logged = contrastive(tmp_path / str(kept), make_embedder(), rows, resident_tokens=kept, **whole)
+        shares.append(logged[0][1]["padding_share"])
     embedder = make_embedder()
     table = embedder.spec.prompts
     queries = dict.fromkeys(table.prompt("query") + row.query for row in rows)
@@ -148,5 +148,9 @@ def test_tokens_are_those_of_the_texts_that_are_encoded_each_once(
     assert shares == pytest.approx([1 - sum(lengths) / (len(lengths) * max(lengths))] * 2)
 
 
-def test_no_curve_is_documented_for_a_training_that_there_is_not() -> None:
-    assert {kind for curve in CURVES.values() for kind in curve.of} == {"pretrain", "contrastive", "heal"}
+def test_documented_trainings_exist() -> None:
+    assert {kind for curve in CURVES.values() for kind in curve.trainings} == {
+        "pretrain",
+        "contrastive",
+        "heal",
+    }

@@ -16,8 +16,8 @@ from embedline.config.training import Bucket, ContrastiveConfig
 from embedline.errors import InputError
 from embedline.training.batching.batches import Draw, draw_batches
 from embedline.training.batching.buckets import Group, bucket_of, groups
-from embedline.training.batching.pairs import Batches, tokenised
-from embedline.training.batching.rows import Columns, Kind, apart
+from embedline.training.batching.pairs import ContrastiveBatches, tokenised
+from embedline.training.batching.rows import Columns, RowGroup, split_by_source
 from embedline.training.contrastive.training import train_contrastive
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=40)
@@ -34,12 +34,12 @@ def columns(sources: dict[str, list[int]]) -> Columns:
     """The lengths of each source's rows, one source after another."""
     kind = np.repeat(np.arange(len(sources)), [len(lengths) for lengths in sources.values()])
     longest = np.array([length for lengths in sources.values() for length in lengths])
-    return Columns([Kind(name, "short-long", "ru") for name in sources], kind, longest, longest, {})
+    return Columns([RowGroup(name, "short-long", "ru") for name in sources], kind, longest, longest, {})
 
 
 def made(sources: dict[str, list[int]], weights: dict[str, float], **values: Any) -> dict[str, Group]:
     found = columns(sources)
-    return groups(apart(found, weights), config(**values), found.longest)
+    return groups(split_by_source(found, weights), config(**values), found.longest)
 
 
 @given(lengths=LENGTHS)
@@ -57,7 +57,7 @@ def test_a_record_goes_to_the_first_bucket_it_fits_in_or_to_the_last(lengths: li
 def test_batches_by_bucket_obey_their_laws(sources: dict[str, list[int]], weight: float, seed: int) -> None:
     found, given = made(sources, {"a": weight}), columns(sources)
     rows = [row for group in found.values() for row in group.source.numbers.tolist()]
-    assert sorted(rows) == list(range(len(given.kind)))  # every record is in one group
+    assert sorted(rows) == list(range(len(given.row_group)))  # every record is in one group
     assert sum(group.share for group in found.values()) == pytest.approx(1)
     sizes = {name: len(group.source) for name, group in found.items()}
     batches = {name: group.batch for name, group in found.items()}
@@ -75,7 +75,7 @@ def test_batches_by_bucket_obey_their_laws(sources: dict[str, list[int]], weight
         assert set(bucket_of(given.longest[chosen], LIMITS).tolist()) == {limit}
         assert len(chosen) == min(BUCKETS[limit].batch, len(group.source)) >= 2
         if not group.source.name.startswith("small"):
-            assert {given.kinds[given.kind[row]].source for row in chosen} == {group.source.name}
+            assert {given.row_groups[given.row_group[row]].source for row in chosen} == {group.source.name}
         seen.update((draw.source, draw.epoch, row) for row in chosen)
     assert set(seen.values()) == {1}  # no row twice in a pass
 
@@ -125,17 +125,17 @@ def test_a_length_is_that_of_the_longest_text_with_its_prompt_as_it_is_cut(
     found = store.columns()
     assert found.longest[:2].tolist() == [16, 20]
     draw = draw_batches({"faq": 3}, {"faq": 1.0}, batch=3, steps=1, seed=0)
-    batch = Batches(store, apart(found, {}), draw)[0]
-    queries = dict(zip(draw[0].rows.tolist(), batch["ids"], strict=False))
+    batch = ContrastiveBatches(store, split_by_source(found, {}), draw)[0]
+    queries = dict(zip(draw[0].rows.tolist(), batch.ids, strict=False))
     assert found.longest[2] >= len(queries[2]) > len(embedder.tokenize(["да"], max_length=16)[0])
 
 
 def test_a_rows_tokens_are_what_a_batch_takes_of_it(make_embedder, record, tmp_path: Path) -> None:
     rows = [record("вопрос", ["да"], ["слово " * 9, "нет"]), record("да " * 9, ["нет", "слово " * 50])]
     store = tokenised(make_embedder(), rows, config(negatives=1), tmp_path / "tokens")
-    batch = Batches(store, apart(store.columns(), {}), [Draw("", np.arange(2), 1)])[0]
-    lengths = [len(ids) for ids in batch["ids"]]
-    assert batch["owner"] == [0, 1, 0]
+    batch = ContrastiveBatches(store, split_by_source(store.columns(), {}), [Draw("", np.arange(2), 1)])[0]
+    lengths = [len(ids) for ids in batch.ids]
+    assert batch.query_index == [0, 1, 0]
     assert store.columns().tokens.tolist() == [lengths[0] + lengths[2] + lengths[4], lengths[1] + lengths[3]]
 
 
@@ -143,7 +143,7 @@ def test_texts_beyond_the_last_bucket_are_cut_to_it(make_embedder, record, tmp_p
     values = config(buckets=[Bucket(tokens=12, batch=2)])
     rows = [record("слово " * 50, ["слово " * 50])] * 2
     [row, _] = tokenised(make_embedder(), rows, values, tmp_path / "tokens").rows(np.array([1, 0]))
-    assert [len(ids) for ids in (row["query_ids"], *row["positive_ids"])] == [12, 12]
+    assert [len(ids) for ids in (row.query_ids, *row.positive_ids)] == [12, 12]
 
 
 def test_a_training_by_buckets(make_embedder, record, texts: list[str], tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_training_by_buckets(make_embedder, record, texts: list[str], tmp_path
         prompts=False,
     )
     metrics: list[dict[str, float]] = []
-    mix = train_contrastive(
+    mixture = train_contrastive(
         make_embedder(),
         [replace(row, source="faq") for row in rows],
         values,
@@ -165,7 +165,7 @@ def test_a_training_by_buckets(make_embedder, record, texts: list[str], tmp_path
         checkpoints=tmp_path,
         on_metrics=lambda each, _: metrics.append(each),
     )
-    assert set(mix.groups) == {"faq, 14 tokens", "faq, 24 tokens"}
-    assert sum(count for count, _ in mix.groups.values()) == mix.records == len(rows)
-    assert all(share.drawn > 0 for _, share in mix.groups.values())
+    assert set(mixture.groups) == {"faq, 14 tokens", "faq, 24 tokens"}
+    assert sum(count for count, _ in mixture.groups.values()) == mixture.records == len(rows)
+    assert all(share.drawn > 0 for _, share in mixture.groups.values())
     assert metrics[-1]["loss"] > 0

@@ -127,7 +127,7 @@ def test_no_more_tokens_keep_their_graph_than_may_and_the_others_are_encoded_twi
     first: list[tuple[bool, int]] = []
     settled: list[int] = []
     real = cache._encode
-    cache.heap = SimpleNamespace(settle=lambda: settled.append(1))  # type: ignore[assignment]
+    cache.malloc_trim = SimpleNamespace(after_chunk=lambda: settled.append(1))  # type: ignore[assignment]
 
     def encode(inputs: dict[str, Tensor], heads: bool) -> Encoded:
         encoded.append((torch.is_grad_enabled(), inputs["input_ids"].numel()))
@@ -258,8 +258,8 @@ def test_no_chunking_changes_the_gradient_of_the_heads(
 
 
 def test_a_loss_of_dense_vectors_leaves_the_other_heads_alone(three_heads: Embedder) -> None:
-    asked: list[int] = []
-    hooks = [head.register_forward_hook(lambda *_: asked.append(1)) for head in three_heads.heads.values()]
+    called: list[int] = []
+    hooks = [head.register_forward_hook(lambda *_: called.append(1)) for head in three_heads.heads.values()]
     ids = rows_of(0)
     torch.manual_seed(5)
     three_heads.zero_grad()
@@ -267,7 +267,7 @@ def test_a_loss_of_dense_vectors_leaves_the_other_heads_alone(three_heads: Embed
     torch.manual_seed(5)
     dense = (loss.item(), gradients(three_heads))
     assert_same(dense, plain(three_heads, ids, 64))
-    assert not asked
+    assert not called
     for hook in hooks:
         hook.remove()
 

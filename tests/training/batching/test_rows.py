@@ -1,4 +1,4 @@
-"""Rows by source, scored ones apart, small sources pooled: by their kinds alone."""
+"""Splitting rows by source and score, and pooling small sources, by their row groups alone."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedline.errors import InputError
-from embedline.training.batching.rows import Columns, Kind, apart, pool_small
+from embedline.training.batching.rows import Columns, RowGroup, pool_small, split_by_source
 
 
 def columns(rows: list[tuple[str, str, float | None]]) -> Columns:
     """Rows of (source, task type, score)."""
-    kinds: dict[Kind, int] = {}
+    row_groups: dict[RowGroup, int] = {}
     numbers = [
-        kinds.setdefault(Kind(source, task, "ru", scored=score is not None), len(kinds))
+        row_groups.setdefault(RowGroup(source, task, "ru", scored=score is not None), len(row_groups))
         for source, task, score in rows
     ]
     ranges: dict[str, tuple[float, float]] = {}
@@ -24,7 +24,7 @@ def columns(rows: list[tuple[str, str, float | None]]) -> Columns:
             low, high = ranges.get(source, (score, score))
             ranges[source] = min(low, score), max(high, score)
     lengths = np.ones(len(rows), dtype=np.int32)
-    return Columns(list(kinds), np.array(numbers, dtype=np.int32), lengths, lengths, ranges)
+    return Columns(list(row_groups), np.array(numbers, dtype=np.int32), lengths, lengths, ranges)
 
 
 @settings(deadline=None)
@@ -35,7 +35,7 @@ def columns(rows: list[tuple[str, str, float | None]]) -> Columns:
         max_size=14,
     )
 )
-def test_scored_and_unscored_rows_part(rows: list[tuple[str, str, float | None]]) -> None:
+def test_scored_and_unscored_rows_are_split(rows: list[tuple[str, str, float | None]]) -> None:
     alike = [
         name
         for name in "ab"
@@ -43,17 +43,17 @@ def test_scored_and_unscored_rows_part(rows: list[tuple[str, str, float | None]]
     ]
     if alike:
         with pytest.raises(InputError, match=f"all scores of {alike[0]} are .*: nothing is ranked"):
-            apart(columns(rows), {})
+            split_by_source(columns(rows), {})
         return
-    parts = apart(columns(rows), {"a": 3.0})
+    parts = split_by_source(columns(rows), {"a": 3.0})
     assert sorted(n for part in parts.values() for n in part.numbers.tolist()) == list(range(len(rows)))
     for name, part in parts.items():
         assert part.numbers.tolist() == sorted(part.numbers.tolist())
         found = [rows[number] for number in part.numbers]
         assert {source for source, _, _ in found} == {name[0]}
-        assert {score is not None for _, _, score in found} == {part.kind.scored}
+        assert {score is not None for _, _, score in found} == {part.row_group.scored}
         both = {score is None for source, _, score in rows if source == name[0]} == {True, False}
-        assert name == (f"{name[0]} (scored)" if part.kind.scored and both else name[0])
+        assert name == (f"{name[0]} (scored)" if part.row_group.scored and both else name[0])
         assert part.weight == (3.0 if name[0] == "a" else 1.0)
 
 
@@ -61,7 +61,7 @@ def test_by_task_a_source_is_one_part_each_task_type() -> None:
     found = columns(
         [("a", "sts", 1.0), ("a", "sts", None), ("a", "bitext", None), ("a", "sts", 2.0), ("b", "sts", None)]
     )
-    parts = apart(found, {"a": 2.0}, by_task=True)
+    parts = split_by_source(found, {"a": 2.0}, by_task=True)
     assert {name: part.numbers.tolist() for name, part in parts.items()} == {
         "a (bitext)": [2],
         "a (sts)": [1],
@@ -69,16 +69,16 @@ def test_by_task_a_source_is_one_part_each_task_type() -> None:
         "b": [4],
     }
     assert all(part.weight == (2.0 if name.startswith("a") else 1.0) for name, part in parts.items())
-    assert list(apart(found, {})) == ["a", "a (scored)", "b"]
+    assert list(split_by_source(found, {})) == ["a", "a (scored)", "b"]
 
 
-def test_kinds_that_are_not_wanted_are_left_out() -> None:
+def test_row_groups_that_are_not_chosen_are_left_out() -> None:
     found = columns([("a", "sts", None), ("b", "sts", 1.0), ("b", "sts", 2.0)])
-    assert list(apart(found, {}, lambda kind: kind.scored)) == ["b"]
+    assert list(split_by_source(found, {}, lambda row_group: row_group.scored)) == ["b"]
 
 
 def test_small_scored_sources_are_pooled_with_scored_ones_only() -> None:
-    parts = apart(
+    parts = split_by_source(
         columns(
             [
                 ("a", "sts", 1.0),

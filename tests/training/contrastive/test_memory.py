@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.timeout(3600),
     pytest.mark.skipif("EMBEDLINE_SOAK" not in os.environ, reason="takes minutes: `make soak` runs it"),
 ]
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "memory.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "memory.py"
 
 
 def measured(*words: str) -> list[dict[str, Any]]:

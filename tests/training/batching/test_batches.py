@@ -24,7 +24,9 @@ def plain(draws: Sequence[Draw]) -> list[tuple[str, list[int], int]]:
 
 @settings(max_examples=60, deadline=None)
 @given(sizes=sizes_strategy, batch=st.integers(2, 20), steps=st.integers(1, 40), seed=st.integers(0, 9))
-def test_batches_obey_their_laws(sizes: dict[str, int], batch: int, steps: int, seed: int) -> None:
+def test_batches_are_reproducible_and_repeat_no_row_in_a_pass(
+    sizes: dict[str, int], batch: int, steps: int, seed: int
+) -> None:
     if max(sizes.values()) < batch:
         with pytest.raises(InputError, match="one batch needs"):
             draw_batches(sizes, even(sizes), batch=batch, steps=steps, seed=seed)
@@ -66,10 +68,8 @@ def test_two_sources_of_one_size_are_shuffled_differently() -> None:
     steps=st.integers(1, 400),
     seed=st.integers(0, 9),
 )
-def test_each_source_gets_its_share_of_the_steps_but_for_less_than_one(
-    shares: dict[str, float], steps: int, seed: int
-) -> None:
-    """From a hundred steps on, a source is within 1 % of what was asked for."""
+def test_each_source_gets_its_share_of_the_steps(shares: dict[str, float], steps: int, seed: int) -> None:
+    """From a hundred steps on, a source is within 1 % of its share."""
     draws = draw_batches(dict.fromkeys(shares, 20), shares, batch=4, steps=steps, seed=seed)
     counts = Counter(draw.source for draw in draws)
     for name, share in shares.items():
@@ -148,7 +148,7 @@ def test_what_the_cap_cuts_goes_to_the_others() -> None:
     ),
     steps=st.integers(1, 300),
 )
-def test_task_types_and_sources_get_their_shares_however_many_groups_they_have(
+def test_task_types_and_sources_get_their_shares(
     shares: dict[tuple[str, str, str], float], steps: int
 ) -> None:
     names = {"".join(path): path for path in shares}
@@ -166,14 +166,14 @@ def test_task_types_and_sources_get_their_shares_however_many_groups_they_have(
         for whole in {path[:depth] for path in shares}:
             above = whole[: depth - 1]
             seats = Counter(draw.source[: depth - 1] for draw in draws)["".join(above)]
-            wanted, among = (
+            share_of_whole, share_of_above = (
                 sum(share for path, share in shares.items() if path[: len(which)] == which)
                 for which in (whole, above)
             )
-            assert abs(drawn["".join(whole)] - wanted / among * seats) < 1
+            assert abs(drawn["".join(whole)] - share_of_whole / share_of_above * seats) < 1
 
 
-def test_what_a_source_is_within_may_be_unknown_of_some() -> None:
+def test_sources_without_a_whole_are_possible() -> None:
     sizes = dict.fromkeys("abc", 20)
     draws = draw_batches(sizes, even(sizes), batch=4, steps=30, seed=0, within={"a": ("one",), "b": ("one",)})
     assert Counter(draw.source for draw in draws) == {"a": 10, "b": 10, "c": 10}

@@ -70,7 +70,7 @@ def test_equals_the_shifted_loss_of_a_causal_lm(peer, model) -> None:
         torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
-def test_a_hidden_token_is_asked_of_the_state_before_it(model) -> None:
+def test_a_hidden_token_is_predicted_from_the_state_before_it(model) -> None:
     given = batch(model)
     target = torch.zeros_like(given["targets_BT"])
     target[2, 5] = True

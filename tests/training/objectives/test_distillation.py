@@ -12,13 +12,14 @@ from torch import nn
 from embedline.models.heads import Encoded
 from embedline.training.objectives.distillation import (
     TEMPERATURE,
-    Told,
+    TeacherScores,
     cosine_distance,
     distillation_loss,
     heads_distance,
     score_divergence,
 )
 from embedline.training.objectives.infonce import contrastive_loss
+from embedline.training.objectives.negatives import NegativeRules
 
 
 @pytest.fixture
@@ -45,14 +46,14 @@ def test_divergence_equals_sentence_transformers(scored) -> None:
         torch.testing.assert_close(found, expected)
 
 
-def test_divergence_knows_differences_between_scores_only() -> None:
+def test_divergence_depends_on_differences_of_scores_only() -> None:
     student, teacher = torch.randn(2, 4, 6)
     ours = score_divergence(student, teacher, temperature=0.5)
     torch.testing.assert_close(ours, score_divergence(student + 3, teacher - 2, temperature=0.5))
     torch.testing.assert_close(score_divergence(teacher, teacher, temperature=0.5), torch.zeros(4))
 
 
-def test_cosine_distance_knows_directions_only() -> None:
+def test_cosine_distance_depends_on_directions_only() -> None:
     student, teacher = torch.randn(2, 4, 6)
     torch.testing.assert_close(cosine_distance(student, teacher), cosine_distance(2 * student, 5 * teacher))
     torch.testing.assert_close(cosine_distance(student, -student), torch.full((4,), 2.0))
@@ -75,7 +76,7 @@ def test_the_loss_is_the_slow_formula_and_zero_only_at_the_teacher() -> None:
 
 
 def test_heads_are_compared_token_by_token() -> None:
-    """By loops over real tokens; what the teacher has no vector for does not count."""
+    """By loops over real tokens; tokens without a vector of the teacher do not count."""
     torch.manual_seed(0)
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
 
@@ -88,35 +89,35 @@ def test_heads_are_compared_token_by_token() -> None:
     found = heads_distance(student, teacher, mask)
     for row, length in enumerate((3, 2)):
         squares = [float((student.lexical[row, t] - teacher.lexical[row, t]) ** 2) for t in range(length)]
-        apart = [1 - float(student.tokens[row, t] @ teacher.tokens[row, t]) for t in range(1, length)]
-        assert float(found[row]) == pytest.approx(np.mean(squares) + np.mean(apart), rel=1e-5)
+        cosine_distances = [
+            1 - float(student.tokens[row, t] @ teacher.tokens[row, t]) for t in range(1, length)
+        ]
+        assert float(found[row]) == pytest.approx(np.mean(squares) + np.mean(cosine_distances), rel=1e-5)
     assert heads_distance(Encoded(student.dense), teacher, mask).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("in_batch", [False, True], ids=["own negatives", "in batch"])
-def test_graded_answers_are_the_slow_formula_and_infonce_where_nothing_was_said(in_batch: bool) -> None:
-    """By loops, in float64: queries with three documents, with two, and with none that was spoken of."""
+def test_graded_positives_equal_the_slow_formula_and_infonce_without_scores(in_batch: bool) -> None:
+    """By loops, in float64: queries with scores of three documents, of two, and of none."""
     torch.manual_seed(0)
     owner = [0, 1, 2, 0, 0, 1, 2]
-    said: dict[int, list[float]] = {0: [2.0, -1.0, 0.5], 1: [0.0, 3.0]}
-    scores, told = torch.rand(3, 7, dtype=torch.float64).requires_grad_(), torch.full((3, 7), -torch.inf)
-    for row, values in said.items():
-        told[row, torch.tensor(owner) == row] = torch.tensor(values)
+    graded: dict[int, list[float]] = {0: [2.0, -1.0, 0.5], 1: [0.0, 3.0]}
+    scores, given = torch.rand(3, 7, dtype=torch.float64).requires_grad_(), torch.full((3, 7), -torch.inf)
+    for row, values in graded.items():
+        given[row, torch.tensor(owner) == row] = torch.tensor(values)
     same = torch.zeros(3, 7, dtype=torch.bool)
-    same[0, 1] = True  # another query's document that answers this one too
-    same[1, 5] = True  # its own: what the teacher says of it counts
+    same[0, 1] = True  # another query's document that is a positive of this one, too
+    same[1, 5] = True  # its own: the teacher's score of it counts
     loss = contrastive_loss(
         scores,
-        owner_M=torch.tensor(owner),
-        same_NM=same,
+        NegativeRules(torch.tensor(owner), same, in_batch_negatives=in_batch),
         temperature=0.5,
-        in_batch_negatives=in_batch,
-        told=Told(told.double(), "m3_kd_loss"),
+        teacher_scores=TeacherScores(given.double(), "m3_kd_loss"),
     )
     expected, values_of = 0.0, scores.detach().numpy()
     for row in range(3):
         own = [column for column in range(7) if owner[column] == row]
-        shares = np.exp(said.get(row, [0.0]))
+        shares = np.exp(graded.get(row, [0.0]))
         counted = [c for c in range(7) if (in_batch or c in own) and not (same[row, c] and c not in own)]
         for k, share in enumerate(shares / shares.sum()):
             among = [values_of[row, c] / 0.5 for c in counted if c not in own[:k]]

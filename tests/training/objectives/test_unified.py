@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from embedline.config.model import HybridWeights
 from embedline.training.objectives.infonce import contrastive_loss
+from embedline.training.objectives.negatives import NegativeRules
 from embedline.training.objectives.unified import unified_loss
 
 TEMPERATURE = 0.05
@@ -25,7 +27,7 @@ HEADS = [
 ]
 
 
-def made(count: int, negatives: int, seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def made(count: int, negatives: int, seed: int = 0) -> tuple[dict[str, Tensor], NegativeRules]:
     generator = torch.Generator().manual_seed(seed)
     documents = count * (1 + negatives)
     high = {"dense": 1.0, "lexical": 2.0, "multi_vector": 1.0}
@@ -35,12 +37,16 @@ def made(count: int, negatives: int, seed: int = 0) -> tuple[dict[str, Tensor], 
     }
     owner = torch.tensor([*range(count), *(i for i in range(count) for _ in range(negatives))])
     same = torch.rand(count, documents, generator=generator) < 0.2
-    return scores, {"owner_M": owner, "same_NM": same, "temperature": TEMPERATURE}
+    return scores, NegativeRules(owner, same)
 
 
-def loss(scores: dict[str, Tensor], **options: Any) -> Tensor:
+def loss(scores: dict[str, Tensor], rules: NegativeRules, **options: Any) -> Tensor:
     return unified_loss(
-        scores["dense"], scores.get("lexical"), scores.get("multi_vector"), **{"distill": True, **options}
+        scores["dense"],
+        scores.get("lexical"),
+        scores.get("multi_vector"),
+        rules,
+        **{"distill": True, "temperature": TEMPERATURE, **options},
     )
 
 
@@ -100,20 +106,20 @@ def test_equals_the_slow_definition(
     everything, rules = made(count, negatives, seed)
     scores = {head: everything[head] for head in heads}
     joint, taught = slow(
-        scores, rules["owner_M"].tolist(), rules["same_NM"], in_batch=in_batch, margin=margin
+        scores, rules.query_index_M.tolist(), rules.known_positives_NM[:], in_batch=in_batch, margin=margin
     )
-    rules |= {"in_batch_negatives": in_batch, "false_negative_margin": margin}
-    assert loss(scores, distill=False, **rules).item() == pytest.approx(joint, abs=1e-9)
-    assert loss(scores, distill=True, **rules).item() == pytest.approx((joint + taught) / 2, abs=1e-9)
+    rules = replace(rules, in_batch_negatives=in_batch, false_negative_margin=margin)
+    assert loss(scores, rules, distill=False).item() == pytest.approx(joint, abs=1e-9)
+    assert loss(scores, rules, distill=True).item() == pytest.approx((joint + taught) / 2, abs=1e-9)
 
 
 @pytest.mark.parametrize("distill", [False, True])
-def test_what_is_left_out_gets_no_gradient_and_no_nan(distill: bool) -> None:
+def test_ignored_documents_get_no_gradient_and_no_nan(distill: bool) -> None:
     scores, rules = made(4, 2)
     for rows in scores.values():
         rows.requires_grad_()
-    rules["same_NM"][:, 5] = True
-    loss(scores, distill=distill, symmetric=True, **rules).backward()
+    rules.known_positives_NM[:][:, 5] = True
+    loss(scores, rules, distill=distill, symmetric=True).backward()
     for rows in scores.values():
         assert rows.grad is not None
         assert rows.grad.isfinite().all()
@@ -121,48 +127,46 @@ def test_what_is_left_out_gets_no_gradient_and_no_nan(distill: bool) -> None:
         assert rows.grad[:, :4].diagonal().abs().min() > 0
 
 
-def test_the_margin_is_one_of_cosines_whatever_the_head() -> None:
+def test_the_margin_applies_to_cosines_for_all_heads() -> None:
     """A lexical score far above its positive's is no sign of a false negative."""
     scores, rules = made(3, 1)
-    rules["same_NM"] = torch.zeros_like(rules["same_NM"])
+    rules = replace(rules, known_positives_NM=torch.zeros(3, 6, dtype=torch.bool))
     scores["dense"] = torch.zeros_like(scores["dense"])
     scores["lexical"] = scores["lexical"] * 50
-    torch.testing.assert_close(
-        loss(scores, false_negative_margin=0.1, **rules), loss(scores, false_negative_margin=None, **rules)
-    )
+    torch.testing.assert_close(loss(scores, replace(rules, false_negative_margin=0.1)), loss(scores, rules))
 
 
-def test_the_teacher_learns_nothing_from_its_pupils() -> None:
+def test_the_summed_scores_get_no_gradient_as_the_teacher() -> None:
     """The heads that agree with the sum have nothing to learn from it: only the joint loss moves them."""
     scores, rules = made(4, 1)
     dense = scores["dense"].requires_grad_()
     alone = {"dense": dense}  # its own teacher: cross-entropy to itself, at its minimum
-    [taught] = torch.autograd.grad(loss(alone, distill=True, **rules), dense)
-    [joint] = torch.autograd.grad(loss(alone, distill=False, **rules), dense)
+    [taught] = torch.autograd.grad(loss(alone, rules, distill=True), dense)
+    [joint] = torch.autograd.grad(loss(alone, rules, distill=False), dense)
     torch.testing.assert_close(taught, joint / 2)
 
 
 def test_the_dense_head_alone_is_infonce() -> None:
     scores, rules = made(4, 2)
-    expected = contrastive_loss(scores["dense"], symmetric=True, **rules)
+    expected = contrastive_loss(scores["dense"], rules, temperature=TEMPERATURE, symmetric=True)
     torch.testing.assert_close(
-        loss({"dense": scores["dense"]}, distill=False, symmetric=True, **rules), expected
+        loss({"dense": scores["dense"]}, rules, distill=False, symmetric=True), expected
     )
 
 
-def test_the_sum_follows_the_weights_it_is_searched_by() -> None:
+def test_the_sum_uses_the_hybrid_weights() -> None:
     scores, rules = made(4, 2)
     weights = HybridWeights(dense=0.5, lexical=0.0, multi_vector=2.0)
-    ours = loss(scores, distill=False, hybrid=weights, **rules)
+    ours = loss(scores, rules, distill=False, hybrid=weights)
     whole = 0.5 * scores["dense"] + 2 * scores["multi_vector"]
-    parts = [contrastive_loss(rows, **rules) for rows in (whole, *scores.values())]
+    parts = [contrastive_loss(rows, rules, temperature=TEMPERATURE) for rows in (whole, *scores.values())]
     torch.testing.assert_close(ours, (parts[0] + parts[1] + 0.1 * parts[2] + parts[3]) / 4)
 
 
 def test_a_learnable_temperature_gets_a_gradient() -> None:
     scores, rules = made(4, 2)
-    rules["temperature"] = torch.tensor(TEMPERATURE, dtype=torch.float64, requires_grad=True)
-    value = loss(scores, **rules)
-    assert value.item() == pytest.approx(loss(scores, **{**rules, "temperature": TEMPERATURE}).item())
+    temperature = torch.tensor(TEMPERATURE, dtype=torch.float64, requires_grad=True)
+    value = loss(scores, rules, temperature=temperature)
+    assert value.item() == pytest.approx(loss(scores, rules).item())
     value.backward()
-    assert rules["temperature"].grad.abs() > 0
+    assert temperature.grad.abs() > 0

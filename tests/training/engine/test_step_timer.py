@@ -1,4 +1,4 @@
-"""A training's measurements of itself: phases, the peak, the speeds that are made of them, one live line."""
+"""A training's timing: phases, the peak, the speeds computed from them, one live line."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from embedline.artifacts.tracker import Tracker, read_spool
 from embedline.config.training import Optimization
 from embedline.training.engine import step_timer as module
 from embedline.training.engine.curves import PHASES, TIMED, line
-from embedline.training.engine.flops import matrix_product_peak, non_embedding_parameters
-from embedline.training.engine.step_timer import Watch
+from embedline.training.engine.flops import non_embedding_parameters, peak_flops
+from embedline.training.engine.step_timer import StepTimer
 from embedline.training.engine.trainer import train
 
-Told = list[tuple[int, dict[str, float]]]
+History = list[tuple[int, dict[str, float]]]
 CPU = torch.device("cpu")
 
 
@@ -44,31 +44,31 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def test_a_phase_inside_another_stops_the_others_clock(clock: Callable[[float], None]) -> None:
-    watch = Watch()
+    timer = StepTimer()
     clock(1)
-    with watch.phase("forward"):
+    with timer.phase("forward"):
         clock(2)
-        with watch.phase("logging"):
+        with timer.phase("logging"):
             clock(4)
         clock(8)
-        with contextlib.suppress(KilledError), watch.phase("backward"):
+        with contextlib.suppress(KilledError), timer.phase("backward"):
             clock(16)
             raise KilledError
     clock(32)
     expected = dict.fromkeys(PHASES, 0.0) | {"forward": 10.0, "logging": 4.0, "backward": 16.0}
-    assert watch.seconds() == expected
-    assert watch.seconds() == dict.fromkeys(PHASES, 0.0)
+    assert timer.seconds() == expected
+    assert timer.seconds() == dict.fromkeys(PHASES, 0.0)
 
 
-def test_a_phase_that_goes_on_is_told_in_parts(clock: Callable[[float], None]) -> None:
-    watch = Watch()
-    watch.enter("optimizer")
+def test_an_open_phase_is_counted_up_to_now(clock: Callable[[float], None]) -> None:
+    timer = StepTimer()
+    timer.enter("optimizer")
     clock(3)
-    assert watch.seconds()["optimizer"] == 3
+    assert timer.seconds()["optimizer"] == 3
     clock(5)
-    watch.leave()
+    timer.leave()
     clock(7)
-    assert watch.seconds()["optimizer"] == 5
+    assert timer.seconds()["optimizer"] == 5
 
 
 class Nothing(nn.Module):
@@ -81,7 +81,7 @@ class Nothing(nn.Module):
         self.dense = nn.Linear(8, 3)
 
 
-def test_embedding_tables_are_no_work_a_token(make_embedder: Any) -> None:
+def test_embedding_tables_do_not_count_as_work(make_embedder: Any) -> None:
     assert non_embedding_parameters(Nothing()) == 8 * 3 + 3
     backbone = make_embedder().backbone
     assert non_embedding_parameters(backbone) == backbone.num_parameters(exclude_embeddings=True)
@@ -89,70 +89,70 @@ def test_embedding_tables_are_no_work_a_token(make_embedder: Any) -> None:
 
 def test_measuring_the_peak_draws_nothing_and_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
     state = torch.get_rng_state()
-    found = matrix_product_peak(CPU, bf16=False)
+    found = peak_flops(CPU, bf16=False)
     assert torch.equal(torch.get_rng_state(), state)
     assert found > 1e9
     monkeypatch.setattr("embedline.training.engine.flops._seconds", lambda *_: pytest.fail("measured again"))
-    assert matrix_product_peak(CPU, bf16=False) == found
+    assert peak_flops(CPU, bf16=False) == found
 
 
-def training(folder: Path, on_metrics: Any, *, steps: int = 6, log_every: int = 2, **step: Any) -> Watch:
+def training(folder: Path, on_metrics: Any, *, steps: int = 6, log_every: int = 2, **step: Any) -> StepTimer:
     net = Nothing()
-    watch = Watch(net)
+    timer = StepTimer(net)
     train(
         net,
         list(range(steps)),
-        Step(watch, **step),
+        Step(timer, **step),
         Optimization(steps=steps, log_every=log_every, checkpoint_every=3),
         checkpoints=folder,
         seed=0,
         on_metrics=on_metrics,
-        watch=watch,
+        timer=timer,
     )
-    return watch
+    return timer
 
 
 class Step:
     """Reads 10 tokens, goes through 16; `seen` has which steps were due."""
 
-    def __init__(self, watch: Watch, die_at: int | None = None) -> None:
-        self.watch, self.die_at, self.due = watch, die_at, []
+    def __init__(self, timer: StepTimer, die_at: int | None = None) -> None:
+        self.timer, self.die_at, self.log_due = timer, die_at, []
 
     def __call__(self, net: nn.Module, number: int) -> tuple[Tensor, dict[str, Any]]:
         if number == self.die_at:
             raise KilledError
-        self.due.append(self.watch.due)
-        self.watch.padded += 16
-        with self.watch.phase("forward"):
+        self.log_due.append(self.timer.log_due)
+        self.timer.padded_tokens += 16
+        with self.timer.phase("forward"):
             loss = net.dense(torch.ones(8)).square().sum()  # type: ignore[operator]
-        with self.watch.phase("backward"):
+        with self.timer.phase("backward"):
             loss.backward()
         return loss.detach(), {"tokens": 10.0, "twice": loss.detach() * 2}
 
 
 def test_the_speeds_of_a_line_fit_together(tmp_path: Path) -> None:
-    told: Told = []
-    watch = training(tmp_path, lambda values, step: told.append((step, values)))
-    assert [step for step, _ in told] == [2, 4, 6]
-    for step, values in told:
+    logged: History = []
+    timer = training(tmp_path, lambda values, step: logged.append((step, values)))
+    assert [step for step, _ in logged] == [2, 4, 6]
+    for step, values in logged:
         speed = values["tokens_per_second"]
         assert values["padding_share"] == pytest.approx(1 - 10 / 16)
         assert values["padded_tokens_per_second"] == pytest.approx(1.6 * speed)
         assert values["step_seconds"] * speed == pytest.approx(10)
-        assert values["share_of_peak"] == pytest.approx(6 * 27 * speed / watch.peak)
+        assert values["share_of_peak"] == pytest.approx(6 * 27 * speed / timer.peak_flops)
         spent = [values[f"{phase}_seconds"] for phase in PHASES]
         assert all(seconds > 0 for seconds in spent[:4])
         assert sum(spent) < values["step_seconds"]
         assert values["twice"] == pytest.approx(2 * values["loss"])
         assert (values["eta_seconds"] == 0) == (step == 6)
-    assert told[1][1]["logging_seconds"] > 0  # the line before
-    assert {"tokens", "padded_tokens"} & told[0][1].keys() == set()
+    assert logged[1][1]["logging_seconds"] > 0  # the line before
+    assert {"tokens", "padded_tokens"} & logged[0][1].keys() == set()
 
 
-def test_only_logged_steps_and_the_last_are_due(tmp_path: Path) -> None:
+def test_metrics_are_due_at_logged_steps_and_the_last(tmp_path: Path) -> None:
     net = Nothing()
-    watch = Watch(net)
-    step = Step(watch)
+    timer = StepTimer(net)
+    step = Step(timer)
     optimization = Optimization(steps=8, log_every=3)
     train(
         net,
@@ -162,23 +162,23 @@ def test_only_logged_steps_and_the_last_are_due(tmp_path: Path) -> None:
         checkpoints=tmp_path,
         seed=0,
         on_metrics=lambda *_: None,
-        watch=watch,
+        timer=timer,
     )
-    assert step.due == [False, False, True, False, False, True, False, True]
+    assert step.log_due == [False, False, True, False, False, True, False, True]
 
 
-def test_between_two_lines_no_number_is_asked_of_the_device(
+def test_no_number_is_read_from_the_device_between_logged_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Asking a GPU waits for it. The one question a step is whether loss and gradient are finite."""
-    asked: list[int] = []
+    """Reading from a GPU waits for it. The one read of a step is whether loss and gradient are finite."""
+    reads: list[int] = []
     began: list[int] = []
 
     def counting(name: str) -> None:
         real = getattr(Tensor, name)
 
         def ask(self: Tensor, *arguments: Any) -> Any:
-            asked.append(len(began))
+            reads.append(len(began))
             return real(self, *arguments)
 
         monkeypatch.setattr(Tensor, name, ask)
@@ -191,9 +191,9 @@ def test_between_two_lines_no_number_is_asked_of_the_device(
     for name in ("__float__", "__bool__", "__int__", "item", "tolist", "cpu"):
         counting(name)
     net = Nothing()
-    watch = Watch(net)
+    timer = StepTimer(net)
     optimization = Optimization(steps=10, log_every=10, checkpoint_every=100)
-    step = Counting(watch)
+    step = Counting(timer)
     train(
         net,
         list(range(10)),
@@ -202,17 +202,17 @@ def test_between_two_lines_no_number_is_asked_of_the_device(
         checkpoints=tmp_path,
         seed=0,
         on_metrics=lambda *_: None,
-        watch=watch,
+        timer=timer,
     )
-    assert [asked.count(number) for number in range(2, 9)] == [1] * 7
+    assert [reads.count(number) for number in range(2, 9)] == [1] * 7
 
 
-def test_a_resumed_trainings_curves_have_no_gap_and_no_point_twice(tmp_path: Path) -> None:
+def test_a_resumed_trainings_curves_have_each_point_once(tmp_path: Path) -> None:
     with pytest.raises(KilledError):  # after a line that its last checkpoint does not know
-        training(tmp_path / "checkpoints", Tracker(tmp_path / "told").metrics, log_every=2, die_at=5)
-    training(tmp_path / "checkpoints", Tracker(tmp_path / "told").metrics, log_every=2)
+        training(tmp_path / "checkpoints", Tracker(tmp_path / "resumed").metrics, log_every=2, die_at=5)
+    training(tmp_path / "checkpoints", Tracker(tmp_path / "resumed").metrics, log_every=2)
     training(tmp_path / "whole-checkpoints", Tracker(tmp_path / "whole").metrics, log_every=2)
-    resumed, whole = (read_spool(tmp_path / name / "spool.jsonl") for name in ("told", "whole"))
+    resumed, whole = (read_spool(tmp_path / name / "spool.jsonl") for name in ("resumed", "whole"))
     points = [(point["key"], point["step"]) for point in resumed]
     assert len(set(points)) == len(points)
     assert sorted(points) == sorted((point["key"], point["step"]) for point in whole)
@@ -255,7 +255,7 @@ def test_a_terminal_has_one_live_line_and_a_log_plain_ones(
         st.sampled_from(["loss", "tokens_per_second", "eta_seconds", "share_of_peak"]), st.floats(0, 1e6)
     )
 )
-def test_the_line_says_what_is_known_and_nothing_else(values: dict[str, float]) -> None:
+def test_the_line_holds_the_known_values_only(values: dict[str, float]) -> None:
     words = {
         "loss": "loss ",
         "tokens_per_second": "tokens/s",

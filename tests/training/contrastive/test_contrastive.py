@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
 from embedline.models.lora import add_lora, merge_lora
 from embedline.training.batching.batches import Draw
-from embedline.training.batching.pairs import Batches, tokenised
+from embedline.training.batching.pairs import ContrastiveBatch, ContrastiveBatches, tokenised
 from embedline.training.batching.records import Record, SourceRecords
-from embedline.training.batching.rows import apart, pool_small
+from embedline.training.batching.rows import pool_small, split_by_source
 from embedline.training.contrastive import step as contrastive_step
 from embedline.training.contrastive.gradcache import GradCache
-from embedline.training.contrastive.known_positives import KnownAnswers
+from embedline.training.contrastive.known_positives import KnownPositives
 from embedline.training.contrastive.step import ContrastiveStep
 from embedline.training.contrastive.step import distinct as distinct_texts
 from embedline.training.contrastive.training import train_contrastive
@@ -54,8 +54,8 @@ def named(sources: dict[str, SourceRecords]) -> list[Record]:
 def fit(
     embedder: Any, sources: Any, values: ContrastiveConfig, folder: Path
 ) -> tuple[dict[str, float], list]:
-    told: list[tuple[int, dict[str, float]]] = []
-    mix = train_contrastive(
+    logged: list[tuple[int, dict[str, float]]] = []
+    mixture = train_contrastive(
         embedder,
         named(sources),
         values,
@@ -63,17 +63,17 @@ def fit(
         seed=3,
         bf16=False,
         checkpoints=folder,
-        on_metrics=lambda metrics, step: told.append((step, metrics)),
+        on_metrics=lambda metrics, step: logged.append((step, metrics)),
     )
-    return {name: share.drawn for name, (_, share) in mix.groups.items()}, told
+    return {name: share.drawn for name, (_, share) in mixture.groups.items()}, logged
 
 
-def a_batch(embedder: Any, sources: Any, rows: list[int], epoch: int = 0, **values: Any) -> dict[str, Any]:
+def a_batch(embedder: Any, sources: Any, rows: list[int], epoch: int = 0, **values: Any) -> ContrastiveBatch:
     """Of the first source."""
     with tempfile.TemporaryDirectory() as folder:
         store = tokenised(embedder, named(sources), config(**values), Path(folder) / "tokens")
-        parts = apart(store.columns(), {})
-        return Batches(store, parts, [Draw(next(iter(parts)), np.array(rows), epoch)])[0]
+        parts = split_by_source(store.columns(), {})
+        return ContrastiveBatches(store, parts, [Draw(next(iter(parts)), np.array(rows), epoch)])[0]
 
 
 TEXT = st.sampled_from(["a", "b", "c", "d"])
@@ -83,17 +83,17 @@ TEXT = st.sampled_from(["a", "b", "c", "d"])
     rows=st.lists(st.tuples(TEXT, st.lists(TEXT, min_size=1, max_size=3)), min_size=1, max_size=6),
     data=st.data(),
 )
-def test_known_answers_equal_brute_force(rows: list[tuple[str, list[str]]], data: st.DataObject) -> None:
+def test_known_positives_equal_brute_force(rows: list[tuple[str, list[str]]], data: st.DataObject) -> None:
     """Of texts of which some are the same tokens, as cut or in lower case they are."""
     queries, answers = [query for query, _ in rows], [texts for _, texts in rows]
     documents = data.draw(st.lists(TEXT, min_size=1, max_size=8))
     tokens_of = data.draw(st.fixed_dictionaries(dict.fromkeys("abcd", st.integers(0, 3))))
     tokens = [tokens_of[text] for text in documents]
-    texts_alone = KnownAnswers(queries, answers, documents)
+    texts_alone = KnownPositives(queries, answers, documents)
     for known, same in (
         (texts_alone, lambda one, other: one == other),
         (
-            KnownAnswers(queries, answers, documents, tokens=tokens),
+            KnownPositives(queries, answers, documents, tokens=tokens),
             lambda one, other: (
                 # Texts that are in no document have no tokens here.
                 one == other or ({one, other} <= set(documents) and tokens_of[one] == tokens_of[other])
@@ -111,15 +111,15 @@ def test_known_answers_equal_brute_force(rows: list[tuple[str, list[str]]], data
 
 
 @given(texts=st.lists(TEXT, min_size=1, max_size=8), data=st.data())
-def test_equal_texts_stay_equal_where_their_prompts_make_other_tokens(
+def test_equal_texts_stay_equal_when_prompts_change_their_tokens(
     texts: list[str], data: st.DataObject
 ) -> None:
     tokens = data.draw(st.lists(st.integers(0, 9), min_size=len(texts), max_size=len(texts)))
-    [known] = KnownAnswers(["q"], [["a"]], texts, tokens=tokens)[:].tolist()
+    [known] = KnownPositives(["q"], [["a"]], texts, tokens=tokens)[:].tolist()
     assert all(known[i] for i, text in enumerate(texts) if text == "a")
 
 
-def test_no_document_that_a_query_cannot_be_told_apart_from_is_its_negative(make_embedder, record) -> None:
+def test_documents_equal_to_a_positive_are_no_negatives(make_embedder, record) -> None:
     """Through the whole step: neither cut texts nor chains of pairs push apart what is the same."""
     long = "слово " * 30  # cut, the endings are gone
     rows = [
@@ -129,11 +129,11 @@ def test_no_document_that_a_query_cannot_be_told_apart_from_is_its_negative(make
         record("где почта", ["в меню"]),  # the second query again
     ]
     embedder = make_embedder()
-    wanted = config(prompts=False, false_negative_margin=None)
-    batch = a_batch(embedder, {"faq": SourceRecords("faq", rows)}, [0, 1, 2, 3], **wanted.model_dump())
-    step = ContrastiveStep(GradCache(embedder, batch_tokens=64), wanted)
-    _, place = distinct_texts(batch["ids"], 4)
-    assert step._rules(batch, place)["same_NM"][:].tolist() == [
+    settings = config(prompts=False, false_negative_margin=None)
+    batch = a_batch(embedder, {"faq": SourceRecords("faq", rows)}, [0, 1, 2, 3], **settings.model_dump())
+    step = ContrastiveStep(GradCache(embedder, batch_tokens=64), settings)
+    _, place = distinct_texts(batch.ids, 4)
+    assert step._rules(batch, place).known_positives_NM[:].tolist() == [
         [True, True, True, False],
         [True, True, False, True],
         [False, False, True, False],
@@ -141,10 +141,10 @@ def test_no_document_that_a_query_cannot_be_told_apart_from_is_its_negative(make
     ]
 
 
-def test_prompts_stand_before_the_texts_as_the_table_says(make_embedder, sources) -> None:
+def test_prompts_of_the_table_precede_the_texts(make_embedder, sources) -> None:
     embedder = make_embedder()
     batch = a_batch(embedder, sources, [0, 1], negatives=2)
-    decoded = [embedder.tokenizer.decode(row, skip_special_tokens=True) for row in batch["ids"]]
+    decoded = [embedder.tokenizer.decode(row, skip_special_tokens=True) for row in batch.ids]
 
     def words(text: str, length: int) -> str:
         row = embedder.tokenizer(text, truncation=True, max_length=length)["input_ids"]
@@ -154,7 +154,7 @@ def test_prompts_stand_before_the_texts_as_the_table_says(make_embedder, sources
     assert decoded[:2] == [words("Instruct: answer\nQuery: " + row.query, 16) for row in faq[:2]]
     assert decoded[2:4] == [words(row.positives[0], 24) for row in faq[:2]]  # faq has no document prompt
     plain = a_batch(embedder, sources, [0], prompts=False)
-    assert plain["ids"][0] == embedder.tokenize([faq[0].query], max_length=16)[0]
+    assert plain.ids[0] == embedder.tokenize([faq[0].query], max_length=16)[0]
 
 
 def test_a_source_without_its_own_prompt_uses_the_default(make_embedder, sources) -> None:
@@ -162,36 +162,36 @@ def test_a_source_without_its_own_prompt_uses_the_default(make_embedder, sources
     renamed = {"faq": SourceRecords("other", sources["faq"].rows)}
     batch = a_batch(embedder, renamed, [0])
     row = renamed["faq"].rows[0]
-    assert batch["ids"] == [
+    assert batch.ids == [
         *embedder.tokenize([row.query], prompt="search_query: ", max_length=16),
         *embedder.tokenize([row.positives[0]], prompt="search_document: ", max_length=24),
     ]
 
 
-def test_positives_take_turns_with_the_passes(make_embedder, sources) -> None:
+def test_each_pass_uses_the_next_positive(make_embedder, sources) -> None:
     row = sources["faq"].rows[0]
-    seen = [a_batch(make_embedder(), sources, [0], epoch)["texts"][0] for epoch in range(4)]
+    seen = [a_batch(make_embedder(), sources, [0], epoch).document_texts[0] for epoch in range(4)]
     assert seen == [row.positives[i % 2] for i in range(4)]
 
 
 def test_negatives_stay_with_their_queries(make_embedder, sources) -> None:
     batch = a_batch(make_embedder(), sources, [0, 1, 2], negatives=1)  # rows with 0, 1 and 2 negatives
-    assert batch["owner"] == [0, 1, 2, 1, 2]
+    assert batch.query_index == [0, 1, 2, 1, 2]
     rows = sources["faq"].rows
-    assert batch["texts"][3:] == [rows[1].negatives[0], rows[2].negatives[0]]
-    assert len(batch["ids"]) == 3 + 5
+    assert batch.document_texts[3:] == [rows[1].negatives[0], rows[2].negatives[0]]
+    assert len(batch.ids) == 3 + 5
 
 
 def test_long_queries_get_the_length_of_documents(make_embedder, record) -> None:
     long = {"faq": SourceRecords("faq", [record("слово " * 50, ["ответ"], task_type="long-short")])}
-    assert len(a_batch(make_embedder(), long, [0])["ids"][0]) == 24
+    assert len(a_batch(make_embedder(), long, [0]).ids[0]) == 24
     short = {"faq": SourceRecords("faq", [record("слово " * 50, ["ответ"])])}
-    assert len(a_batch(make_embedder(), short, [0])["ids"][0]) == 16
+    assert len(a_batch(make_embedder(), short, [0]).ids[0]) == 16
 
 
-def test_a_batch_can_be_kept_as_json(make_embedder, sources) -> None:
+def test_a_batch_can_be_saved_as_json(make_embedder, sources) -> None:
     batch = a_batch(make_embedder(), sources, [0, 1], negatives=1)
-    assert json.loads(json.dumps(batch)) == batch
+    assert json.loads(json.dumps(asdict(batch))) == asdict(batch)
 
 
 @pytest.mark.parametrize(
@@ -209,9 +209,9 @@ def test_training_lowers_the_loss(
 ) -> None:
     rows = [record(f"{text} {i}", [f"{i} {text}"], [f"{i} не {text}"]) for i, text in enumerate(texts)]
     sources = {"faq": SourceRecords("faq", rows[:4]), "wiki": SourceRecords("wiki", rows[4:])}
-    wanted = config(steps=24, learning_rate=3e-3, log_every=4, checkpoint_every=100, **values)
-    shares, told = fit(make_embedder("modernbert"), sources, wanted, tmp_path)
-    assert told[-1][1]["loss"] < 0.7 * told[0][1]["loss"]
+    settings = config(steps=24, learning_rate=3e-3, log_every=4, checkpoint_every=100, **values)
+    shares, logged = fit(make_embedder("modernbert"), sources, settings, tmp_path)
+    assert logged[-1][1]["loss"] < 0.7 * logged[0][1]["loss"]
     assert sum(shares.values()) == pytest.approx(1)
 
 
@@ -220,15 +220,15 @@ def test_killed_and_resumed_equals_uninterrupted(
 ) -> None:
     """All of it: dropout replayed by GradCache, batches drawn again, optimizer and schedule restored."""
     dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
-    wanted = config(steps=6, resident_tokens=40)
+    settings = config(steps=6, resident_tokens=40)
     whole = make_embedder(**dropout)
-    fit(whole, sources, wanted, tmp_path / "whole")
+    fit(whole, sources, settings, tmp_path / "whole")
 
     calls = dies_at_its_fourth_call(contrastive_step.ContrastiveStep)
     with pytest.raises(KeyboardInterrupt):
-        fit(make_embedder(**dropout), sources, wanted, tmp_path / "killed")
+        fit(make_embedder(**dropout), sources, settings, tmp_path / "killed")
     resumed = make_embedder(**dropout)
-    fit(resumed, sources, wanted, tmp_path / "killed")
+    fit(resumed, sources, settings, tmp_path / "killed")
     assert len(calls) == 4 + 4  # steps 0 to 2 and the fatal one; 2 to 5 again
     for (name, one), other in zip(resumed.named_parameters(), whole.parameters(), strict=True):
         assert torch.equal(one, other), name
@@ -239,16 +239,16 @@ def test_no_records_are_an_error(make_embedder, tmp_path: Path) -> None:
         fit(make_embedder(), {}, config(), tmp_path)
 
 
-def test_rows_without_a_negative_are_left_out_when_only_own_negatives_count(
+def test_rows_without_negatives_are_dropped_without_in_batch_negatives(
     make_embedder, record, sources, tmp_path: Path
 ) -> None:
     bare = {"faq": SourceRecords("faq", [record(f"q{i}", [f"p{i}"]) for i in range(8)])}
     only = config(negatives=1, in_batch_negatives=False)
     with pytest.raises(InputError, match="in_batch_negatives: false"):
         fit(make_embedder(), bare, only, tmp_path / "bare")
-    shares, told = fit(make_embedder(), {**bare, "wiki": sources["wiki"]}, only, tmp_path)
+    shares, logged = fit(make_embedder(), {**bare, "wiki": sources["wiki"]}, only, tmp_path)
     assert shares == {"wiki": 1.0}
-    assert all(metrics["loss"] > 0 for _, metrics in told)
+    assert all(metrics["loss"] > 0 for _, metrics in logged)
 
 
 def test_a_batch_without_any_negative_is_an_error(make_embedder, record, tmp_path: Path) -> None:
@@ -257,20 +257,20 @@ def test_a_batch_without_any_negative_is_an_error(make_embedder, record, tmp_pat
         fit(make_embedder(), same, config(), tmp_path)
 
 
-def test_a_small_groups_batch_without_any_negative_teaches_nothing_and_ends_nothing(
+def test_a_small_batch_without_negatives_has_no_loss_and_no_error(
     make_embedder, record, texts: list[str], tmp_path: Path
 ) -> None:
     """Two rows in a bucket of their own that are each other's answers, beside rows that fill batches."""
     turned = [record("да", ["слово " * 40]), record("слово " * 40, ["да"], task_type="long-short")]
     rows = [record(f"{i}", [f"да {i}"]) for i in range(8)]
     buckets = [{"tokens": 14, "batch": 4}, {"tokens": 24, "batch": 4}]
-    wanted = config(
+    settings = config(
         buckets=buckets, steps=9, size_exponent=0.0, prompts=False, log_every=1, false_negative_margin=None
     )
     pairs = [replace(row, task_type="short-long") for row in turned]
-    shares, told = fit(make_embedder(), {"faq": SourceRecords("faq", [*rows, *pairs])}, wanted, tmp_path)
+    shares, logged = fit(make_embedder(), {"faq": SourceRecords("faq", [*rows, *pairs])}, settings, tmp_path)
     small = next(name for name in shares if name.startswith("small"))
-    losses = [values[f"loss.{small}"] for _, values in told if f"loss.{small}" in values]
+    losses = [values[f"loss.{small}"] for _, values in logged if f"loss.{small}" in values]
     assert losses
     assert max(losses) == 0
 
@@ -297,19 +297,19 @@ def test_equal_texts_are_encoded_once_and_learn_the_same(
     rows.append(record(texts[0], [texts[4]], [texts[0]]))  # a query that is a document too stays two texts
     sources = {"faq": SourceRecords("faq", rows)}
     embedder = make_embedder(heads=heads)
-    wanted = config(negatives=1, prompts=False, objective="unified" if len(heads) > 1 else "infonce")
-    batch = a_batch(embedder, sources, [0, 1, 2, 3], **wanted.model_dump())
+    settings = config(negatives=1, prompts=False, objective="unified" if len(heads) > 1 else "infonce")
+    batch = a_batch(embedder, sources, [0, 1, 2, 3], **settings.model_dump())
     encoded: list[int] = []
     embedder.backbone.register_forward_hook(lambda module, given, states: encoded.append(len(states[0])))
 
     def learnt() -> tuple[float, list[torch.Tensor]]:
         embedder.zero_grad()
-        step = ContrastiveStep(GradCache(embedder, batch_tokens=64, resident_tokens=10_000), wanted)
-        value, _ = step(embedder, {**batch, "step": 0})
+        step = ContrastiveStep(GradCache(embedder, batch_tokens=64, resident_tokens=10_000), settings)
+        value, _ = step(embedder, batch)
         return float(value), [p.grad.clone() for p in embedder.parameters() if p.grad is not None]
 
     value, gradients = learnt()
-    assert sum(encoded) == len({*map(tuple, batch["ids"][:4])}) + len({*map(tuple, batch["ids"][4:])}) == 9
+    assert sum(encoded) == len({*map(tuple, batch.ids[:4])}) + len({*map(tuple, batch.ids[4:])}) == 9
     encoded.clear()
     all_of_them = lambda ids, queries: (ids, torch.arange(len(ids)))  # noqa: E731
     monkeypatch.setattr(contrastive_step, "distinct", all_of_them)
@@ -322,8 +322,8 @@ def test_equal_texts_are_encoded_once_and_learn_the_same(
 
 def test_empty_texts_do_no_harm(make_embedder, record, tmp_path: Path) -> None:
     rows = [record("" if i == 0 else f"q{i}", ["" if i == 1 else f"ответ {i}"]) for i in range(6)]
-    _, told = fit(make_embedder(), {"faq": SourceRecords("faq", rows)}, config(prompts=False), tmp_path)
-    assert all(metrics["loss"] > 0 for _, metrics in told)
+    _, logged = fit(make_embedder(), {"faq": SourceRecords("faq", rows)}, config(prompts=False), tmp_path)
+    assert all(metrics["loss"] > 0 for _, metrics in logged)
 
 
 ALL_HEADS = ("dense", "lexical", "multi_vector")
@@ -361,13 +361,13 @@ def test_the_unified_objective_trains_every_head(
     embedder = make_embedder("modernbert", heads=ALL_HEADS)
     before = {name: head.state_dict() for name, head in embedder.heads.items()}
     before = {f"{n}.{k}": v.clone() for n, state in before.items() for k, v in state.items()}
-    wanted = config(
+    settings = config(
         objective="unified", steps=24, learning_rate=3e-3, log_every=4, checkpoint_every=100, **values
     )
-    _, told = fit(embedder, distinct(record, texts), wanted, tmp_path)
+    _, logged = fit(embedder, distinct(record, texts), settings, tmp_path)
     for name in ("loss", "dense_loss", "multi_vector_loss"):
-        assert told[-1][1][name] < told[0][1][name], name
-    assert "lexical_loss" in told[0][1]
+        assert logged[-1][1][name] < logged[0][1][name], name
+    assert "lexical_loss" in logged[0][1]
     for name, head in embedder.heads.items():
         for key, weights in head.state_dict().items():
             assert not torch.equal(weights, before[f"{name}.{key}"]), name
@@ -383,14 +383,14 @@ def test_scores_of_the_other_heads_are_computed_once_for_all_dims(
             contrastive_step, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1]
         )
     embedder = make_embedder(heads=ALL_HEADS)
-    wanted = config(objective="unified", matryoshka=True)
-    batch = a_batch(embedder, distinct(record, texts), [0, 1, 2, 3], **wanted.model_dump())
-    ContrastiveStep(GradCache(embedder, batch_tokens=64), wanted)(embedder, batch)
+    settings = config(objective="unified", matryoshka=True)
+    batch = a_batch(embedder, distinct(record, texts), [0, 1, 2, 3], **settings.model_dump())
+    ContrastiveStep(GradCache(embedder, batch_tokens=64), settings)(embedder, batch)
     assert calls == ["lexical_scores", "multi_vector_scores"]
 
 
 @pytest.mark.parametrize("objective", ["infonce", "unified", "cosent"])
-def test_each_dim_weighs_in_a_step_as_the_stage_says(
+def test_each_dim_has_the_weight_of_the_stage(
     make_embedder, record, texts: list[str], objective: str
 ) -> None:
     embedder = make_embedder(heads=ALL_HEADS)  # its dims are 16 and 8
@@ -399,9 +399,9 @@ def test_each_dim_weighs_in_a_step_as_the_stage_says(
     stage = {"objective": "infonce" if scored else objective, "self_distillation": False}
 
     def loss(*weights: float) -> float:
-        wanted = config(**stage, matryoshka=bool(weights), matryoshka_weights=list(weights))
-        batch = a_batch(embedder, rows, [0, 1, 2, 3], **wanted.model_dump())
-        return float(ContrastiveStep(GradCache(embedder, batch_tokens=64), wanted)(embedder, batch)[0])
+        settings = config(**stage, matryoshka=bool(weights), matryoshka_weights=list(weights))
+        batch = a_batch(embedder, rows, [0, 1, 2, 3], **settings.model_dump())
+        return float(ContrastiveStep(GradCache(embedder, batch_tokens=64), settings)(embedder, batch)[0])
 
     full = loss()
     of_16, of_8 = loss(1.0, 0.0) - full, loss(0.0, 1.0) - full
@@ -410,21 +410,21 @@ def test_each_dim_weighs_in_a_step_as_the_stage_says(
 
 
 @pytest.mark.parametrize("alone", ["dense", "multi_vector"])
-def test_the_unified_objective_adds_the_heads_up_by_the_models_own_weights(
+def test_the_unified_objective_uses_the_models_hybrid_weights(
     make_embedder, record, texts: list[str], alone: str
 ) -> None:
     """Where one head has all the weight, its loss is that of the sum."""
     weights = HybridWeights(**{"dense": 0.0, "lexical": 0.0, "multi_vector": 0.0, alone: 1.0})
     embedder = make_embedder(heads=ALL_HEADS)
     embedder.spec = replace(embedder.spec, hybrid=weights)
-    wanted = config(objective="unified", self_distillation=False)
-    batch = a_batch(embedder, distinct(record, texts), [0, 1, 2, 3], **wanted.model_dump())
-    loss, told = ContrastiveStep(GradCache(embedder, batch_tokens=64), wanted)(embedder, batch)
-    each = told["dense_loss"] + 0.1 * told["lexical_loss"] + told["multi_vector_loss"]
-    assert float(loss) == pytest.approx(float(each + told[f"{alone}_loss"]) / 4, rel=1e-5)
+    settings = config(objective="unified", self_distillation=False)
+    batch = a_batch(embedder, distinct(record, texts), [0, 1, 2, 3], **settings.model_dump())
+    loss, logged = ContrastiveStep(GradCache(embedder, batch_tokens=64), settings)(embedder, batch)
+    each = logged["dense_loss"] + 0.1 * logged["lexical_loss"] + logged["multi_vector_loss"]
+    assert float(loss) == pytest.approx(float(each + logged[f"{alone}_loss"]) / 4, rel=1e-5)
 
 
-def test_self_distillation_starts_at_its_step_also_after_a_resume(
+def test_self_distillation_starts_at_its_step_after_a_resume_too(
     make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     distilled: list[bool] = []
@@ -437,15 +437,15 @@ def test_self_distillation_starts_at_its_step_also_after_a_resume(
         return real(*args, distill=distill, **kwargs)
 
     monkeypatch.setattr(contrastive_step, "unified_loss", spy)
-    wanted = config(objective="unified", self_distillation_after=3, steps=8)
+    settings = config(objective="unified", self_distillation_after=3, steps=8)
     with pytest.raises(KeyboardInterrupt):
-        fit(make_embedder(heads=ALL_HEADS), distinct(record, texts), wanted, tmp_path)
-    fit(make_embedder(heads=ALL_HEADS), distinct(record, texts), wanted, tmp_path)
+        fit(make_embedder(heads=ALL_HEADS), distinct(record, texts), settings, tmp_path)
+    fit(make_embedder(heads=ALL_HEADS), distinct(record, texts), settings, tmp_path)
     assert distilled == [False, False, False, True, True] + [True] * 4  # killed in step 4, resumed at it
 
 
 @pytest.mark.parametrize("objective", ["infonce", "unified"])
-def test_scored_pairs_are_ranked_and_never_taken_for_positives(
+def test_scored_pairs_are_ranked_and_are_no_positives(
     make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -454,10 +454,12 @@ def test_scored_pairs_are_ranked_and_never_taken_for_positives(
     for name in ("info_nce", "unified_loss", "contrastive_loss"):
         monkeypatch.setattr(contrastive_step, name, refuse)
     embedder = make_embedder("modernbert", heads=ALL_HEADS)
-    wanted = config(objective=objective, steps=24, batch=8, learning_rate=3e-3, log_every=4, matryoshka=True)
+    settings = config(
+        objective=objective, steps=24, batch=8, learning_rate=3e-3, log_every=4, matryoshka=True
+    )
     source = judged(record, texts)
-    _, told = fit(embedder, {"sts": source}, wanted, tmp_path)
-    assert told[-1][1]["cosent_loss"] < 0.7 * told[0][1]["cosent_loss"]
+    _, logged = fit(embedder, {"sts": source}, settings, tmp_path)
+    assert logged[-1][1]["cosent_loss"] < 0.7 * logged[0][1]["cosent_loss"]
     queries = embedder.encode([row.query for row in source.rows], prompt="search_query: ")
     others = embedder.encode([row.positives[0] for row in source.rows], prompt="search_query: ")
     cosines = (queries * others).sum(1)
@@ -468,23 +470,23 @@ def test_a_source_with_and_without_scores_is_trained_as_two(
     make_embedder, record, texts: list[str], tmp_path: Path
 ) -> None:
     rows = [*judged(record, texts).rows, *distinct(record, texts)["faq"].rows]
-    shares, told = fit(
+    shares, logged = fit(
         make_embedder(), {"mixed": SourceRecords("mixed", rows)}, config(steps=12, log_every=12), tmp_path
     )
     assert shares.keys() == {"mixed", "mixed (scored)"}
     assert all(shares.values())
-    cosent = told[0][1]["cosent_loss"]
+    cosent = logged[0][1]["cosent_loss"]
     assert 0 < cosent < 100  # the mean over the steps that had it
 
 
 def test_the_temperature_is_trained_and_survives_a_kill(
     make_embedder, record, texts: list[str], tmp_path: Path, dies_at_its_fourth_call
 ) -> None:
-    wanted = config(learnable_temperature=True, temperature=0.05, steps=6, learning_rate=1e-2, log_every=1)
+    settings = config(learnable_temperature=True, temperature=0.05, steps=6, learning_rate=1e-2, log_every=1)
     sources = distinct(record, texts)
     whole = make_embedder()
-    _, told = fit(whole, sources, wanted, tmp_path / "whole")
-    found = [metrics["temperature"] for _, metrics in told]
+    _, logged = fit(whole, sources, settings, tmp_path / "whole")
+    found = [metrics["temperature"] for _, metrics in logged]
     assert found[0] == pytest.approx(0.05)
     assert len(set(found)) >= 5  # the first step warms up
     assert min(found) >= 0.01
@@ -492,9 +494,9 @@ def test_the_temperature_is_trained_and_survives_a_kill(
 
     dies_at_its_fourth_call(contrastive_step.ContrastiveStep)
     with pytest.raises(KeyboardInterrupt):
-        fit(make_embedder(), sources, wanted, tmp_path / "killed")
+        fit(make_embedder(), sources, settings, tmp_path / "killed")
     resumed = make_embedder()
-    _, again = fit(resumed, sources, wanted, tmp_path / "killed")
+    _, again = fit(resumed, sources, settings, tmp_path / "killed")
     assert [metrics["temperature"] for _, metrics in again] == found
     for (name, one), other in zip(resumed.named_parameters(), whole.parameters(), strict=True):
         assert torch.equal(one, other), name
@@ -522,11 +524,11 @@ def test_the_temperature_comes_back_from_its_bound() -> None:
 
 def test_weight_decay_leaves_the_temperature_alone(make_embedder, record, texts: list[str], tmp_path) -> None:
     """With no gradient through it (one step at a learning rate near 0), decay alone would move it."""
-    wanted = config(
+    settings = config(
         learnable_temperature=True, steps=3, learning_rate=1e-9, weight_decay=1e8, log_every=1, warmup=0.0
     )
-    _, told = fit(make_embedder(), distinct(record, texts), wanted, tmp_path)
-    assert told[-1][1]["temperature"] == pytest.approx(0.02, rel=1e-5)
+    _, logged = fit(make_embedder(), distinct(record, texts), settings, tmp_path)
+    assert logged[-1][1]["temperature"] == pytest.approx(0.02, rel=1e-5)
 
 
 def test_rows_of_a_pool_keep_the_prompts_of_their_sources(make_embedder, record, tmp_path: Path) -> None:
@@ -534,9 +536,9 @@ def test_rows_of_a_pool_keep_the_prompts_of_their_sources(make_embedder, record,
     rows = [record("вопрос", ["ответ"]), record("вопрос", ["ответ"])]
     rows = [replace(row, source=name) for row, name in zip(rows, ("faq", "wiki"), strict=True)]
     store = tokenised(embedder, rows, config(), tmp_path / "tokens")
-    pools = pool_small(apart(store.columns(), {}), 4)
-    batch = Batches(store, pools, [Draw(*pools, np.arange(2), 0)])[0]
-    faq, wiki = batch["ids"][:2]
+    pools = pool_small(split_by_source(store.columns(), {}), 4)
+    batch = ContrastiveBatches(store, pools, [Draw(*pools, np.arange(2), 0)])[0]
+    faq, wiki = batch.ids[:2]
     assert faq == embedder.tokenize(["вопрос"], prompt="Instruct: answer\nQuery: ", max_length=16)[0]
     assert wiki == embedder.tokenize(["вопрос"], prompt="search_query: ", max_length=16)[0]
 
@@ -551,15 +553,15 @@ def test_adapters_are_trained_resumed_and_merged(
         add_lora(embedder.backbone, LoraConfig(rank=4, alpha=8))
         return embedder
 
-    wanted = config(steps=6, learning_rate=1e-2, **values)
+    settings = config(steps=6, learning_rate=1e-2, **values)
     sources = distinct(record, texts)
     whole = adapted()
-    fit(whole, sources, wanted, tmp_path / "whole")
+    fit(whole, sources, settings, tmp_path / "whole")
     dies_at_its_fourth_call(contrastive_step.ContrastiveStep)
     with pytest.raises(KeyboardInterrupt):
-        fit(adapted(), sources, wanted, tmp_path / "killed")
+        fit(adapted(), sources, settings, tmp_path / "killed")
     resumed = adapted()
-    fit(resumed, sources, wanted, tmp_path / "killed")
+    fit(resumed, sources, settings, tmp_path / "killed")
     base = make_embedder("modernbert")
     with torch.no_grad():
         tuned = resumed.encode(texts)
@@ -574,7 +576,7 @@ def test_adapters_are_trained_resumed_and_merged(
 
 
 @pytest.mark.parametrize("objective", ["infonce", "unified"])
-def test_what_the_rows_say_of_their_documents_is_learnt(
+def test_the_teacher_scores_of_rows_are_learnt(
     make_embedder, record, texts: list[str], tmp_path: Path, objective: str
 ) -> None:
     """A teacher that prefers the negatives: the labels alone never make the model do so."""
@@ -588,10 +590,10 @@ def test_what_the_rows_say_of_their_documents_is_learnt(
     for taught in (True, False):
         embedder = make_embedder("modernbert", heads=ALL_HEADS if objective == "unified" else ("dense",))
         values = {"distillation": {"of": "rows", "weight": 10.0}} if taught else {}
-        wanted = config(
+        settings = config(
             objective=objective, steps=30, negatives=1, learning_rate=5e-3, checkpoint_every=100, **values
         )
-        fit(embedder, sources, wanted, tmp_path / str(taught))
+        fit(embedder, sources, settings, tmp_path / str(taught))
         query, yes, no = (
             embedder.encode([pick(row) for row in rows[1:]], max_length=24)
             for pick in (lambda r: r.query, lambda r: r.positives[0], lambda r: r.negatives[0])
@@ -600,9 +602,9 @@ def test_what_the_rows_say_of_their_documents_is_learnt(
     assert preferred[True] > 0 > preferred[False]
 
 
-def test_rows_without_a_teachers_scores_are_refused_where_they_are_to_be_learnt(
+def test_rows_without_teacher_scores_are_refused(
     make_embedder, record, texts: list[str], tmp_path: Path
 ) -> None:
-    wanted = config(steps=2, negatives=1, distillation={"of": "rows"})
+    settings = config(steps=2, negatives=1, distillation={"of": "rows"})
     with pytest.raises(InputError, match="pos_scores and neg_scores"):
-        fit(make_embedder("bert"), distinct(record, texts), wanted, tmp_path)
+        fit(make_embedder("bert"), distinct(record, texts), settings, tmp_path)
