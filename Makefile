@@ -87,8 +87,8 @@ soak: $(VENV)/.dev
 	for i in 1 2 3 4 5; do $(BIN)/pytest -m "not slow" -p no:cacheprovider --hypothesis-profile=default || exit 1; done
 	EMBEDLINE_SOAK=50 $(BIN)/pytest -n $(JOBS) tests/registry/test_boundaries.py  # kill -9 everywhere, 250 races
 	EMBEDLINE_SOAK=10 $(BIN)/pytest tests/faults/test_killed_trainings.py  # random moments of each stage
-	for i in 1 2 3 4 5; do $(PYTEST) tests/training/test_processes.py tests/faults/test_processes_that_die.py || exit 1; done
-	EMBEDLINE_SOAK=1 $(BIN)/pytest tests/training/test_memory.py  # a batch of 8,192, ten million pairs
+	for i in 1 2 3 4 5; do $(PYTEST) tests/training/engine/test_processes.py tests/faults/test_processes_that_die.py || exit 1; done
+	EMBEDLINE_SOAK=1 $(BIN)/pytest tests/training/contrastive/test_memory.py  # a batch of 8,192, ten million pairs
 
 # Training speed beside sentence-transformers and FlagEmbedding, in one run.
 bench-train: $(VENV)/.dev

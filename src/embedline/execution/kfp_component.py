@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import logging
 import math
 import shutil
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from embedline.artifacts.workspace import Workspace
 from embedline.errors import StepError
 from embedline.evaluation.curves import curves_page
 from embedline.execution.execute import execute
-from embedline.execution.plain_failure import plain_failure
+from embedline.execution.plain_failure import log_to_stderr, plain_failure
 from embedline.execution.torchrun import ChooseDelegate, processes_here
 from embedline.markdown import shown
 
@@ -51,8 +50,7 @@ def run_component(
     """
     home = Workspace(Path(workspace))
     folder = home.step_folder(run, name)
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("embedline").setLevel(logging.INFO)
+    log_to_stderr()
     with plain_failure():
         _raise_earlier_failure(folder / RECORD)
         record = execute(

@@ -1,13 +1,20 @@
-"""End a process with one plain message instead of a traceback."""
+"""The messages of a step's process: its log, and one plain message instead of a traceback."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from embedline.errors import EmbedlineError, Stopped
+
+
+def log_to_stderr() -> None:
+    """Write the package's log, from level INFO on, to standard error, one plain line a message."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("embedline").setLevel(logging.INFO)
 
 
 @contextmanager

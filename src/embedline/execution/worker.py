@@ -20,7 +20,7 @@ from embedline.dag import STEPS
 from embedline.execution.delegation import DelegatedStep, read_delegated_step
 from embedline.execution.execute import execute, step_module
 from embedline.execution.parent_process import end_with_parent
-from embedline.execution.plain_failure import plain_failure
+from embedline.execution.plain_failure import log_to_stderr, plain_failure
 from embedline.steps.context import Context, StepConfig
 
 # Longer than any wait of the other processes: the first one's lock on the key, its saving of a large model.
@@ -99,6 +99,7 @@ def _run_other(delegated: DelegatedStep) -> None:
 def _main() -> None:
     from torch.distributed.elastic.multiprocessing.errors import record
 
+    log_to_stderr()
     with plain_failure():
         record(main)(Path(sys.argv[1]))  # the agent reads the reason from its file
 
