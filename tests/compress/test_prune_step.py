@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from embedline.artifacts.manifest import write_manifest
 from embedline.artifacts.tracker import Tracker, read_spool
@@ -17,6 +18,7 @@ from embedline.models.folder import load_embedder, read_lineage, save_embedder
 from embedline.models.prompts import PromptTable
 from embedline.steps.context import Context, StepConfig
 from embedline.steps.prune import run, sample_texts
+from embedline.steps.shared.training import run_spec
 
 PRUNE = {"drop_share": 0.25, "heal_steps": 30, "heal_batch": 32, "heal_learning_rate": 2e-3}
 MODEL = {"query_length": 16, "document_length": 32, "dims": [16, 32]}
@@ -74,7 +76,19 @@ def test_a_model_from_scratch_has_nothing_to_prune_before_training(context):
 @pytest.mark.parametrize("when", ["never", "before"])
 def test_a_step_that_is_off_passes_its_input_through(context, when):
     found = context("prune_after", when=when)
+    model = found.inputs["model"].path
+    embedder = load_embedder(model)
+    save_embedder(embedder.with_spec(run_spec(found)), model)
     assert run(found).passed_through == {"model": found.inputs["model"]}
+
+
+def test_a_model_without_the_runs_dims_and_prompts_gets_them(context):
+    found = context("prune_after", when="never")
+    before = load_embedder(found.inputs["model"].path)
+    assert run(found).passed_through == {}
+    after = load_embedder(found.draft / "model")
+    assert (set(after.spec.dims), after.spec.prompts.prompt("document")) == ({16, 32}, "d: ")
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("when", ["never", "after"])

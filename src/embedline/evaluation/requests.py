@@ -33,6 +33,7 @@ class ScoringRequest:
         depths: of needles in long documents, in tokens.
         runtime: torch, onnx-fp32 or onnx-int8.
         all_dims: whether its rows at smaller Matryoshka dims are shown, too.
+        of_stage: a model between two stages: it is scored with the run's prompts.
     """
 
     role: str
@@ -43,11 +44,12 @@ class ScoringRequest:
     depths: tuple[int, ...] = ()
     runtime: str = TORCH
     all_dims: bool = False
+    of_stage: bool = False
 
     @property
-    def has_card(self) -> bool:
-        """Whether the model's folder names its own prompts, as Embedline's do."""
-        return self.folder is not None and (self.folder / "embedline.json").is_file()
+    def has_prompts(self) -> bool:
+        """Whether the model is scored with the prompts of its own folder."""
+        return self.folder is not None and not self.of_stage and (self.folder / "embedline.json").is_file()
 
     def is_within(self, other: ScoringRequest) -> bool:
         """Whether the scores of `other` include all that this request asks for."""
@@ -75,7 +77,7 @@ class ScoringSettings:
     Args:
         sets: folder of the laid-out evaluation sets.
         revision: of these sets, for the score rows.
-        prompts: for third-party models, whose folders name none: the prompts that the run trains with.
+        prompts: the run's, for models of its stages and for third-party folders, which name none.
         mteb_root: folder with copies of mteb's datasets; None without one.
     """
 
@@ -125,7 +127,7 @@ def _load(request: ScoringRequest, folder: Path, settings: ScoringSettings) -> E
         *identity,
         bf16=prepare(runtime),
         untrained=request.role == UNTRAINED,
-        prompts=None if request.has_card else PromptTable(settings.prompts),
+        prompts=None if request.has_prompts else PromptTable(settings.prompts),
         batch_tokens=batch_tokens,
         attention=attention(runtime),
         trust_remote_code=settings.trust_remote_code,

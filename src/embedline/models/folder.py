@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +48,8 @@ from embedline.models.rope import apply_dynamic_ntk
 from embedline.models.rotary import has_dynamic_ntk
 from embedline.models.st_files import write_st_files
 from embedline.models.third_party import third_party_heads, third_party_spec, with_own_pooling
+
+_SPEC_FIELDS = [field.name for field in fields(EmbedderSpec)]
 
 __all__ = ["CARD", "folder_heads", "load_embedder", "read_lineage", "save_embedder", "spec_from_config"]
 
@@ -252,18 +255,18 @@ def folder_heads(folder: Path) -> tuple[str, ...]:
     return ("dense", "lexical", "multi_vector") if third_party_heads(folder) else ("dense",)
 
 
-def spec_from_config(model: ModelConfig, prompts: PromptTable) -> EmbedderSpec:
-    """Make the spec that a run's configuration describes."""
-    return EmbedderSpec(
-        pooling=model.pooling,
-        latent=model.latent,
-        mcls_every=model.mcls_every,
-        layer_norm=model.layer_norm,
-        heads=tuple(model.heads),
-        multi_vector_width=model.multi_vector_width,
-        hybrid=model.hybrid,
-        query_length=model.query_length,
-        document_length=model.document_length,
-        dims=tuple(model.dims),  # in the order of the stages' matryoshka_weights
-        prompts=prompts,
-    )
+def spec_from_config(
+    model: ModelConfig, prompts: PromptTable | None = None, before: EmbedderSpec | None = None
+) -> EmbedderSpec:
+    """Make the spec that a run's configuration describes.
+
+    Args:
+        model: may lack settings that a step does not read.
+        prompts: None where the step does not read them.
+        before: the model's spec so far; it keeps what is not given.
+    """
+    given = {name: getattr(model, name) for name in _SPEC_FIELDS if hasattr(model, name)}
+    given |= {name: tuple(given[name]) for name in ("heads", "dims") if name in given}
+    if prompts is not None:
+        given["prompts"] = prompts
+    return replace(before or EmbedderSpec(), **given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from embedline.config.model import row_tokens
+from embedline.errors import InputError
 from embedline.models.embedder import Embedder
 from embedline.models.positions import require_positions
 
@@ -16,6 +17,17 @@ def require_lengths(embedder: Embedder) -> None:
     spec = embedder.spec
     for name in ("query_length", "document_length"):
         require_tokens(embedder, getattr(spec, name), f"model.{name}")
+
+
+def require_dims(embedder: Embedder) -> None:
+    """Refuse Matryoshka dims beyond the model's width.
+
+    Raises:
+        InputError: naming model.dims.
+    """
+    for dim in embedder.spec.dims:
+        if dim > embedder.width:
+            raise InputError(f"{dim} is larger than the model's width {embedder.width}.", where="model.dims")
 
 
 def require_tokens(embedder: Embedder, tokens: int | None, where: str) -> None:

@@ -20,6 +20,7 @@ from embedline.execution.recorded import recorded
 from embedline.planning.champion import find_champion, register_first
 from embedline.planning.checks.availability import missing
 from embedline.planning.checks.batch_sizes import require_enough
+from embedline.planning.checks.dims import require_dims
 from embedline.planning.checks.machine import check_disk, check_memory, precision_notes
 from embedline.planning.checks.memory import memory_notes
 from embedline.planning.checks.recommendations import advice
@@ -91,6 +92,7 @@ def make_plan(
     _require_heads(config, models.locations.get("base"))
     base = Path(models.locations["base"]) if "base" in models.locations else None
     require_room(config, base)
+    require_dims(config, base)
     check_disk(place.root, _bytes(config, root))
     machine = [*memory_notes(config, base, check_memory()), *precision_notes(config.runtime)]
     champion = find_champion(config, target, place, root)

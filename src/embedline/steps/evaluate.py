@@ -101,13 +101,14 @@ def _requests(context: Context, config: EvaluateConfig) -> Iterator[ScoringReque
     if base and config.score_base:
         yield ScoringRequest("base", base, Path(locations["base"]), sets, tasks)
     elif not base and pretrained is not None:
-        yield ScoringRequest(UNTRAINED, untrained_digest(pretrained.path), pretrained.path, stage_sets)
+        digest = untrained_digest(pretrained.path)
+        yield ScoringRequest(UNTRAINED, digest, pretrained.path, stage_sets, of_stage=True)
     if champion and config.score_champion:
         yield ScoringRequest("champion", champion["digest"], Path(locations["champion"]), sets, tasks)
     for name, stage in stage_inputs().items():
         model = context.inputs[name]
         if model is not None and model.manifest.step == stage:  # else the stage is off and passed it through
-            yield ScoringRequest(stage, model.digest, model.path, stage_sets)
+            yield ScoringRequest(stage, model.digest, model.path, stage_sets, of_stage=True)
 
 
 def _scored(context: Context, request: ScoringRequest, settings: ScoringSettings) -> tuple[Artifact, bool]:
@@ -144,7 +145,7 @@ def _scored_under(context: Context, request: ScoringRequest, settings: ScoringSe
     }
     if request.folder is not None:
         what["precision"] = "bf16" if works_in_bf16(settings.runtime) else "fp32"
-        if not request.has_card:
+        if not request.has_prompts:
             what["prompts"] = context.step_config.config["prompts"]
     if request.depths:
         what["needle"] = [GENERATOR, request.depths, settings.config.needle_documents]

@@ -18,6 +18,7 @@ from embedline.steps.shared.training import (
     load_folder,
     load_model,
     passed_through,
+    run_spec,
     save_model,
 )
 
@@ -33,8 +34,8 @@ HEAL_BATCH_TOKENS = 4096
 def run(context: Context) -> StepResult:
     """Write the output `model`: the base with the run's spec, pruned or not, or the pruned trained model.
 
-    prune_before has no output when the model is made from scratch; prune_after passes its input through
-    unless prune.when is after.
+    prune_before has no output when the model is made from scratch. Where prune_after does not prune, it
+    passes its input through, or writes it with the run's dims and prompts when no training has read them.
     """
     before = context.step == "prune_before"
     config = context.step_config.section("prune", PruneConfig)
@@ -45,13 +46,19 @@ def run(context: Context) -> StepResult:
                 "a model made from scratch has no layers to drop.", where="prune.when", fix="Use after."
             )
         return StepResult(passed_through={"model": None}, summary="From scratch: pretrain makes the model.")
-    if not before and config.when != "after":
+    if not before and config.when != "after" and _has_run_card(context):
         return passed_through(context)
     bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
     embedder = fit_to_run(context, load_folder(context, Path(str(base)))) if before else load_model(context)
     if config.when != ("before" if before else "after"):
-        save_model(context, embedder, base=context.step_config.pins.get("base"))
-        return StepResult(summary="The base model, with the run's pooling, lengths and prompts.")
+        if before:
+            save_model(context, embedder, base=context.step_config.pins.get("base"))
+            return StepResult(summary="The base model, with the run's pooling and lengths.")
+        from embedline.models.lengths import require_dims
+
+        require_dims(embedder)
+        save_model(context, embedder)
+        return StepResult(summary="Not pruned. The model has the run's dims and prompts now.")
     student, result = prune(context, embedder, config, bf16=bf16)
     kept = result.metadata["model"]["kept_layers"]
     save_model(
@@ -61,6 +68,14 @@ def run(context: Context) -> StepResult:
         **({"base": context.step_config.pins.get("base")} if before else {}),
     )
     return result
+
+
+def _has_run_card(context: Context) -> bool:
+    """Whether the input model's card has the run's dims, lengths, hybrid weights and prompts."""
+    from embedline.models.card import read_spec
+
+    spec = read_spec(context.artifact("model").path)
+    return spec is not None and run_spec(context, spec) == spec
 
 
 def prune(

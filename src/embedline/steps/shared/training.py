@@ -12,7 +12,7 @@ from embedline.config.data import Source
 from embedline.config.model import ModelConfig, Prompt, TeacherConfig
 from embedline.config.training import RuntimeConfig
 from embedline.data.sources import source_name
-from embedline.errors import EmbedlineError, InputError
+from embedline.errors import EmbedlineError
 from embedline.models.machine import attention
 from embedline.models.prompts import PromptTable
 from embedline.steps.context import Context, StepResult
@@ -25,12 +25,20 @@ if TYPE_CHECKING:
 _SETTINGS = {"training", "batch", "buckets", "task_shares"}
 
 
-def run_spec(context: Context) -> EmbedderSpec:
-    """Return the pooling, lengths, dims and prompts of the run's config."""
+def run_spec(context: Context, before: EmbedderSpec | None = None) -> EmbedderSpec:
+    """Return the pooling, lengths, dims and prompts of the run's config, as far as the step reads them.
+
+    Args:
+        before: the model's spec so far, which keeps the rest.
+    """
     from embedline.models.folder import spec_from_config
 
-    prompts = context.step_config.section("prompts", dict[str, Prompt])
-    return spec_from_config(context.step_config.section("model", ModelConfig), PromptTable(prompts))
+    model = context.step_config.section("model", ModelConfig)
+    if context.step_config.config.get("prompts") is None:
+        return spec_from_config(model, before=before)
+    return spec_from_config(
+        model, PromptTable(context.step_config.section("prompts", dict[str, Prompt])), before
+    )
 
 
 def load_model(context: Context) -> Embedder:
@@ -46,7 +54,8 @@ def load_folder(context: Context, folder: Path) -> Embedder:
     model = context.step_config.section("model", ModelConfig)
     runtime = context.step_config.section("runtime", RuntimeConfig)
     embedder = load_embedder(folder, attention=attention(runtime), trust_remote_code=model.trust_remote_code)
-    return embedder.with_spec(run_spec(context), seed=context.step_config.config["seed"]).to(best_device())
+    spec = run_spec(context, embedder.spec)
+    return embedder.with_spec(spec, seed=context.step_config.config["seed"]).to(best_device())
 
 
 def load_teacher(context: Context) -> Embedder:
@@ -70,15 +79,13 @@ def fit_to_run(context: Context, embedder: Embedder) -> Embedder:
     """
     from embedline.models.backbone import prepare_backbone
     from embedline.models.folder_checks import require_same_tokenizer
-    from embedline.models.lengths import require_lengths
+    from embedline.models.lengths import require_dims, require_lengths
 
     model = context.step_config.section("model", ModelConfig)
     prepare_backbone(embedder.backbone, embedder.tokenizer, model)
     require_same_tokenizer(embedder)  # saving would refuse it, after the training
     require_lengths(embedder)
-    for dim in model.dims:
-        if dim > embedder.width:
-            raise InputError(f"{dim} is larger than the base's width {embedder.width}.", where="model.dims")
+    require_dims(embedder)
     return embedder
 
 

@@ -1,0 +1,24 @@
+"""Check before a run that its Matryoshka dims are no wider than the base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embedline.config.schema import RunConfig
+from embedline.errors import InputError
+from embedline.planning.model_size import backbone_sizes
+
+
+def require_dims(config: RunConfig, base: Path | None) -> None:
+    """Refuse a dim beyond the base's width, which its config.json names.
+
+    Raises:
+        InputError: naming model.dims.
+    """
+    sizes = backbone_sizes(config.model, base) if base is not None and config.model.dims else None
+    if sizes is not None and max(config.model.dims) > sizes.width:
+        raise InputError(
+            f"{max(config.model.dims)} is larger than the base's width {sizes.width}.",
+            where="model.dims",
+            fix="Lower it, or leave it out: the full width is always one of the dims.",
+        )
