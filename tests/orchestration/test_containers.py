@@ -196,7 +196,7 @@ def test_run_fails_when_exit_events_contradict_its_success(
             assert given["environment"] == secret
             assert "canary" not in " ".join(command), "everybody can read a process's arguments"
             runrecord.begin_run(folder, run="r", preset="p")
-            record = {**read_run(folder), "status": "succeeded", "exit_code": 0, "error": None}
+            record = {**read_run(folder).as_json(), "status": "succeeded", "exit_code": 0, "error": None}
             (folder / RUN).write_text(json.dumps(record))
 
         def poll(self) -> int:
@@ -214,7 +214,8 @@ def test_run_fails_when_exit_events_contradict_its_success(
     monkeypatch.setattr(ExitWatch, "watching", watching)
     monkeypatch.setattr(local, "stop_containers", lambda folder: None)
     record = local.run_here("p", [], workspace, "r", lambda *_: None, planned)
-    assert (record["status"], record["exit_code"]) == ("failed", 1)
-    assert "exit codes in order: 137" in record["error"]["message"]
-    assert EXITS in record["error"]["message"]
-    assert read_run(folder)["status"] == "failed"
+    assert (record.status, record.exit_code) == ("failed", 1)
+    assert record.error is not None
+    assert "exit codes in order: 137" in record.error.message
+    assert EXITS in record.error.message
+    assert read_run(folder).status == "failed"

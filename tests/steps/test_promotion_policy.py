@@ -122,7 +122,7 @@ def test_run_follows_the_table(row: Row, uri: str, tmp_path: Path) -> None:
     made = {"verdict": OutputRecord(kind="verdict", path=str(inputs["verdict"].path), digest="d")}
     record = StepRecord(step="gate", status="done", outputs=made)
     write_record(place.step_folder("run-1", "gate"), record)
-    assert str(finish(place.root, "run-1")["exit_code"]) == row.exits
+    assert str(finish(place.root, "run-1").exit_code) == row.exits
 
 
 @pytest.fixture

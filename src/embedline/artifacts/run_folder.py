@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from embedline.artifacts.record import write_json
+from embedline.artifacts.run_record import RunRecord
+
 PLAN = "plan.json"
 RUN = "run.json"
 FINGERPRINT = "fingerprint.json"
@@ -20,13 +23,17 @@ def read_plan(run_folder: Path) -> dict[str, Any]:
     return value
 
 
-def read_run(run_folder: Path) -> dict[str, Any]:
-    """Read run.json; empty when there is none or it is damaged."""
+def read_run(run_folder: Path) -> RunRecord:
+    """Read run.json; an empty record (no status) when there is none or it is damaged."""
     try:
-        value: dict[str, Any] = json.loads((run_folder / RUN).read_text(encoding="utf-8"))
+        return RunRecord.model_validate_json((run_folder / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return value
+        return RunRecord()
+
+
+def write_run(run_folder: Path, record: RunRecord) -> None:
+    """Write run.json."""
+    write_json(run_folder / RUN, record.as_json())
 
 
 def read_fingerprint(run_folder: Path) -> dict[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import typer
 
 from embedline.artifacts.run_folder import read_run
+from embedline.artifacts.run_record import RunRecord
 from embedline.cli.registry import show_model
 from embedline.cli.shared import (
     WORK,
@@ -69,14 +70,14 @@ def status(
         if not file.parent.is_symlink():
             record = read_run(file.parent)
             if is_abandoned(record):
-                record["status"] = "killed"
+                record = record.model_copy(update={"status": "killed"})
             records.append(record)
     champions = _champions(records)
     if as_json:
-        keys = ("run", "preset", "status", "exit_code", "started", "seconds", "model", "verdict", "error")
+        keys = {"run", "preset", "status", "exit_code", "started", "seconds", "model", "verdict", "error"}
         show(
             {
-                "runs": [{key: record.get(key) for key in keys} for record in records],
+                "runs": [record.model_dump(include=keys) for record in records],
                 "champions": [model._asdict() for model in champions],
             }
         )
@@ -103,38 +104,37 @@ def report(
     """Print the result of a finished run and the path of its HTML report."""
     folder = run_folder(run, work)
     record = read_run(folder)
-    if not record:
+    if not record.status:
         raise InputError("the run has no record yet.", where=str(folder), fix="Wait until it has finished.")
-    if record["status"] == "running":
+    if record.status == "running":
         raise InputError("the run is not finished.", where=str(folder), fix="Wait until it has finished.")
     if as_json:
-        show(
-            {**record, "report": str(folder / "report.html") if (folder / "report.html").is_file() else None}
-        )
+        page = folder / "report.html"
+        show({**record.as_json(), "report": str(page) if page.is_file() else None})
     else:
         show_outcome(wide_console(), record, folder)
 
 
-def _line(record: dict[str, Any]) -> str:
+def _line(record: RunRecord) -> str:
     """Describe one run in one line."""
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.get("started", 0)))
-    text = f"{record.get('run', '?'):<36}{when}  {record.get('status', '?'):<10}"
-    if record.get("seconds") is not None:
-        text += f"{record['seconds']:>8.0f} s"
-    if mean := record.get("stages", {}).get("candidate", {}).get("mean"):
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.started))
+    text = f"{record.run or '?':<36}{when}  {record.status or '?':<10}"
+    if record.seconds is not None:
+        text += f"{record.seconds:>8.0f} s"
+    if mean := record.stages.get("candidate", {}).get("mean"):
         text += f"  nDCG@10 {mean:.3f}"
-    if version := (record.get("model") or {}).get("version"):
+    if version := record.model.get("version"):
         text += f"  version {version}"
     return text.rstrip()
 
 
-def _champions(records: list[dict[str, Any]]) -> list[Champions]:
+def _champions(records: list[RunRecord]) -> list[Champions]:
     """Read the aliases of every registered model that the runs belong to."""
     from embedline.registry.overview import overview
 
     known: dict[tuple[str, str], None] = {}
     for record in records:
-        name, uri = (record.get("model") or {}).get("name"), (record.get("tracking") or {}).get("uri")
+        name, uri = record.model.get("name"), record.tracking.get("uri")
         if name and uri:
             known[name, uri] = None
     champions = []

@@ -6,10 +6,11 @@ import dataclasses
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from embedline.artifacts.run_record import RunRecord
 from embedline.artifacts.workspace import check_workspace, checked_run_name
 from embedline.cli.changed import since_last
 from embedline.cli.deploy import require_kfp
@@ -211,17 +212,17 @@ def run(
     finally:
         progress.stop()
     _conclude(record, folder, as_json, debug)
-    return int(record["exit_code"])
+    return record.exit_code or 0
 
 
-def _conclude(record: dict[str, Any], folder: Path, as_json: bool, debug: bool) -> None:
+def _conclude(record: RunRecord, folder: Path, as_json: bool, debug: bool) -> None:
     """Print the result of a run; with --debug and after a failure, the end of its log, too."""
-    failed = bool(record["error"])
+    failed = record.error is not None
     if debug and failed:
         log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
         note("\n".join(log[-60:]))
     if as_json:
-        show(record)
+        show(record.as_json())
     else:
         sys.stdout.flush()
         show_outcome(wide_console(stderr=failed), record, folder)

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from embedline.artifacts.record import StepRecord, read_records
 from embedline.artifacts.run_folder import RUN, read_run
+from embedline.artifacts.run_record import RunRecord
 from embedline.artifacts.workspace import check_workspace
 from embedline.dag import STEPS
 from embedline.errors import InputError, Stopped
@@ -57,8 +58,8 @@ def run_here(
     run: str,
     watch: Watcher,
     containers: Containers | None = None,
-) -> dict[str, Any]:
-    """Run a preset through the whole DAG and return its run.json.
+) -> RunRecord:
+    """Run a preset through the whole DAG and return its record.
 
     Ctrl-C and SIGTERM end the run with all its processes and containers. The steps' output goes to
     `<run>/log.txt`.
@@ -82,7 +83,7 @@ def _run(
     folder: Path,
     watch: Watcher,
     containers: Containers | None,
-) -> dict[str, Any]:
+) -> RunRecord:
     run = folder.name
     close_abandoned(workspace)
     runrecord.begin_run(folder, run=run, preset=preset, pid=os.getpid())
@@ -117,9 +118,9 @@ def _run(
             if containers is not None:
                 stop_containers(folder)
     record = read_run(folder)
-    if record.get("status") in {None, "running"}:  # the exit handler did not run
+    if record.status in {"", "running"}:  # the exit handler did not run
         record = _close(workspace, run, preset, killed)
-    elif containers is not None and not record["error"] and (message := exits.mismatch(len(STEPS) + 2)):
+    elif containers is not None and not record.error and (message := exits.mismatch(len(STEPS) + 2)):
         record = _close(workspace, run, preset, message=message)
     watch(folder, read_records(folder))
     return record
@@ -146,7 +147,7 @@ def close_abandoned(workspace: Path) -> list[str]:
         folder = file.parent
         if folder.is_symlink() or not runrecord.is_abandoned(read_run(folder)):
             continue
-        preset = read_run(folder).get("preset", "")
+        preset = read_run(folder).preset
         _close(workspace, folder.name, preset, killed=1, latest=False)
         closed.append(folder.name)
     return closed
@@ -154,7 +155,7 @@ def close_abandoned(workspace: Path) -> list[str]:
 
 def _close(
     workspace: Path, run: str, preset: str, killed: int = 0, latest: bool = True, message: str = _DIED
-) -> dict[str, Any]:
+) -> RunRecord:
     """Write the record of a run whose exit handler did not run.
 
     Args:

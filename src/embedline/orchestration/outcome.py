@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedline.artifacts.run_folder import read_plan
+from embedline.artifacts.run_record import RunRecord
 from embedline.dag import STEPS
 
 if TYPE_CHECKING:
@@ -21,28 +22,28 @@ _STAGE_TITLES = {
 }
 
 
-def show_outcome(console: Console, record: dict[str, Any], run_folder: Path) -> None:
+def show_outcome(console: Console, record: RunRecord, run_folder: Path) -> None:
     """Print a finished run: the error message and the log after a failure, else its results."""
 
     def print_line(text: str = "") -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    if record["error"]:
-        step = record["error"]["step"]
-        print_line(f"{record['status']}{f' in {step}' if step else ''}: {record['error']['message']}")
+    if record.error:
+        step = record.error.step
+        print_line(f"{record.status}{f' in {step}' if step else ''}: {record.error.message}")
         print_line(f"log: {run_folder / 'log.txt'}")
         return
     console.print(_steps(record))
-    if record["stages"]:
-        console.print(_stages(record["stages"]))
-    print_line(f"gate: {verdict_words(record['verdict'])}")
-    for reason in record["verdict"].get("reasons", []):
+    if record.stages:
+        console.print(_stages(record.stages))
+    print_line(f"gate: {verdict_words(record.verdict)}")
+    for reason in record.verdict.get("reasons", []):
         print_line(f"  {'✓' if reason['passed'] else '✗'} {reason['text']}")
-    if model := record["model"]:
+    if model := record.model:
         print_line(f"model: {model_words(model)}")
     if (run_folder / "report.html").is_file():
         print_line(f"report: {run_folder / 'report.html'}")
-    print_line(f"took {record['seconds']:.0f} s; everything is in {run_folder}")
+    print_line(f"took {record.seconds:.0f} s; everything is in {run_folder}")
     print_line()
     print_line("Try next:")
     for command in next_commands(record, run_folder):
@@ -63,9 +64,9 @@ def model_words(model: dict[str, Any]) -> str:
     return f"{model.get('name')} version {model.get('version')}" + (f", {aliases}" if aliases else "")
 
 
-def next_commands(record: dict[str, Any], run_folder: Path) -> list[str]:
+def next_commands(record: RunRecord, run_folder: Path) -> list[str]:
     """Return commands that open the tracker and search with the run's model."""
-    uri = record["tracking"].get("uri", "")
+    uri = record.tracking.get("uri", "")
     ui = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
     latest = run_folder.parent / "latest"
     model = (latest if latest.resolve() == run_folder.resolve() else run_folder) / "model"
@@ -73,11 +74,11 @@ def next_commands(record: dict[str, Any], run_folder: Path) -> list[str]:
     return [ui, shlex.join(words)]
 
 
-def _steps(record: dict[str, Any]) -> Table:
+def _steps(record: RunRecord) -> Table:
     table = _table("step", "seconds", "peak MB", "")
-    for step in record["steps"]:
-        note = "cached" if step["cache_hit"] else "off" if step["passed_through"] else ""
-        table.add_row(step["step"], f"{step['seconds']:.1f}", f"{step['peak_memory_mb']:.0f}", note)
+    for step in record.steps:
+        note = "cached" if step.cache_hit else "off" if step.passed_through else ""
+        table.add_row(step.step, f"{step.seconds:.1f}", f"{step.peak_memory_mb:.0f}", note)
     return table
 
 
@@ -102,11 +103,11 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _corpus(record: dict[str, Any], run_folder: Path) -> Path:
+def _corpus(record: RunRecord, run_folder: Path) -> Path:
     """Return a corpus of this run to search: a file of the user where there is one."""
     plan = read_plan(run_folder)
     root = Path(json.loads(plan["step_configs"]["ingest"])["locations"]["root"])
-    for source in record["config"]["data"]["corpus"]:
+    for source in record.config["data"]["corpus"]:
         path = root / str(source["path"])
         if path.is_file():
             return path
@@ -114,7 +115,7 @@ def _corpus(record: dict[str, Any], run_folder: Path) -> Path:
     return held_out[1] / "corpus.parquet" if held_out else Path("CORPUS")
 
 
-def _question(record: dict[str, Any]) -> str:
+def _question(record: RunRecord) -> str:
     held_out = _evaluation(record)
     if held_out is None:
         return "your question"
@@ -123,14 +124,14 @@ def _question(record: dict[str, Any]) -> str:
     return next(iter(read_queries(held_out[1]).values()), "your question")
 
 
-def _evaluation(record: dict[str, Any]) -> tuple[str, Path] | None:
+def _evaluation(record: RunRecord) -> tuple[str, Path] | None:
     """Return name and folder of the run's first held-out retrieval set."""
     from embedline.data.evaluation_reader import SETS, read_sets
 
-    for step in record["steps"]:
-        made = step["outputs"].get("evaluation") if step["step"] == "ingest" else None
-        if made and made["path"] and (Path(made["path"]) / SETS).is_file():
-            folder = Path(made["path"])
+    for step in record.steps:
+        output = step.outputs.get("evaluation") if step.step == "ingest" else None
+        if output and output.path and (Path(output.path) / SETS).is_file():
+            folder = Path(output.path)
             for info in read_sets(folder):
                 if info.kind == "retrieval":
                     return info.name, folder / info.name

@@ -117,10 +117,10 @@ def last_run(workspace: Path, name: str) -> Since | None:
     for folder in workspace.glob("*"):
         values = read_fingerprint(folder)
         record = read_run(folder)
-        if folder.is_symlink() or not values or record.get("status") not in _JUDGED:
+        if folder.is_symlink() or not values or record.status not in _JUDGED:
             continue
         since = Since(f"run {folder.name}", values)
-        started = float(record.get("started", 0))
+        started = record.started
         if since.manifest and since.manifest.config["name"] == name and (not newest or started > newest[0]):
             newest = (started, since)
     return newest[1] if newest else None

@@ -6,10 +6,11 @@ import logging
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from embedline.artifacts.record import StepRecord, read_records, write_json, write_record
-from embedline.artifacts.run_folder import RUN, read_plan, read_run
+from embedline.artifacts.record import StepRecord, read_records, write_record
+from embedline.artifacts.run_folder import read_plan, read_run, write_run
+from embedline.artifacts.run_record import RunError, RunRecord
 from embedline.artifacts.workspace import Workspace, checked_run_name
 from embedline.config.load import preset_name
 from embedline.errors import EmbedlineError
@@ -33,28 +34,25 @@ def finish(
     exit_code: int = 1,
     message: str = "",
     latest: bool = True,
-) -> dict[str, Any]:
+) -> RunRecord:
     """Close a run with its true status; calling it again gives the same.
 
     Args:
         failed: whether the orchestrator reports a failure, with its `message`.
         killed: whether the run was ended from outside; its command exits with `exit_code`.
         latest: whether to point `latest` at the run's folder.
-
-    Returns:
-        The content of run.json.
     """
     place = Workspace(workspace)
     folder = place.run_folder(run)
     records = _settle(place, run, killed)
     record = _record(folder, run, preset, records, failed, exit_code if killed else 0, message)
     _link(folder, records)
-    write_json(folder / RUN, record)
+    write_run(folder, record)
     if latest:
         runrecord.point_latest(folder)
-    found = read_tracking(folder)
-    if found is not None:
-        _close(found, folder, run, record, records)
+    target = read_tracking(folder)
+    if target is not None:
+        _close(target, folder, run, record, records)
     return record
 
 
@@ -93,10 +91,11 @@ def _record(
     failed: bool,
     killed: int,
     message: str,
-) -> dict[str, Any]:
+) -> RunRecord:
     begun, plan = read_run(folder), read_plan(folder)
     verdict, promotion = runrecord.verdict_of(records), runrecord.promotion_of(records)
     broken = next((r for r in records if r.status in {"failed", "killed"}), None)
+    status: Literal["succeeded", "refused", "failed", "killed"]
     if killed:
         status, exit_code = "killed", killed
     elif broken or failed or not verdict:
@@ -104,35 +103,34 @@ def _record(
     else:
         fine = verdict["passed"] or verdict.get("already_champion", False)
         status, exit_code = ("succeeded", 0) if fine else ("refused", 3)
-    started = begun.get("started") or min((r.started_at for r in records), default=time.time())
+    started = begun.started or min((r.started_at for r in records), default=time.time())
     error = None
-    if status in {"failed", "killed"}:
-        error = {
-            "step": broken.step if broken else None,
-            "message": broken.error if broken else message or "The run ended before its gate.",
-        }
-    return {
-        "run": run,
-        "preset": preset or begun.get("preset", ""),
-        "name": plan.get("name", ""),
-        "status": status,
-        "exit_code": exit_code,
-        "error": error,
-        "started": started,
-        "ended": time.time(),
-        "seconds": round(time.time() - started, 2),
-        "steps": [record.model_dump() for record in records],
-        "stages": stage_gains(runrecord.output_folder(records, "evaluate", "scores")),
-        "verdict": verdict,
-        "model": promotion,
-        "tracking": _tracking(folder),
-        "config": plan.get("config", {}),
-    }
+    if broken:
+        error = RunError(step=broken.step, message=broken.error)
+    elif status in {"failed", "killed"}:
+        error = RunError(step=None, message=message or "The run ended before its gate.")
+    return RunRecord(
+        run=run,
+        preset=preset or begun.preset,
+        name=plan.get("name", ""),
+        status=status,
+        exit_code=exit_code,
+        error=error,
+        started=started,
+        ended=time.time(),
+        seconds=round(time.time() - started, 2),
+        steps=records,
+        stages=stage_gains(runrecord.output_folder(records, "evaluate", "scores")),
+        verdict=verdict,
+        model=promotion,
+        tracking=_tracking(folder),
+        config=plan.get("config", {}),
+    )
 
 
-def _tracking(folder: Path) -> dict[str, Any]:
-    found = read_tracking(folder)
-    return {"uri": found.uri, "experiment": found.experiment} if found else {}
+def _tracking(folder: Path) -> dict[str, str]:
+    target = read_tracking(folder)
+    return {"uri": target.uri, "experiment": target.experiment} if target else {}
 
 
 def _link(folder: Path, records: list[StepRecord]) -> None:
@@ -146,24 +144,23 @@ def _link(folder: Path, records: list[StepRecord]) -> None:
 
 
 def _close(
-    found: TrackingTarget, folder: Path, run: str, record: dict[str, Any], records: list[StepRecord]
+    target: TrackingTarget, folder: Path, run: str, record: RunRecord, records: list[StepRecord]
 ) -> None:
     try:
-        mirror = found.mirror()
-        tags = {"status": record["status"], "exit_code": str(record["exit_code"])}
-        if record["error"]:
-            step, message = record["error"]["step"], record["error"]["message"]
+        mirror = target.mirror()
+        tags = {"status": record.status, "exit_code": str(record.exit_code)}
+        if record.error:
+            step, message = record.error.step, record.error.message
             tags["error"] = f"{step}: {message}" if step else message
-        verdict, model = record["verdict"], record["model"]
-        if verdict:
-            tags["verdict"] = "passed" if verdict["passed"] else "refused"
-        if model:
-            tags["model"] = f"{model['name']} version {model['version']}"
+        if record.verdict:
+            tags["verdict"] = "passed" if record.verdict["passed"] else "refused"
+        if record.model:
+            tags["model"] = f"{record.model['name']} version {record.model['version']}"
         scores = main_scores(runrecord.output_folder(records, "evaluate", "scores"))
         mirror.parent(run, tags, scores)
         mirror.replay(folder, run)
-        for step in records:
-            mirror.end_step(run, step.step, _STEP[step.status])
-        mirror.close(run, _MLFLOW[record["status"]])
+        for each in records:
+            mirror.end_step(run, each.step, _STEP[each.status])
+        mirror.close(run, _MLFLOW[record.status])
     except (EmbedlineError, OSError) as error:
-        warn_once(found.uri, error)
+        warn_once(target.uri, error)

@@ -9,15 +9,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from embedline.artifacts.record import StepRecord, forget_records, write_json
-from embedline.artifacts.run_folder import RUN
+from embedline.artifacts.record import StepRecord, forget_records
+from embedline.artifacts.run_folder import write_run
+from embedline.artifacts.run_record import RunRecord
 
 
 def begin_run(run_folder: Path, *, run: str, preset: str, pid: int = 0) -> None:
     """Write run.json as running; `pid`: the process that the run depends on."""
     forget_records(run_folder)
-    value = {"run": run, "preset": preset, "status": "running", "started": time.time(), "steps": []}
-    write_json(run_folder / RUN, {**value, "pid": pid, "born": _born(pid), "host": platform.node()})
+    record = RunRecord(
+        run=run,
+        preset=preset,
+        status="running",
+        started=time.time(),
+        steps=[],
+        pid=pid,
+        born=_born(pid),
+        host=platform.node(),
+    )
+    write_run(run_folder, record)
 
 
 def output_folder(records: list[StepRecord], step: str, output: str) -> Path | None:
@@ -59,11 +69,11 @@ def link(path: Path, target: Path) -> None:
     draft.replace(path)
 
 
-def is_abandoned(record: dict[str, Any]) -> bool:
+def is_abandoned(record: RunRecord) -> bool:
     """Whether a running run has lost its process on this host."""
-    if record.get("status") != "running" or not record.get("pid") or record.get("host") != platform.node():
+    if record.status != "running" or not record.pid or record.host != platform.node():
         return False
-    return _born(record["pid"]) != record.get("born")
+    return _born(record.pid) != record.born
 
 
 def _born(pid: int) -> float | None:

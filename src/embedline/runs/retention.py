@@ -76,12 +76,12 @@ def _runs(workspace: Workspace) -> tuple[list[Path], list[Path], list[Path]]:
     going, kept = [], []
     for folder in _folders(workspace.root):
         record = read_run(folder)
-        if folder.is_symlink() or not (record or (folder / "steps").is_dir()):
+        if folder.is_symlink() or not (record.status or (folder / "steps").is_dir()):
             continue
-        if record.get("status") == "running" and not runrecord.is_abandoned(record):
+        if record.status == "running" and not runrecord.is_abandoned(record):
             going.append(folder)
-        elif record:
-            closed.append((float(record.get("started") or 0.0), folder))
+        elif record.status:
+            closed.append((record.started, folder))
         else:
             kept.append(folder)
     return [folder for _, folder in sorted(closed, reverse=True)], going, kept
