@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from embedline.artifacts.scores import ScoreRow, write_score_rows
@@ -44,12 +46,10 @@ def test_the_mean_is_over_sets_that_every_stage_was_scored_on():
 
 def test_a_new_training_step_becomes_a_stage_and_a_column(monkeypatch):
     evaluate = STEPS["evaluate"]
-    distil = Step("distil", ("model",), outputs={"model": "model"}, kind="trains")
+    distil = Step("distil", {"model": ()}, outputs={"model": "model"}, kind="trains")
     inputs = {"distilled": "distil.model", **evaluate.inputs}
     monkeypatch.setitem(STEPS, "distil", distil)
-    monkeypatch.setitem(
-        STEPS, "evaluate", Step("evaluate", evaluate.sections, inputs=inputs, outputs=evaluate.outputs)
-    )
+    monkeypatch.setitem(STEPS, "evaluate", replace(evaluate, inputs=inputs))
     assert stage_inputs()["distilled"] == "distil"
     assert "distil" in all_columns()
     assert stage_table([*ROWS, row("distil", 0.25)]).values["distil"] == {"A": 0.25}

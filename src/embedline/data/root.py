@@ -12,6 +12,7 @@ from filelock import FileLock
 from embedline.artifacts.code_version import sources_digest
 from embedline.artifacts.workspace import Workspace
 from embedline.config.schema import RunConfig
+from embedline.data.demo import write_demo
 from embedline.errors import InputError
 
 DEMO = "demo:"
@@ -47,8 +48,6 @@ def _demo(seed: str, workspace: Workspace) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / ".lock"):
         if not folder.is_dir():
-            from embedline.data.demo import write_demo
-
             draft = folder.with_name(f".{digest}.{uuid.uuid4().hex[:8]}")
             try:
                 write_demo(draft, int(seed or 0))

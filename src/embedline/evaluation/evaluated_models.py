@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from embedline.artifacts.scores import TORCH, ScoreRow
+from embedline.evaluation.untrained import untrained_twin
 from embedline.models.head_vectors import HeadVectors, encode_heads
 from embedline.models.prompts import PromptTable
 from embedline.vectors.unit import unit
@@ -156,7 +157,6 @@ def load_torch_model(
         prompts: for a third-party model, whose folder names no prompts; None takes the model's own.
         attention, trust_remote_code: as for `load_embedder`.
     """
-    from embedline.evaluation.untrained import untrained_twin
     from embedline.models.device import best_device
     from embedline.models.folder import load_embedder
 

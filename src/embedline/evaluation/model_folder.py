@@ -13,8 +13,10 @@ from embedline.artifacts.workspace import Workspace
 from embedline.config.data import EvaluationSet
 from embedline.config.schema import RunConfig
 from embedline.config.training import RuntimeConfig
+from embedline.data.root import data_root
 from embedline.evaluation.requests import BM25_DIGEST
 from embedline.models.machine import attention, prepare
+from embedline.models.prompts import PromptTable
 
 if TYPE_CHECKING:
     from embedline.evaluation.evaluated_models import EvaluatedModel
@@ -48,7 +50,6 @@ def score_folder(
         StepError: an mteb task failed.
     """
     from embedline.data.evaluation_sets import lay_out, set_names
-    from embedline.data.root import data_root
     from embedline.evaluation.local import score_bm25, score_model
     from embedline.evaluation.rumteb import score_tasks
     from embedline.evaluation.sets import read_sets
@@ -79,7 +80,6 @@ def score_folder(
 def _load_forms(folder: Path, config: RunConfig | None, trust_remote_code: bool) -> list[EvaluatedModel]:
     """Load every form of a model that its folder holds: torch, or ONNX fp32 and int8."""
     from embedline.evaluation.evaluated_models import load_onnx_model, load_torch_model
-    from embedline.models.prompts import PromptTable
 
     identity = folder.name, folder_digest(folder), folder
     if (folder / "model.onnx").is_file():

@@ -13,6 +13,8 @@ from embedline.config.model import Prompt
 from embedline.config.training import RuntimeConfig
 from embedline.evaluation.compare import BENCHMARK
 from embedline.evaluation.haystack import set_name
+from embedline.models.machine import attention, prepare
+from embedline.models.prompts import PromptTable
 
 if TYPE_CHECKING:
     from embedline.evaluation.evaluated_models import EvaluatedModel
@@ -116,8 +118,6 @@ def score_request(request: ScoringRequest, settings: ScoringSettings) -> Scores:
 
 def _load(request: ScoringRequest, folder: Path, settings: ScoringSettings) -> EvaluatedModel:
     from embedline.evaluation.evaluated_models import load_onnx_model, load_torch_model
-    from embedline.models.machine import attention, prepare
-    from embedline.models.prompts import PromptTable
 
     identity = request.role, request.digest, folder
     runtime, batch_tokens = settings.runtime, settings.config.batch_tokens

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
 from embedline.export.runtime import MODEL
 
 
@@ -21,7 +23,6 @@ def quantize_int8(folder: Path) -> Path:
         >>> quantize_int8(Path("onnx"))
         >>> vectors = OnnxEmbedder(Path("onnx"), "int8").encode(texts)
     """
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)  # it recommends a preprocessing that the exporter has already done

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from embedline.artifacts.workspace import Workspace
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
+from embedline.models.resolve import resolve_model
 from embedline.registry.registered_form import registered_form
 from embedline.registry.tracking_target import TrackingTarget
 
@@ -37,7 +38,6 @@ def find_champion(config: RunConfig, target: TrackingTarget, workspace: Workspac
         return Champion({"version": current.version, "digest": current.digest}, path)
     if config.promote.first_champion is None:
         return Champion(None, None)
-    from embedline.models.resolve import resolve_model
 
     try:
         model = resolve_model(config.promote.first_champion, root=root)

@@ -24,6 +24,7 @@ from embedline.config.load import load_config
 from embedline.config.schema import RunConfig
 from embedline.dag import STEPS
 from embedline.data.root import data_root
+from embedline.data.sources import FILES, count_rows, is_hub, source_files
 from embedline.planning.pins import Pinned, named_sources, pin_data, pin_models
 
 PARTS = ("data", "code", "image", "config", "base")
@@ -174,7 +175,6 @@ def named_models(config: RunConfig) -> list[tuple[str, str, str | None]]:
 
 
 def _data(config: RunConfig, root: Path, data: Pinned, models: Pinned) -> Iterator[DataEntry]:
-    from embedline.data.sources import FILES, count_rows, source_files
 
     for name, _, item in named_sources(config):
         kind, _, own = name.partition(".")
@@ -204,7 +204,6 @@ def _data(config: RunConfig, root: Path, data: Pinned, models: Pinned) -> Iterat
 
 def _uri(path: str) -> str:
     """Return a name that is equal on every machine: the file name of an absolute path, no hub revision."""
-    from embedline.data.sources import is_hub
 
     if is_hub(path):
         return path.partition("@")[0]

@@ -12,7 +12,10 @@ from typing import Any
 from embedline.artifacts.manifest import file_sha256, folder_digest
 from embedline.config.data import CorpusSource, Source
 from embedline.config.schema import RunConfig
+from embedline.data.hub import hub_name
+from embedline.data.sources import is_hub, locate, source_files, source_name
 from embedline.errors import InputError
+from embedline.models.resolve import resolve_model
 
 _KEYS = {"base": "model.base", "teacher": "teacher.model"}
 
@@ -54,7 +57,6 @@ def named_sources(config: RunConfig) -> Iterator[tuple[str, str, Source | Corpus
 
     Two files may have one stem: the later one's pin then ends with its number.
     """
-    from embedline.data.sources import source_name
 
     taken: set[str] = set()
     groups: dict[str, Sequence[Source | CorpusSource]] = {
@@ -72,7 +74,6 @@ def named_sources(config: RunConfig) -> Iterator[tuple[str, str, Source | Corpus
 
 def pin_models(config: RunConfig, root: Path) -> Pinned:
     """Pin base and teacher, and the local copies of mteb's datasets."""
-    from embedline.models.resolve import resolve_model
 
     pinned = Pinned(pins={"base": None, "teacher": None, "mteb": None})
     wanted = {"base": (config.model.base, config.model.revision)}
@@ -96,8 +97,6 @@ def pin_models(config: RunConfig, root: Path) -> Pinned:
 
 
 def _pin_source(path: str, root: Path, where: str, revisions: dict[str, str]) -> str:
-    from embedline.data.hub import hub_name
-    from embedline.data.sources import is_hub, locate, source_files
 
     try:
         files = source_files(path, root)

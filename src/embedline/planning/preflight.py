@@ -15,6 +15,7 @@ from embedline.artifacts.workspace import Workspace, check_workspace
 from embedline.config.load import deprecated, load_config, validate_config
 from embedline.config.schema import RunConfig
 from embedline.data.root import data_root
+from embedline.data.sources import source_files
 from embedline.errors import EmbedlineError, InputError
 from embedline.execution.recorded import recorded
 from embedline.planning.champion import find_champion, register_first
@@ -171,7 +172,6 @@ def _begin(run: str, config: RunConfig, place: Workspace) -> None:
 
 
 def _bytes(config: RunConfig, root: Path) -> int:
-    from embedline.data.sources import source_files
 
     paths = [item.path for item in config.data.sources] + [item.path for item in config.data.corpus]
     return sum(file.stat().st_size for path in paths for file in source_files(path, root))

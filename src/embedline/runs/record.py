@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from embedline.artifacts.record import StepRecord, forget_records
 from embedline.artifacts.run_folder import write_run
 from embedline.artifacts.run_record import RunRecord
@@ -78,7 +80,6 @@ def is_abandoned(record: RunRecord) -> bool:
 
 def _born(pid: int) -> float | None:
     """Return the start time of a living process; its pid may be given to another one later."""
-    import psutil
 
     try:
         process = psutil.Process(pid) if pid else None

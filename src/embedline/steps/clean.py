@@ -8,7 +8,9 @@ from embedline.config.data import CleanConfig, Source
 from embedline.config.model import TeacherConfig
 from embedline.config.training import RuntimeConfig
 from embedline.data.sources import source_name
+from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
+from embedline.steps.shared.training import load_teacher
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,8 +52,6 @@ def run(context: Context) -> StepResult:
 
 def _teacher(context: Context) -> Encode:
     """Load the teacher; it encodes texts with its own prompts for each row's source and task type."""
-    from embedline.models.machine import prepare
-    from embedline.steps.shared.training import load_teacher
 
     bf16 = prepare(context.step_config.section("runtime", RuntimeConfig))
     embedder = load_teacher(context)

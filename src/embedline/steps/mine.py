@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from embedline.config.training import MineConfig, RuntimeConfig
 from embedline.markdown import table
 from embedline.mining.negatives import COUNTS
+from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import load_model, stage_records
 from embedline.vectors.embed import embed_corpus
@@ -33,7 +34,6 @@ def run(context: Context) -> StepResult:
 
     from embedline.mining.mine import mine_negatives
     from embedline.models.lengths import require_tokens
-    from embedline.models.machine import prepare
     from embedline.training.batching.records import filtered
 
     bf16 = prepare(context.step_config.section("runtime", RuntimeConfig))

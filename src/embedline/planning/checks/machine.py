@@ -9,6 +9,7 @@ from pathlib import Path
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.models.machine import NO_BF16
+from embedline.models.memory import available_bytes
 
 _GPU_DRIVER = Path("/proc/driver/nvidia/version")
 MIN_FREE_GB = 2.0
@@ -30,7 +31,6 @@ def check_disk(root: Path, data_bytes: int = 0) -> float:
 
 def check_memory() -> float:
     """Available GB; refused when a step could not even load its libraries."""
-    from embedline.models.memory import available_bytes
 
     available = available_bytes() / 1e9
     if available < MIN_MEMORY_GB:

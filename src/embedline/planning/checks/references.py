@@ -10,6 +10,8 @@ from embedline.config.schema import RunConfig
 from embedline.data.evaluation_sets import set_names
 from embedline.data.sources import source_name
 from embedline.errors import InputError
+from embedline.evaluation.compare import BENCHMARK
+from embedline.evaluation.haystack import set_name
 
 
 def require_known_names(config: RunConfig) -> None:
@@ -51,8 +53,6 @@ def _require_distinct_sources(config: RunConfig) -> None:
 
 def _named(config: RunConfig, sets: list[str]) -> Iterator[tuple[str, str, Collection[str]]]:
     """Yield each setting that refers to something by name, the name, and the known names."""
-    from embedline.evaluation.compare import BENCHMARK
-    from embedline.evaluation.haystack import set_name
 
     if config.data.hold_out is not None:
         sources = {source_name(item.name, item.path) for item in config.data.sources}
