@@ -49,22 +49,22 @@ class Store:
         The caller may remove the folder to keep nothing. Drafts of killed attempts are removed first: hold
         `lock` meanwhile.
         """
-        place = self.root / step / key
-        place.parent.mkdir(parents=True, exist_ok=True)
-        for stale in place.parent.glob(f".{key}.*.draft"):
+        folder = self.root / step / key
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for stale in folder.parent.glob(f".{key}.*.draft"):
             shutil.rmtree(stale, ignore_errors=True)
-        draft = place.parent / f".{key}.{uuid.uuid4().hex[:8]}.draft"
+        draft = folder.parent / f".{key}.{uuid.uuid4().hex[:8]}.draft"
         draft.mkdir()
         try:
             yield draft
             if not draft.exists():
                 return
             if replace:
-                shutil.rmtree(place, ignore_errors=True)
-            if place.exists():  # another run has made it meanwhile: the first one stands
+                shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():  # another run has made it meanwhile: the first one stands
                 shutil.rmtree(draft)
             else:
-                draft.rename(place)
+                draft.rename(folder)
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise

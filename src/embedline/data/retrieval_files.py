@@ -26,7 +26,7 @@ class Judgement(NamedTuple):
     grade: int
 
 
-def load_retrieval(place: Path, split: str) -> Retrieval:
+def load_retrieval(folder: Path, split: str) -> Retrieval:
     """Load the set in a folder: `corpus` and `queries` (JSON lines or Parquet), and judgements.
 
     Judgements are `qrels.tsv`, `qrels/<split>.tsv` (BEIR, or TREC's four columns), or the same as JSON lines
@@ -36,14 +36,14 @@ def load_retrieval(place: Path, split: str) -> Retrieval:
         InputError: a file is missing, empty or malformed, or judgements name an unknown id.
     """
     corpus: dict[str, tuple[str, str]] = {}
-    for line, row in _rows(place, "corpus", split):
+    for line, row in _rows(folder, "corpus", split):
         title = text_of(line, row, "title", optional=True)
         corpus[_new_id(line, row, corpus)] = (title, text_of(line, row, "text", empty=True))
     queries: dict[str, str] = {}
-    for line, row in _rows(place, "queries", split):
+    for line, row in _rows(folder, "queries", split):
         queries[_new_id(line, row, queries)] = text_of(line, row, "text")
     qrels: dict[str, dict[str, int]] = {}
-    for where, query, document, grade in _judgements(place, split):
+    for where, query, document, grade in _judgements(folder, split):
         for name, identity, known in (("query", query, queries), ("document", document, corpus)):
             if identity not in known:
                 raise InputError(f"names a {name} {identity!r} that the set does not have.", where=where)
@@ -51,14 +51,14 @@ def load_retrieval(place: Path, split: str) -> Retrieval:
     return Retrieval(corpus, queries, qrels)
 
 
-def rows_of_file(place: Path, stem: str) -> Iterator[tuple[Line, Row]]:
+def rows_of_file(folder: Path, stem: str) -> Iterator[tuple[Line, Row]]:
     """Read the rows of `<stem>.jsonl`, `.jsonl.gz` or `.parquet`; a malformed row is an error."""
-    found = _file(place, stem)
+    found = _file(folder, stem)
     if found is None:
         names = [f"{stem}{suffix}" for suffix in SUFFIXES]
         fix = f"Any of {', '.join(names)} will do."
-        raise InputError("is missing.", where=str(place / names[0]), fix=fix)
-    yield from _readable(read_source(found, place), str(place / found))
+        raise InputError("is missing.", where=str(folder / names[0]), fix=fix)
+    yield from _readable(read_source(found, folder), str(folder / found))
 
 
 def text_of(line: Line, row: Row, column: str, *, optional: bool = False, empty: bool = False) -> str:
@@ -75,25 +75,25 @@ def text_of(line: Line, row: Row, column: str, *, optional: bool = False, empty:
     return value
 
 
-def _file(place: Path, stem: str) -> str | None:
+def _file(folder: Path, stem: str) -> str | None:
     names = [f"{stem}{suffix}" for suffix in SUFFIXES]
-    return next((name for name in names if (place / name).is_file()), None)
+    return next((name for name in names if (folder / name).is_file()), None)
 
 
-def _rows(place: Path, part: str, split: str) -> Iterator[tuple[Line, Row]]:
-    configurations = splits_of(place)
+def _rows(folder: Path, part: str, split: str) -> Iterator[tuple[Line, Row]]:
+    configurations = splits_of(folder)
     if part not in configurations:
-        return rows_of_file(place, part)
-    return _readable(_configuration(place, part, split, configurations), f"{place}[{part}]")
+        return rows_of_file(folder, part)
+    return _readable(_configuration(folder, part, split, configurations), f"{folder}[{part}]")
 
 
 def _configuration(
-    place: Path, name: str, split: str, configurations: Mapping[str, list[str]]
+    folder: Path, name: str, split: str, configurations: Mapping[str, list[str]]
 ) -> Iterator[Line]:
     """Read a configuration; the split of a corpus is called `corpus` by mteb, else `test` or `train`."""
     splits = configurations[name]
     chosen = next((one for one in (split, name) if one in splits), splits[0])
-    return read_folder(place, chosen, name)
+    return read_folder(folder, chosen, name)
 
 
 def _readable(lines: Iterator[Line], where: str) -> Iterator[tuple[Line, Row]]:
@@ -107,24 +107,24 @@ def _readable(lines: Iterator[Line], where: str) -> Iterator[tuple[Line, Row]]:
         raise InputError("is empty.", where=where)
 
 
-def _judgements(place: Path, split: str) -> Iterator[Judgement]:
-    configurations = splits_of(place)
+def _judgements(folder: Path, split: str) -> Iterator[Judgement]:
+    configurations = splits_of(folder)
     names = ("qrels", "default") if "corpus" in configurations else ()
     named = next((name for name in names if name in configurations), None)
     if named is not None:
         if split not in configurations[named]:
             fix = f"Known: {', '.join(configurations[named])}."
-            raise InputError(f"has no split {split!r}.", where=f"{place}[{named}]", fix=fix)
-        yield from _of_rows(_readable(read_folder(place, split, named), f"{place}[{named}]"))
+            raise InputError(f"has no split {split!r}.", where=f"{folder}[{named}]", fix=fix)
+        yield from _of_rows(_readable(read_folder(folder, split, named), f"{folder}[{named}]"))
         return
-    tables = [place / "qrels.tsv", place / "qrels" / f"{split}.tsv"]
+    tables = [folder / "qrels.tsv", folder / "qrels" / f"{split}.tsv"]
     for path in tables:
         if path.is_file():
             yield from _of_table(path)
             return
-    for folder, stem in ((place, "qrels"), (place / "qrels", split)):
-        if _file(folder, stem) is not None:
-            yield from _of_rows(rows_of_file(folder, stem))
+    for parent, stem in ((folder, "qrels"), (folder / "qrels", split)):
+        if _file(parent, stem) is not None:
+            yield from _of_rows(rows_of_file(parent, stem))
             return
     fix = f"A retrieval set needs corpus, queries and qrels; qrels/{split}.tsv will do, too."
     raise InputError("is missing.", where=str(tables[0]), fix=fix)

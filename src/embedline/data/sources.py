@@ -26,13 +26,13 @@ def locate(path: str, root: Path) -> Path:
     Raises:
         InputError: there is no such file; the message suggests the nearest name in its folder.
     """
-    place = root / Path(path).expanduser()
-    if place.exists():
-        return place
-    names = [p.name for p in place.parent.iterdir()] if place.parent.is_dir() else []
-    near = difflib.get_close_matches(place.name, names, n=1)
+    located = root / Path(path).expanduser()
+    if located.exists():
+        return located
+    names = [p.name for p in located.parent.iterdir()] if located.parent.is_dir() else []
+    near = difflib.get_close_matches(located.name, names, n=1)
     fix = f"Did you mean {near[0]!r}?" if near else "Relative paths start at data.root."
-    raise InputError("does not exist.", where=str(place), fix=fix)
+    raise InputError("does not exist.", where=str(located), fix=fix)
 
 
 def source_files(path: str, root: Path) -> list[Path]:
@@ -44,8 +44,8 @@ def source_files(path: str, root: Path) -> list[Path]:
     if is_hub(path):
         copy = root / hub_name(path).name
         return sorted(p for p in copy.rglob("*") if p.is_file()) if copy.is_dir() else []
-    place = locate(path, root)
-    return sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    located = locate(path, root)
+    return sorted(p for p in located.rglob("*") if p.is_file()) if located.is_dir() else [located]
 
 
 def source_name(name: str, path: str) -> str:
@@ -71,18 +71,20 @@ def read_source(path: str, root: Path, split: str = "train", *, texts: bool = Fa
     """
     if is_hub(path):
         return read_hub(path, split, root)
-    place = locate(path, root)
-    if place.is_dir():
-        return _read_folder(place, split, texts)
-    name = place.name.lower()
+    located = locate(path, root)
+    if located.is_dir():
+        return _read_folder(located, split, texts)
+    name = located.name.lower()
     if name.endswith((".jsonl", ".jsonl.gz")):
-        return read_jsonl(place)
+        return read_jsonl(located)
     if name.endswith(".parquet"):
-        return read_parquet(place)
+        return read_parquet(located)
     if name.endswith((".csv", ".tsv")):
-        return read_csv(place, "\t" if name.endswith(".tsv") else ",")
+        return read_csv(located, "\t" if name.endswith(".tsv") else ",")
     raise InputError(
-        "is of a kind that is not read.", where=str(place), fix=f"Known kinds: {', '.join(FILES)}, a folder."
+        "is of a kind that is not read.",
+        where=str(located),
+        fix=f"Known kinds: {', '.join(FILES)}, a folder.",
     )
 
 

@@ -37,7 +37,7 @@ from embedline.steps.context import StepConfig
 STEP = "preflight"
 
 
-def preflight(preset: str, overrides: Sequence[str], workspace: Path, run: str) -> Plan:
+def preflight(preset: str, overrides: Sequence[str], work: Path, run: str) -> Plan:
     """Validate, pin, check and plan a run; write plan.json, tracking.json and fingerprint.json.
 
     A first champion from outside is registered last, when everything else is in order.
@@ -45,19 +45,19 @@ def preflight(preset: str, overrides: Sequence[str], workspace: Path, run: str) 
     Raises:
         InputError: something would make the run fail later.
     """
-    check_workspace(workspace)
-    place = Workspace(workspace)
-    folder = place.step_folder(run, STEP)
-    forget_records(place.run_folder(run))
+    check_workspace(work)
+    workspace = Workspace(work)
+    folder = workspace.step_folder(run, STEP)
+    forget_records(workspace.run_folder(run))
     record = StepRecord(step=STEP, status="running", started_at=time.time())
     with recorded(folder, record):
         check_image()
         config = load_config(preset, overrides).model_dump(mode="json")
-        require_same_run(place.run_folder(run), config)
-        plan = make_plan(preset, overrides, workspace, run, act=True)
-        plan.write(place.run_folder(run))
+        require_same_run(workspace.run_folder(run), config)
+        plan = make_plan(preset, overrides, work, run, act=True)
+        plan.write(workspace.run_folder(run))
         found = _fingerprint(plan)
-        write_fingerprint(place.run_folder(run), found)
+        write_fingerprint(workspace.run_folder(run), found)
         tracker = Tracker(folder)
         tracker.params(_flat(plan.config))
         tracker.tags({f"pin.{name}": pin for name, pin in _flat(plan.pins).items()})
@@ -66,9 +66,7 @@ def preflight(preset: str, overrides: Sequence[str], workspace: Path, run: str) 
     return plan
 
 
-def make_plan(
-    preset: str, overrides: Sequence[str], workspace: Path, run: str = "", *, act: bool = False
-) -> Plan:
+def make_plan(preset: str, overrides: Sequence[str], work: Path, run: str = "", *, act: bool = False) -> Plan:
     """Make the plan.
 
     Args:
@@ -79,14 +77,14 @@ def make_plan(
     """
     config = load_config(preset, overrides)
     require_known_names(config)
-    check_workspace(workspace)
-    place = Workspace(workspace)
-    target = tracking_target(config.tracking, place)
+    check_workspace(work)
+    workspace = Workspace(work)
+    target = tracking_target(config.tracking, workspace)
     _prepare(target.uri)
     if act:
-        write_tracking(place.run_folder(run), target)
-        _begin(run, config, place)
-    root = data_root(config, preset, place)
+        write_tracking(workspace.run_folder(run), target)
+        _begin(run, config, workspace)
+    root = data_root(config, preset, workspace)
     data = pin_data(config, root)
     require_enough(config, root)
     models = pin_models(config, root)
@@ -94,11 +92,11 @@ def make_plan(
     base = Path(models.locations["base"]) if "base" in models.locations else None
     require_room(config, base)
     require_dims(config, base)
-    check_disk(place.root, _bytes(config, root))
+    check_disk(workspace.root, _bytes(config, root))
     machine = [*memory_notes(config, base, check_memory()), *precision_notes(config.runtime)]
-    champion = find_champion(config, target, place, root)
+    champion = find_champion(config, target, workspace, root)
     if act and champion.first:
-        champion = register_first(config, target, champion, place, run)
+        champion = register_first(config, target, champion, workspace, run)
     pinned = Pinned(
         {**data.pins, **models.pins, "champion": champion.pin},
         {**data.locations, **models.locations, **({"champion": str(champion.path)} if champion.path else {})},
@@ -112,7 +110,7 @@ def make_plan(
         config=config.model_dump(mode="json"),
         pins=pinned.pins,
         step_configs=step_configs,
-        steps=predict_steps(place, preset, step_configs),
+        steps=predict_steps(workspace, preset, step_configs),
         warnings=[*deprecated(preset, overrides), *_warnings(config), *machine, *advice(config, root)],
     )
 
@@ -141,10 +139,10 @@ def _require_heads(config: RunConfig, base: str | None) -> None:
             )
 
 
-def missing_here(config: RunConfig, preset: str, workspace: Path) -> list[str]:
+def missing_here(config: RunConfig, preset: str, work: Path) -> list[str]:
     """List what a run would lack on this machine; empty when the data folder itself cannot be found."""
     try:
-        return missing(config, data_root(config, preset, Workspace(workspace)))
+        return missing(config, data_root(config, preset, Workspace(work)))
     except (InputError, OSError):
         return []
 
@@ -155,11 +153,11 @@ def _prepare(uri: str) -> None:
     prepare(uri)
 
 
-def _begin(run: str, config: RunConfig, place: Workspace) -> None:
+def _begin(run: str, config: RunConfig, workspace: Workspace) -> None:
     """Open the parent run at the tracking server, also one that an earlier attempt closed."""
     from embedline.registry.tracking_target import read_tracking
 
-    found = read_tracking(place.run_folder(run))
+    found = read_tracking(workspace.run_folder(run))
     assert found is not None
     try:
         mirror = found.mirror()

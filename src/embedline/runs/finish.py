@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def finish(
-    workspace: Path,
+    work: Path,
     run: str,
     *,
     preset: str = "",
@@ -42,9 +42,9 @@ def finish(
         killed: whether the run was ended from outside; its command exits with `exit_code`.
         latest: whether to point `latest` at the run's folder.
     """
-    place = Workspace(workspace)
-    folder = place.run_folder(run)
-    records = _settle(place, run, killed)
+    workspace = Workspace(work)
+    folder = workspace.run_folder(run)
+    records = _settle(workspace, run, killed)
     record = _record(folder, run, preset, records, failed, exit_code if killed else 0, message)
     _link(folder, records)
     write_run(folder, record)
@@ -71,15 +71,15 @@ def run_finish(workspace: str, run_name: str, job_id: str, preset: str, state: s
         _log.exception("the run's record could not be completed")
 
 
-def _settle(place: Workspace, run: str, killed: bool) -> list[StepRecord]:
+def _settle(workspace: Workspace, run: str, killed: bool) -> list[StepRecord]:
     """Close the records of steps that are still marked running: their process died."""
-    records = read_records(place.run_folder(run))
+    records = read_records(workspace.run_folder(run))
     for record in records:
         if record.status == "running":
             record.status, record.exit_code = ("killed" if killed else "failed"), 1
             record.error = "Stopped from outside." if killed else DIED
             record.seconds = round(time.time() - record.started_at, 2)
-            write_record(place.step_folder(run, record.step), record)
+            write_record(workspace.step_folder(run, record.step), record)
     return records
 
 
