@@ -1,1 +1,1 @@
-"""How the images are built; images.lock.yaml names them, and travels with the package."""
+"""The recipes of the images; images.lock.yaml names the images and is part of the package."""

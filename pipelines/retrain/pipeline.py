@@ -26,7 +26,7 @@ from embedline.pipelines.retrain.policy import on_a_cluster, on_this_machine, pi
 
 
 def retrain_pipeline(config: RunConfig | None = None, workspace: str = "/workspace") -> GraphComponent:
-    """The pipeline as a run's config asks for it on a cluster; for this machine when there is none.
+    """Build the pipeline for a cluster with a run's config; without a config, for this machine.
 
     Args:
         workspace: default of the input of that name, and where the shared volume is mounted.
@@ -73,7 +73,7 @@ def retrain_pipeline(config: RunConfig | None = None, workspace: str = "/workspa
         named = {"workspace": workspace, "run_name": run_name, "job_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER}
         closing = settle("finish", finish(preset=preset, **named))
 
-        # A stage that is switched off hands its input on inside the step: one DAG for every preset.
+        # A stage that is switched off passes its input through inside the step: one DAG serves every preset.
         with dsl.ExitHandler(closing, name="line"):
             checked = settle(
                 "preflight",

@@ -1,4 +1,4 @@
-"""What a task of the line asks of the pipeline engine and of Kubernetes, as the section `cluster` has it."""
+"""The requests of a task to the pipeline engine and to Kubernetes, from the section `cluster`."""
 
 from collections.abc import Callable
 
@@ -15,12 +15,12 @@ Settle = Callable[[str, PipelineTask], PipelineTask]
 
 
 def on_this_machine(step: str, task: PipelineTask) -> PipelineTask:
-    """Only what kfp's local runner can do: try again."""
+    """Set the retries of a task: kfp's local runner supports nothing else."""
     return _tried_again(task, ClusterConfig().task(step))
 
 
 def on_a_cluster(config: RunConfig, workspace: str) -> Settle:
-    """All that the config's `cluster` says, with the shared volume mounted at `workspace`."""
+    """Return a function that applies `cluster` to a task and mounts the shared volume at `workspace`."""
     cluster = config.cluster
 
     def settle(step: str, task: PipelineTask) -> PipelineTask:
@@ -43,7 +43,7 @@ def on_a_cluster(config: RunConfig, workspace: str) -> Settle:
 
 
 def pipeline_config(config: RunConfig | None) -> dsl.PipelineConfig | None:
-    """The volume that the engine makes for each run, where the config asks for one."""
+    """Configure the volume that the engine makes for each run; None where the config has none."""
     volume = config.cluster.workspace if config else None
     if volume is None or volume.size is None:
         return None
@@ -55,7 +55,7 @@ def pipeline_config(config: RunConfig | None) -> dsl.PipelineConfig | None:
 
 
 def _tried_again(task: PipelineTask, wanted: TaskConfig) -> PipelineTask:
-    """What cannot succeed by trying again refuses its retry at once."""
+    """Set the retries of a task; an error that returns at every try ends its retry at once."""
     if not wanted.retries:
         return task
     return task.set_retry(
@@ -105,7 +105,7 @@ def _placed(task: PipelineTask, wanted: TaskConfig) -> None:
 
 
 def _informed(task: PipelineTask, wanted: TaskConfig) -> None:
-    """Environment variables by reference: their values appear in no pipeline, log or parameter."""
+    """Set environment variables by reference: their values appear in no pipeline, log or parameter."""
     for variables, use, keys in (
         (wanted.secrets, kubernetes.use_secret_as_env, "secret_key_to_env"),
         (wanted.config_maps, kubernetes.use_config_map_as_env, "config_map_key_to_env"),

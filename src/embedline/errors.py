@@ -76,7 +76,7 @@ class ConflictError(EmbedlineError):
 
 
 class Stopped(BaseException):
-    """End by SIGTERM: no failure, the next try continues where the work stopped.
+    """The end by SIGTERM, which is no failure: the next try continues where the work stopped.
 
     Not an `Exception`, so that no handler takes it for a failure. Exit code 143 (128 + SIGTERM) is not among
     the codes for which a retry is useless.

@@ -26,7 +26,7 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an artefact is (kind), what made it (step, key, inputs) and what it holds (files, counts)."""
+    """The description of an artefact: its kind, its origin (step, key, inputs), its files and counts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: str
@@ -109,7 +109,7 @@ def read_artifact(folder: Path, kind: str | None = None, *, verify_digests: bool
     """Open an artefact.
 
     Raises:
-        InputError: no manifest, another kind than asked for, a missing file, or a file of another size
+        InputError: no manifest, another kind than expected, a missing file, or a file of another size
             (or, with `verify_digests`, of another content).
     """
     path = folder / MANIFEST

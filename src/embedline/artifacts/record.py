@@ -44,7 +44,7 @@ class StepRecord(BaseModel):
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write beside and rename, so that a reader never sees half a file."""
+    """Write JSON to a draft and rename it, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

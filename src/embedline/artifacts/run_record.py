@@ -10,7 +10,7 @@ from embedline.artifacts.record import StepRecord
 
 
 class RunError(BaseModel):
-    """Why a run failed or was killed; `step` is None when no step failed."""
+    """The reason why a run failed or was killed; `step` is None when no step failed."""
 
     model_config = ConfigDict(frozen=True)
     step: str | None

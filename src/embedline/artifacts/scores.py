@@ -1,4 +1,4 @@
-"""Score rows, as they stand in `scores.jsonl`: the only reader and the only writer of that file."""
+"""Score rows of `scores.jsonl`: the only reader and the only writer of that file."""
 
 from __future__ import annotations
 

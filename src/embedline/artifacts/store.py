@@ -26,7 +26,7 @@ def cache_key(step: str, code: str, config: dict[str, Any], inputs: dict[str, st
 
 
 class Store:
-    """Keep finished outputs by step and key; `writing` makes all outputs of a step appear at once."""
+    """The finished outputs by step and key; `writing` makes all outputs of a step appear at once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -61,7 +61,7 @@ class Store:
                 return
             if replace:
                 shutil.rmtree(folder, ignore_errors=True)
-            if folder.exists():  # another run has made it meanwhile: the first one stands
+            if folder.exists():  # another run has made it meanwhile: the first one is kept
                 shutil.rmtree(draft)
             else:
                 draft.rename(folder)

@@ -16,7 +16,7 @@ SPOOL = "spool.jsonl"
 
 
 class Tracker:
-    """Appends parameters, metrics and tags of one step to `<folder>/spool.jsonl`, each of them once.
+    """The writer of one step's parameters, metrics and tags to `<folder>/spool.jsonl`, each once.
 
     Line forms: `{"type": "param"|"tag", "key", "value"}` and
     `{"type": "metric", "key", "value", "step", "at"}` (`at` in milliseconds since the epoch).
@@ -38,7 +38,7 @@ class Tracker:
                 file.write("\n")
 
     def params(self, values: Mapping[str, Any]) -> None:
-        """Append parameters; the first value of a key stands."""
+        """Append parameters; the first value of a key is kept."""
         self._append([{"type": "param", "key": key, "value": str(value)} for key, value in values.items()])
 
     def tags(self, values: Mapping[str, Any]) -> None:

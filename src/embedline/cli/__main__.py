@@ -1,4 +1,4 @@
-"""Run the command line: `python -m embedline.cli`."""
+"""The command line as `python -m embedline.cli`."""
 
 from embedline.cli import main
 

@@ -1,4 +1,4 @@
-"""Encode texts with any model folder, and read passages from any file: for `embed` and `search`."""
+"""An encoder for any model folder and a reader of passages from any file, for `embed` and `search`."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ from embedline.planning.cost_table import cost_table as table
 
 
 class Runner(StrEnum):
-    """How a step is executed."""
+    """The way a step is executed."""
 
     process = "process"
     docker = "docker"

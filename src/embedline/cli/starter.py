@@ -1,4 +1,4 @@
-"""Write the files of `embedline init`: a first preset and its data."""
+"""The files that `embedline init` writes: a first preset and its data."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ DEFAULTS: dict[str, TaskConfig] = {
         cpu_limit="8",
         memory_request="4G",
         memory_limit="16G",
-        # A training may take days; one that hangs must not hold its train key forever.
+        # A training may take days; a limit ends one that hangs, so that its train key becomes free.
         timeout_s=14 * 86_400,
     ),
     "training": TaskConfig(shared_memory="1Gi"),

@@ -20,7 +20,7 @@ Stage = Literal["unsupervised", "supervised"]
 
 
 def first_repeated(names: Sequence[str]) -> tuple[int, int] | None:
-    """Return where a name stands that an earlier entry has, and where that entry stands; None if all differ.
+    """Return the index of the first repeated name and the index of its first entry; None if all differ.
 
     >>> first_repeated(["faq", "docs", "faq"])
     (2, 0)

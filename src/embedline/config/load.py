@@ -1,4 +1,4 @@
-"""Load a preset, with what it `extends:` and `-o section.key=value` overrides, as a validated `RunConfig`."""
+"""Loading of a preset, with `extends:` and `-o section.key=value` overrides, as a validated `RunConfig`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Print the refused combinations of settings as a page: `python -m embedline.config.optionpage`."""
+"""The page of the refused combinations of settings: `python -m embedline.config.optionpage`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Old names of settings, which are still read; `embedline plan` lists those in use."""
+"""Former names of settings, which are still read; `embedline plan` lists those in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Print every setting as a page: `python -m embedline.config.settingspage`."""
+"""The page of all settings: `python -m embedline.config.settingspage`."""
 
 from __future__ import annotations
 

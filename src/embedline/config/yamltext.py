@@ -1,4 +1,4 @@
-"""Read YAML with two fixes: `2e-4` is a number, and a repeated key is an error."""
+"""A reader of YAML with two fixes: `2e-4` is a number, and a repeated key is an error."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ class _Loader(yaml.SafeLoader):
     """A safe loader without two traps of YAML 1.1: `2e-4` read as text, and repeated keys read silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Read a mapping; raise ConstructorError for a repeated key."""
         seen: set[str] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):

@@ -66,6 +66,7 @@ class Funnel:
                     raise StepError("rows were lost while cleaning.", where=f"{table} of {source!r}")
 
     def as_json(self) -> dict[str, Any]:
+        """Return the counts as JSON values, by table and source."""
         return {
             table: {
                 source: vars(counts) | {"rejected": dict(counts.rejected), "changed": dict(+counts.changed)}

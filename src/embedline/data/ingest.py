@@ -48,6 +48,7 @@ class IngestReport:
         return [asdict(source) for source in self.sources]
 
     def markdown(self) -> str:
+        """Return the counts as a Markdown table, one row a source."""
         rows = [
             f"| {cell(s.source)} | {s.table} | {s.read} | {s.accepted} | {s.quarantined} | {s.left_out} |"
             for s in self.sources

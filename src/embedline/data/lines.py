@@ -45,7 +45,7 @@ def read_jsonl(path: Path) -> Iterator[Line]:
     """Read the rows of a JSON-lines file, plain or gzip; blank lines are no rows.
 
     Raises:
-        InputError: the file cannot be opened, or is not (or not wholly) gzip although its name says so.
+        InputError: the file cannot be opened, or is not (or not wholly) gzip although its name ends in .gz.
     """
     for number, raw in _numbered(path):
         yield _json_line(str(path), number, raw)

@@ -1,4 +1,4 @@
-"""Removal of HTML from technical text that keeps the code in it."""
+"""Removal of HTML from technical text; code in the text is kept."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def comparison_form(text: str) -> str:
     """Return the form in which texts are compared: NFKC, lower case, ё as е, words only, single spaces.
 
     Without stress marks and invisible characters; in a word of two alphabets, Latin letters that look like
-    Cyrillic ones are replaced by these. A text without any word (an operator, say) is compared as it is,
+    Cyrillic ones are replaced by these. A text without any word (such as an operator) is compared as it is,
     without its white space.
 
     >>> comparison_form("Ещё  раз: ВХОД!")

@@ -1,4 +1,4 @@
-"""The filters that look at one row at a time: they tidy it, then name the first rule that it breaks."""
+"""The filters that look at one row at a time: they tidy it, then return the first rule that it breaks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FilterResult:
 
 @dataclass
 class RowFilters:
-    """Tidies rows and checks them; keeps digests of the rows it has passed, for exact duplicates.
+    """The filters of rows: they tidy, check, and find exact duplicates by digests of passed rows.
 
     Args:
         stages: the training stages that use each source; a source that is not named is used by all.

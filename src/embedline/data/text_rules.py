@@ -39,7 +39,7 @@ def too_short(text: Text, config: CleanConfig) -> bool:
 
 
 def language(text: Text, config: CleanConfig) -> bool:
-    """The row states a language that is not allowed, or the text is in none that it may be in."""
+    """Return True when the row's language is not allowed, or its text is in no allowed language."""
     if not text.language:
         return not any(may_be(text.text, allowed) for allowed in config.languages)
     return not (set(text.language.split("-")) <= set(config.languages) and may_be(text.text, text.language))

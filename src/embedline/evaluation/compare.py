@@ -1,4 +1,4 @@
-"""Score rows side by side: models and stages against BM25 and the untrained model. No heavy imports."""
+"""Comparison of score rows: models and stages against BM25 and the untrained model. No heavy imports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def stage_inputs() -> dict[str, str]:
 
 
 def all_stages() -> tuple[str, ...]:
-    """Return the models that are compared with one another, in the order in which a candidate comes to be."""
+    """Return the compared models: baselines, the stages in order, candidate, champion."""
     return ("bm25", "untrained", "base", *stage_inputs().values(), CANDIDATE, CHAMPION)
 
 

@@ -50,7 +50,7 @@ def curves_page(title: str, curves: Curves) -> str:
     """Draw one chart for each series over optimizer steps, in the order of `CURVES`, as an HTML page.
 
     Args:
-        curves: series → (step, value), in order; the page says so when there are none.
+        curves: series → (step, value), in order; without any, the page reports that there are none.
     """
     page = _HEAD.format(title=title)
     if not curves:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Encoder(Protocol):
-    """Anything that turns texts into vectors (N × D): an Embedder, an ONNX runtime."""
+    """An object that turns texts into vectors (N × D): an Embedder, an ONNX runtime."""
 
     def encode(
         self, texts: Sequence[str], *, prompt: str, max_length: int, batch_tokens: int

@@ -53,7 +53,7 @@ def rank_by_head(
         for head in scored[0]:
             values = torch.cat([scores[head] for scores in scored]).float().cpu()
             places = torch.arange(seen, seen + values.shape[1]).expand(values.shape)
-            if head in best:  # earlier documents stand first: a stable sort keeps the lower index first
+            if head in best:  # earlier documents come first: a stable sort keeps the lower index first
                 values = torch.cat([best[head][0], values], 1)
                 places = torch.cat([best[head][1], places], 1)
             order = values.argsort(dim=1, descending=True, stable=True)[:, :k]

@@ -1,4 +1,4 @@
-"""Score one model folder outside a run, as `embedline evaluate` does."""
+"""Scores of one model folder outside a run, as in `embedline evaluate`."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from embedline.models.prompts import MTEB_TYPES, Side, is_long
 
 
 class MtebEncoder(AbsEncoder):  # type: ignore[misc]
-    """mteb's Encoder protocol over an `EvaluatedModel`.
+    """An `EvaluatedModel` with mteb's Encoder protocol.
 
     mteb keeps results by name and revision, and treats all models without a name as the same model; hence a
     name for each, and the model's digest as revision.

@@ -1,4 +1,4 @@
-"""Needle in a long document: whether a model finds a fact that stands after so many tokens."""
+"""Needle in a long document: whether a model finds a fact after a given number of tokens."""
 
 from __future__ import annotations
 

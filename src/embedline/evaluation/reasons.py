@@ -164,7 +164,7 @@ def _head(head: str) -> Sentence:
 
 
 def _change(reason: Reason) -> tuple[Sentence, Sentence]:
-    """Say how the candidate's score moved, and how it may move."""
+    """Describe the change of the candidate's score and the change that is allowed."""
     size, bar = f"{abs(reason.change):.4f}", f"{abs(reason.bar or 0.0):.4f}"
     moved = Sentence(f"a gain of {size}", f"рост на {size}")
     if reason.change < 0:

@@ -54,7 +54,7 @@ class ScoringRequest:
         return self.folder is not None and not self.of_stage and (self.folder / "embedline.json").is_file()
 
     def is_within(self, other: ScoringRequest) -> bool:
-        """Whether the scores of `other` include all that this request asks for."""
+        """Whether the scores of `other` include all sets, tasks and depths of this request."""
         pairs = ((self.sets, other.sets), (self.tasks, other.tasks), (self.depths, other.depths))
         return all(set(ours) <= set(theirs) for ours, theirs in pairs)
 
@@ -74,7 +74,7 @@ class ScoringRequest:
 
 @dataclass(frozen=True)
 class ScoringSettings:
-    """What the requests of a run have in common.
+    """The settings that all requests of a run share.
 
     Args:
         sets: folder of the laid-out evaluation sets.

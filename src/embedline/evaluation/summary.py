@@ -1,4 +1,4 @@
-"""Score rows in brief: metrics for the tracker, the candidate's main scores, what each stage gained."""
+"""Score rows in brief: metrics for the tracker, the candidate's main scores, the gain of each stage."""
 
 from __future__ import annotations
 

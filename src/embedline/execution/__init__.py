@@ -1,1 +1,1 @@
-"""Run one step: cache, record, delegation to other processes, and the adapter for kfp components."""
+"""The execution of one step: cache, record, delegation to other processes, adapter for kfp components."""

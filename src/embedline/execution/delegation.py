@@ -1,4 +1,4 @@
-"""Delegate a step's work to worker processes, on this machine or on others.
+"""Delegation of a step's work to worker processes, on this machine or on others.
 
 The workers read the step's config and the references of its inputs from the workspace, in
 `<run>/steps/<step>/delegated/`. They leave the outputs in the store under the step's key, and the first
@@ -37,7 +37,7 @@ class DelegatedStep:
 
     @property
     def folder(self) -> Path:
-        """Where the workers find the step and leave their record."""
+        """Folder where the workers read the step and write their record."""
         return Workspace(self.workspace).step_folder(self.run, self.step) / "delegated"
 
     def write(self) -> None:
@@ -84,12 +84,12 @@ class DelegatedStep:
         raise error
 
 
-# Lets worker processes do a step; returns when its outputs are in the store.
+# Runs a step in worker processes; returns when its outputs are in the store.
 Delegate = Callable[[DelegatedStep], None]
 
 
 def read_delegated_step(folder: Path) -> DelegatedStep:
-    """Read what `DelegatedStep.write` wrote; the workspace may be mounted elsewhere by now."""
+    """Read what `DelegatedStep.write` wrote; the workspace may be mounted at another path."""
     about = json.loads((folder / _ABOUT).read_text(encoding="utf-8"))
     inputs = {name: folder / "inputs" / f"{name}.json" for name in about["inputs"]}
     # <workspace>/<run>/steps/<step>/delegated

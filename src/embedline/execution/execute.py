@@ -1,4 +1,4 @@
-"""Execute one step: references in, its work or its cached outputs, references out. The same for all steps."""
+"""The execution of any step: read references, do the work or find cached outputs, write references."""
 
 from __future__ import annotations
 

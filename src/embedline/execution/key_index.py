@@ -1,4 +1,4 @@
-"""What each step key gave before: `.embedline/index/<step>/<key>.json`, read by plans and by later runs."""
+"""Earlier outputs by step key: `.embedline/index/<step>/<key>.json`, read by plans and by later runs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class KeyNote(BaseModel):
 
 
 def note_key(workspace: Workspace, step: Step, record: StepRecord) -> None:
-    """Note what the record's key gave, so that a plan can predict what the next run finds."""
+    """Record the outputs of the record's key, so that a plan can predict what the next run finds."""
     digests = {name: output.digest for name, output in record.outputs.items()}
     note = KeyNote(passed_through=record.passed_through, outputs=digests, summary=record.summary)
     write_json(_path(workspace, step, record.key), note.model_dump())
 
 
 def read_key_note(workspace: Workspace, step: Step, key: str) -> KeyNote | None:
-    """Return what `key` gave before; None when it was never made in this workspace."""
+    """Return the earlier outputs of `key`; None when it was never made in this workspace."""
     path = _path(workspace, step, key)
     return KeyNote.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
 

@@ -1,4 +1,4 @@
-"""Replay a run's spools to the tracking server while a step works, so that its curves are live."""
+"""Replay of a run's spools to the tracking server while a step works, so that its curves are live."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""End a process together with its parent."""
+"""The end of a process together with its parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep the record of a step true while its work goes on, also when it fails or is stopped."""
+"""The record of a step, kept up to date during its work, also when the step fails or is stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from embedline.artifacts.record import StepRecord, write_record
 from embedline.errors import EmbedlineError, InputError, StepError, Stopped, without_passwords
 
-# Errors that return at every retry; only a lost process or network is worth another one.
+# Errors that return at every retry; only a lost process or network is tried again.
 _FINAL = (
     InputError,
     StepError,

@@ -1,4 +1,4 @@
-"""Train in several processes on this machine (`runtime.processes`), with torchrun's agent."""
+"""Training in several processes on this machine (`runtime.processes`), with torchrun's agent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def processes_here(step: str, config_json: str, workspace: Path) -> Delegate | N
 
 
 def launch(delegated: DelegatedStep, processes: int) -> None:
-    """Do the step's work under torchrun's agent, which ends all processes when one dies.
+    """Run the step under torchrun's agent, which ends all processes when one fails.
 
     Raises:
         InputError: fewer GPUs than processes.

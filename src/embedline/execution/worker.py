@@ -29,7 +29,7 @@ _TIMEOUT = timedelta(hours=2)
 
 
 def main(folder: Path) -> None:
-    """Do this process's part of the step that `folder` holds."""
+    """Run this process's part of the step in `folder`."""
     end_with_parent(signal.SIGKILL)
     delegated = read_delegated_step(folder)
     import torch
@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
 
 
 def _run_first(delegated: DelegatedStep) -> None:
-    """Run the step as its record keeper, and start the other processes when there is work."""
+    """Run the step as the process that writes its record, and start the others when there is work."""
     from embedline.training.engine import processes
 
     record = delegated.record()

@@ -1,4 +1,4 @@
-"""Export a model to one ONNX graph, from token ids to the outputs of every head."""
+"""Export of a model to one ONNX graph, from token ids to the outputs of every head."""
 
 from __future__ import annotations
 

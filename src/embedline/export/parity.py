@@ -1,4 +1,4 @@
-"""Measure how far the exported models are from the torch model, and how much faster they are."""
+"""Measurement of the exported models against the torch model: difference of outputs, and speed."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class HeadLimits:
-    """How far the heads beside the dense one may differ from torch; the measures of `HeadParity`.
+    """The limits of the other heads' difference from torch, in the measures of `HeadParity`.
 
     Args:
         token_cosine: smallest cosine of two token vectors that passes.

@@ -1,4 +1,4 @@
-"""The checks that rules ask for: one score against a bar, or against another model's score."""
+"""The checks that rules require: one score against a bar, or against another model's score."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Code(StrEnum):
-    """What a check found; each code has one sentence in English and in Russian."""
+    """The finding of a check; each code has one sentence in English and in Russian."""
 
     GATE_OFF = "gate_off"
     NO_RULES = "no_rules"
@@ -29,7 +29,7 @@ class Code(StrEnum):
 
 @dataclass(frozen=True)
 class ScoreName:
-    """Which score a check is about.
+    """The score that a check is about.
 
     Args:
         set: name of one set; empty for a mean over sets.
@@ -51,7 +51,7 @@ class Reason:
     """One check of the gate.
 
     Args:
-        rule: the setting that asks for it, as `rules.0.min`.
+        rule: the setting that requires it, as `rules.0.min`.
         passed: whether the check holds.
         code: what was found.
         score: which score was checked.
@@ -73,7 +73,7 @@ class Reason:
 
     @property
     def change(self) -> float:
-        """How much higher the candidate scores than `against`; not a number when one of the two is none."""
+        """The candidate's score minus that of `against`; not a number when one of them is none."""
         if self.candidate is None or self.other is None:
             return math.nan
         return self.candidate - self.other

@@ -24,7 +24,7 @@ class ImportedPreset:
 
     Args:
         text: the preset's YAML.
-        left_out: settings that no preset key stands for, each with the reason.
+        left_out: settings that have no preset key, each with the reason.
     """
 
     text: str
@@ -58,7 +58,7 @@ def preset_yaml(header: str, name: str, keys: Mapping[str, KeyValue], left_out: 
 
 
 def _below(keys: Mapping[str, KeyValue], section: str) -> dict[str, KeyValue]:
-    """The keys of a section, without the section's name."""
+    """Return the keys of a section, without the section's name."""
     return {key.split(".", 1)[1]: value for key, value in keys.items() if key.startswith(f"{section}.")}
 
 
@@ -79,7 +79,7 @@ def _lines(keys: Mapping[str, KeyValue], indent: str) -> list[str]:
 
 
 def _one_line(value: Any) -> str:
-    """A value on one line, as YAML reads it back."""
+    """Write a value on one line, as YAML reads it back."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_one_line(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Mine hard negatives for all records with a model: exact search within each kind of task and language."""
+"""Mining of hard negatives for all records with a model: exact search within each task type and language."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _mine_rows(
         scores_NK, indices_NK = exact_search(queries_ND, documents_MD, depth)
         for i in block:
             at = i - start
-            look = config.depth + len(known[i])  # other rows' known positives do not deepen this one
+            look = config.depth + len(known[i])  # deeper by this row's known positives only
             own = [pool[text] for text in rows[i].positives]
             chosen, counts = choose_negatives(
                 scores_NK[at, :look],

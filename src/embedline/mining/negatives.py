@@ -35,7 +35,7 @@ class MiningRules:
 
 @dataclass
 class MiningCounts:
-    """Counts of the candidates by what became of them."""
+    """Counts of the candidates by outcome."""
 
     candidates: int = 0
     known_positive: int = 0

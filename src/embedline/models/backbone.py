@@ -123,7 +123,7 @@ def _require_both_sides(backbone: PreTrainedModel, where: str) -> None:
     """Make a decoder bidirectional; refuse another architecture that is causal."""
     if is_decoder_family(backbone.config):
         if make_bidirectional(backbone, where) and where == "model.base":
-            # a bare language model becomes bidirectional when it is loaded: this one was an embedding model
+            # bare language models are made bidirectional when loaded: this one was an embedding model
             logger.warning(
                 "model.base: its vectors were made with a causal mask, which is now removed: train it further"
             )

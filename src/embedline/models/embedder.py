@@ -23,7 +23,7 @@ from embedline.models.rotary import has_dynamic_ntk, position_ids_of
 
 @dataclass(frozen=True)
 class EmbedderSpec:
-    """Everything that defines an embedder beside its weights.
+    """The settings that define an embedder beside its weights.
 
     Args:
         query_length, document_length: tokens at which a text of that side is cut.

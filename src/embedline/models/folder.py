@@ -85,7 +85,7 @@ def _save_weights(embedder: Embedder, folder: Path) -> None:
     if any("lora_" in name for name, _ in model.named_parameters()):
         from embedline.models.lora import merge_lora  # peft is slow to import
 
-        merge_lora(model)  # in place: a large model has no room beside it for a copy
+        merge_lora(model)  # in place: memory may not hold a copy of a large model
     if needs_own_class(embedder):
         model = _as_own_class(embedder)
         code = _files(Path(str(module.__file__)) for module in (modeling_embedline, pooling, rotary))
@@ -132,7 +132,7 @@ def _as_own_class(embedder: Embedder) -> EmbedlineModel:
 
 
 class _Loaded(NamedTuple):
-    """What transformers loads from a folder; `own`: the model is an `EmbedlineModel`."""
+    """The parts that transformers loads from a folder; `own`: the model is an `EmbedlineModel`."""
 
     own: bool
     config: PretrainedConfig

@@ -1,4 +1,4 @@
-"""Whether the parts of a model folder fit each other and the spec that is requested."""
+"""Checks that the parts of a model folder fit each other and the requested spec."""
 
 from __future__ import annotations
 

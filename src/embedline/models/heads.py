@@ -26,7 +26,7 @@ class Encoded(NamedTuple):
 
 
 class LexicalHead(nn.Module):
-    """Compute term weights, w_t = ReLU(W h_t); 0 for special tokens.
+    """The head of term weights, w_t = ReLU(W h_t); 0 for special tokens.
 
     A new head gives all terms nearly the same small weight, so it counts the terms that two texts share.
     Random weights are noise: the loss falls fastest when all of them fall, and below 0 a ReLU has no
@@ -50,7 +50,7 @@ class LexicalHead(nn.Module):
 
 
 class MultiVectorHead(nn.Module):
-    """Compute token vectors, E_t = norm(W h_t), for every token but the special one that begins a text.
+    """The head of token vectors, E_t = norm(W h_t), without the special token that begins a text.
 
     That token's state serves the dense vector. A decoder's text may begin with its first word, which stays.
     """
@@ -62,6 +62,7 @@ class MultiVectorHead(nn.Module):
         self.special: Tensor
 
     def forward(self, states_BTD: Tensor, input_ids: Tensor, mask_BT: Tensor) -> Tensor:
+        """Map states to unit token vectors (B × T × K); 0 for padding and the first special token."""
         tokens_BTK = F.normalize(self.project(states_BTD.to(self.project.weight.dtype)).float(), dim=-1)
         special_BT = (input_ids.unsqueeze(-1) == self.special).any(-1)
         first_T = torch.arange(mask_BT.shape[1], device=mask_BT.device) == 0

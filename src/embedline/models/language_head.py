@@ -17,7 +17,7 @@ from embedline.models.bidirectional import is_decoder_family
 
 
 class LanguageHead(nn.Module):
-    """Map states (… × D) to logits (… × V) in fp32, as the language model's own class computes them.
+    """The map of states (… × D) to logits (… × V) in fp32, as the language model's class computes it.
 
     The whole head is kept: a transform and a bias (BERT, XLM-R, ModernBERT), a cap on the logits (Gemma). The
     output matrix starts as the model's and is tied to no other weight.
@@ -45,7 +45,7 @@ class LanguageHead(nn.Module):
 
 
 class _PassThrough(nn.Module):
-    """Replaces the backbone: returns its input as the states."""
+    """A module in place of the backbone that returns its input as the states."""
 
     def forward(self, *_: Any, inputs_embeds: Tensor, **__: Any) -> _Output:
         return _Output(last_hidden_state=inputs_embeds)

@@ -1,4 +1,4 @@
-"""Whether texts of a given length fit the positions that a model has."""
+"""The check that texts of a given length fit the positions of a model."""
 
 from __future__ import annotations
 

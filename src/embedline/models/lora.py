@@ -49,7 +49,7 @@ def merge_lora(backbone: PreTrainedModel) -> None:
     adapted = [(name, module) for name, module in backbone.named_modules() if isinstance(module, LoraLayer)]
     if not adapted:
         return
-    for name, layer in reversed(adapted):  # experts that are one parameter have a layer within a layer
+    for name, layer in reversed(adapted):  # experts in one parameter nest adapters: inner ones first
         layer.merge()
         backbone.set_submodule(name, layer.get_base_layer())
     if hasattr(backbone, "peft_config"):

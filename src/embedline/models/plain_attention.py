@@ -59,12 +59,13 @@ def plain_attention(
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(scale · Q Kᵀ) V, with dropout of the probabilities (Vaswani et al. 2017, equation 1)."""
+    """Attention, softmax(scale · Q Kᵀ) V, with dropout of the probabilities (Vaswani et al. 2017, eq. 1)."""
 
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
     ) -> Tensor:
+        """Return the attention's output; keep the probabilities for `backward`."""
         with torch.autocast("cpu", enabled=False):
             scores = (query * scale) @ key.transpose(-1, -2)
             if mask is not None:  # not -inf: a row of padding may attend to no key
@@ -80,6 +81,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of query, key and value; None for the other arguments."""
         query, key, value, attended, kept = ctx.saved_tensors
         with torch.autocast("cpu", enabled=False):
             gradient = gradients[0]

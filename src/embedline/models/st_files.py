@@ -64,7 +64,7 @@ def write_st_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class: b
 
     Args:
         width: of the dense vector.
-        own_class: whether the folder carries a model class of its own, which pools and normalises.
+        own_class: whether the folder holds its own model class, which pools and normalises.
     """
     kinds: list[str] = ["Transformer"]
     transformer: dict[str, Any] = {}
@@ -75,7 +75,7 @@ def write_st_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class: b
         }
         size = {"word_embedding_dimension": width, "include_prompt": True}
         write_json(folder / "1_Pooling" / "config.json", size | modes)
-        if spec.layer_norm:  # ours has no parameters: theirs gets weight 1 and bias 0
+        if spec.layer_norm:  # Embedline's norm has no parameters: the module gets weight 1, bias 0
             write_json(folder / "2_LayerNorm" / "config.json", {"dimension": width})
             weights = {"norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}
             save_file(weights, folder / "2_LayerNorm" / "model.safetensors")

@@ -49,7 +49,7 @@ def third_party_spec(
     """Read the spec of a sentence-transformers, FlagEmbedding or transformers folder; mean pooling if unset.
 
     Args:
-        tokenizer: changed in place to fold case where the folder says so.
+        tokenizer: changed in place to fold case where the folder's settings require it.
 
     Raises:
         InputError: the folder has a module, a pooling or a layer norm that Embedline does not have.

@@ -1,4 +1,4 @@
-"""Start a run for a train key only if none has it yet, and only one when several processes try at once."""
+"""The start of a run for a new train key: only one run, also when several processes try at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compile the DAG to the YAML that a cluster runs."""
+"""Compilation of the DAG to the YAML that a cluster runs."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Containers:
 
 @dataclass(frozen=True)
 class Exit:
-    """End of one container as the engine recorded it; `ended` in seconds since the epoch."""
+    """The end of one container as the engine recorded it; `ended` in seconds since the epoch."""
 
     container: str
     exit_code: int
@@ -155,7 +155,7 @@ def engine() -> Iterator[Any]:
 
 
 class ExitWatch:
-    """Collects the engine's exit events of one run's containers during the run."""
+    """A reader of the engine's exit events of one run's containers during the run."""
 
     def __init__(self, run_folder: Path) -> None:
         self._folder = run_folder

@@ -1,4 +1,4 @@
-"""Run the line on this machine: start the driver, watch the records, close abandoned runs."""
+"""Runs of the line on this machine: start the driver, watch the records, close abandoned runs."""
 
 from __future__ import annotations
 

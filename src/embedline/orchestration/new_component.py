@@ -1,4 +1,4 @@
-"""Write the component folder of a step that dag.py declares: component.py, metadata.yaml, README.md.
+"""The component folder of a step that dag.py declares: component.py, metadata.yaml, README.md.
 
 `python -m embedline.orchestration.new_component NAME` (`make component NAME=x`). An existing folder is not
 overwritten. The descriptions of the step and of its own inputs and outputs are placeholders to replace.
@@ -40,7 +40,7 @@ class Port:
 
     @property
     def entry(self) -> dict[str, str]:
-        """Its entry in metadata.yaml."""
+        """Entry of the component in metadata.yaml."""
         return {"type": self.type, "description": self.description[0].lower() + self.description[1:]}
 
 

@@ -21,7 +21,7 @@ _MARKS = {"done": "✓", "failed": "✗", "killed": "✗"}
 
 
 class Progress:
-    """Prints each step once it has ended; a spinner on a terminal, a line every half minute elsewhere."""
+    """A display of ended steps; a spinner on a terminal, a line every half minute elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -14,7 +14,7 @@ from urllib.parse import urlparse
 from embedline.errors import EmbedlineError, InputError, first_line
 
 TOKEN = "KFP_TOKEN"
-_AUTHORITIES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")  # mlflow, too, reads the first one
+_AUTHORITIES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")  # mlflow reads the first one as well
 CONNECT_S, READ_S = 10.0, 60.0
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 _RETRIED = (429, 500, 502, 503, 504)
@@ -122,7 +122,7 @@ def _client(host: str, namespace: str | None, token: str | None) -> Any:
     from urllib3.util import Retry
 
     class BoundedClient(Client):  # type: ignore[misc]
-        """kfp's client with bounded retries and a check that the address is an API."""
+        """A kfp client with bounded retries and a check that the address is an API."""
 
         def _load_config(self, *args: Any, **kwargs: Any) -> Any:
             config = super()._load_config(*args, **kwargs)
@@ -133,7 +133,7 @@ def _client(host: str, namespace: str | None, token: str | None) -> Any:
                 backoff_factor=PAUSES_S[0],
                 status_forcelist=_RETRIED,
                 allowed_methods=["GET"],
-                respect_retry_after_header=False,  # it may be hours
+                respect_retry_after_header=False,  # the header may name hours
                 raise_on_status=False,
             )
             return config
@@ -162,7 +162,7 @@ def _client(host: str, namespace: str | None, token: str | None) -> Any:
 
 
 def _add_timeouts(rest: Any) -> None:
-    """Give every request a timeout: without one the client waits forever for a server that hangs."""
+    """Set a timeout for every request: without one the client waits forever for a server that hangs."""
     request = rest.request
 
     def request_with_timeout(*args: Any, **kwargs: Any) -> Any:

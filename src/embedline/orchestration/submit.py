@@ -1,4 +1,4 @@
-"""Submit the compiled pipeline to a Kubeflow Pipelines server: upload a version of it, and start runs."""
+"""Submission of the compiled pipeline to a Kubeflow Pipelines server: upload a version, start runs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Look ahead: validate a run, pin what it depends on, plan it, and estimate its cost."""
+"""The work before a run: validation, pins of what it depends on, its plan, an estimate of its cost."""

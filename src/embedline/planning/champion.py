@@ -79,7 +79,7 @@ def register_first(
 
 
 def _downloaded(champion: ChampionRef, uri: str, workspace: Workspace) -> Path:
-    """Download a champion whose files lie on another machine, once for each registry and version."""
+    """Download a champion whose files are on another machine, once for each registry and version."""
     from embedline.registry.versions import download
 
     identity = hashlib.sha256((champion.digest or uri).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Estimate a run's training from its config alone: tokens, GPU-hours and memory of every stage.
+"""The estimated cost of a run's training, from its config alone: tokens, GPU-hours, memory by stage.
 
 The formulas, for a model of N weights in its matrices (tables are looked up, not multiplied by), L layers of
 width D, and texts of T tokens:
@@ -134,7 +134,7 @@ def _pretraining(config: RunConfig, stage: PretrainConfig, sizes: Sizes | None, 
         return _stage("pretrain", stage.steps, batches)
     predicted = stage.encoder_mask
     operations = _token_cost(config, sizes, stage.length)
-    if stage.objective == "retromae":  # its decoder is one layer, and predicts too
+    if stage.objective == "retromae":  # its one-layer decoder predicts tokens as well
         predicted += stage.decoder_targets
         operations += _token_cost(config, sizes.with_layers(1), stage.length)
     operations += 6 * predicted * sizes.width * sizes.vocabulary
@@ -160,7 +160,7 @@ def _contrastive(
             cost = batch * query * _token_cost(config, sizes, query)
             cost += batch * documents * document * _token_cost(config, sizes, document)
             resident, kept = _resident(config, stage, sizes, room)
-            again = 1 - min(1.0, kept / tokens)  # encoded twice
+            again = 1 - min(1.0, kept / tokens)  # share of the tokens that is encoded twice
             cost *= 1 + again / 3
             cost += _late_interaction(config, stage, sizes, batch * query, batch * documents * document)
             hours += steps * cost / rate
@@ -245,5 +245,5 @@ def _vectors(config: RunConfig, stage: ContrastiveConfig, sizes: Sizes, texts: i
 
 def _scores(config: RunConfig, stage: ContrastiveConfig, matrix: int) -> int:
     if stage.objective == "unified":
-        return matrix * (1 + len(config.model.heads))  # and their sum, which teaches
+        return matrix * (1 + len(config.model.heads))  # and their sum, the teacher of self-distillation
     return min(matrix, SCORES_AT_ONCE)

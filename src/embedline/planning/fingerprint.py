@@ -28,9 +28,9 @@ from embedline.data.sources import FILES, count_rows, is_hub, source_files
 from embedline.planning.pins import Pinned, named_sources, pin_data, pin_models
 
 PARTS = ("data", "code", "image", "config", "base")
-_LAST_STEP = "gate"  # what follows registers and reports
-_SILENT = ("checkpoint_every", "log_every")  # settings of a stage that leave its weights alone
-_PINNED = ("base", "revision", "model", "path", "mteb_root", "root")  # stand in `data` and `base`, by content
+_LAST_STEP = "gate"  # the steps after it only register and report
+_SILENT = ("checkpoint_every", "log_every")  # settings of a stage that do not change its weights
+_PINNED = ("base", "revision", "model", "path", "mteb_root", "root")  # are in `data` and `base`, by content
 
 
 @dataclass(frozen=True)
@@ -139,12 +139,12 @@ def fingerprint_of(config: RunConfig, root: Path, data: Pinned, models: Pinned) 
 
 
 def build(config: RunConfig, data: Sequence[DataEntry], base: Sequence[ModelEntry]) -> Fingerprint:
-    """A fingerprint from its outside parts, this code and its image."""
+    """Build a fingerprint from data, config and base model, with this code and its image."""
     return Fingerprint(tuple(data), _code(), IMAGE, RECIPE, _config(config), tuple(base))
 
 
 def write_fingerprint(run_folder: Path, found: Fingerprint) -> None:
-    """fingerprint.json: train_key, the parts (of the image its name) and the whole manifest, as strings."""
+    """Write fingerprint.json: train_key, the parts (of the image its name) and the manifest, as strings."""
     parts = {**found.parts(), "image": found.image}
     values = {"train_key": found.train_key, **parts, "manifest": found.manifest()}
     write_json(run_folder / FINGERPRINT, values)

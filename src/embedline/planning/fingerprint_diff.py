@@ -1,4 +1,4 @@
-"""Compare fingerprints: what changed since the last training, and whether another is needed."""
+"""Comparison of fingerprints: what changed since the last training, and whether another is needed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether a run is needed.
+    """The difference of two fingerprints: whether a run is needed.
 
     Args:
         reason: one sentence.
@@ -57,6 +57,7 @@ class Comparison:
     changes: list[Change]
 
     def table(self) -> str:
+        """Return the comparison as lines for a terminal."""
         lines = [f"train key {self.train_key}"]
         if self.since:
             lines.append(f"since {self.since}:" + ("" if self.changes else " nothing changed"))
@@ -92,7 +93,7 @@ def compare_fingerprints(found: Fingerprint, since: Since | None, holder: str = 
 
 
 def compare(since: Since, found: Fingerprint) -> list[Change]:
-    """List every difference in the order of the parts; where only digests are known, the part alone."""
+    """List every difference in the order of the parts; where only digests exist, only the part."""
     manifest = since.manifest
     if manifest is None:
         now = {**found.parts(), "image": found.image}

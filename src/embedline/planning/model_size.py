@@ -61,12 +61,12 @@ class Sizes:
 
     @property
     def matrices(self) -> int:
-        """N of the cost formulas: weights of all layers' matrices, without tables."""
+        """Number of weights in all layers' matrices, without tables: N of the cost formulas."""
         return self.layers * self.layer
 
     @property
     def parameters(self) -> int:
-        """All trained weights, tables included."""
+        """Number of all trained weights, tables included."""
         small = 2 * self.width
         if self.plain:
             small += 2 * self.width + self.head * (self.heads + 2 * self.groups) + 2 * self.width + self.inner

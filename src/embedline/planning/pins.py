@@ -1,4 +1,4 @@
-"""Pin every outside thing that a run depends on by digest or revision, and locate it on this machine."""
+"""Pins of all data and models that a run depends on: digests or revisions, and locations on this machine."""
 
 from __future__ import annotations
 

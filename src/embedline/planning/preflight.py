@@ -1,4 +1,4 @@
-"""Preflight: validate and pin everything before anything is spent, and plan the run."""
+"""Preflight: validate and pin everything before any costly work, and plan the run."""
 
 from __future__ import annotations
 

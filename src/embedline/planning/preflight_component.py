@@ -1,4 +1,4 @@
-"""Plan a run for the preflight component."""
+"""The planning of a run for the preflight component."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each step gets of the config: the settings of its key, those besides, pins and locations."""
+"""The part of the config for each step: the settings of its key, others, pins and locations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compare a model's aliases in the ledger with those in the registry, and move the registry's."""
+"""Comparison of a model's aliases in the ledger with the registry's, and moves of the registry's."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Claim:
 
 
 class Claims:
-    """Claims on the trainings of one registered model; every call can raise TrackingError."""
+    """The claims on the trainings of one registered model; every call can raise TrackingError."""
 
     def __init__(self, uri: str, name: str) -> None:
         self._uri = uri

@@ -1,4 +1,4 @@
-"""Copy a version from one registry to another (staging to production), with its origin."""
+"""Copies of a version from one registry to another (staging to production), with its origin."""
 
 from __future__ import annotations
 

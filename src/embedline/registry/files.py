@@ -1,4 +1,4 @@
-"""Check that the files of a version are, byte for byte, those that were registered."""
+"""The check that the files of a version are, byte for byte, those that were registered."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class Ledger:
         return True
 
     def mark_done(self, number: int) -> None:
-        """Record that the aliases were moved as generation `number` says."""
+        """Record that the aliases were moved to the state of generation `number`."""
         self._client.log_param(self._run, self._done_key(number), "yes")
 
     def _key(self, number: int) -> str:

@@ -70,7 +70,7 @@ def promote(
     uri: str,
     expect: str | None = None,
 ) -> Promotion:
-    """Point `alias` at a version that passed the gate, and `previous_<alias>` at its version until now.
+    """Point `alias` at a version that passed the gate, and `previous_<alias>` at the version before it.
 
     Args:
         reason, by: reason and author of the move, for the ledger.
@@ -229,6 +229,6 @@ def _moved(client: MlflowClient, generation: Generation, now: ModelVersion, head
 def _tags_of(client: MlflowClient, name: str, version: int) -> Mapping[str, str]:
     try:
         tags: Mapping[str, str] = find_version(client, name, version, "").tags
-    except InputError:  # it was deleted; its vectors may still be in use
+    except InputError:  # the version was deleted; its vectors may still be in use
         return {}
     return tags

@@ -186,7 +186,7 @@ class RunMirror:
                     _log.warning("mlflow refuses the tag %s; it stays in the spool", tag.key)
 
     def _accepted(self, run: str, **entities: Any) -> bool:
-        """Send; return False when the server refuses the content (rather than not answering)."""
+        """Send entities of a run; return False when the server refuses them (no answer raises)."""
         from mlflow.exceptions import MlflowException
 
         try:

@@ -1,1 +1,1 @@
-"""Look back: the record of a run, its end, its repetition and its retention."""
+"""The work on a recorded run: its record, its end, its repetition and its retention."""

@@ -1,4 +1,4 @@
-"""Run one step of an earlier run again, or only the gate's decision."""
+"""A rerun of one step of an earlier run, or of the gate's decision alone."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The steps of the line: one module a step of dag.py, and what they see."""
+"""The steps of the line: one module for each step of dag.py, and their context."""

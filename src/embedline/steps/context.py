@@ -1,4 +1,4 @@
-"""What a step gets (`Context`) and what it returns (`StepResult`)."""
+"""The input of a step (`Context`) and its result (`StepResult`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class StepConfig(BaseModel):
-    """What preflight gives one step, as a JSON string parameter.
+    """The settings and pins of one step, made by preflight; a JSON string parameter.
 
     Args:
         config: settings that decide the step's outputs, by section (`data.sources`); part of its key.
@@ -49,7 +49,7 @@ class StepConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Context:
-    """Everything that a step may use.
+    """The inputs, settings and folders of a step.
 
     Args:
         draft: folder below which it writes its outputs.
@@ -83,18 +83,18 @@ class Context:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the step's training keeps its checkpoints, for every run with this key."""
+        """Folder of the checkpoints of the step's training, for every run with this key."""
         return self.workspace.checkpoints(self.step, self.key)
 
     @property
     def bad_batches(self) -> Path:
-        """Where batches without a finite loss are kept; they outlive the checkpoints."""
+        """Folder of the batches without a finite loss; it is kept longer than the checkpoints."""
         return self.workspace.step_folder(self.run, self.step) / "bad-steps"
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step returns.
+    """The result of a step.
 
     Args:
         metrics: numbers for the tracker and for the pipelines UI.

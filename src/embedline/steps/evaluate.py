@@ -84,7 +84,7 @@ def _settings(context: Context) -> ScoringSettings:
 
 
 def _requests(context: Context, config: EvaluateConfig) -> Iterator[ScoringRequest]:
-    """List the models to score; the candidate first, because others may turn out to be the same model."""
+    """List the models to score; the candidate first, because others may be the same model."""
     pins, locations = context.step_config.pins, context.step_config.locations
     sets = tuple(info.name for info in evaluation_reader.read_sets(context.artifact("evaluation").path))
     stage_sets = tuple(config.stage_sets) or sets

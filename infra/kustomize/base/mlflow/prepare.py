@@ -1,4 +1,4 @@
-"""Prepare MLflow's stores before the server starts: create the tables of this version, and the bucket.
+"""The preparation of MLflow's stores before the server starts: this version's tables, and the bucket.
 
 Safe to run again. An existing database is migrated when MLflow is newer: back it up before an upgrade.
 """
@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 
 def main() -> None:
+    """Create the bucket of artefacts and upgrade the tables of the database."""
     try:
         sys.stdout.write(f"{ensure_bucket(os.environ['MLFLOW_ARTIFACTS_DESTINATION'])}\n")
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""FlagEmbedding's own fine-tuning flags (1.4.2) and the preset keys that stand for them."""
+"""FlagEmbedding's own fine-tuning flags (1.4.2) and the preset keys that replace them."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from embedline.importers.flagembedding.writers import Writer
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag of FlagEmbedding and the preset keys that stand for it.
+    """One flag of FlagEmbedding and the preset keys that replace it.
 
     Args:
         name: the flag, without dashes.

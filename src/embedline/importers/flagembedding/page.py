@@ -1,4 +1,4 @@
-"""Print the tables of flags as a documentation page: `python -m embedline.importers.flagembedding.page`."""
+"""The documentation page of the tables of flags: `python -m embedline.importers.flagembedding.page`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make a preset from a FlagEmbedding command: `embedline init --from-flagembedding`."""
+"""Presets from FlagEmbedding commands: `embedline init --from-flagembedding`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read a flag's value from the words that follow it on the command line."""
+"""Readers of a flag's value from the words that follow it on the command line."""
 
 from __future__ import annotations
 

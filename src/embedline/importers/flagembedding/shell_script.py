@@ -1,4 +1,4 @@
-"""Find a FlagEmbedding command in a command line or a shell script; the script is read and never run."""
+"""Search for a FlagEmbedding command in a command line or a shell script, which is read and never run."""
 
 from __future__ import annotations
 

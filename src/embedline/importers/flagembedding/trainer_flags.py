@@ -1,4 +1,4 @@
-"""FlagEmbedding's flags that come from transformers' Trainer, and the preset keys that stand for them."""
+"""FlagEmbedding's flags that come from transformers' Trainer, and the preset keys that replace them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turn the values of FlagEmbedding's flags into the values of preset keys.
+"""Conversion of the values of FlagEmbedding's flags into the values of preset keys.
 
 A writer takes a flag's value and all arguments of the command, and returns the key's value; None leaves the
 key out.
@@ -151,7 +151,7 @@ def distillation_loss(value: str, arguments: Arguments) -> str | None:
 
 
 def nothing(value: Any, arguments: Arguments) -> None:
-    """Write nothing: another flag's writer uses this value, as the flag's note says."""
+    """Write nothing: another flag's writer uses this value; the flag's note names it."""
 
 
 def chunk_tokens(texts_per_chunk: int, arguments: Arguments) -> int | None:

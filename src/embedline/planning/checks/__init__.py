@@ -1,1 +1,1 @@
-"""What preflight checks before anything is spent, one file a question."""
+"""The checks of preflight, which run before any costly work; one file for each."""

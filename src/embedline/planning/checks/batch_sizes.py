@@ -1,4 +1,4 @@
-"""Check before a run that each stage has the rows that its batch needs."""
+"""The check before a run that each stage has the rows that its batch needs."""
 
 from __future__ import annotations
 

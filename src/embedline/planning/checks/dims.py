@@ -1,4 +1,4 @@
-"""Check before a run that its Matryoshka dims are no wider than the base model."""
+"""The check before a run that its Matryoshka dims are no wider than the base model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the machine must have before anything is spent: a writable workspace, disk, memory."""
+"""Checks of the machine before a run: free disk space, memory, precision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIN_MEMORY_GB = 1.5
 
 
 def check_disk(root: Path, data_bytes: int = 0) -> float:
-    """Free GB; refused below a floor and what a run over `data_bytes` of text is likely to write."""
+    """Return the free GB; refuse less than a floor plus what a run over `data_bytes` likely writes."""
     free = shutil.disk_usage(root).free / 1e9
     needed = MIN_FREE_GB + 4 * data_bytes / 1e9
     if free < needed:
@@ -30,7 +30,7 @@ def check_disk(root: Path, data_bytes: int = 0) -> float:
 
 
 def check_memory() -> float:
-    """Available GB; refused when a step could not even load its libraries."""
+    """Return the available GB of memory; refuse less than a step's libraries need."""
 
     available = available_bytes() / 1e9
     if available < MIN_MEMORY_GB:
@@ -43,7 +43,7 @@ def check_memory() -> float:
 
 
 def precision_notes(runtime: RuntimeConfig) -> list[str]:
-    """One line when this machine, which will train, only emulates the precision that it is told to use."""
+    """Return one line when this machine will train and only emulates the configured precision."""
     from embedline.models.device import best_device, bf16_instructions
 
     if runtime.precision != "bf16" or trains_elsewhere() or bf16_instructions(best_device()):
@@ -52,5 +52,5 @@ def precision_notes(runtime: RuntimeConfig) -> list[str]:
 
 
 def trains_elsewhere() -> bool:
-    """True in a pod, whose training tasks ask for a machine of their own, and where a GPU does the work."""
+    """Return True where a GPU trains, and in a pod, whose training tasks run on other machines."""
     return _GPU_DRIVER.exists() or "KUBERNETES_SERVICE_HOST" in os.environ

@@ -1,4 +1,4 @@
-"""Whether this machine has the memory that the run's training is expected to need, said before it begins."""
+"""The check before a run that this machine has the memory that training is expected to need."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _LIBRARIES = 0.6
 
 
 def memory_notes(config: RunConfig, base: Path | None, available: float) -> list[str]:
-    """One line for each stage that may need more than there is; none where training is for a GPU or a pod.
+    """Return one line for each stage that may need more; none where a GPU or a pod trains.
 
     Args:
-        base: folder of the base model, where it is at hand.
+        base: folder of the base model; None where it is not on this machine.
         available: GB of this machine's memory.
     """
     if trains_elsewhere():

@@ -1,4 +1,4 @@
-"""Check that the sets, sources and tasks that a config refers to by name exist in it."""
+"""The check that the sets, sources and tasks that a config refers to by name exist in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check before a run that the base model has positions for the run's texts."""
+"""The check before a run that the base model has positions for the run's texts."""
 
 from __future__ import annotations
 

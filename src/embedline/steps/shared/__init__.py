@@ -1,1 +1,1 @@
-"""What several steps share: training, contrastive stages, tags of a registered version."""
+"""Code that several steps share: training, contrastive stages, tags of a registered version."""

@@ -1,1 +1,1 @@
-"""Which rows make a batch: sources, mixture, length buckets, tokenised rows."""
+"""The choice of the rows of a batch: sources, mixture, length buckets, tokenised rows."""

@@ -169,7 +169,7 @@ class Draws(Sequence[Draw]):
 
 
 class _Passes:
-    """Passes over a source's rows, each in its own order; the order used last is kept."""
+    """The passes over a source's rows, each in its own order; the order used last is kept."""
 
     def __init__(self, name: str, size: int, batch: int, seed: Sequence[int]) -> None:
         self.name, self.size, self.batch, self.seed = name, size, min(batch, size), seed

@@ -16,7 +16,7 @@ _LONGEST_TOKEN = 8  # characters; few tokens are longer
 
 @dataclass(frozen=True)
 class PassageBatch:
-    """Some texts: the name of their source, their numbers in it, and their token ids."""
+    """A batch of texts: the name of their source, their numbers in it, and their token ids."""
 
     source: str
     rows: list[int]

@@ -16,7 +16,7 @@ class RowGroup:
 
     Args:
         scored: whether the rows have a score, so that their documents are no positives.
-        negatives: whether the rows have negatives of their own.
+        negatives: whether the rows have their own negatives.
         teacher_scores: whether the rows have a teacher's scores of their documents.
     """
 

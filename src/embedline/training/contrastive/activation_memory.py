@@ -24,7 +24,7 @@ _COPIES_AT_UPDATE = 3
 
 
 class SavedTensors:
-    """Counts the bytes that autograd saves for a graph beside the model's own tensors."""
+    """A counter of the bytes that autograd saves for a graph beside the model's own tensors."""
 
     def __init__(self, module: nn.Module) -> None:
         self._own = {

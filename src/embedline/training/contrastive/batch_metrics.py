@@ -36,7 +36,7 @@ def batch_metrics(
     rules = replace(rules, known_positives_NM=rules.known_positives_NM[:measured])
     logits_nM = (scores_nM / temperature).masked_fill(rules.ignored_mask(scores_nM), -torch.inf)
     metrics: Metrics = {"dense_loss": F.cross_entropy(logits_nM, own_n)}
-    # The margin masks by the model's own scores: here what it masks counts as a negative.
+    # The margin masks by the model's own scores: these metrics count the masked documents as negatives.
     without_margin = replace(rules, false_negative_margin=None)
     negatives_nM = scores_nM.masked_fill(without_margin.ignored_mask(scores_nM), -torch.inf)
     negatives_nM[own_n, own_n] = -torch.inf

@@ -45,7 +45,7 @@ class _Chunk:
 
 
 class GradCache:
-    """Computes the gradient of a loss over all vectors of a batch, in the memory of one chunk.
+    """The gradient of a loss over all vectors of a batch, computed in the memory of one chunk.
 
     With several processes each has the gradient of its own share of the texts: the sum over the processes is
     the gradient of the loss. Parameters of the loss itself have their whole gradient in every process.

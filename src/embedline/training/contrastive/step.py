@@ -1,4 +1,4 @@
-"""One step of contrastive training: from a batch to its objective's loss and gradients."""
+"""One step of contrastive training: the loss of the objective and its gradients for a batch."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class ContrastiveStep:
                 metrics["temperature"] = self._temperature()
         if self.trained_temperature is not None:
             for parameter in self.trained_temperature.parameters():
-                if parameter.grad is not None:  # whole in each process, and they will be summed
+                if parameter.grad is not None:  # whole in each process; a sum over processes follows
                     parameter.grad /= processes.world_size()
         metrics[f"loss.{batch.source}"] = value
         return value, {**metrics, "tokens": float(sum(len(row) for row in ids))}

@@ -22,7 +22,7 @@ TeacherLoss = Callable[[Tensor], Tensor]
 
 
 class Teacher:
-    """Turns a model's vectors of a batch into a loss of the student's vectors.
+    """A model whose vectors of a batch give a loss of the student's vectors.
 
     Of scores: the ranking of the batch's documents by the teacher, for each query. Of vectors: the teacher's
     vector of the text; the translation of a text in a language of the teacher gets that text's vector, so

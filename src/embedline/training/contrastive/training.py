@@ -65,7 +65,7 @@ def train_contrastive(
     parts = split_by_source(
         columns,
         weights,
-        # Without in-batch negatives, a row that has no negative of its own has no loss.
+        # Without in-batch negatives, a row without own negatives has no loss.
         lambda row_group: config.in_batch_negatives or row_group.negatives or row_group.scored,
         by_task=bool(config.task_shares),
     )

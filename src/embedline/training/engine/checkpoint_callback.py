@@ -28,7 +28,7 @@ def is_logged(step: int, args: TrainingArguments) -> bool:
 
 
 class CheckpointCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
-    """Adds to a checkpoint what the trainer does not save, marks it complete, and stops after a SIGTERM."""
+    """The callback that completes a checkpoint with what the trainer does not save, and stops on SIGTERM."""
 
     def __init__(self, progress: Progress, sigterm: SigtermHandler, budget: TokenBudget | None) -> None:
         self.progress, self.sigterm, self.budget = progress, sigterm, budget
@@ -70,6 +70,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Request the logging of the step; after a SIGTERM in any process, a checkpoint and the end."""
         control.should_log = is_logged(state.global_step, args)
         if processes.any_of(self.sigterm.received):
             control.should_save = control.should_training_stop = True
@@ -78,6 +79,7 @@ class CheckpointCallback(TrainerCallback):  # type: ignore[misc,unused-ignore]
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Complete the checkpoint in the first process, and remove old ones."""
         if not processes.is_first():
             return
         checkpoint = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"

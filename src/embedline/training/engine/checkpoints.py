@@ -25,7 +25,7 @@ from embedline.training.engine import processes
 
 COMPLETE = "complete"
 PROGRESS = "progress.json"
-KEPT = 2  # the newest may turn out to be damaged
+KEPT = 2  # the older one is the reserve if the newest is damaged
 
 _ADAM_COPIES = 3  # a parameter and its two moments
 

@@ -24,7 +24,7 @@ def peak_flops(device: torch.device, *, bf16: bool) -> float:
 
 @lru_cache
 def _measured(device: torch.device, dtype: torch.dtype, threads: int) -> float:
-    generator = torch.Generator(device).manual_seed(0)  # the training's own draws stay as they are
+    generator = torch.Generator(device).manual_seed(0)  # does not advance the training's random state
     best = 0.0
     for size in _SIZES:
         left, right = (torch.rand(size, size, generator=generator, device=device).to(dtype) for _ in "lr")

@@ -16,7 +16,7 @@ _GROWTH = 128 * 2**20  # bytes that the heap may grow by before its free memory 
 
 
 class MallocTrim:
-    """Calls glibc's `malloc_trim` when the heap has grown; without glibc it does nothing."""
+    """The call of glibc's `malloc_trim` when the heap has grown; without glibc it does nothing."""
 
     def __init__(self) -> None:
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -86,7 +86,7 @@ _SAME = "All processes need the same code, configuration and data."
 
 
 def seed_by_rank() -> None:
-    """Give each process its own seed, so that dropout differs; earlier draws are the same in all."""
+    """Seed each process by its rank, so that dropout differs; earlier draws are the same in all."""
     if world_size() > 1:
         torch.manual_seed((torch.initial_seed() + 1 + rank()) % 2**63)
 

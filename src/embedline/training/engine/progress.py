@@ -27,7 +27,7 @@ _TOKENS = ("tokens", "padded_tokens")
 
 
 class Progress(TrainerCallback):  # type: ignore[misc,unused-ignore]
-    """Sums the steps' metrics and logs their means; only the first process logs.
+    """The callback that sums the steps' metrics and logs their means, in the first process only.
 
     Sums that are not logged yet are saved in a checkpoint, so that a resumed training logs the same means.
     Entered on a terminal, it keeps one live line there; elsewhere it prints a line each time.
@@ -82,6 +82,7 @@ class Progress(TrainerCallback):  # type: ignore[misc,unused-ignore]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Send what was logged before a kill once more, and start the clocks."""
         for entry in state.log_history:  # logged before a kill: the tracker may lack it
             self._send(dict(entry), int(entry.get("step", 0)))
         if state.global_step:
@@ -104,6 +105,7 @@ class Progress(TrainerCallback):  # type: ignore[misc,unused-ignore]
         logs: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
+        """Log the means of the steps since the last entry."""
         if logs is None or "loss" not in logs:
             return
         with self.timer.phase("logging"):

@@ -17,7 +17,7 @@ GRACE_S = 25.0  # for the step and the checkpoint together; the rest of the 30 s
 
 
 class SigtermHandler(AbstractContextManager["SigtermHandler"]):
-    """While it is entered, SIGTERM sets `received`, and `Stopped` is raised `GRACE_S` later.
+    """A context in which SIGTERM sets `received`, and `Stopped` is raised `GRACE_S` later.
 
     Where that interrupts a step or the writing of a checkpoint, the checkpoint before it stays valid.
     """

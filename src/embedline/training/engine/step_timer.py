@@ -19,7 +19,7 @@ Metrics = dict[str, Tensor | float]
 
 
 class StepTimer:
-    """Clocks shared by a training's engine, its step and its encoder.
+    """The clocks shared by a training's engine, its step and its encoder.
 
     Phases do not overlap: an inner phase stops the outer one's clock. On a GPU time is measured by events
     among the kernels, which are read after they have passed, so that nothing waits for the device.

@@ -102,7 +102,7 @@ def train(
         except Exception as error:
             if not processes.is_out_of_memory(error):
                 raise
-            # Not in a step, which would have been repeated. Smaller chunks do not help here.
+            # Outside a step, which would be repeated with smaller chunks: these do not help here.
             raise StepError(
                 f"memory ran out after step {trainer.state.global_step}, beside the work of a step "
                 f"({first_line(error)}): the model, its gradients and two moments do not fit.",
@@ -182,6 +182,7 @@ class _StepTrainer(Trainer):
     def training_step(
         self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
+        """Compute the gradients of one batch and check them; return 0, because `Progress` logs the loss."""
         model.train()
         loss, metrics = self._step_within_memory(model, inputs["batch"])
         processes.sum_gradients(model)

@@ -87,7 +87,7 @@ def m3_kd_loss(
     logits_NM = (scores_NM / temperature).masked_fill(ignored_mask_NM & ~own_NM, -torch.inf)
     loss_N = torch.zeros_like(logits_NM[:, 0])
     for k in range(1, int(number_NM.max()) + 1):
-        # A query without a k-th one keeps all of its own: the softmax of nothing is not a number.
+        # A query without a k-th one keeps all of its own: the softmax of an empty row is not a number.
         before_k_NM = own_NM & (number_NM < k) & (number_NM == k).any(-1, keepdim=True)
         log_shares_NM = logits_NM.masked_fill(before_k_NM, -torch.inf).log_softmax(-1)
         loss_N = loss_N - (share_NM * log_shares_NM.masked_fill(number_NM != k, 0.0)).sum(-1)

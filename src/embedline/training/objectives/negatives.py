@@ -12,7 +12,7 @@ from embedline.training.objectives.streaming import Rows
 
 @dataclass(frozen=True)
 class NegativeRules:
-    """Which of a batch's M documents are no negatives of which of its N queries.
+    """The rules for which of a batch's M documents are no negatives of which of its N queries.
 
     Args:
         query_index_M: the query that each document belongs to (0..N-1 for positives).

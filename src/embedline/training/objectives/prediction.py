@@ -12,7 +12,7 @@ from embedline.models.embedder import Embedder
 
 
 class TokenPredictor(nn.Module):
-    """logits = E h + c, over the vocabulary.
+    """A linear layer over the vocabulary: logits = E h + c.
 
     E starts as the input embedding but is not tied to it: tied, Adam moves the rows of rare tokens as far as
     others, all in one direction, and a short training ends with nearly equal vectors.
@@ -36,7 +36,7 @@ class TokenPredictor(nn.Module):
 
 
 class PredictionHead(nn.Module):
-    """BERT's layer before its output matrix: LayerNorm(GELU(W h + b))."""
+    """The layer before BERT's output matrix: LayerNorm(GELU(W h + b))."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

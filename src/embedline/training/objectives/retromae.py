@@ -26,7 +26,7 @@ from embedline.training.objectives.prediction import PredictionHead, TokenPredic
 
 
 class Losses(NamedTuple):
-    """Means over the target tokens; `words` is None where that loss is off."""
+    """The losses as means over the target tokens; `words` is None where that loss is off."""
 
     encoder: Tensor
     decoder: Tensor
@@ -36,7 +36,7 @@ class Losses(NamedTuple):
 class RetroMAE(nn.Module):
     """A lightly masked encoder, and a one-layer decoder that must rebuild the text from its vector.
 
-    Each position is predicted from a context of its own; what the context lacks must be in the vector.
+    Each position is predicted from a context of its own; the vector must hold what the context lacks.
 
     Args:
         embedder: the trained part; its pooled vector is the bottleneck.
