@@ -1,7 +1,8 @@
-"""The line, declared once: every step with its config sections, pins, inputs, outputs and kind.
+"""The line, declared once: every step between preflight and finish, with settings, inputs and outputs.
 
-Everything that follows from this list is derived from it. Only what kfp must see as plain code is written a
-second time (`pipelines/retrain/pipeline.py`, the outputs of the preflight component); tests compare the two.
+Cache keys, step configs, plans, groups of cluster tasks, columns of the comparison and types of inputs are
+derived from this list. Only what kfp must see as plain code is written a second time
+(`pipelines/retrain/pipeline.py`, the outputs of the preflight component); tests compare the two.
 """
 
 from __future__ import annotations
@@ -18,18 +19,21 @@ class Step:
 
     Args:
         name: as in the DAG, in the store and in run records.
-        reads: settings that decide the step's outputs: section (`model`, `data.sources`) → fields, all of
-            them when there are none. With the pins they are part of its key; it can read no others.
-        ignores: settings of `reads` that it does not read after all (`data.sources.weight`).
+        reads: settings that change the step's outputs, and so are part of its key: section (`model`,
+            `data.sources`) → fields; an empty tuple means every field of the section.
+        ignores: settings inside these sections that the step does not read (`data.sources.weight`).
         inputs: input name → the output that feeds it, as `step.output`.
         outputs: output name → kind of artefact.
-        only_with: setting, section or `pins.NAME` → the condition for the step to read it: a setting that is
-            on, `setting=value`, or `not setting`.
-        unkeyed: settings that the step reads besides, in the form of `reads`; they change no output.
-        pins: digests of outside things, found by preflight, that the step depends on.
+        only_with: setting, section or `pins.NAME` → the condition under which the step reads it: a setting
+            that is on, `setting=value`, or `not setting`. `{"teacher": "teacher.filter"}`: the section
+            `teacher` is read only when `teacher.filter` is on.
+        unkeyed: settings that the step reads too but that change no output, in the form of `reads`. It can
+            read nothing else of the config.
+        pins: hashes or versions, fixed by preflight, of what lies outside the run (data files, base, teacher,
+            champion); the named ones are part of the key.
         kind: `cached` steps find their outputs again by key; `trains` are cached steps that several
             processes or nodes can share; `acts` steps run every time, because they change the outside world,
-            take no time, or keep their parts in the store themselves.
+            take no time, or (evaluate) keep their parts in the store themselves.
         module: below `embedline.steps`, with `run(context) -> StepResult`; the name when empty.
         switch: config section that turns the step off; empty for steps that always run.
     """
@@ -74,7 +78,7 @@ _SCORES = {"scores": "evaluate.scores"}
 
 # Threads and processes change how fast a step is, not what it computes.
 _MACHINE: Fields = {"runtime": ("threads", "processes")}
-_PLACES: Fields = {"data.sources": ("path",)}  # sources are named by their files
+_SOURCE_PATHS: Fields = {"data.sources": ("path",)}  # only for a default name: the content is pinned
 _PRECISION: tuple[str, ...] = ("precision", "attention")
 _ENCODER = (
     *("pooling", "latent", "mcls_every", "layer_norm", "heads", "multi_vector_width"),
@@ -97,14 +101,14 @@ def _contrastive(section: str) -> dict[str, str]:
 
 
 def _pruning(when: str) -> dict[str, str]:
-    """Return what pruning reads only when this is the time for it."""
+    """Return what pruning reads only when prune.when equals `when`."""
     healing = ("heal_steps", "heal_batch", "heal_learning_rate", "heal_warmup")
     return {f"prune.{name}": f"prune.when={when}" for name in ("drop_share", "method", *healing)}
 
 
-def _silent(section: str) -> Fields:
+def _unkeyed_training(section: str) -> Fields:
     """Return the unkeyed settings of a training stage: how often it logs and saves, and the machine's."""
-    return {section: ("checkpoint_every", "log_every"), **_MACHINE, **_PLACES}
+    return {section: ("checkpoint_every", "log_every"), **_MACHINE, **_SOURCE_PATHS}
 
 
 STEPS: dict[str, Step] = {
@@ -133,7 +137,7 @@ STEPS: dict[str, Step] = {
                 "runtime": "teacher.filter",
                 "pins.teacher": "teacher.filter",
             },
-            unkeyed={**_MACHINE, **_PLACES},
+            unkeyed={**_MACHINE, **_SOURCE_PATHS},
         ),
         Step(
             "prune_before",
@@ -157,7 +161,7 @@ STEPS: dict[str, Step] = {
             outputs=_MODEL,
             pins=("base",),  # the head that predicts tokens
             only_with={f"model.{name}": "not model.base" for name in _FROM_SCRATCH},
-            unkeyed={"model": ("base",), **_silent("pretrain"), "data.corpus": ("path",)},
+            unkeyed={"model": ("base",), **_unkeyed_training("pretrain"), "data.corpus": ("path",)},
             kind="trains",
             switch="pretrain",
         ),
@@ -175,7 +179,7 @@ STEPS: dict[str, Step] = {
             outputs=_MODEL,
             pins=("teacher",),
             only_with=_contrastive("unsupervised"),
-            unkeyed=_silent("unsupervised"),
+            unkeyed=_unkeyed_training("unsupervised"),
             kind="trains",
             switch="unsupervised",
         ),
@@ -184,7 +188,7 @@ STEPS: dict[str, Step] = {
             {"mine": _ALL, "data.sources": ("name", "stages"), "prompts": _ALL, **_TRAINING},
             inputs={"model": "train_unsupervised.model", **_DATASET},
             outputs={"triplets": "triplets"},
-            unkeyed={**_MACHINE, **_PLACES},
+            unkeyed={**_MACHINE, **_SOURCE_PATHS},
             switch="mine",
         ),
         Step(
@@ -201,7 +205,7 @@ STEPS: dict[str, Step] = {
             outputs=_MODEL,
             pins=("teacher",),
             only_with=_contrastive("supervised"),
-            unkeyed=_silent("supervised"),
+            unkeyed=_unkeyed_training("supervised"),
             kind="trains",
             switch="supervised",
         ),

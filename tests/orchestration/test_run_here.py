@@ -167,7 +167,8 @@ def test_interrupted_run_ends_its_processes_and_is_recorded(
     process.send_signal(sent)
     said = process.communicate(timeout=120)[0]
     assert process.returncode == code
-    assert "Stopped from outside." in said
+    # The step records SIGTERM itself, when it is faster than the SIGKILL that follows.
+    assert "Stopped from outside." in said or "stopped by SIGTERM." in said
     assert _wait_gone(step)
     record = json.loads((folder / "run.json").read_text())
     assert (record["status"], record["exit_code"]) == ("killed", code)

@@ -29,6 +29,7 @@ from embedline.execution.recorded import recorded
 from embedline.steps.context import Context, StepConfig, StepResult
 
 _RESULT = "result.json"
+Made = tuple[StepResult, dict[str, Artifact | None]]  # a step's result, and its outputs by name
 
 
 def execute(
@@ -61,8 +62,12 @@ def execute(
     record = StepRecord(step=name, status="running", started_at=time.time())
     with recorded(record_in or folder, record):
         config = StepConfig.model_validate_json(config_json)
-        opened = {key: read_reference(workspace, path, step.input_kinds[key]) for key, path in inputs.items()}
-        key = record.key = step_key(step, config, {k: a.digest if a else None for k, a in opened.items()})
+        opened = {
+            input_name: read_reference(workspace, path, step.input_kinds[input_name])
+            for input_name, path in inputs.items()
+        }
+        digests = {name: artifact.digest if artifact else None for name, artifact in opened.items()}
+        key = record.key = step_key(step, config, digests)
         work = _Work(step, key, config, opened, workspace, run, Tracker(folder))
         delegated = None
         if delegate is not None and not work.was_done_before():
@@ -71,7 +76,7 @@ def execute(
                 delegate(delegated)
             record.peak_memory_mb = delegated.peak_memory_mb
         with workspace.store.lock(name, key):
-            result, made = work.stored() or work.passed_through() or (None, {})
+            result, made = work.find_stored() or work.find_passed_through() or (None, {})
             if result is not None:
                 record.cache_hit = not result.passed_through and delegated is None
             elif delegated is not None:
@@ -104,9 +109,6 @@ def step_module(step: Step) -> ModuleType:
     return importlib.import_module(f"embedline.steps.{step.module}")
 
 
-Outcome = tuple[StepResult, dict[str, Artifact | None]]
-
-
 @dataclass(frozen=True)
 class _Work:
     """One step's work under its key."""
@@ -122,9 +124,9 @@ class _Work:
     def was_done_before(self) -> bool:
         """Whether the store has outputs under the key, or the step passed its input through."""
         stored = self.workspace.store.find(self.step.name, self.key, self.step.outputs)
-        return stored is not None or self.passed_through() is not None
+        return stored is not None or self.find_passed_through() is not None
 
-    def stored(self) -> Outcome | None:
+    def find_stored(self) -> Made | None:
         """Return the outputs that a cached step left under its key."""
         found = None
         if self.step.cached:
@@ -136,7 +138,7 @@ class _Work:
         result = StepResult(metrics=kept["metrics"], summary=kept["summary"], curves=kept.get("curves", {}))
         return result, dict(found)
 
-    def passed_through(self) -> Outcome | None:
+    def find_passed_through(self) -> Made | None:
         """Return what a switched-off step passed through for this key before, without loading its module."""
         note = read_key_note(self.workspace, self.step, self.key)
         if note is None or not note.passed_through:
@@ -147,7 +149,7 @@ class _Work:
         passed = {name: known[digest] if digest else None for name, digest in note.outputs.items()}
         return StepResult(summary=note.summary, passed_through=passed), passed
 
-    def do(self) -> Outcome:
+    def do(self) -> Made:
         """Run the step's module and keep its outputs in the store, all or none of them."""
         name, store = self.step.name, self.workspace.store
         # A step that is not cached acts again each time; its outputs are kept by run, not by key alone.

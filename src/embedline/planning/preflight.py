@@ -40,7 +40,7 @@ STEP = "preflight"
 def preflight(preset: str, overrides: Sequence[str], work: Path, run: str) -> Plan:
     """Validate, pin, check and plan a run; write plan.json, tracking.json and fingerprint.json.
 
-    A first champion from outside is registered last, when everything else is in order.
+    Without a champion, promote.first_champion is registered as one, without the gate, after all checks.
 
     Raises:
         InputError: something would make the run fail later.
@@ -163,14 +163,14 @@ def _begin(run: str, config: RunConfig, workspace: Workspace) -> None:
         mirror = found.mirror()
         mirror.parent(run, {"preset": config.name, "status": "running"})
         mirror.reopen(run)
-    except InputError:
+    except InputError:  # a wrong setting
         raise
-    except EmbedlineError as error:
+    except EmbedlineError as error:  # the server is down: the spool keeps everything
         warn_once(found.uri, error)
 
 
 def _bytes(config: RunConfig, root: Path) -> int:
-
+    """Return the size of the sources that are on this machine."""
     paths = [item.path for item in config.data.sources] + [item.path for item in config.data.corpus]
     return sum(file.stat().st_size for path in paths for file in source_files(path, root))
 
@@ -207,7 +207,7 @@ def require_same_run(run_folder: Path, config: dict[str, Any]) -> None:
         raise InputError(
             f"this run was begun with other settings ({shown}).",
             where=str(run_folder),
-            fix="Give another name, or none.",
+            fix="Give another name, or omit it to begin a new run.",
         )
 
 

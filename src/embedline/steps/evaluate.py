@@ -101,6 +101,7 @@ def _requests(context: Context, config: EvaluateConfig) -> Iterator[ScoringReque
     if base and config.score_base:
         yield ScoringRequest("base", base, Path(locations["base"]), sets, tasks)
     elif not base and pretrained is not None:
+        # The baseline: the same architecture with random weights, made from the folder's configuration.
         digest = untrained_digest(pretrained.path)
         yield ScoringRequest(UNTRAINED, digest, pretrained.path, stage_sets, of_stage=True)
     if champion and config.score_champion:

@@ -8,4 +8,4 @@ from embedline.steps.shared.contrastive import train_stage
 
 def run(context: Context) -> StepResult:
     """Train on the mined triplets, and write the output `model`."""
-    return train_stage(context, "supervised", "triplets")
+    return train_stage(context, section="supervised", records="triplets")

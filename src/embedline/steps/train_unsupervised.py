@@ -1,4 +1,4 @@
-"""Stage two: contrastive training on weak pairs, single-source batches, GradCache."""
+"""Stage two: contrastive training on weak (unlabelled) pairs; all rows of a batch come from one source."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from embedline.steps.shared.contrastive import train_stage
 
 def run(context: Context) -> StepResult:
     """Train on the cleaned pairs, and write the output `model`."""
-    return train_stage(context, "unsupervised", "dataset")
+    return train_stage(context, section="unsupervised", records="dataset")

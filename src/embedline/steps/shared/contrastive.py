@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 _OBJECTIVES = {"infonce": "InfoNCE", "unified": "dense, lexical and multi-vector InfoNCE"}
 
 
-def train_stage(context: Context, stage: str, records: str) -> StepResult:
-    """Train on the records of the input artefact `records`, with the config section `stage`."""
-    config = context.step_config.section(stage, ContrastiveConfig)
+def train_stage(context: Context, *, section: str, records: str) -> StepResult:
+    """Train on the records of the input artefact `records`, with the config section `section`."""
+    config = context.step_config.section(section, ContrastiveConfig)
     if not config.enabled:
         return passed_through(context)
 
@@ -43,13 +43,13 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
 
     bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
     embedder = load_model(context)
-    require_tokens(embedder, config.document_length, f"{stage}.document_length")
-    weights = {name: source.weight for name, source in stage_sources(context, stage).items()}
+    require_tokens(embedder, config.document_length, f"{section}.document_length")
+    weights = {name: source.weight for name, source in stage_sources(context, section).items()}
     context.tracker.params(config.model_dump())
-    with errors_in_section(stage), adapters(context, embedder):
+    with errors_in_section(section), adapters(context, embedder):
         mixture = train_contrastive(
             embedder,
-            streamed_records(context, stage, records),
+            streamed_records(context, section, records),
             config,
             weights=weights,
             seed=context.step_config.config["seed"],
@@ -66,7 +66,7 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
         _log.info(mixture.summary())
     save_model(context, embedder, steps=config.steps, objective=_OBJECTIVES[config.objective], shares=shares)
     alone = sum(count == 1 for count, _ in mixture.groups.values())
-    left = f"\n\n{alone} records, each alone in its task type, language and length, were not drawn."
+    note = f"\n\n{alone} records were not drawn: each is the only one of its task type, language and length."
     pairs = "pairs by length" if config.buckets else f"{config.batch} pairs"
     return StepResult(
         metrics={
@@ -74,7 +74,7 @@ def train_stage(context: Context, stage: str, records: str) -> StepResult:
             "records_alone": float(alone),
             "share_error": mixture.error,
         },
-        summary=f"{config.steps} steps of {pairs}.\n\n{_shares_table(mixture)}{left if alone else ''}",
+        summary=f"{config.steps} steps of {pairs}.\n\n{_shares_table(mixture)}{note if alone else ''}",
     )
 
 
