@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,7 +150,6 @@ def test_every_step_runs_in_the_locked_image_and_installs_nothing(spec: dict[str
 def test_the_plan_has_the_same_wiring_as_the_dag(tasks: dict[str, Any]) -> None:
     task_of = {"prune_before": "prune", "prune_after": "prune-2"}
     step_of = {task_of.get(name, name.replace("_", "-")): name for name in STEPS}
-    kfp_output = {"clean": "cleaned", "prune_before": "pruned", "prune_after": "pruned"}
     for name, step in STEPS.items():
         task = tasks[task_of.get(name, name.replace("_", "-"))]
         wired = {}
@@ -159,9 +159,22 @@ def test_the_plan_has_the_same_wiring_as_the_dag(tasks: dict[str, Any]) -> None:
         expected = {}
         for given, source in step.inputs.items():
             producer, _, output = source.partition(".")
-            trained = output == "model" and producer not in kfp_output
-            expected[given] = producer, "trained" if trained else kfp_output.get(producer, output)
+            expected[given] = producer, _component_outputs(producer)[output]
         assert wired == expected, name
+
+
+def _component_outputs(step: str) -> dict[str, str]:
+    """The step's outputs → the component's, from `outputs={...}` in its body."""
+    tree = ast.parse((components_folder() / STEPS[step].module / "component.py").read_text(encoding="utf-8"))
+    [given] = [
+        keyword.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        for keyword in node.keywords
+        if keyword.arg == "outputs"
+    ]
+    assert isinstance(given, ast.Dict)
+    return {ast.literal_eval(key): value.id for key, value in zip(given.keys, given.values, strict=True)}
 
 
 def test_readmes_and_metadata_are_fresh() -> None:

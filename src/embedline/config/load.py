@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from embedline.config.base import section_in
 from embedline.config.renamed import old_spellings
@@ -194,7 +193,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise InputError(f"override {override!r}: there is nothing to set {last!r} of.")
 
 
-def _explain(item: ErrorDetails) -> str:
+def _explain(item: Mapping[str, Any]) -> str:
     """Turn one validation error into a message that names the key."""
     location = tuple(item["loc"])
     key = ".".join(str(part) for part in location) or "preset"
