@@ -18,7 +18,7 @@ def read_plan(run_folder: Path) -> dict[str, Any]:
     """Read plan.json; empty for a run that was never planned."""
     path = run_folder / PLAN
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if "slices" in value:  # as plan.json called them before version 0.2
+    if "slices" in value:  # the name in plan.json of earlier releases
         value["step_configs"] = value.pop("slices")
     return value
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from embedline.errors import StepError
 from embedline.markdown import cell
+from embedline.markdown import table as markdown_table
 
 
 @dataclass
@@ -86,16 +87,14 @@ class Funnel:
     def markdown(self) -> str:
         """Return one table a kind of row: a line a source, a column a rule that rejected anything."""
         parts = []
-        for table, sources in self.tables.items():
-            rules = list(self.rejected(table))
-            lines = [
-                f"| {table} | in | {''.join(f'{rule} | ' for rule in rules)}out |",
-                f"|---|{'---:|' * (len(rules) + 2)}",
-            ]
-            total = SourceCounts(self.rows_in(table), self.rows_out(table), self.rejected(table))
+        for kind, sources in self.tables.items():
+            rules = list(self.rejected(kind))
+            total = SourceCounts(self.rows_in(kind), self.rows_out(kind), self.rejected(kind))
             named = [(cell(name), counts) for name, counts in sources.items()]
-            for name, counts in [*named, ("**total**", total)]:
-                rejected = "".join(f"{counts.rejected[rule]} | " for rule in rules)
-                lines.append(f"| {name} | {counts.rows_in} | {rejected}{counts.rows_out} |")
-            parts.append("\n".join(lines))
+            rows = [
+                [name, counts.rows_in, *(counts.rejected[rule] for rule in rules), counts.rows_out]
+                for name, counts in [*named, ("**total**", total)]
+            ]
+            head = [kind, "in", *rules, "out"]
+            parts.append(markdown_table(head, rows, align="l" + "r" * (len(head) - 1), escape=False))
         return "\n\n".join(parts)

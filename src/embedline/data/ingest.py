@@ -16,7 +16,7 @@ from embedline.data.records import Ids, MalformedRowError, passage_of, record_of
 from embedline.data.sources import read_source, source_name
 from embedline.data.tables import CORPUS, PASSAGE_SCHEMA, QUARANTINE, RECORD_SCHEMA, RECORDS, Row, RowWriter
 from embedline.errors import InputError, StepError
-from embedline.markdown import cell
+from embedline.markdown import table
 
 MAX_MALFORMED_SHARE = 0.5
 
@@ -49,12 +49,9 @@ class IngestReport:
 
     def markdown(self) -> str:
         """Return the counts as a Markdown table, one row a source."""
-        rows = [
-            f"| {cell(s.source)} | {s.table} | {s.read} | {s.accepted} | {s.quarantined} | {s.left_out} |"
-            for s in self.sources
-        ]
-        head = "| source | table | read | accepted | quarantined | left out |\n|---|---|---:|---:|---:|---:|"
-        return "\n".join([head, *rows])
+        head = ["source", "table", "read", "accepted", "quarantined", "left out"]
+        rows = [(s.source, s.table, s.read, s.accepted, s.quarantined, s.left_out) for s in self.sources]
+        return table(head, rows, align="llrrrr")
 
 
 def ingest(

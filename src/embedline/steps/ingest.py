@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.config.data import DataConfig
-from embedline.markdown import cell
+from embedline.markdown import table
 from embedline.steps.context import Context, StepResult
 
 if TYPE_CHECKING:
@@ -44,5 +44,5 @@ def run(context: Context) -> StepResult:
 
 
 def _sets_table(sets: list[SetInfo]) -> str:
-    rows = [f"| {cell(s.name)} | {s.kind} | {cell(s.language)} | {s.count} |" for s in sets]
-    return "\n".join(["| evaluation set | kind | language | queries or pairs |", "|---|---|---|---:|", *rows])
+    rows = [(info.name, info.kind, info.language, info.count) for info in sets]
+    return table(["evaluation set", "kind", "language", "queries or pairs"], rows, align="lllr")

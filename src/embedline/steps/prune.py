@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from embedline.config.model import PruneConfig
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
+from embedline.markdown import table
 from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import (
@@ -134,9 +135,13 @@ def prune(
     summary = (
         f"Layers {dropped} of {layers} dropped ({config.method}): "
         f"{metrics['parameters_before'] / 1e6:.1f}M to {metrics['parameters'] / 1e6:.1f}M parameters.\n\n"
-        f"| on {len(held_out)} held-out texts | cosine to the unpruned model | loss |\n|---|---|---|\n"
-        f"| pruned | {unhealed.cosine:.4f} | {unhealed.loss:.4f} |\n"
-        f"| healed, {config.heal_steps} steps | {healed.cosine:.4f} | {healed.loss:.4f} |\n"
+    )
+    summary += table(
+        [f"on {len(held_out)} held-out texts", "cosine to the unpruned model", "loss"],
+        [
+            ("pruned", f"{unhealed.cosine:.4f}", f"{unhealed.loss:.4f}"),
+            (f"healed, {config.heal_steps} steps", f"{healed.cosine:.4f}", f"{healed.loss:.4f}"),
+        ],
     )
     return student, StepResult(metrics=metrics, summary=summary, metadata={"model": {"kept_layers": kept}})
 
