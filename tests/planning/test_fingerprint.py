@@ -101,6 +101,8 @@ def test_another_place_and_another_time_make_no_difference(project: Path, tmp_pa
         "tracking.experiment=another",
         "promote.alias=staging",
         "supervised.log_every=3",
+        "runtime.threads=1",
+        "runtime.processes=2",
         "pretrain.checkpoint_every=7",
         "data.sources.0.name=pairs",  # the name it has anyway
     ],

@@ -2,7 +2,7 @@
 
 Equal content has an equal key on every machine: no absolute paths, no times, no data.root. What changes
 neither the model nor the verdict is left out: tracking, scheduling, the description, the promotion policy,
-how often a step logs and saves checkpoints. So is the champion: it changes with every promotion, which is no
+how often a step logs and saves checkpoints, threads and processes. So is the champion: it changes with every promotion, which is no
 reason to train again.
 """
 
@@ -29,6 +29,7 @@ from embedline.planning.pins import Pinned, named_sources, pin_data, pin_models
 
 PARTS = ("data", "code", "image", "config", "base")
 _LAST_STEP = "gate"  # the steps after it only register and report
+_MACHINE = ("threads", "processes")  # of runtime: how fast a step is
 _SILENT = ("checkpoint_every", "log_every")  # settings of a stage that do not change its weights
 _PINNED = ("base", "revision", "model", "path", "mteb_root", "root")  # are in `data` and `base`, by content
 
@@ -232,6 +233,7 @@ def _config(config: RunConfig) -> dict[str, Any]:
     values = {key: value for key, value in config.model_dump(mode="json").items() if key in read}
     for section in ("pretrain", "unsupervised", "supervised"):
         _drop(values[section], _SILENT)
+    _drop(values["runtime"], _MACHINE)
     for (name, _, _), item in zip(
         named_sources(config), [*values["data"]["sources"], *values["data"]["corpus"]], strict=True
     ):

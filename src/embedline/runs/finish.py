@@ -13,6 +13,7 @@ from embedline.artifacts.run_folder import read_plan, read_run, write_run
 from embedline.artifacts.run_record import RunError, RunRecord
 from embedline.artifacts.workspace import Workspace, checked_run_name
 from embedline.config.load import preset_name
+from embedline.dag import STEPS
 from embedline.errors import EmbedlineError
 from embedline.evaluation.summary import main_scores, stage_gains
 from embedline.registry.tracking_target import TrackingTarget, read_tracking, warn_once
@@ -134,7 +135,9 @@ def _tracking(folder: Path) -> dict[str, str]:
 
 
 def _link(folder: Path, records: list[StepRecord]) -> None:
-    for name, step, output in (("model", "prune_after", "model"), ("onnx", "export", "onnx")):
+    registered = STEPS["promote"].inputs
+    for name, source in (("model", registered["candidate"]), ("onnx", registered["onnx"])):
+        step, _, output = source.partition(".")
         target = runrecord.output_folder(records, step, output)
         if target is not None:
             runrecord.link(folder / name, target)
