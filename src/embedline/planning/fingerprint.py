@@ -2,8 +2,8 @@
 
 Equal content has an equal key on every machine: no absolute paths, no times, no data.root. What changes
 neither the model nor the verdict is left out: tracking, scheduling, the description, the promotion policy,
-how often a step logs and saves checkpoints, threads and processes. So is the champion: it changes with every promotion, which is no
-reason to train again.
+how often a step logs and saves checkpoints, threads and processes. So is the champion: it changes with every
+promotion, which is no reason to train again.
 """
 
 from __future__ import annotations
