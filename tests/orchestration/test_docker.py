@@ -215,7 +215,7 @@ def test_image_with_other_code_than_the_pipeline_is_refused(client: Any, image: 
     import docker
 
     code = (
-        "from embedline.execution.kfp_component import run_preflight\n"
+        "from embedline.planning.preflight_component import run_preflight\n"
         "run_preflight('demo', '', '/tmp/w', 'r', '', None, {})"
     )
     told = {"EMBEDLINE_COMPILED_FOR": "f" * 64}

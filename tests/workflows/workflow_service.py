@@ -24,7 +24,8 @@ from workflow_expressions import as_text, evaluate, expressions_in, resolve, tru
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / ".github" / "workflows"
-_LEFT_OUT = (".git", ".venv", "runs", "build", "*.egg-info", "__pycache__", ".*_cache", ".hypothesis")
+_LEFT_OUT = shutil.ignore_patterns("*.egg-info", "__pycache__", ".*_cache")
+_LEFT_OUT_ON_TOP = {".git", ".venv", "runs", "build", ".hypothesis"}  # src/embedline/runs is a package
 # What may be named where: "Context availability" in GitHub's reference of contexts.
 AVAILABLE = {
     "concurrency": {"github", "inputs", "vars"},
@@ -44,6 +45,11 @@ for places in [module.MAPPING for module in found]:
     places.update({{name: path.replace({old!r}, {new!r}, 1) for name, path in places.items()}})
 assert found, "the package is not installed in editable form"
 """
+
+
+def _left_out(folder: str, names: list[str]) -> set[str]:
+    """Choose what a checkout does not copy of a folder."""
+    return _LEFT_OUT(folder, names) | (_LEFT_OUT_ON_TOP & set(names) if Path(folder) == ROOT else set())
 
 
 @dataclass
@@ -228,7 +234,7 @@ class Service:
     def _checkout(self, job: str) -> Path:
         """Make this project one commit with a remote; `.venv` holds this interpreter's commands."""
         checkout = self.folder / job
-        shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(*_LEFT_OUT), symlinks=True)
+        shutil.copytree(ROOT, checkout, ignore=_left_out, symlinks=True)
         self.changed(checkout)
         if ".ci/run" in self.recorded:
             _recorder(checkout / ".ci" / "run", self.recorded[".ci/run"])
