@@ -52,7 +52,8 @@ class Checkout:
                 shutil.copy2(ROOT / name, self.root / name)
         venv = self.root / ".venv"
         venv.mkdir()
-        (venv / "bin").symlink_to(Path(sys.executable).parent)
+        for part in ("bin", "lib", "pyvenv.cfg"):  # without pyvenv.cfg, Python finds no installed packages
+            (venv / part).symlink_to(Path(sys.prefix) / part)
         for stamp in (".dev", ".demo"):  # as fresh as `make` wants them: nothing is installed
             (venv / stamp).touch()
         site.mkdir()
