@@ -53,10 +53,10 @@ golden: $(VENV)/.dev
 	$(BIN)/embedline compile demo --output $(VENV)/pipeline.yaml
 	diff -u pipelines/retrain/pipeline.yaml $(VENV)/pipeline.yaml
 
-# Once for each clone: ruff and `make lock` run before every commit (.githooks/pre-commit).
+# Once for each clone: ruff and `make lock` run before every commit (infra/hooks/pre-commit).
 .PHONY: hooks
 hooks: $(VENV)/.dev
-	git config core.hooksPath .githooks
+	git config core.hooksPath infra/hooks
 
 # The pages that are generated from code: after a change of a setting, a refusal, a flag, a curve or a component.
 .PHONY: pages

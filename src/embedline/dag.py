@@ -55,12 +55,12 @@ class Step:
 
     @property
     def cached(self) -> bool:
-        """Whether finished outputs are found again by the step's key."""
+        """Return whether finished outputs are found again by the step's key."""
         return self.kind != "acts"
 
     @property
     def trains(self) -> bool:
-        """Whether several processes or nodes can share the step's work."""
+        """Return whether several processes or nodes can share the step's work."""
         return self.kind == "trains"
 
     @property
@@ -86,18 +86,6 @@ _ENCODER = (
 )
 _FROM_SCRATCH = ("architecture", "settings", "vocabulary", "lowercase")
 _TRAINING: Fields = {"seed": _ALL, "model": _ENCODER, "runtime": _PRECISION}
-_SOURCES = ("name", "stages", "weight")
-
-
-def _contrastive(section: str) -> dict[str, str]:
-    """Return what a contrastive stage reads only when it is switched on."""
-    return {
-        "model.dims": f"{section}.matryoshka",
-        "model.hybrid": f"{section}.objective=unified",
-        "prompts": f"{section}.prompts",
-        "teacher": f"{section}.distillation",
-        "pins.teacher": f"{section}.distillation",
-    }
 
 
 def _pruning(when: str) -> dict[str, str]:
@@ -109,6 +97,34 @@ def _pruning(when: str) -> dict[str, str]:
 def _unkeyed_training(section: str) -> Fields:
     """Return the unkeyed settings of a training stage: how often it logs and saves, and the machine's."""
     return {section: ("checkpoint_every", "log_every"), **_MACHINE, **_SOURCE_PATHS}
+
+
+def _contrastive(section: str, inputs: dict[str, str]) -> Step:
+    """Return the contrastive stage that a config section describes."""
+    return Step(
+        f"train_{section}",
+        {
+            section: _ALL,
+            "data.sources": ("name", "stages", "weight"),
+            "prompts": _ALL,
+            "teacher": ("languages", "prompts"),
+            **_TRAINING,
+            "model": (*_ENCODER, "dims", "hybrid"),
+        },
+        inputs=inputs,
+        outputs=_MODEL,
+        pins=("teacher",),
+        only_with={
+            "model.dims": f"{section}.matryoshka",
+            "model.hybrid": f"{section}.objective=unified",
+            "prompts": f"{section}.prompts",
+            "teacher": f"{section}.distillation",
+            "pins.teacher": f"{section}.distillation",
+        },
+        unkeyed=_unkeyed_training(section),
+        kind="trains",
+        switch=section,
+    )
 
 
 STEPS: dict[str, Step] = {
@@ -165,24 +181,7 @@ STEPS: dict[str, Step] = {
             kind="trains",
             switch="pretrain",
         ),
-        Step(
-            "train_unsupervised",
-            {
-                "unsupervised": _ALL,
-                "data.sources": _SOURCES,
-                "prompts": _ALL,
-                "teacher": ("languages", "prompts"),
-                **_TRAINING,
-                "model": (*_ENCODER, "dims", "hybrid"),
-            },
-            inputs={"model": "pretrain.model", **_DATASET},
-            outputs=_MODEL,
-            pins=("teacher",),
-            only_with=_contrastive("unsupervised"),
-            unkeyed=_unkeyed_training("unsupervised"),
-            kind="trains",
-            switch="unsupervised",
-        ),
+        _contrastive("unsupervised", {"model": "pretrain.model", **_DATASET}),
         Step(
             "mine",
             {"mine": _ALL, "data.sources": ("name", "stages"), "prompts": _ALL, **_TRAINING},
@@ -191,24 +190,7 @@ STEPS: dict[str, Step] = {
             unkeyed={**_MACHINE, **_SOURCE_PATHS},
             switch="mine",
         ),
-        Step(
-            "train_supervised",
-            {
-                "supervised": _ALL,
-                "data.sources": _SOURCES,
-                "prompts": _ALL,
-                "teacher": ("languages", "prompts"),
-                **_TRAINING,
-                "model": (*_ENCODER, "dims", "hybrid"),
-            },
-            inputs={"model": "train_unsupervised.model", "triplets": "mine.triplets"},
-            outputs=_MODEL,
-            pins=("teacher",),
-            only_with=_contrastive("supervised"),
-            unkeyed=_unkeyed_training("supervised"),
-            kind="trains",
-            switch="supervised",
-        ),
+        _contrastive("supervised", {"model": "train_unsupervised.model", "triplets": "mine.triplets"}),
         Step(
             "prune_after",
             {"prune": _ALL, "prompts": _ALL, **_TRAINING, "model": (*_ENCODER, "dims", "hybrid")},

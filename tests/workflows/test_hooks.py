@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MADE = ("infra/images/images.lock.yaml", "pipelines/retrain/pipeline.yaml")
 PARTS = (
-    *("src", "components", "pipelines", "infra", ".githooks", ".gitignore"),
+    *("src", "components", "pipelines", "infra", ".gitignore"),
     *("Makefile", "pyproject.toml", "constraints.txt", "setup.py", "README.md"),
 )
 CODE = "src/embedline/errors.py"

@@ -52,12 +52,12 @@ class ScoreRow:
 
     @property
     def is_dense(self) -> bool:
-        """Whether the row is about the vector that every model has, not about another head."""
+        """Return whether the row is about the vector that every model has, not about another head."""
         return self.head == DENSE
 
     @property
     def is_onnx(self) -> bool:
-        """Whether an exported model was scored."""
+        """Return whether an exported model was scored."""
         return self.runtime.startswith("onnx")
 
     def at(self, head: str, dim: int) -> ScoreRow:

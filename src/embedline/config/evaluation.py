@@ -8,7 +8,7 @@ from embedline.config.base import Section
 
 
 class EvaluateConfig(Section):
-    """What is scored in addition to the candidate on the sets in data.evaluation."""
+    """Scores in addition to those of the candidate on the sets in data.evaluation."""
 
     mteb_tasks: list[str] = Field([], description="names of mteb tasks, run by mteb's own classes")
     mteb_root: str = Field(

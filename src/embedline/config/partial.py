@@ -44,7 +44,7 @@ def look_up(values: Mapping[str, Any], path: str) -> Any:
 
 
 def holds(values: Mapping[str, Any], condition: str) -> bool:
-    """Whether a config meets a condition: `setting` is on, `setting=value`, or `not setting`."""
+    """Return whether a config meets a condition: `setting` is on, `setting=value`, or `not setting`."""
     if condition.startswith("not "):
         return not look_up(values, condition.removeprefix("not "))
     path, _, wanted = condition.partition("=")

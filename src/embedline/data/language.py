@@ -34,7 +34,7 @@ def letters(text: str) -> tuple[int, int, int]:
 
 
 def is_written_in(text: str, language: str) -> bool:
-    """Whether `text` may be in `language` (ru, en); other languages are not checked.
+    """Return whether `text` may be in `language` (ru, en); other languages are not checked.
 
     True when it cannot be decided, also for a short text in another Cyrillic language whose letters are all
     Russian. Russian documentation has titles that are only product names and passages that are only code: a
@@ -58,7 +58,7 @@ def is_written_in(text: str, language: str) -> bool:
 
 
 def _is_other_cyrillic(text: str, cyrillic: int) -> bool:
-    """Whether a Cyrillic text has letters that Russian lacks, or ъ where only Bulgarian has it.
+    """Return whether a Cyrillic text has letters that Russian lacks, or ъ where only Bulgarian has it.
 
     Russian writes ъ before vowels; before 1918, when it had ѣ and і as well, also at the end of words.
     """
@@ -72,14 +72,14 @@ def _is_other_cyrillic(text: str, cyrillic: int) -> bool:
 
 
 def _is_latin_prose(text: str) -> bool:
-    """Whether most of the words are plain words, and not identifiers, constants, numbers and addresses."""
+    """Return whether most words are plain words, not identifiers, constants, numbers or addresses."""
     words = text[:SAMPLE_CHARS].split()
     plain = sum(_PROSE_WORD.fullmatch(word) is not None for word in words)
     return len(words) >= MIN_WORDS and plain >= MIN_PROSE * len(words)
 
 
 def may_be(text: str, language: str) -> bool:
-    """Whether `text` may be in `language`; for a cross-lingual record (`en-ru`), in either of the two."""
+    """Return whether `text` may be in `language`; for `en-ru` (cross-lingual), in either of the two."""
     return any(is_written_in(text, part) for part in language.split("-"))
 
 

@@ -125,7 +125,7 @@ class RowFilters:
         return frozenset(f"{stage} {kind}" for stage in self.stages.get(row["source"], get_args(Stage)))
 
     def _is_known(self, uses: Uses, *forms: str) -> bool:
-        """Whether earlier rows of the same text cover all uses of this one."""
+        """Return whether earlier rows of the same text cover all uses of this one."""
         digest = blake2b("\x1f".join(forms).encode(), digest_size=16).digest()
         covered = self._seen.get(digest, frozenset())
         if uses <= covered:

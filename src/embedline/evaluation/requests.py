@@ -50,11 +50,11 @@ class ScoringRequest:
 
     @property
     def has_prompts(self) -> bool:
-        """Whether the model is scored with the prompts of its own folder."""
+        """Return whether the model is scored with the prompts of its own folder."""
         return self.folder is not None and not self.of_stage and (self.folder / "embedline.json").is_file()
 
     def is_within(self, other: ScoringRequest) -> bool:
-        """Whether the scores of `other` include all sets, tasks and depths of this request."""
+        """Return whether the scores of `other` include all sets, tasks and depths of this request."""
         pairs = ((self.sets, other.sets), (self.tasks, other.tasks), (self.depths, other.depths))
         return all(set(ours) <= set(theirs) for ours, theirs in pairs)
 

@@ -122,7 +122,7 @@ class _Work:
     tracker: Tracker
 
     def was_done_before(self) -> bool:
-        """Whether the store has outputs under the key, or the step passed its input through."""
+        """Return whether the store has outputs under the key, or the step passed its input through."""
         stored = self.workspace.store.find(self.step.name, self.key, self.step.outputs)
         return stored is not None or self.find_passed_through() is not None
 

@@ -26,7 +26,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def trains(step: str, config_json: str) -> bool:
-    """Whether the step is a training step that is switched on."""
+    """Return whether the step is a training step that is switched on."""
     if not STEPS[step].trains:
         return False
     return bool(StepConfig.model_validate_json(config_json).config[STEPS[step].switch]["enabled"])

@@ -74,7 +74,7 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        """Whether every variant passed."""
+        """Return whether every variant passed."""
         return all(variant.passed for variant in self.variants.values())
 
     def as_dict(self) -> dict[str, Any]:

@@ -53,5 +53,5 @@ def _quoted(text: str) -> str:
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether two keys are equal or one is a part of the other (`gate.mode` of `gate`)."""
+    """Return whether two keys are equal or one is a part of the other (`gate.mode` of `gate`)."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")

@@ -42,17 +42,17 @@ class AliasState:
 
     @property
     def unfinished(self) -> bool:
-        """Whether the newest move is in the ledger and not yet marked as done."""
+        """Return whether the newest move is in the ledger and not yet marked as done."""
         return self.newest is not None and not self.newest.done
 
     @property
     def moved_by_hand(self) -> bool:
-        """Whether the alias was moved by something else than promote and rollback."""
+        """Return whether the alias was moved by something else than promote and rollback."""
         return not self.unfinished and self.pointed != self.recorded
 
     @property
     def previous_is_wrong(self) -> bool:
-        """Whether `previous_<alias>` differs from the ledger after a completed move."""
+        """Return whether `previous_<alias>` differs from the ledger after a completed move."""
         return self.newest is not None and self.newest.done and self.previous != self.newest.entry.previous
 
     @property

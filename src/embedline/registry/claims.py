@@ -40,7 +40,7 @@ class Claim:
 
     @property
     def pending(self) -> bool:
-        """Whether the holder may still start a run."""
+        """Return whether the holder may still start a run."""
         return self.settled is None and time.time() - self.at < LEASE_S
 
 

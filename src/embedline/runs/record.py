@@ -72,7 +72,7 @@ def link(path: Path, target: Path) -> None:
 
 
 def is_abandoned(record: RunRecord) -> bool:
-    """Whether a running run has lost its process on this host."""
+    """Return whether a running run has lost its process on this host."""
     if record.status != "running" or not record.pid or record.host != platform.node():
         return False
     return _born(record.pid) != record.born

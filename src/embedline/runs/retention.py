@@ -107,7 +107,7 @@ def _references(workspace: Workspace, runs: Iterable[Path]) -> tuple[set[Path], 
 
 
 def _scores_of(outputs: Path, digests: set[str]) -> bool:
-    """Whether these are scores of an evaluation set in use; no record refers to scores by model."""
+    """Return whether these are scores of an evaluation set in use; no record refers to scores by model."""
     manifest = outputs / "scores" / MANIFEST
     if outputs.parent.name != "scores" or not manifest.is_file():
         return False

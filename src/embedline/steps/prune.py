@@ -72,7 +72,7 @@ def run(context: Context) -> StepResult:
 
 
 def _has_run_card(context: Context) -> bool:
-    """Whether the input model's card has the run's dims, lengths, hybrid weights and prompts."""
+    """Return whether the input model's card has the run's dims, lengths, hybrid weights and prompts."""
     from embedline.models.card import read_spec
 
     spec = read_spec(context.artifact("model").path)

@@ -47,7 +47,7 @@ def _has_source(path: str, root: Path) -> bool:
 
 
 def _has_model(name: str, root: Path) -> bool:
-    """Whether a model is a folder, a package's or the demo's, or a hub model that was fetched before."""
+    """Return whether a model is a folder, a package's, the demo's, or a hub model fetched before."""
     if name.startswith(("package:", "demo:")) or any(
         path.is_dir() for path in (Path(name).expanduser(), root / name)
     ):

@@ -54,7 +54,7 @@ class KnownPositives:
 
     @property
     def everything(self) -> bool:
-        """Whether each document is a positive of each query, so that there is no negative."""
+        """Return whether each document is a positive of each query, so that there is no negative."""
         return all(len(texts) == self.texts for texts in self.known)
 
 

@@ -23,7 +23,7 @@ from embedline.training.engine.token_budget import TokenBudget
 
 
 def is_logged(step: int, args: TrainingArguments) -> bool:
-    """Whether metrics are logged after so many steps: each `logging_steps`, and after the last one."""
+    """Return whether metrics are logged after so many steps: each `logging_steps`, and after the last one."""
     return step % int(args.logging_steps) == 0 or step == args.max_steps
 
 

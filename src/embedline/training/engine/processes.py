@@ -45,7 +45,7 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process writes checkpoints, metrics and results."""
+    """Return whether this process writes checkpoints, metrics and results."""
     return rank() == 0
 
 
@@ -108,7 +108,7 @@ def max_over_processes(values: Sequence[int]) -> list[int]:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether `flag` is true in any process."""
+    """Return whether `flag` is true in any process."""
     return bool(max_over_processes([int(flag)])[0])
 
 
@@ -146,7 +146,7 @@ def run_in_lockstep(work: Callable[[], T]) -> T:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means a lack of memory, on a GPU or on the machine."""
+    """Return whether an exception means a lack of memory, on a GPU or on the machine."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError | OutOfMemory):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _NO_MEMORY)
