@@ -48,15 +48,15 @@ def run_component(
         summary, page, curves: kfp artefacts for the step's Markdown, the report and the curves as HTML.
         where: chooses the worker processes of a training step.
     """
-    home = Workspace(Path(workspace))
-    folder = home.step_folder(run, name)
+    run_workspace = Workspace(Path(workspace))
+    folder = run_workspace.step_folder(run, name)
     log_to_stderr()
     with plain_failure():
         _raise_earlier_failure(folder / RECORD)
         record = execute(
             name,
             config_json=config_json,
-            workspace=home,
+            workspace=run_workspace,
             run=run,
             inputs={key: Path(artifact.path) for key, artifact in inputs.items()},
             outputs={key: Path(artifact.path) for key, artifact in outputs.items()},

@@ -47,19 +47,13 @@ def run(context: Context) -> StepResult:
                 "a model made from scratch has no layers to drop.", where="prune.when", fix="Use after."
             )
         return StepResult(passed_through={"model": None}, summary="From scratch: pretrain makes the model.")
-    if not before and config.when != "after" and _has_run_card(context):
-        return passed_through(context)
+    if not before and config.when != "after":
+        return passed_through(context) if _has_run_card(context) else _write_run_card(context)
     bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
     embedder = fit_to_run(context, load_folder(context, Path(str(base)))) if before else load_model(context)
-    if config.when != ("before" if before else "after"):
-        if before:
-            save_model(context, embedder, base=context.step_config.pins.get("base"))
-            return StepResult(summary="The base model, with the run's pooling and lengths.")
-        from embedline.models.lengths import require_dims
-
-        require_dims(embedder)
-        save_model(context, embedder)
-        return StepResult(summary="Not pruned. The model has the run's dims and prompts now.")
+    if before and config.when != "before":
+        save_model(context, embedder, base=context.step_config.pins.get("base"))
+        return StepResult(summary="The base model, with the run's pooling and lengths.")
     student, result = prune(context, embedder, config, bf16=bf16)
     kept = result.metadata["model"]["kept_layers"]
     save_model(
@@ -77,6 +71,16 @@ def _has_run_card(context: Context) -> bool:
 
     spec = read_spec(context.artifact("model").path)
     return spec is not None and run_spec(context, spec) == spec
+
+
+def _write_run_card(context: Context) -> StepResult:
+    """Write the input model with the run's dims, lengths, hybrid weights and prompts."""
+    from embedline.models.lengths import require_dims
+
+    embedder = load_model(context)
+    require_dims(embedder)
+    save_model(context, embedder)
+    return StepResult(summary="Not pruned. The model has the run's dims and prompts now.")
 
 
 def prune(
