@@ -14,7 +14,7 @@ from rich.console import Console
 from embedline.artifacts.record import StepRecord
 from embedline.artifacts.tracker import Tracker
 from embedline.orchestration import progress
-from embedline.orchestration.progress import Progress
+from embedline.orchestration.progress import Progress, step_line
 
 
 @pytest.fixture
@@ -63,3 +63,24 @@ def test_incomplete_spool_line_is_read_once_complete(
     assert watched("mine").endswith("step 2 loss 0.1250")
     assert watched("mine").endswith("step 2 loss 0.1250")
     assert [text.decode() for text in read] == [point]
+
+
+def test_the_line_of_clean_names_lost_records_and_rules() -> None:
+    metrics = {
+        "records.in": 214.0,
+        "records.rejected.language": 4.0,
+        "records.rejected.contaminated": 190.0,
+        "records.out": 20.0,
+    }
+    record = StepRecord(step="clean", status="done", cache_hit=True, metrics=metrics)
+    assert step_line(record).endswith("(cached)  214 → 20 records (contaminated 190, language 4)")
+
+
+def test_the_line_of_ingest_names_quarantined_rows() -> None:
+    record = StepRecord(step="ingest", status="done", metrics={"rows_read": 1200.0, "quarantined": 7.0})
+    assert step_line(record).endswith("  1,200 rows read, 7 quarantined")
+
+
+def test_the_line_of_a_step_that_lost_nothing_is_short() -> None:
+    record = StepRecord(step="clean", status="done", metrics={"records.in": 9.0, "records.out": 9.0})
+    assert step_line(record).endswith("0.0 s")

@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from embedline.cli.shared import os_reason
+from embedline.data.demo import write_demo
 from embedline.errors import InputError
 
-ROWS = [
-    {
-        "query": "How do I reset the password?",
-        "pos": ["Open Settings, choose Account, press Reset password and follow the link in the email."],
-    },
-    {
-        "query": "Как выгрузить отчёт в таблицу?",
-        "pos": ["На странице отчёта нажмите «Экспорт» и выберите формат CSV или XLSX."],
-        "neg": ["Отчёты строятся каждую ночь по данным за прошедшие сутки."],
-    },
-    {
-        "query": "printer shows a paper jam",
-        "pos": [
-            "Switch the device off, open the rear cover and pull the sheet out in the direction of the arrow."
-        ],
-    },
-]
+EXAMPLES = {"questions_ru": 250, "questions_en": 150}  # rows taken from files of the demo data
 
 PRESET = """\
 # The configuration of a run. All settings are documented in SETTINGS.md; `embedline plan` checks this file.
@@ -41,23 +27,28 @@ data:
   # Passages without questions, for pretraining and for mining hard negatives (keys: text, title):
   # corpus:
   #   - path: data/passages.jsonl
-  # Held-out questions with answers: not trained on, scored for the gate. A folder with corpus.jsonl,
+  # A share of the rows is not trained on: their questions score the model for the gate.
+  hold_out: {{share: 0.1, at_most: 1000, language: en-ru}}
+  # Better: real questions of users with the passages that answer them, a folder with corpus.jsonl,
   # queries.jsonl and qrels.tsv:
   # evaluation:
   #   - path: eval/support
 model:
   # A sentence-transformers folder or a hub id to train further; without it a model is trained from scratch.
   # base: intfloat/multilingual-e5-small
-  settings: {{hidden_size: 256, num_hidden_layers: 4, num_attention_heads: 4, intermediate_size: 512}}
-  vocabulary: 16384
-  dims: [128]
-# Tiny sizes: the three example rows run through the whole line in a minute or two. For thousands of rows:
+  settings: {{hidden_size: 128, num_hidden_layers: 3, num_attention_heads: 4, intermediate_size: 256}}
+  vocabulary: 4096
+  query_length: 48
+  document_length: 96
+  dims: [64]
+# Small sizes: the example rows run through the whole line in a minute or two. For thousands of rows, from
+# scratch: hidden_size 256, 4 layers, vocabulary 16384, longer texts, and
 # pretrain: {{steps: 1000, batch: 64}}
 # unsupervised: {{steps: 1000, batch: 256}}
 # supervised: {{steps: 500, batch: 128, negatives: 4, matryoshka: true}}
-pretrain: {{steps: 20, batch: 3}}
-unsupervised: {{steps: 20, batch: 3}}
-supervised: {{steps: 20, batch: 3, negatives: 1, matryoshka: true}}
+pretrain: {{steps: 100, batch: 16, learning_rate: 2.0e-3}}
+unsupervised: {{steps: 60, batch: 64, learning_rate: 2.0e-3, temperature: 0.05}}
+supervised: {{steps: 40, batch: 32, learning_rate: 2.0e-3, temperature: 0.05, negatives: 1, matryoshka: true}}
 runtime: {{precision: auto}}  # bf16 if the machine has instructions for it, else fp32
 # Minimum scores that the trained model must reach; `*` is the mean of all held-out retrieval sets.
 # gate:
@@ -77,9 +68,20 @@ def write_starter(folder: Path) -> list[Path]:
     Raises:
         InputError: a file exists already, or the folder cannot be written to.
     """
-    rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+    rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _examples())
     preset = PRESET.format(name=run_name(folder))
     return write_new({folder / "preset.yaml": preset, folder / "data" / "pairs.jsonl": rows})
+
+
+def _examples() -> Iterator[dict[str, object]]:
+    """Yield questions with their answers, from all over the generated demo data."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_demo(Path(folder))
+        for name, count in EXAMPLES.items():
+            lines = (Path(folder) / "train" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+            for line in lines[:: len(lines) // count][:count]:
+                row = json.loads(line)
+                yield {"query": row["query"], "pos": row["pos"]}
 
 
 def write_new(files: Mapping[Path, str]) -> list[Path]:

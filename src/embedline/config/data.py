@@ -119,12 +119,20 @@ class EvaluationSet(Section):
 
 
 class HoldOut(Section):
-    """A retrieval set (query → positive) made of records that are taken out before training."""
+    """A retrieval set (query → positive) made of records that are taken out before training.
+
+    Records with a score (pairs of similar texts) are never taken: their second text is no answer.
+    """
 
     name: str = Field("held_out", description="name of the set in scores")
-    sources: list[str] = Field(min_length=1, description="names of the sources that records are taken from")
+    sources: list[str] = Field(
+        [], description="names of the sources that records are taken from; all sources when empty"
+    )
     share: float = Field(
         0.1, gt=0, lt=1, description="share of the sources' distinct positives that is taken out"
+    )
+    at_most: int | None = Field(
+        None, ge=1, description="distinct positives that are taken out at most; null: no limit"
     )
     language: str = Field("ru", description="language of the texts: ru, en, en-ru")
 

@@ -17,14 +17,15 @@ def hold_out(dataset: Path, evaluation: Path, config: HoldOut) -> tuple[SetInfo,
     """Move a share of the records of `dataset` into a new set of `evaluation`; return it and the rows moved.
 
     Records with the same (first) positive are moved together, selected by that text's hash: the same rows are
-    held out whatever other rows there are. The set's corpus is every positive of the named sources, also of
-    the rows that are trained on, because a search runs over all of them.
+    held out whatever other rows there are. With `at_most`, those with the lowest hashes: as the sources grow,
+    no row that was trained on is ever held out later. Records with a score stay. The set's corpus is every
+    positive of the sources, also of the rows that are trained on, because a search runs over all of them.
 
     Raises:
         InputError: a named source has no records, or nothing is left to hold out or to train on.
     """
     rows = list(read_rows(dataset / RECORDS))
-    candidates = [row for row in rows if row["source"] in config.sources]
+    candidates = [row for row in rows if _answered(row, config.sources)]
     missing = sorted(set(config.sources) - {row["source"] for row in candidates})
     if missing:
         raise InputError(
@@ -32,12 +33,13 @@ def hold_out(dataset: Path, evaluation: Path, config: HoldOut) -> tuple[SetInfo,
             where="data.hold_out.sources",
             fix="Name sources that have records.",
         )
-    held = {row["id"] for row in candidates if _chosen(row, config.share)}
+    chosen = sorted({place for row in candidates if (place := _place(row)) < config.share})[: config.at_most]
+    held = {row["id"] for row in candidates if chosen and _place(row) <= chosen[-1]}
     if not held or len(held) == len(candidates):
         raise InputError(
             f"would hold out {len(held)} of {len(candidates)} records.",
             where="data.hold_out.share",
-            fix="Choose another share, or name larger sources.",
+            fix="Choose another share, or give more rows.",
         )
     retrieval = _retrieval(candidates, held)
     folder = evaluation / config.name
@@ -57,9 +59,15 @@ def hold_out(dataset: Path, evaluation: Path, config: HoldOut) -> tuple[SetInfo,
     return info, len(held)
 
 
-def _chosen(row: Row, share: float) -> bool:
+def _answered(row: Row, sources: list[str]) -> bool:
+    """Return whether a record of one of `sources` (empty: of any) has a query and its answer."""
+    return row["score"] is None and (not sources or row["source"] in sources)
+
+
+def _place(row: Row) -> float:
+    """Place a record in 0..1 by the hash of its first positive."""
     text = comparison_form(row["positives"][0])
-    return int.from_bytes(hashlib.sha1(text.encode()).digest()[:8]) < share * 2**64
+    return int.from_bytes(hashlib.sha1(text.encode()).digest()[:8]) / 2**64
 
 
 def _retrieval(rows: list[Row], held: set[str]) -> Retrieval:

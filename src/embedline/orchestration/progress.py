@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 HEARTBEAT_S = 30.0
+_REJECTED = "records.rejected."
 _MARKS = {"done": "✓", "failed": "✗", "killed": "✗"}
 
 
@@ -98,6 +99,21 @@ class _SpoolReader:
 
 
 def step_line(record: StepRecord) -> str:
-    """Return the line of a finished step: `✓ clean                  3.2 s (cached)`."""
+    """Return the line of a finished step, with the rows that it lost.
+
+    `✓ clean                  3.2 s (cached)  214 → 20 records (evaluation_text 194)`
+    """
     note = " (cached)" if record.cache_hit else " (off)" if record.passed_through else ""
-    return f"{_MARKS.get(record.status, '?')} {record.step:<20}{record.seconds:>8.1f} s{note}"
+    mark = _MARKS.get(record.status, "?")
+    return f"{mark} {record.step:<20}{record.seconds:>8.1f} s{note}{_lost_rows(record.metrics)}"
+
+
+def _lost_rows(metrics: Mapping[str, float]) -> str:
+    """Return what ingest and clean did not let through; empty when they lost nothing."""
+    if quarantined := metrics.get("quarantined"):
+        return f"  {metrics['rows_read']:,.0f} rows read, {quarantined:,.0f} quarantined"
+    rejected = {key.removeprefix(_REJECTED): n for key, n in metrics.items() if key.startswith(_REJECTED)}
+    if not rejected:
+        return ""
+    rules = ", ".join(f"{rule} {n:,.0f}" for rule, n in sorted(rejected.items(), key=lambda item: -item[1]))
+    return f"  {metrics['records.in']:,.0f} → {metrics['records.out']:,.0f} records ({rules})"
