@@ -40,7 +40,7 @@ def record(query: str, *positives: str, **more: Any) -> dict[str, Any]:
 def dataset(
     folder: Path, records: list[dict[str, Any]], passages: list[dict[str, Any]] | None = None
 ) -> Path:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     with RowWriter(folder / "records.parquet", RECORD_SCHEMA) as writer:
         for number, row in enumerate(records):
             writer.write({"id": str(number), **row})
@@ -52,7 +52,8 @@ def dataset(
 
 def run(tmp_path: Path, records: list[dict[str, Any]], **config: Any) -> tuple[Funnel, dict[str, str | None]]:
     """The funnel, and the rule that each record (by its id) was rejected by, or None."""
-    funnel = clean(dataset(tmp_path / "in", records), None, tmp_path / "out", CleanConfig(**config))
+    rules = CleanConfig(**{"max_rejected": 1, **config})
+    funnel = clean(dataset(tmp_path / "in", records), None, tmp_path / "out", rules)
     kept = {row["id"]: None for row in read_rows(tmp_path / "out" / "records.parquet")}
     rejected = {row["id"]: row["rule"] for row in read_rows(tmp_path / "out" / "rejected.parquet")}
     assert not kept.keys() & rejected.keys()
@@ -251,3 +252,13 @@ def test_a_teachers_scores_stay_with_their_texts(tmp_path: Path) -> None:
     assert dict(zip(one["positives"], one["positive_scores"], strict=True))[LONG.strip()] == 0.9
     assert len(one["positives"]) == len(one["positive_scores"]) == 2
     assert (other["positive_scores"], other["negative_scores"]) == (None, None)
+
+
+def test_a_loss_of_more_than_half_the_records_is_refused(tmp_path: Path) -> None:
+    records = [record("Как напечатать?", f"Откройте раздел {n} и нажмите кнопку.") for n in "абв"]
+    records += [record("<p> </p>", LONG), record("<b></b>", LONG), record("<i></i>", LONG)]
+    half, _ = run(tmp_path / "half", records, near_duplicates=False, max_rejected=0.5)
+    assert half.rows_out("records") == 3
+    records += [record("<u></u>", LONG)]
+    with pytest.raises(InputError, match=r"clean.max_rejected: 0.5: of 7 records 3 are left .*empty 4"):
+        run(tmp_path / "more", records, near_duplicates=False, max_rejected=0.5)

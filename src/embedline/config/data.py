@@ -198,3 +198,6 @@ class CleanConfig(Section):
     consistency_pool: int = Field(
         100_000, ge=100, description="positives in the pool that the teacher ranks for a query (Nomic: 1M)"
     )
+    max_rejected: float = Field(
+        0.5, ge=0, le=1, description="share of the records that the rules may reject; more stops the run"
+    )

@@ -78,7 +78,7 @@ def clean(
         stages: the training stages that use each source: rows are duplicates only within a stage.
 
     Raises:
-        InputError: no record is left.
+        InputError: no record is left, or the rules reject more than `max_rejected`.
         StepError: rows were lost (a fault of this program).
     """
     out_folder.mkdir(parents=True, exist_ok=True)
@@ -90,16 +90,28 @@ def clean(
     _clean_table(_RECORDS, dataset_folder, out_folder, config, records.record, funnel, teacher)
     _clean_table(_CORPUS, dataset_folder, out_folder, config, passages.passage, funnel, None)
     funnel.assert_conserved()
-    if funnel.rows_out("records") == 0:
-        worst = ", ".join(f"{rule} {count}" for rule, count in funnel.rejected("records").most_common(3))
-        raise InputError(
-            f"no record of {funnel.rows_in('records')} is left after cleaning (rejected by {worst}).",
-            where="clean",
-            fix="Loosen the rules in the `clean` section, or look at the sources.",
-        )
+    _require_enough_left(funnel, config)
     text = json.dumps(funnel.as_json(), ensure_ascii=False, indent=1)
     (out_folder / FUNNEL).write_text(text + "\n", encoding="utf-8")
     return funnel
+
+
+def _require_enough_left(funnel: Funnel, config: CleanConfig) -> None:
+    """Refuse a cleaning that leaves no record, or rejects a larger share than `max_rejected`."""
+    rows_in, rows_out = funnel.rows_in("records"), funnel.rows_out("records")
+    worst = ", ".join(f"{rule} {count}" for rule, count in funnel.rejected("records").most_common(3))
+    if rows_out == 0:
+        raise InputError(
+            f"no record of {rows_in} is left after cleaning (rejected by {worst}).",
+            where="clean",
+            fix="Loosen the rules in the `clean` section, or look at the sources.",
+        )
+    if rows_in - rows_out > config.max_rejected * rows_in:
+        raise InputError(
+            f"of {rows_in} records {rows_out} are left after cleaning (rejected by {worst}).",
+            where=f"clean.max_rejected: {config.max_rejected:g}",
+            fix="Look at the sources; to train on so few, allow it with a larger clean.max_rejected.",
+        )
 
 
 def _clean_table(
