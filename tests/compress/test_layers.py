@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModel, LlamaConfig
 
+from embedline.compress.layer_config import keep_layers
 from embedline.compress.layers import (
     angular_distances,
     choose_layers,
@@ -142,3 +144,84 @@ def test_each_kept_layer_keeps_its_kind_of_attention(make_embedder, make_texts, 
         save_embedder(pruned, tmp_path / str(len(kept)))
         loaded = load_embedder(tmp_path / str(len(kept)))
         np.testing.assert_array_equal(loaded.encode(texts), pruned.encode(texts))
+
+
+SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 2}
+EXPERTS = {"moe_intermediate_size": 8, "num_experts": 4, "num_experts_per_tok": 2}
+ROUTED = {"moe_intermediate_size": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1}
+# Per-layer settings, and their values for the layers 0, 2, 3 and 5 of six.
+PER_LAYER = {
+    "smollm3": ({"no_rope_layers": [1, 0, 1, 1, 0, 0]}, {"no_rope_layers": [1, 1, 1, 0]}),
+    "qwen3_moe": ({**EXPERTS, "mlp_only_layers": [2, 4, 5]}, {"mlp_only_layers": [1, 3]}),
+    "qwen2_moe": (
+        {**EXPERTS, "decoder_sparse_step": 2, "shared_expert_intermediate_size": 8, "mlp_only_layers": [3]},
+        {"decoder_sparse_step": 1, "mlp_only_layers": [0, 1, 2]},  # layers 1 and 5 have experts
+    ),
+    "deepseek_v2": (
+        {**ROUTED, "first_k_dense_replace": 3, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4}
+        | {"v_head_dim": 8, "kv_lora_rank": 4, "q_lora_rank": 4, "topk_group": 1, "head_dim": 4},
+        {"first_k_dense_replace": 2},
+    ),
+    "ernie4_5_moe": (
+        {"moe_intermediate_size": 8, "moe_num_experts": 4, "moe_k": 2, "moe_num_shared_experts": 1}
+        | {"moe_layer_start_index": 1, "moe_layer_end_index": 4},
+        {"moe_layer_start_index": 1, "moe_layer_end_index": 2},
+    ),
+    "granite_swa": (
+        {"sliding_window": 4, "layer_rope_theta": [1e4, 5e3, 1e3, 100.0, 1e4, 50.0]},
+        {"layer_rope_theta": [1e4, 1e3, 100.0, 50.0]},
+    ),
+}
+
+
+@pytest.mark.parametrize("architecture", PER_LAYER)
+def test_each_kept_layer_keeps_its_own_settings(make_embedder, make_texts, architecture, tmp_path):
+    given, expected = PER_LAYER[architecture]
+    embedder = make_embedder(architecture, layers=6, **SIZES, **given)
+    pruned = without_layers(embedder, [0, 2, 3, 5])
+    assert {name: getattr(pruned.backbone.config, name) for name in expected} == expected
+    save_embedder(pruned, tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path).eval()  # as other programs do
+    inputs = pruned.pad(pruned.tokenize(make_texts(6, 5), max_length=32))
+    with torch.no_grad():
+        found, before = (model(**inputs).last_hidden_state for model in (loaded, pruned.backbone))
+    torch.testing.assert_close(found, before, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "settings"),
+    [
+        ("ernie4_5_moe", PER_LAYER["ernie4_5_moe"][0] | SIZES | {"moe_layer_interval": 2}),
+        ("minicpm3", {**SIZES, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8}),
+    ],
+)
+def test_a_rule_by_layer_number_without_a_list_is_refused(make_embedder, architecture, settings):
+    embedder = make_embedder(architecture, layers=6, **settings)
+    with pytest.raises(InputError, match="another model after it is saved") as error:
+        without_layers(embedder, [0, 2, 3, 5])
+    assert (error.value.where, "never" in error.value.fix) == ("prune.when", True)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "pattern"),
+    [
+        ("cohere2", {"sliding_window_pattern": 2}),
+        ("gemma3_text", {"sliding_window_pattern": 3}),
+        ("modernbert", {"global_attn_every_n_layers": 3}),
+        ("qwen2", {"use_sliding_window": True, "max_window_layers": 3}),
+        ("exaone4", {"sliding_window_pattern": 4, "sliding_window": 8}),
+    ],
+)
+def test_a_period_of_attention_layers_becomes_a_list(architecture, pattern, tmp_path):
+    config = AutoConfig.for_model(architecture, num_hidden_layers=6, **pattern)
+    before = config.layer_types
+    assert len(set(before)) == 2
+    keep_layers(config, [0, 2, 3, 5])
+    config.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).layer_types == [before[i] for i in (0, 2, 3, 5)]
+
+
+def test_a_list_that_is_as_long_as_the_layers_by_chance_stays():
+    config = LlamaConfig(num_hidden_layers=3, eos_token_id=[4, 7, 9])
+    keep_layers(config, [0, 2])
+    assert (config.num_hidden_layers, config.eos_token_id) == (2, [4, 7, 9])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ from embedline.artifacts.workspace import Workspace
 from embedline.config.model import Prompt
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
+from embedline.models.embedder import Embedder
 from embedline.models.folder import load_embedder, read_lineage, save_embedder
 from embedline.models.prompts import PromptTable
 from embedline.steps.context import Context, StepConfig
 from embedline.steps.prune import run, sample_texts
-from embedline.steps.shared.training import run_spec
+from embedline.steps.shared.training import run_spec, save_model
 
 PRUNE = {"drop_share": 0.25, "heal_steps": 30, "heal_batch": 32, "heal_learning_rate": 2e-3}
 MODEL = {"query_length": 16, "document_length": 32, "dims": [16, 32]}
@@ -152,3 +154,15 @@ def test_sampled_texts_are_reproducible_distinct_and_have_prompts(context):
         [queries, passages], 30, atol=2
     )  # the other third: positives, without a prompt
     assert len(sample_texts(dataset, table, 10_000, seed=1)) <= 300
+
+
+def test_a_pruned_model_that_loads_as_another_is_refused_before_it_is_published(context, monkeypatch):
+    def forgetful(context: Context, embedder: Embedder, **lineage: object) -> None:
+        save_model(context, embedder, **lineage)
+        file = context.output("model") / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"norm_eps": 1.0}))
+
+    monkeypatch.setattr("embedline.steps.prune.save_model", forgetful)
+    with pytest.raises(InputError, match="modernbert would be another model after it is saved") as error:
+        run(context("prune_after", when="after", heal_steps=0))
+    assert error.value.where == "prune.when"

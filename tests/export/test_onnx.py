@@ -48,6 +48,11 @@ def _worst_difference(embedder: Embedder, graph: Path) -> float:
         ("nomic_bert", "mean", {"num_hidden_layers": 1}),
         ("xlm-roberta", "last", {"num_hidden_layers": 1}),
         ("qwen3_moe", "last", {"num_hidden_layers": 1, **EXPERTS}),
+        (
+            "gemma3_text",
+            "mean",
+            {"num_hidden_layers": 1, "layer_types": ["sliding_attention"], "sliding_window": 4},
+        ),
     ],
 )
 def test_the_graph_gives_torchs_vectors_for_every_shape_and_padding(

@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from embedline.compress.layer_config import keep_layers
 from embedline.errors import InputError
 from embedline.models.batching import token_batches
 from embedline.models.embedder import Embedder
+from embedline.models.reload import require_described
 
 Method = Literal["even", "last", "angular"]
+CANNOT_PRUNE = "Set it to never: this architecture derives something from the numbers of its layers."
 
 
 def layers_to_drop(share: float, layers: int) -> int:
@@ -108,23 +111,25 @@ def angular_distances(
 
 
 def without_layers(embedder: Embedder, kept: Sequence[int]) -> Embedder:
-    """Return a copy of `embedder` that has only the layers `kept`."""
+    """Return a copy of `embedder` that has only the layers `kept`.
+
+    Raises:
+        InputError: saved and loaded, it would be another model.
+    """
     backbone = copy.deepcopy(embedder.backbone)
     drop_layers(backbone, kept)
-    return embedder.with_backbone(backbone)
+    pruned = embedder.with_backbone(backbone)
+    require_described(pruned, "prune.when", CANNOT_PRUNE)
+    return pruned
 
 
 def drop_layers(backbone: PreTrainedModel, kept: Sequence[int]) -> None:
     """Leave only the layers `kept`, in place; saving and loading the result gives the same model.
 
-    The config's lists of a value per layer are cut, too, and the layers are numbered anew.
+    The config keeps the settings of these layers, and the layers are numbered anew.
     """
-    layers, config = layer_list(backbone), backbone.config
-    count = len(layers)
-    for name, value in list(vars(config).items()):
-        if isinstance(value, list | tuple) and name.lstrip("_") == "layer_types" and len(value) == count:
-            setattr(config, name, [value[i] for i in kept])
-    config.num_hidden_layers = len(kept)
+    layers = layer_list(backbone)
+    keep_layers(backbone.config, kept)
     remaining = [layers[i] for i in kept]
     for number, layer in enumerate(remaining):
         for module in layer.modules():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from typing import Any, Literal
 
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.integrations.flash_attention import flash_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from embedline.errors import InputError
@@ -13,10 +16,12 @@ from embedline.models.log_once import info_once
 from embedline.models.plain_attention import PLAIN
 
 Attention = Literal["sdpa", "flash_attention_2", "plain"]
-_SUPPORT_FLAGS: dict[Attention, str] = {  # attribute by which a transformers class declares its support
-    "sdpa": "_supports_sdpa",
-    "flash_attention_2": "_supports_flash_attn",
-    "plain": "_supports_attention_backend",
+# Attributes by which a transformers class declares its support.
+_SUPPORT_FLAGS: dict[Attention, tuple[str, ...]] = {
+    "sdpa": ("_supports_sdpa",),
+    "flash_attention_2": ("_supports_flash_attn",),
+    # Both: plain passes evaluation to sdpa, which caps no scores (Gemma 2) and has no sinks (gpt-oss).
+    "plain": ("_supports_attention_backend", "_supports_sdpa"),
 }
 _log = logging.getLogger(__name__)
 
@@ -53,9 +58,19 @@ def attention_for(choice: str, device_type: str, *, bf16: bool | None = None) ->
 
 
 def use_attention(backbone: PreTrainedModel, kernel: Attention) -> None:
-    """Switch a loaded backbone to the kernel; a class without support for it (MPNet) keeps its own."""
-    if getattr(backbone, _SUPPORT_FLAGS[kernel], False):
+    """Switch a loaded backbone to the kernel; a class without it (MPNet, Gemma 2) keeps its own."""
+    if _supports(backbone, kernel):
         backbone.set_attn_implementation(kernel)
+
+
+def use_fp32_attention(backbone: PreTrainedModel) -> None:
+    """Switch a backbone from flash attention, which has no fp32, to the kernel of its class that has."""
+    if backbone.config._attn_implementation.startswith("flash"):
+        backbone.set_attn_implementation("sdpa" if _supports(backbone, "sdpa") else "eager")
+
+
+def _supports(backbone: PreTrainedModel, kernel: Attention) -> bool:
+    return all(getattr(backbone, flag, False) for flag in _SUPPORT_FLAGS[kernel])
 
 
 def _why_not_flash(device_type: str, bf16: bool) -> str:
@@ -65,3 +80,21 @@ def _why_not_flash(device_type: str, bf16: bool) -> str:
     if not is_flash_attn_2_available():
         return "the package flash-attn is not installed"
     return "" if bf16 else "flash attention has no fp32"
+
+
+def flash_attention(
+    module: nn.Module, *inputs: Any, sliding_window: int | None = None, **more: Any
+) -> tuple[Tensor, None]:
+    """Run transformers' flash attention with the window that masks have for a decoder made bidirectional.
+
+    transformers passes flash attention one token fewer to each side than config.json states, because a causal
+    window counts the token itself; the masks of other kernels reach as far as stated. ModernBERT, which is
+    bidirectional by itself, makes up for it in its own code.
+    """
+    made_bidirectional = getattr(module, "is_causal", False) and more.get("is_causal") is False
+    if sliding_window is not None and made_bidirectional:
+        sliding_window += 1
+    return flash_attention_forward(module, *inputs, sliding_window=sliding_window, **more)  # type: ignore[no-any-return]
+
+
+ALL_ATTENTION_FUNCTIONS.register("flash_attention_2", flash_attention)

@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from embedline.errors import InputError
+from embedline.models.attention import use_fp32_attention
 
 _LENGTH = 8
 # Change of a state, as a share of its size, that counts. Causal models change by 0 (rounding alone: 1e-6),
@@ -36,8 +37,8 @@ def is_decoder_family(config: PretrainedConfig) -> bool:
 def make_bidirectional(backbone: PreTrainedModel, where: str = "model.base") -> bool:
     """Let every token attend to later ones; stored in the config, so that it holds after a reload.
 
-    A layer that attends within a window keeps its window, now to both sides: its rotary positions were
-    never trained on longer distances. A bidirectional model is left unchanged.
+    A layer that attends within a window keeps its reach, now to both sides: its rotary positions were never
+    trained on longer distances. A bidirectional model is left unchanged.
 
     Returns:
         Whether the model was causal before.
@@ -50,8 +51,27 @@ def make_bidirectional(backbone: PreTrainedModel, where: str = "model.base") -> 
     # transformers' mask functions read `is_causal`; most families ignore `use_bidirectional_attention`.
     backbone.config.is_causal = False
     backbone.config.use_cache = False  # nothing is generated token by token
+    _keep_reach(backbone)
     require_bidirectional(backbone, where)
     return True
+
+
+def _keep_reach(backbone: PreTrainedModel) -> None:
+    """Set the window whose bidirectional mask reaches as far as the causal mask reached back.
+
+    transformers counts the token itself into a causal window, but not into a bidirectional one: a window of w
+    reaches back w - 1 tokens, and with `is_causal` false w tokens to each side.
+    """
+    config = backbone.config
+    window = getattr(config, "sliding_window", None)
+    if not window or window < 1:  # -1: ModernBERT's decoder without windows
+        return
+    config.sliding_window = window - 1
+    if hasattr(config, "local_attention"):  # ModernBERT's decoder: twice the window, and all that it reads
+        config.local_attention = 2 * (window - 1)
+    for module in backbone.modules():  # layers keep a copy for flash attention
+        if getattr(module, "sliding_window", None) == window:
+            setattr(module, "sliding_window", window - 1)  # noqa: B010 (a module's attributes are typed as tensors)
 
 
 def require_bidirectional(backbone: PreTrainedModel, where: str) -> None:
@@ -90,7 +110,7 @@ def is_bidirectional(backbone: PreTrainedModel) -> bool:
     mask = torch.ones_like(ids)
     filler = ids[:, :1] if pad is None else torch.full_like(ids[:, :1], pad)
     padded = torch.cat([ids, filler], dim=1), torch.cat([mask, torch.zeros_like(mask[:, :1])], dim=1)
-    with _evaluating(backbone):
+    with evaluating(backbone):
         return all(_changes(backbone, *batch) for batch in ((ids, mask), padded))
 
 
@@ -102,8 +122,8 @@ def _changes(backbone: PreTrainedModel, ids: Tensor, mask: Tensor) -> bool:
 
 
 @contextmanager
-def _evaluating(backbone: PreTrainedModel) -> Iterator[None]:
-    """Switch to evaluation mode, and on a CPU from flash attention (needs a GPU and 16 bits) to sdpa."""
+def evaluating(backbone: PreTrainedModel) -> Iterator[None]:
+    """Switch to evaluation mode, and on a CPU from flash attention (needs a GPU and 16 bits) to another."""
     training = backbone.training
     attention: str = backbone.config._attn_implementation
     replaced = attention.startswith("flash") and backbone.device.type == "cpu"
@@ -112,7 +132,7 @@ def _evaluating(backbone: PreTrainedModel) -> Iterator[None]:
     )
     backbone.train(False)
     if replaced:
-        backbone.set_attn_implementation("sdpa")
+        use_fp32_attention(backbone)
     try:
         with autocast:
             yield

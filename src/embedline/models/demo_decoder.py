@@ -90,6 +90,7 @@ def write_demo_decoder(folder: Path, seed: int = 0, texts: Iterable[str] | None 
         num_key_value_heads=2,
         max_position_embeddings=512,
         tie_word_embeddings=True,
+        initializer_range=0.1,  # about 1/sqrt(width); the usual 0.02 suits widths of a thousand and more
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,

@@ -6,7 +6,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedline.config.model import PruneConfig
+from embedline.config.model import ModelConfig, PruneConfig
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.markdown import table
@@ -62,7 +62,22 @@ def run(context: Context) -> StepResult:
         kept_layers=kept,
         **({"base": context.step_config.pins.get("base")} if before else {}),
     )
+    _require_saved(context, student)
     return result
+
+
+def _require_saved(context: Context, student: Embedder) -> None:
+    """Load the written model and compare its vectors, before it is published."""
+    from embedline.compress.layers import CANNOT_PRUNE
+    from embedline.models.reload import require_same_after_reload
+
+    require_same_after_reload(
+        student,
+        context.output("model"),
+        where="prune.when",
+        fix=CANNOT_PRUNE,
+        trust_remote_code=context.step_config.section("model", ModelConfig).trust_remote_code,
+    )
 
 
 def _has_run_card(context: Context) -> bool:
@@ -89,10 +104,10 @@ def prune(
     """Return the pruned and healed copy of `teacher`, and its similarity to it before and after healing."""
     from embedline.compress.heal import fidelity, heal
     from embedline.compress.layers import choose_layers, layer_list, layers_to_drop, without_layers
+    from embedline.models.attention import use_fp32_attention
 
     seed = context.step_config.section("seed", int)
-    if teacher.backbone.config._attn_implementation.startswith("flash"):
-        teacher.backbone.set_attn_implementation("sdpa")  # measurements are in fp32
+    use_fp32_attention(teacher.backbone)  # measurements are in fp32
     texts = sample_texts(
         context.artifact("dataset").path,
         teacher.spec.prompts,

@@ -75,17 +75,21 @@ def fit_to_run(context: Context, embedder: Embedder) -> Embedder:
     """Make a base model fit the run: bidirectional, with the positions that the run needs.
 
     Raises:
-        InputError: the run's lengths are beyond the model's positions, or a dim is wider than it.
+        InputError: the run's lengths are beyond the model's positions, a dim is wider than it, or its config
+            cannot hold these changes.
     """
     from embedline.models.backbone import prepare_backbone
     from embedline.models.folder_checks import require_same_tokenizer
     from embedline.models.lengths import require_dims, require_lengths
+    from embedline.models.reload import require_described
 
     model = context.step_config.section("model", ModelConfig)
     prepare_backbone(embedder.backbone, embedder.tokenizer, model)
     require_same_tokenizer(embedder)  # saving would refuse it, after the training
     require_lengths(embedder)
     require_dims(embedder)
+    where = "model.base" if model.base else "model.architecture"
+    require_described(embedder, where, "Use another architecture: this one does not store these changes.")
     return embedder
 
 
