@@ -91,6 +91,7 @@ def test_nomic_embed_as_published() -> None:
     config = load_config("nomic-embed")
     mlm, pairs, triplets = config.pretrain, config.unsupervised, config.supervised
     assert (mlm.objective, mlm.encoder_mask, mlm.length, mlm.batch) == ("mlm", 0.3, 2048, 1024 * 4)
+    assert (mlm.hidden_as, mlm.whole_words) == ("bert", False)
     assert (mlm.beta1, mlm.epsilon) == (0.9, 1e-6)
     assert (mlm.learning_rate, mlm.beta2, mlm.weight_decay, mlm.warmup) == (5e-4, 0.98, 1e-5, 0.06)
     assert (pairs.batch, pairs.learning_rate, pairs.temperature, pairs.schedule) == (
@@ -161,6 +162,7 @@ def test_bge_m3_as_published() -> None:
     }
     retromae = config.pretrain
     assert (retromae.objective, retromae.encoder_mask, retromae.decoder_mask) == ("retromae", 0.3, 0.5)
+    assert (retromae.hidden_as, retromae.whole_words) == ("bert", True)  # the authors' collator
     assert (retromae.learning_rate, retromae.warmup, retromae.weight_decay) == (7e-5, 0.1, 0.01)
     assert (config.unsupervised.objective, config.unsupervised.learning_rate) == ("infonce", 5e-5)
     tuned = config.supervised
@@ -194,7 +196,7 @@ def test_giga_embeddings_as_published() -> None:
         8,
     )
     assert config.unsupervised.batch == 1024
-    assert config.pretrain.objective == "mntp"
+    assert (config.pretrain.objective, config.pretrain.hidden_as) == ("mntp", "bert")
     assert config.model.document_length == 4096
     for prompt in config.prompts.values():
         assert prompt.words(of_query=True).startswith("Instruct: ")

@@ -125,6 +125,84 @@ def test_scored_pairs_have_their_own_columns_and_low_ones_are_left_out(tmp_path:
     assert (report.total("read"), report.total("left_out")) == (6, 4)
 
 
+FOREIGN = {
+    # source's own columns, rows, read, not read
+    "FlagEmbedding": (
+        {},
+        [
+            {
+                **GOOD,
+                "neg": ["n"],
+                "pos_scores": [1.0],
+                "neg_scores": [0.1],
+                "prompt": "Find",
+                "type": "normal",
+            },
+            {**GOOD, "neg": [], "prompt": "Find", "id": 0, "pos_id": ["a"], "neg_id": []},
+        ],
+        {"query": 2, "pos": 2, "neg": 1, "pos_scores": 1, "neg_scores": 1},
+        {"prompt": 2, "type": 1, "id": 1, "pos_id": 1},
+    ),
+    "sentence-transformers": (
+        {"query": "anchor", "positive": "positive", "negative": "negative_1"},
+        [{"anchor": "a b c", "positive": "b c d", "negative_1": "x", "negative_2": "y", "label": 1}],
+        {"anchor": 1, "positive": 1, "negative_1": 1},
+        {"negative_2": 1, "label": 1},
+    ),
+    "Tevatron": (
+        {"positive": "answers"},
+        [
+            {
+                "query_id": "7",
+                "query": "q",
+                "answers": ["a"],
+                "negative_passages": [{"docid": "1", "text": "t"}],
+            }
+        ],
+        {"query": 1, "answers": 1},
+        {"query_id": 1, "negative_passages": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", FOREIGN)
+def test_columns_read_and_not_read_are_counted_by_source(tmp_path: Path, tool: str) -> None:
+    named, rows, read, ignored = FOREIGN[tool]
+    write(tmp_path / "a.jsonl", [*rows, "not JSON"])
+    source = Source(path="a.jsonl", columns=Columns(**named))  # type: ignore[call-arg]
+    report = ingest([source], [], tmp_path, tmp_path / "out")
+    (counts,) = report.sources
+    assert (counts.columns, counts.ignored_columns) == (read, ignored)
+    assert report.as_json()[0]["ignored_columns"] == ignored
+    for name, count in {**read, **ignored}.items():
+        assert f"{name} ({count})" in report.markdown()
+
+
+def test_columns_of_a_beir_corpus_and_of_triples_are_counted(tmp_path: Path) -> None:
+    write(
+        tmp_path / "corpus.jsonl", [{"_id": "d1", "title": "T", "text": "a text", "metadata": {"url": "u"}}]
+    )
+    (tmp_path / "triples.tsv").write_text("query\tpositive\tnegative\tqid\nq one\tp one\tn one\t\n")
+    columns = Columns(query="query", positive="positive", negative="negative")  # type: ignore[call-arg]
+    report = ingest(
+        [Source(path="triples.tsv", columns=columns)],  # type: ignore[call-arg]
+        [CorpusSource(path="corpus.jsonl")],  # type: ignore[call-arg]
+        tmp_path,
+        tmp_path / "out",
+    )
+    triples, corpus = report.sources
+    assert triples.columns == {"query": 1, "positive": 1, "negative": 1}
+    assert triples.ignored_columns == {}  # qid is there and has no value
+    assert (corpus.columns, corpus.ignored_columns) == ({"title": 1, "text": 1}, {"_id": 1, "metadata": 1})
+
+
+def test_keys_that_are_values_do_not_fill_the_counts(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", [{**GOOD, f"key {i}": 1} for i in range(60)])
+    (counts,) = ingest([Source(path="a.jsonl")], [], tmp_path, tmp_path / "out").sources  # type: ignore[call-arg]
+    assert len(counts.ignored_columns) == 51
+    assert counts.ignored_columns["others"] == 10
+
+
 def test_csv_and_texts_and_limits(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("q,p,score\nвопрос один,ответ один,0.5\nвопрос два,ответ два,\n")
     (tmp_path / "docs").mkdir()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import re
+import shlex
 import types
 import typing
 from pathlib import Path
@@ -18,14 +20,16 @@ from typer.testing import CliRunner
 from embedline.cli.app import app
 from embedline.config.load import load_config
 from embedline.config.schema import RunConfig
+from embedline.data.sources import source_name
 from embedline.errors import InputError
-from embedline.importers.flagembedding import preset_from
+from embedline.importers.flagembedding import preset_from, train_files
 from embedline.importers.flagembedding.embedder_flags import DECODERS, OLDER
 from embedline.importers.flagembedding.flags import FLAGS, preset_keys, read_flag, with_defaults
 from embedline.importers.flagembedding.page import markdown
 from embedline.importers.flagembedding.shell_script import read_command
 from embedline.importers.flagembedding.trainer_flags import TRAINER, UNUSED
 from embedline.importers.preset import ImportedPreset
+from embedline.models.prompts import PromptTable
 
 KINDS = ("encoder_only.base", "encoder_only.m3", "decoder_only.base", "decoder_only.icl")
 # Of transformers' Trainer these are in FlagEmbedding's examples; two of them are gone from transformers 5.
@@ -268,9 +272,171 @@ def test_a_script_with_variables_is_read_and_not_run(here: Path) -> None:
     assert "hf_abc" not in made.text
 
 
+def rows(path: Path, *of: dict[str, Any], times: int = 10) -> None:
+    """Write rows, repeated, with what each of them says about itself."""
+    plain = {"pos": ["p one"], "neg": ["n one"]}
+    lines = [json.dumps({"query": f"q {i}", **plain, **of[i % len(of)]}) for i in range(times)]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+STEERED = f"{ENCODER} {LEAST} --same_dataset_within_batch True --query_instruction_for_retrieval Find"
+STEERED += " --query_instruction_format '<instruct>{}\\n<query>{}'"
+
+
+def trained_texts(folder: Path, run: RunConfig) -> dict[str, tuple[str, str]]:
+    """By source, the texts that a query `q` and its positive `p` become in our training."""
+    prompts = PromptTable(run.prompts)
+    found = {}
+    for source in run.data.sources:
+        kind = source.task_type or "short-short"
+        name = source_name(source.name, source.path)
+        sides = (prompts.prompt(side, name=name, task_type=kind) for side in ("query", "document"))
+        found[Path(source.path).name] = tuple(sides)
+    return found
+
+
+def their_texts(folder: Path, said: str) -> dict[str, tuple[str, str]]:
+    """The same of FlagEmbedding's own dataset class."""
+    from FlagEmbedding.abc.finetune.embedder import AbsDataset
+    from transformers import HfArgumentParser
+
+    words = shlex.split(said)[4:]
+    parser = HfArgumentParser(arguments("encoder_only.base"))
+    data = next(of for of in parser.parse_args_into_dataclasses(words) if hasattr(of, "train_data"))
+    found = {}
+    for path in data.train_data:
+        one = dataclasses.replace(data, train_data=[path], cache_path=str(folder / "cache"))
+        if data.same_dataset_within_batch:
+            dataset = AbsDataset.AbsEmbedderSameDatasetTrainDataset(one, 2, 0, None)
+            queries, passages, _, _ = dataset[0]
+        else:
+            query, passages, _ = AbsDataset.AbsEmbedderTrainDataset(one, None)[0]
+            queries = [query]
+        query = re.sub(r"q \d+$", "", queries[0])
+        found[Path(path).name] = (query, passages[0].removesuffix("p one"))
+    return found
+
+
+@pytest.mark.parametrize("said", [STEERED, STEERED.replace("--same_dataset_within_batch True", "")])
+def test_rows_prompts_and_types_give_the_texts_that_flagembedding_trains(here: Path, said: str) -> None:
+    rows(here / "a.jsonl", {})
+    rows(here / "b.jsonl", {"prompt": "Find passages", "type": "normal"})
+    rows(here / "sts.v2.jsonl", {"prompt": "Find the same", "type": "symmetric_sts"})
+    rows(here / "topics.jsonl", {"prompt": "Find the topic", "type": "symmetric_clustering"})
+    rows(here / "labels.jsonl", {"prompt": "Find the label", "type": "symmetric_class"})
+    rows(here / "nli.jsonl", {"prompt": "Find", "type": "only_1neg"})
+    said = said.replace("a.jsonl", "a.jsonl b.jsonl sts.v2.jsonl topics.jsonl labels.jsonl nli.jsonl")
+    said += " --train_group_size 2 --passage_instruction_for_retrieval 'passage: ' --output_dir out"
+    run = config(preset_from(said, "m"), here)
+    assert trained_texts(here, run) == their_texts(here, said)
+    named = [name for name in run.prompts if name != "default"]
+    assert named == ["b", "sts-v2", "topics", "labels"]  # nli has the prompt of the flag
+    kinds = [source.task_type for source in run.data.sources]
+    assert kinds == [
+        None,
+        None,
+        *(["sts", "clustering"] if "same_dataset" in said else [None] * 2),
+        None,
+        None,
+    ]
+
+
+def test_a_prompt_is_listed_where_flagembedding_does_not_read_it(here: Path) -> None:
+    rows(here / "a.jsonl", {"prompt": "Find passages", "type": "symmetric_sts"})
+    said = f"{ENCODER} {LEAST} --train_group_size 2 --output_dir out"
+    made = preset_from(said, "m")
+    assert trained_texts(here, config(made, here)) == their_texts(here, said) == {"a.jsonl": ("", "")}
+    assert made.left_out["prompt in a.jsonl"].startswith("10 of 10 rows; FlagEmbedding reads it only with")
+    assert "--same_dataset_within_batch" in made.left_out["type symmetric_sts in a.jsonl"]
+
+
+def test_columns_without_a_counterpart_are_listed_with_their_rows(here: Path) -> None:
+    more = {"neg": ["n one", "n two"], "type": "only_1neg", "id": 7}
+    rows(here / "a.jsonl", {"prompt": "one"}, {"prompt": "two", **more}, {"category": "c", "batch_size": 4})
+    rows(here / "b.jsonl", {"type": "symmetric_sts"}, {"type": "symmetric_class"}, times=4)
+    (here / "a.jsonl").open("a").write('{"query": \n[1]\n')
+    said = STEERED.replace("a.jsonl", "a.jsonl b.jsonl")
+    made = preset_from(said, "m")
+    run = config(made, here)
+    assert list(run.prompts) == ["default"]
+    assert {source.task_type for source in run.data.sources} == {None}
+    listed = {key: value for key, value in made.left_out.items() if " in " in key}
+    assert {key: value.partition(";")[0] for key, value in listed.items()} == {
+        "prompt in a.jsonl": "7 of 12 rows",
+        "type only_1neg in a.jsonl": "3 of 12 rows",
+        "id in a.jsonl": "3 of 12 rows",
+        "category in a.jsonl": "3 of 12 rows",
+        "batch_size in a.jsonl": "3 of 12 rows",
+        "type symmetric_sts in b.jsonl": "2 of 4 rows",
+        "type symmetric_class in b.jsonl": "2 of 4 rows",
+    }
+    assert "divide the file by prompt" in listed["prompt in a.jsonl"]
+    assert "3 have more negatives" in listed["type only_1neg in a.jsonl"]
+    assert "divide the file by type" in listed["type symmetric_sts in b.jsonl"]
+    assert all(f"#   {key}: {value}" in made.text for key, value in listed.items())
+
+
+def test_files_of_a_folder_that_are_not_read_are_listed(here: Path) -> None:
+    (here / "data" / "e.json").write_text("[]")
+    made = preset_from(f"{LEAST} data", "m")
+    assert [Path(source.path).name for source in config(made, here).data.sources] == [
+        *("a.jsonl", "c.jsonl", "d.jsonl")
+    ]
+    assert "as JSON lines" in made.left_out["e.json"]
+
+
+def test_only_the_rows_that_are_trained_are_counted(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows(here / "a.jsonl", {"prompt": "one"}, times=60)
+    with (here / "a.jsonl").open("a") as file:
+        file.write(json.dumps({"query": "q", "pos": ["p"], "neg": ["n"], "prompt": "two"}) + "\n")
+    assert "prompt in a.jsonl" in preset_from(STEERED, "m").left_out
+    limited = preset_from(f"{STEERED} --max_example_num_per_dataset 60", "m")
+    assert "a" in config(limited, here).prompts
+    monkeypatch.setattr(train_files, "PARSED_ROWS", 20)
+    rows(here / "a.jsonl", {"id": 1}, times=60)
+    made = preset_from(STEERED, "m")
+    assert made.left_out["id in a.jsonl"].startswith("20 of the first 20 rows")
+    assert config(made, here).supervised.steps == 3 * 4  # all 60 are counted
+
+
+@pytest.mark.parametrize("name", ["default", "no", "123", "a b: c", "вопросы"])
+def test_a_file_of_any_name_has_its_prompt(here: Path, name: str) -> None:
+    rows(here / f"{name}.jsonl", {"prompt": "Find passages"})
+    run = config(preset_from(STEERED.replace("a.jsonl", f"'{name}.jsonl'"), "m"), here)
+    assert trained_texts(here, run)[f"{name}.jsonl"][0] == "<instruct>Find passages\n<query>"
+    assert run.prompts["default"].query == "<instruct>Find\n<query>"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "processes", "batch", "listed"),
+    [
+        ("python", 1, 8, []),
+        ("torchrun --nproc_per_node 4", 4, 32, []),
+        ("python -m torch.distributed.launch --nproc-per-node=2", 2, 16, []),
+        ("torchrun --nnodes 2 --nproc_per_node 4 --master_port 29500", 4, 64, ["2 machines"]),
+        ("accelerate launch --num_processes 4 --num_machines 2", 2, 32, ["2 machines"]),
+        ("accelerate launch --num_processes 4", 4, 32, []),
+        ("deepspeed --num_gpus 3", 3, 24, []),
+        ("torchrun --nproc_per_node gpu", 1, 8, ["--nproc_per_node gpu"]),
+        ("torchrun --nnodes 1:4 --nproc_per_node 2", 2, 16, ["--nnodes 1:4"]),
+    ],
+)
+@pytest.mark.parametrize("module", ["-m FlagEmbedding.finetune.embedder.encoder_only.base", "run.py"])
+def test_the_launchers_processes_are_the_runs(
+    here: Path, launcher: str, processes: int, batch: int, listed: list[str], module: str
+) -> None:
+    made = preset_from(f"{launcher} {module} {LEAST}", "m")
+    run = config(made, here)
+    assert (run.runtime.processes, run.supervised.batch) == (processes, batch)
+    assert list(made.left_out) == listed
+    if processes > 1:
+        assert f"processes: {processes}  # --n" in made.text
+
+
 @pytest.mark.parametrize(
     ("said", "names"),
     [
+        (f"{LEAST} --same_dataset_within_batch perhaps", ["--same_dataset_within_batch", "True or False"]),
         (f"{LEAST} --train_groop_size 8", ["--train_groop_size", "no flag"]),
         ("--train_data a.jsonl", ["--model_name_or_path is missing"]),
         ("--model_name_or_path m", ["--train_data is missing"]),

@@ -140,13 +140,12 @@ def test_retromae_uses_the_encoders_head_for_its_decoder_too(
 ) -> None:
     peer = base(tmp_path, tokenizer, kind, AutoModelForMaskedLM, **MASKED[kind])
     module = module_of(tmp_path, texts, "retromae", bag_of_words=1.0)
-    inputs, masked, _ = batch(module.embedder, texts)
+    inputs, masked, hidden = batch(module.embedder, texts)
     everywhere = inputs["attention_mask"].bool()
     rebuilt = []
     decode = module._decode
     monkeypatch.setattr(module, "_decode", lambda *given: rebuilt.append(decode(*given)) or rebuilt[-1])
-    found = module(**inputs, masked_ids=masked, decoder_targets_BT=everywhere)
-    hidden = masked != inputs["input_ids"]
+    found = module(**inputs, masked_ids=masked, targets_BT=hidden, decoder_targets_BT=everywhere)
     assert found.encoder.item() == pytest.approx(their_loss(peer, inputs, masked, hidden), abs=1e-5)
     setattr(peer, peer.base_model_prefix, torch.nn.Identity())  # their head, on the decoder's states
     theirs = _head(peer, kind)(rebuilt[0])

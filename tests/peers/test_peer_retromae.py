@@ -38,14 +38,14 @@ def batch(module: RetroMAE) -> dict[str, torch.Tensor]:
     inputs = module.embedder.pad(rows)
     masked_ids = inputs["input_ids"].clone()
     masked_ids[0, [2, 4]] = masked_ids[1, 3] = MASK
-    return {**inputs, "masked_ids": masked_ids}
+    return {**inputs, "masked_ids": masked_ids, "targets_BT": masked_ids == MASK}
 
 
 @pytest.fixture
 def seen(module: RetroMAE, batch, monkeypatch: pytest.MonkeyPatch) -> Row:
     """Each position's own sample of its context, the same for the module and the transcription."""
     drawn = module._sample(batch["attention_mask"])
-    monkeypatch.setattr(module, "_sample", lambda mask: drawn)
+    monkeypatch.setattr(module, "_sample", lambda mask, words: drawn)
     return drawn.numpy()
 
 

@@ -41,6 +41,8 @@ KEYS: dict[str, tuple[list[str], list[str]]] = {
     "pretrain": (
         [
             "pretrain.steps=5",
+            "pretrain.whole_words=true",
+            "pretrain.hidden_as=bert",
             "seed=1",
             "model.pooling=cls",
             "runtime.precision=bf16",

@@ -32,6 +32,7 @@ from embedline.training.batching.pairs import ContrastiveBatch, ContrastiveBatch
 from embedline.training.batching.passages import PassageBatch
 from embedline.training.batching.records import Record
 from embedline.training.batching.rows import split_by_source
+from embedline.training.batching.words import first_tokens
 from embedline.training.contrastive import gradcache
 from embedline.training.contrastive import step as contrastive_step
 from embedline.training.contrastive.gradcache import GradCache
@@ -114,7 +115,8 @@ def pretraining(objective: str, **over: Any) -> Any:
     if objective == "retromae":
         module.decoder_mask = 0.0  # its sample is drawn for a chunk, and would differ
     step = PretrainStep(config, mask_id=mask_token(TOKENIZER), bf16=False)
-    batch = PassageBatch("corpus", list(range(13)), model.tokenize(TEXTS[:13], max_length=24))
+    words = first_tokens(TOKENIZER, TEXTS[:13], max_length=24) if config.whole_words else None
+    batch = PassageBatch("corpus", list(range(13)), model.tokenize(TEXTS[:13], max_length=24), words)
     torch.manual_seed(4)
     return summed(module, lambda: step(module, batch))
 
@@ -158,6 +160,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "mlm": lambda: pretraining("mlm"),
     "mntp": lambda: pretraining("mntp"),
     "retromae": lambda: pretraining("retromae", bag_of_words=0.5),
+    "retromae of whole words": lambda: pretraining("retromae", whole_words=True, hidden_as="bert"),
     "dupmae": lambda: pretraining("retromae", bag_of_words=0.5, bag_of_words_from="tokens"),
 }
 

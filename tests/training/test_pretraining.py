@@ -12,9 +12,16 @@ from torch import Tensor
 from embedline.config.training import PretrainConfig
 from embedline.models.embedder import Embedder
 from embedline.training import pretraining
-from embedline.training.batching.passages import PassageBatch
+from embedline.training.batching.passages import PassageBatch, Passages
+from embedline.training.batching.words import first_tokens
 from embedline.training.objectives.mlm import MaskedLanguageModel
-from embedline.training.pretraining import PretrainStep, mask_token, pretrain
+from embedline.training.pretraining import (
+    HiddenTokens,
+    PretrainStep,
+    mask_token,
+    objective_module,
+    pretrain,
+)
 
 
 def config(**values: Any) -> PretrainConfig:
@@ -69,11 +76,20 @@ def test_the_bag_of_words_is_learnt(make_embedder, texts: list[str], tmp_path: P
     assert 0 < logged[-1]["words_loss"] < 0.9 * logged[0]["words_loss"]
 
 
-@pytest.mark.parametrize("objective", ["mlm", "mntp", "retromae"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"objective": "mlm"},
+        {"objective": "mntp"},
+        {"objective": "retromae"},
+        {"objective": "retromae", "whole_words": True, "hidden_as": "bert"},
+    ],
+    ids=["mlm", "mntp", "retromae", "retromae of whole words"],
+)
 def test_killed_and_resumed_equals_uninterrupted(
-    make_embedder, texts: list[str], tmp_path: Path, dies_at_its_fourth_call, objective: str
+    make_embedder, texts: list[str], tmp_path: Path, dies_at_its_fourth_call, values: dict[str, Any]
 ) -> None:
-    values = config(objective=objective, steps=6)
+    values = config(steps=6, **values)
     whole = make_embedder("modernbert")
     fit(whole, texts, values, tmp_path / "whole")
     dies_at_its_fourth_call(pretraining.PretrainStep)
@@ -115,6 +131,77 @@ def test_only_ordinary_tokens_are_hidden_and_predicted(make_embedder, texts: lis
         assert targets.any()
         assert not (targets & ~ordinary).any()
         assert not ((masked_ids != input_ids) & ~targets).any()
+
+
+def hidden_by(
+    objective: str, embedder: Embedder, texts: list[str], **values: Any
+) -> tuple[list[int], HiddenTokens]:
+    """What one step hides of all texts: their numbers, in the batch's order, and the tokens."""
+    given = config(objective=objective, **values)
+    torch.manual_seed(0)
+    module = objective_module(embedder, texts, given)
+    shape: dict[str, Any] = {"source": "corpus", "length": 16, "batch": len(texts), "steps": 1, "seed": 0}
+    batch = Passages(embedder, texts, **shape, words=given.whole_words)[0]
+    step = PretrainStep(given, mask_id=mask_token(embedder.tokenizer), bf16=False)
+    torch.manual_seed(5)
+    return batch.rows, step._hidden(module, batch)
+
+
+def ordinary(embedder: Embedder, hidden: HiddenTokens) -> Tensor:
+    special = torch.tensor(embedder.tokenizer.all_special_ids)
+    return hidden.attention_mask.bool() & ~torch.isin(hidden.input_ids, special)
+
+
+@pytest.mark.parametrize("given", [{}, {"hidden_as": "mask"}], ids=["auto", "mask"])
+def test_retromae_masks_single_tokens_by_default(make_embedder, texts, given) -> None:
+    """The draws themselves, one for the encoder and one for the decoder: what a seed gave stays."""
+    embedder = make_embedder("bert")
+    _, hidden = hidden_by("retromae", embedder, texts, decoder_targets=0.5, **given)
+    allowed = ordinary(embedder, hidden)
+    torch.manual_seed(5)
+    expected = allowed & (torch.rand(allowed.shape) < 0.3)
+    assert torch.equal(hidden.targets_BT, expected)
+    mask = embedder.tokenizer.mask_token_id
+    assert torch.equal(hidden.masked_ids, hidden.input_ids.masked_fill(expected, mask))
+    assert torch.equal(hidden.decoder_targets_BT, allowed & (torch.rand(allowed.shape) < 0.5))
+    assert hidden.words_BT is None
+
+
+def test_retromae_hides_as_bert_does_when_told_to(make_embedder, texts: list[str]) -> None:
+    """80, 10 and 10 %, as the authors' collator; random and kept tokens are predicted, too."""
+    embedder = make_embedder("bert")
+    many = [texts[i % len(texts)] for i in range(400)]
+    _, hidden = hidden_by("retromae", embedder, many, hidden_as="bert", encoder_mask=0.5)
+    seen, were = hidden.masked_ids[hidden.targets_BT], hidden.input_ids[hidden.targets_BT]
+    assert (seen == embedder.tokenizer.mask_token_id).double().mean().item() == pytest.approx(0.8, abs=0.03)
+    assert (seen == were).double().mean().item() == pytest.approx(0.1, abs=0.03)
+    assert not ((hidden.masked_ids != hidden.input_ids) & ~hidden.targets_BT).any()
+    assert hidden.targets_BT.sum() / ordinary(embedder, hidden).sum() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("objective", ["mlm", "mntp"])
+def test_all_hidden_tokens_may_become_the_mask(make_embedder, texts: list[str], objective: str) -> None:
+    embedder = make_embedder("bert")
+    _, hidden = hidden_by(objective, embedder, texts, hidden_as="mask")
+    assert hidden.targets_BT.any()
+    assert torch.equal(hidden.masked_ids == embedder.tokenizer.mask_token_id, hidden.targets_BT)
+
+
+@pytest.mark.parametrize("objective", ["mlm", "mntp", "retromae"])
+def test_every_objective_can_hide_whole_words(make_embedder, texts: list[str], objective: str) -> None:
+    embedder = make_embedder("bert")
+    rows, hidden = hidden_by(objective, embedder, texts, whole_words=True, encoder_mask=0.5)
+    words = first_tokens(embedder.tokenizer, [texts[row] for row in rows], max_length=16)
+    pieces = 0
+    for targets, first in zip(hidden.targets_BT.tolist(), words, strict=True):
+        assert all(targets[token] == targets[start] for token, start in enumerate(first))
+        pieces += sum(targets[token] and token != start for token, start in enumerate(first))
+    assert pieces  # there were words of several tokens among them
+    assert not (hidden.targets_BT & ~ordinary(embedder, hidden)).any()
+    if objective == "retromae":
+        assert [
+            row[: len(first)] for row, first in zip(hidden.words_BT.tolist(), words, strict=True)
+        ] == words
 
 
 def test_a_decoder_without_mask_token_hides_behind_an_underscore(tokenizer) -> None:

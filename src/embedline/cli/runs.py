@@ -78,7 +78,7 @@ def init(
     for path in written:
         typer.echo(f"wrote {path}")
     if left_out:
-        typer.echo(f"{len(left_out)} flags have no counterpart; {preset} lists them with reasons")
+        typer.echo(f"{len(left_out)} settings have no counterpart; {preset} lists them with reasons")
     typer.echo("Then:" if from_flagembedding else "Put your own rows into the data file, then:")
     typer.echo(f"  embedline plan {preset}")
     typer.echo(f"  embedline run {preset}")

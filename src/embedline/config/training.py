@@ -76,6 +76,18 @@ class PretrainConfig(Optimization):
     encoder_mask: float = Field(
         0.3, gt=0, lt=1, description="share of the tokens that are hidden from the encoder"
     )
+    hidden_as: Literal["auto", "mask", "bert"] = Field(
+        "auto",
+        description="what the encoder sees of hidden tokens. mask: the mask token; bert: of 80 % of them the "
+        "mask token, of 10 % a random token, of 10 % the token itself (BERT, and the code of RetroMAE's "
+        "authors). auto: mask for retromae, as in its paper, else bert",
+    )
+    whole_words: bool = Field(
+        False,
+        description="hide all tokens of a word together, also from RetroMAE's decoder (as in the code of its "
+        "authors; the paper draws tokens). A word ends at white space and punctuation; in scripts without "
+        "spaces each token is a word",
+    )
     decoder_mask: float = Field(
         0.5, gt=0, lt=1, description="RetroMAE: share of the tokens that are hidden from its decoder"
     )

@@ -12,18 +12,31 @@ from typing import IO, Any
 
 from embedline.config.data import CorpusSource, Source
 from embedline.data.lines import Line, shorten
-from embedline.data.records import Ids, MalformedRowError, passage_of, record_of
+from embedline.data.records import (
+    Ids,
+    MalformedRowError,
+    passage_columns,
+    passage_of,
+    record_columns,
+    record_of,
+)
 from embedline.data.sources import read_source, source_name
 from embedline.data.tables import CORPUS, PASSAGE_SCHEMA, QUARANTINE, RECORD_SCHEMA, RECORDS, Row, RowWriter
 from embedline.errors import InputError, StepError
 from embedline.markdown import table
 
 MAX_MALFORMED_SHARE = 0.5
+MAX_COLUMNS = 50  # counted by name; rows that use keys as values have any number
 
 
 @dataclass
 class IngestCounts:
-    """Rows of one source; read = accepted + quarantined + left_out."""
+    """Rows of one source; read = accepted + quarantined + left_out.
+
+    Args:
+        columns: number of rows that have a value in each column that is read.
+        ignored_columns: the same for the columns that are not read.
+    """
 
     source: str
     table: str
@@ -32,6 +45,16 @@ class IngestCounts:
     accepted: int = 0
     quarantined: int = 0
     left_out: int = 0
+    columns: dict[str, int] = field(default_factory=dict)
+    ignored_columns: dict[str, int] = field(default_factory=dict)
+
+    def count_columns(self, values: dict[str, Any], known: frozenset[str]) -> None:
+        """Count the columns of one row; an empty value is none."""
+        for name, value in values.items():
+            if value is not None and value != "" and value != []:
+                counts = self.columns if name in known else self.ignored_columns
+                counted = name if name in counts or len(counts) < MAX_COLUMNS else "others"
+                counts[counted] = counts.get(counted, 0) + 1
 
 
 @dataclass
@@ -48,10 +71,21 @@ class IngestReport:
         return [asdict(source) for source in self.sources]
 
     def markdown(self) -> str:
-        """Return the counts as a Markdown table, one row a source."""
+        """Return the counts as a Markdown table, one row a source; each column with its number of values."""
         head = ["source", "table", "read", "accepted", "quarantined", "left out"]
-        rows = [(s.source, s.table, s.read, s.accepted, s.quarantined, s.left_out) for s in self.sources]
-        return table(head, rows, align="llrrrr")
+        head += ["columns", "columns not read"]
+        rows = [
+            (
+                *(s.source, s.table, s.read, s.accepted, s.quarantined, s.left_out),
+                *(_listed(s.columns), _listed(s.ignored_columns)),
+            )
+            for s in self.sources
+        ]
+        return table(head, rows, align="llrrrrll")
+
+
+def _listed(columns: dict[str, int]) -> str:
+    return ", ".join(f"{name} ({rows})" for name, rows in columns.items())
 
 
 def ingest(
@@ -86,6 +120,7 @@ def ingest(
                 islice(lines, source.limit),
                 counts,
                 lambda values, s=source, n=name: record_of(values, s, n, record_ids),  # type: ignore[misc]
+                record_columns(source),
                 records,
                 quarantine,
                 source.min_score,
@@ -99,6 +134,7 @@ def ingest(
                 islice(lines, passage_source.limit),
                 counts,
                 lambda values, s=passage_source, n=name: passage_of(values, s, n, passage_ids),  # type: ignore[misc]
+                passage_columns(passage_source),
                 passages,
                 quarantine,
             )
@@ -110,6 +146,7 @@ def _read_into(
     lines: Iterator[Line],
     counts: IngestCounts,
     convert: Callable[[dict[str, Any]], Row],
+    known: frozenset[str],
     writer: RowWriter,
     quarantine: IO[str],
     min_score: float | None = None,
@@ -120,6 +157,7 @@ def _read_into(
         try:
             if line.values is None:
                 raise MalformedRowError(line.reason)
+            counts.count_columns(line.values, known)
             row = convert(line.values)
         except MalformedRowError as error:
             excerpt = line.excerpt

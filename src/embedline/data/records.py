@@ -30,6 +30,16 @@ class Ids:
         return digest if count == 1 else f"{digest}-{count}"
 
 
+def record_columns(source: Source) -> frozenset[str]:
+    """Return the columns of a row that `record_of` reads."""
+    return frozenset(source.columns.model_dump().values()) | {"task_type", "lang", "language"}
+
+
+def passage_columns(source: CorpusSource) -> frozenset[str]:
+    """Return the columns of a row that `passage_of` reads."""
+    return frozenset({source.text, source.title})
+
+
 def record_of(values: dict[str, Any], source: Source, name: str, ids: Ids) -> Row:
     """Convert a row in BGE's form (or with the source's own columns) into a record.
 

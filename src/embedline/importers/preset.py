@@ -70,12 +70,17 @@ def _lines(keys: Mapping[str, KeyValue], indent: str) -> list[str]:
         if rest and next(k for k in keys if k == head or k.startswith(f"{head}.")) != key:
             continue  # its section is written already
         if inside:
-            lines += [f"{indent}{head}:", *_lines(inside, indent + "  ")]
+            lines += [f"{indent}{_key(head)}:", *_lines(inside, indent + "  ")]
         elif isinstance(value, list) and value and isinstance(value[0], dict):
             lines += [f"{indent}{key}:  # {origin}", *(f"{indent}  - {_one_line(item)}" for item in value)]
         else:
             lines.append(f"{indent}{key}: {_one_line(value)}  # {origin}")
     return lines
+
+
+def _key(name: str) -> str:
+    """Write a name that may be a file's, as YAML reads it back."""
+    return name if yaml.safe_load(name) == name else f'"{name}"'
 
 
 def _one_line(value: Any) -> str:

@@ -24,7 +24,7 @@ from embedline.training.engine.token_budget import TokenBudget
 from embedline.training.engine.trainer import train
 from embedline.training.objectives.mlm import MaskedLanguageModel
 from embedline.training.objectives.mntp import MaskedNextTokenModel
-from embedline.training.objectives.prediction import corrupt_tokens, mask_tokens, vocabulary_size
+from embedline.training.objectives.prediction import corrupt_tokens, vocabulary_size
 from embedline.training.objectives.retromae import RetroMAE
 
 Objective = RetroMAE | MaskedLanguageModel | MaskedNextTokenModel
@@ -71,6 +71,7 @@ def pretrain(
         batch=config.batch,
         steps=config.steps,
         seed=seed,
+        words=config.whole_words,
     )
     torch.manual_seed(seed)
     module = objective_module(embedder, texts, config, head)
@@ -130,12 +131,20 @@ class HiddenTokens(NamedTuple):
 
     Args:
         targets_BT: True where a token is predicted.
+        decoder_targets_BT: True where RetroMAE's decoder predicts one.
+        words_BT: the first token of each token's word, for RetroMAE's decoder.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     masked_ids: Tensor
     targets_BT: Tensor  # noqa: N815
+    decoder_targets_BT: Tensor | None = None  # noqa: N815
+    words_BT: Tensor | None = None  # noqa: N815
+
+    def given(self) -> list[Tensor]:
+        """Return what the objective takes: the last fields are None where it takes fewer."""
+        return [tensor for tensor in self if tensor is not None]
 
 
 class PretrainStep:
@@ -153,6 +162,10 @@ class PretrainStep:
             )
         self.config, self.mask_id, self.bf16, self.timer = config, mask_id, bf16, timer or StepTimer()
         self.budget = TokenBudget(config.batch_tokens)
+        default = "mask" if config.objective == "retromae" else "bert"
+        hidden_as = default if config.hidden_as == "auto" else config.hidden_as
+        # Of the hidden tokens, the share that becomes a random token, and the share that is kept.
+        self.other_share = {"mask": 0.0, "bert": 0.1}[hidden_as]
         # The losses of the objective, and their weights.
         self.weights = {"token": 1.0}
         if config.objective == "retromae":
@@ -166,15 +179,15 @@ class PretrainStep:
         share = processes.share_of([len(row) for row in ids])
         processes.require_same_batch(share, ids)
         sums_L = processes.sum_over_processes(
-            processes.run_in_lockstep(lambda: self._backward(module, ids, share))
+            processes.run_in_lockstep(lambda: self._backward(module, batch, share))
         )
         metrics = {f"{name}_loss": value for name, value in zip(self.weights, sums_L, strict=True)}
         weights_L = torch.tensor(list(self.weights.values()), device=sums_L.device)
         return sums_L @ weights_L, {**metrics, "tokens": float(sum(len(row) for row in ids))}
 
-    def _backward(self, module: Objective, ids: list[list[int]], share: np.ndarray) -> Tensor:
+    def _backward(self, module: Objective, batch: PassageBatch, share: np.ndarray) -> Tensor:
         """Return this process's part of each loss, and leave its gradients in the parameters."""
-        hidden = self._hidden(module, ids)
+        ids, hidden = batch.ids, self._hidden(module, batch).given()
         processes.seed_by_rank()
         counts_LB = module.counts(*hidden)
         whole_L = counts_LB.sum(1).clamp(min=1)
@@ -198,20 +211,32 @@ class PretrainStep:
             sums_L += losses_L.detach() * part_L
         return sums_L
 
-    def _hidden(self, module: Objective, ids: Sequence[Sequence[int]]) -> HiddenTokens:
+    def _hidden(self, module: Objective, batch: PassageBatch) -> HiddenTokens:
         """Draw the hidden tokens of the whole batch."""
-        inputs, tokenizer = module.embedder.pad(ids), module.embedder.tokenizer
+        inputs, tokenizer = module.embedder.pad(batch.ids), module.embedder.tokenizer
         input_ids, mask_BT = inputs["input_ids"], inputs["attention_mask"]
         special = torch.tensor(tokenizer.all_special_ids, device=input_ids.device)
         ordinary_BT = mask_BT.bool() & ~torch.isin(input_ids, special)
-        share = self.config.encoder_mask
-        if isinstance(module, RetroMAE):
-            masked_ids = mask_tokens(input_ids, ordinary_BT, share, self.mask_id)
-            predicted_BT = ordinary_BT & (
-                torch.rand(input_ids.shape, device=input_ids.device) < self.config.decoder_targets
-            )
-        else:
-            masked_ids, predicted_BT = corrupt_tokens(
-                input_ids, ordinary_BT, share, self.mask_id, vocabulary=len(tokenizer)
-            )
-        return HiddenTokens(input_ids, mask_BT, masked_ids, predicted_BT)
+        words_BT = None if batch.words is None else _padded(batch.words, input_ids)
+        masked_ids, predicted_BT = corrupt_tokens(
+            input_ids,
+            ordinary_BT,
+            self.config.encoder_mask,
+            self.mask_id,
+            vocabulary=len(tokenizer),
+            random=self.other_share,
+            keep=self.other_share,
+            words_BT=words_BT,
+        )
+        if not isinstance(module, RetroMAE):
+            return HiddenTokens(input_ids, mask_BT, masked_ids, predicted_BT)
+        drawn_BT = torch.rand(input_ids.shape, device=input_ids.device) < self.config.decoder_targets
+        return HiddenTokens(input_ids, mask_BT, masked_ids, predicted_BT, ordinary_BT & drawn_BT, words_BT)
+
+
+def _padded(words: Sequence[Sequence[int]], like_BT: Tensor) -> Tensor:
+    """Return the first tokens of words as a tensor (B × T); padding is words of one token."""
+    positions = np.tile(np.arange(like_BT.shape[1]), (len(words), 1))
+    for row, first in zip(positions, words, strict=True):
+        row[: len(first)] = first
+    return torch.from_numpy(positions).to(like_BT.device)

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import BertForMaskedLM
 
 from embedline.training.objectives.mlm import MaskedLanguageModel
-from embedline.training.objectives.prediction import corrupt_tokens, mask_tokens
+from embedline.training.objectives.prediction import corrupt_tokens
 
 MASK, VOCABULARY = 4, 300
 
@@ -102,7 +102,17 @@ def test_without_random_and_kept_tokens_all_targets_are_masked() -> None:
     everywhere = torch.ones_like(ids, dtype=torch.bool)
     seen, targets = corrupt_tokens(ids, everywhere, 0.3, MASK, vocabulary=VOCABULARY, random=0, keep=0)
     assert torch.equal(seen == MASK, targets)
-    torch.manual_seed(1)
-    seen, _ = corrupt_tokens(ids, everywhere, 0.3, MASK, vocabulary=VOCABULARY, random=0, keep=0)
-    torch.manual_seed(1)
-    assert torch.equal(seen, mask_tokens(ids, everywhere, 0.3, MASK))
+
+
+def test_tokens_of_a_word_are_predicted_together_and_changed_each_alone() -> None:
+    """Words of three tokens; the share of tokens is that of words."""
+    ids = torch.randint(5, VOCABULARY, (300, 60))
+    words = (torch.arange(60) // 3 * 3).repeat(300, 1)
+    everywhere = torch.ones_like(ids, dtype=torch.bool)
+    seen, targets = corrupt_tokens(ids, everywhere, 0.3, MASK, vocabulary=VOCABULARY, words_BT=words)
+    by_word = targets.view(300, 20, 3).sum(-1)
+    assert set(by_word.unique().tolist()) == {0, 3}
+    assert targets.double().mean().item() == pytest.approx(0.3, abs=0.02)
+    masked = (seen == MASK).view(300, 20, 3)[by_word == 3].sum(-1)
+    assert set(masked.unique().tolist()) == {0, 1, 2, 3}
+    assert masked.double().mean().item() / 3 == pytest.approx(0.8, abs=0.02)

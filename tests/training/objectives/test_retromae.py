@@ -14,7 +14,6 @@ from embedline.errors import InputError
 from embedline.models.embedder import Embedder
 from embedline.models.folder import save_embedder
 from embedline.training.batching.passages import PassageBatch
-from embedline.training.objectives.prediction import mask_tokens
 from embedline.training.objectives.retromae import RetroMAE
 from embedline.training.pretraining import PretrainStep, objective_module, pretrain
 
@@ -78,11 +77,11 @@ def test_padding_changes_no_sentence_vector_and_no_prediction(
     results = []
     for each in (inputs, wider):
         length = each["input_ids"].shape[1]
-        monkeypatch.setattr(module, "_sample", lambda mask, n=length: seen[:, :n, : n + 1])
+        monkeypatch.setattr(module, "_sample", lambda mask, words, n=length: seen[:, :n, : n + 1])
         targets = each["attention_mask"].bool()
         masked = each["input_ids"].clone()
         masked[0, 2] = 4
-        results.append(module(each["input_ids"], each["attention_mask"], masked, targets))
+        results.append(module(**each, masked_ids=masked, targets_BT=targets, decoder_targets_BT=targets))
     torch.testing.assert_close(results[0], results[1])
 
 
@@ -91,20 +90,27 @@ def test_any_width_divides_into_heads(make_embedder, width: int) -> None:
     module = RetroMAE(make_embedder("bert", hidden_size=width), length=LENGTH)
     assert width % module.heads == 0
     inputs = batch(module)
+    everywhere = inputs["attention_mask"] > 0
     losses = module(
-        inputs["input_ids"], inputs["attention_mask"], inputs["input_ids"], inputs["attention_mask"] > 0
+        **inputs, masked_ids=inputs["input_ids"], targets_BT=everywhere, decoder_targets_BT=everywhere
     )
     assert torch.isfinite(torch.stack(losses[:2])).all()
 
 
-def test_only_maskable_tokens_are_masked_in_their_share() -> None:
-    ids = torch.randint(5, 100, (50, 40))
-    maskable = torch.rand(50, 40) < 0.7
-    masked = mask_tokens(ids, maskable, 0.3, 4)
-    hit = masked != ids
-    assert (masked[hit] == 4).all()
-    assert not (hit & ~maskable).any()
-    assert hit[maskable].double().mean().item() == pytest.approx(0.3, abs=0.05)
+def test_a_sample_lacks_whole_words_and_the_position_itself(module: RetroMAE) -> None:
+    """Words of one, two and three tokens: of each, a position sees all or none, itself apart."""
+    first = torch.tensor([[0, 1, 1, 3, 3, 3, 6, 7]] * 2)
+    shares = []
+    for _ in range(50):
+        seen = module._sample(torch.ones(2, 8, dtype=torch.int64), first)
+        assert seen[:, :, 0].all()
+        assert not seen[:, :, 1:].diagonal(dim1=1, dim2=2).any()
+        for position in range(8):
+            for word in ([1, 2], [3, 4, 5]):
+                others = [token + 1 for token in word if token != position]
+                assert set(seen[:, position, others].double().mean(-1).flatten().tolist()) <= {0.0, 1.0}
+        shares.append(seen[:, :, 1:].double().mean().item())
+    assert sum(shares) / 50 == pytest.approx(0.5 * 7 / 8, abs=0.04)
 
 
 def config(**values: Any) -> PretrainConfig:
@@ -142,10 +148,10 @@ def test_special_tokens_are_neither_masked_nor_predicted(make_embedder, texts: l
     assert metrics["tokens"] == sum(map(len, ids))
     assert loss.item() == pytest.approx(metrics["encoder_loss"] + metrics["decoder_loss"])
     special = torch.tensor(module.embedder.tokenizer.all_special_ids)
-    for input_ids, mask, masked_ids, targets in seen:
+    for input_ids, mask, masked_ids, targets, decoder_targets in seen:
         ordinary = mask.bool() & ~torch.isin(input_ids, special)
-        assert not (targets & ~ordinary).any()
-        assert not ((masked_ids != input_ids) & ~ordinary).any()
+        assert not ((targets | decoder_targets) & ~ordinary).any()
+        assert torch.equal(masked_ids != input_ids, targets)
 
 
 def test_words_are_predicted_only_with_a_weight(
@@ -200,12 +206,14 @@ def test_an_empty_passage_does_no_harm(make_embedder) -> None:
 def test_an_empty_passage_has_no_words(make_embedder) -> None:
     module = RetroMAE(make_embedder("bert"), length=16, words_from="tokens")
     inputs = module.embedder.pad(module.embedder.tokenize(["", "VPN"], max_length=16))
+    everywhere = inputs["attention_mask"] > 0
     words = module(
-        inputs["input_ids"], inputs["attention_mask"], inputs["input_ids"], inputs["attention_mask"] > 0
+        **inputs, masked_ids=inputs["input_ids"], targets_BT=everywhere, decoder_targets_BT=everywhere
     ).words
     alone = module.embedder.pad(module.embedder.tokenize(["VPN"], max_length=16))
+    everywhere = alone["attention_mask"] > 0
     expected = module(
-        alone["input_ids"], alone["attention_mask"], alone["input_ids"], alone["attention_mask"] > 0
+        **alone, masked_ids=alone["input_ids"], targets_BT=everywhere, decoder_targets_BT=everywhere
     ).words
     torch.testing.assert_close(words, expected / 2)
 

@@ -140,7 +140,11 @@ DATA = [
         write=writers.nothing,
     ),
     flag("shuffle_ratio", note="the parts of a text are never shuffled"),
-    flag("same_dataset_within_batch", note="always on: a batch comes from one source"),
+    flag(
+        "same_dataset_within_batch",
+        note="always on: a batch comes from one source. With it, the rows' `type` is read, see below",
+        read=boolean,
+    ),
     flag("small_threshold", note="sources smaller than a batch are pooled by task type and language"),
     flag(
         "drop_threshold", note="no source is dropped because it is small; the report counts the rows of each"
@@ -204,7 +208,7 @@ TRAINING = [
 ]
 OLDER = [
     flag("normlized", note="always on: every score is a cosine"),
-    flag("same_task_within_batch", note="always on: a batch comes from one source"),
+    flag("same_task_within_batch", note="always on: a batch comes from one source", read=boolean),
     flag("use_inbatch_neg", "supervised.in_batch_negatives", "", boolean),
     flag("enable_sub_batch", note="always on, in chunks of batch_tokens"),
 ]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from embedline.errors import InputError
 from embedline.importers.flagembedding.embedder_flags import DATA, DECODERS, MODEL, OLDER, TRAINING
 from embedline.importers.flagembedding.flag import Flag, flag
-from embedline.importers.flagembedding.readers import EXPECTED
+from embedline.importers.flagembedding.readers import EXPECTED, text
 from embedline.importers.flagembedding.trainer_flags import TRAINER, UNUSED
 from embedline.importers.flagembedding.writers import Arguments
 
@@ -52,7 +52,7 @@ def with_defaults(
 
 
 def read_flag(name: str, words: list[str]) -> Any:
-    """Read the value of a flag; one without a preset key keeps its words.
+    """Read the value of a flag; one without a preset key, and without a reader of its own, keeps its words.
 
     Raises:
         InputError: FlagEmbedding has no such flag, or the flag takes no such value.
@@ -60,7 +60,7 @@ def read_flag(name: str, words: list[str]) -> Any:
     if name not in FLAGS:
         raise InputError("is no flag of FlagEmbedding's fine-tuning.", where=f"--{name}")
     row = FLAGS[name]
-    if not row.keys:
+    if not row.keys and row.read is text:
         return words
     try:
         return row.read(words)

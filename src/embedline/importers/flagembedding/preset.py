@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from embedline.config.load import validate_config
 from embedline.errors import InputError
 from embedline.importers.flagembedding.flags import FLAGS, SECRETS, preset_keys, read_flag, with_defaults
 from embedline.importers.flagembedding.shell_script import Command, read_command
-from embedline.importers.flagembedding.writers import NO_IN_BATCH
+from embedline.importers.flagembedding.train_files import TrainFile, read_train_file, without_counterpart
+from embedline.importers.flagembedding.writers import NO_IN_BATCH, Arguments, prompt
 from embedline.importers.preset import ImportedPreset, KeyValue, preset_yaml
 
 # What FlagEmbedding does whatever its flags are.
@@ -47,31 +50,46 @@ def preset_from(command_line: str, name: str) -> ImportedPreset:
     """
     command = read_command(command_line)
     values = _values(command)
-    files = _files(values["train_data"])
-    values["train_data"] = [str(path) for path in files]
+    given = [Path(path) for path in values["train_data"]]
+    paths = _files(given)
+    files = [read_train_file(path, values.get("max_example_num_per_dataset")) for path in paths]
+    values["train_data"] = [str(path) for path in paths]
     base = Path(values["model_name_or_path"]).expanduser()
     if base.is_dir():
         values["model_name_or_path"] = str(base.resolve())
+    counts = [file.rows for file in files]
     arguments = with_defaults(
         values,
         module=command.module,
         devices=command.devices,
-        rows=_rows(files, values.get("max_example_num_per_dataset")),
+        rows=None if None in counts else sum(filter(None, counts)),
     )
     keys = {
         key: KeyValue(value, _origin(flag, command)) for key, (value, flag) in preset_keys(arguments).items()
     }
     keys |= FIXED | {"data.root": KeyValue(str(Path.cwd()), "the folder that relative paths start at")}
+    if command.processes > 1:
+        launcher = " ".join(f"--{name} {value}" for name, value in command.launcher.items())
+        keys["runtime.processes"] = KeyValue(command.processes, launcher)
+    with_types = bool(values.get("same_dataset_within_batch") or values.get("same_task_within_batch"))
+    with_prompts = with_types or "query_instruction_for_retrieval" in values
+    if with_types:
+        _write_task_types(keys["data.sources"].value, files)
+    if with_prompts:
+        keys |= _prompts(keys, files, arguments)
     left_out = {
         f"--{flag} {_shown(flag, command)}".rstrip(): FLAGS[flag].note
         for flag in command.flags
         if not FLAGS[flag].keys
     }
+    left_out |= _launcher_left_out(command) | _files_left_out(given)
+    for file in files:
+        left_out |= dict(without_counterpart(file, with_prompts=with_prompts, with_types=with_types))
     if "supervised.steps" not in keys:
         left_out["--num_train_epochs"] = (
             "the data files are not here to be counted; set supervised.steps to epochs × rows / batch"
         )
-    marked = [path.name for path in files if NO_IN_BATCH in str(path)]
+    marked = [path.name for path in paths if NO_IN_BATCH in str(path)]
     if marked and "supervised.in_batch_negatives" not in keys:
         left_out[NO_IN_BATCH] = (
             f"{', '.join(marked)}: in_batch_negatives holds for a whole stage, not for a source"
@@ -105,25 +123,61 @@ def _values(command: Command) -> dict[str, Any]:
     return values
 
 
-def _files(paths: list[str]) -> list[Path]:
+def _files(paths: list[Path]) -> list[Path]:
     """List the training files; of a folder, as FlagEmbedding does, each JSONL file as a dataset."""
     files: list[Path] = []
-    for path in map(Path, paths):
+    for path in paths:
         inside = sorted(path.expanduser().glob("*.jsonl")) if path.expanduser().is_dir() else []
         files += inside or [path]
     return files
 
 
-def _rows(files: list[Path], limit: int | None) -> int | None:
-    """Count the rows of all files, at most `limit` of each; None when a file is not on this machine."""
-    total = 0
-    for path in files:
-        if not path.expanduser().is_file():
-            return None
-        with path.expanduser().open("rb") as lines:
-            rows = sum(bool(line.strip()) for line in lines)
-        total += rows if limit is None else min(rows, limit)
-    return total
+def _write_task_types(sources: list[dict[str, Any]], files: Sequence[TrainFile]) -> None:
+    """Add the task type to each source whose rows have the type of one of ours."""
+    for source, file in zip(sources, files, strict=True):
+        if file.task_type:
+            source["task_type"] = file.task_type
+
+
+def _prompts(
+    keys: dict[str, KeyValue], files: Sequence[TrainFile], arguments: Arguments
+) -> dict[str, KeyValue]:
+    """Write the prompt of each file whose rows all have the same, by the name of its source."""
+    found: dict[str, KeyValue] = {}
+    default, document = (keys.get(f"prompts.default.{side}") for side in ("query", "document"))
+    for source, file in zip(keys["data.sources"].value, files, strict=True):
+        words = prompt("query")(file.prompt, arguments) if file.prompt else ""
+        if not words or (default and words == default.value):
+            continue
+        given = source.get("name") or file.path.name.removesuffix(".jsonl")
+        name = re.sub(r"[^\w-]+", "-", given) + ("-rows" if given == "default" else "")
+        if name != given:
+            source["name"] = name
+        found[f"prompts.{name}.query"] = KeyValue(words, f"the rows' prompt in {file.path.name}")
+        if document:
+            found[f"prompts.{name}.document"] = document
+    return found
+
+
+def _files_left_out(paths: list[Path]) -> dict[str, str]:
+    """List the JSON files of folders, which FlagEmbedding reads."""
+    folders = [path.expanduser() for path in paths if path.expanduser().is_dir()]
+    reason = "is not read; write its rows as JSON lines, in a file that ends in .jsonl"
+    return {path.name: reason for folder in folders for path in sorted(folder.glob("*.json"))}
+
+
+def _launcher_left_out(command: Command) -> dict[str, str]:
+    """List the launcher's flags that no key has: several machines, and numbers that depend on the machine."""
+    left_out = {
+        f"--{flag} {value}": "is no number; set runtime.processes, and supervised.batch to as many times more"
+        for flag, value in command.launcher.items()
+        if not value.isdigit()
+    }
+    if command.machines > 1:
+        left_out[f"{command.machines} machines"] = (
+            "train_job.nodes and train_job.processes_per_node train on several, in a cluster"
+        )
+    return left_out
 
 
 def _origin(flag: str, command: Command) -> str:

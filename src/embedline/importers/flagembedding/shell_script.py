@@ -15,6 +15,8 @@ _ASSIGNED = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _REDIRECTED = re.compile(r"\d*>>?(.*)")  # not <: prompts begin with it
 _FLAG = re.compile(r"--([A-Za-z][\w-]*)(?:=(.*))?", re.DOTALL)
+# Flags of torchrun, accelerate and deepspeed: processes of a machine, of all machines, and machines.
+LAUNCHERS = ("nproc_per_node", "num_gpus", "num_processes", "nnodes", "num_machines", "num_nodes")
 _ENDS = frozenset(";&|\n")
 
 
@@ -25,14 +27,23 @@ class Command:
     Args:
         where: the script or option that it comes from, for messages.
         module: the Python module that it runs; empty when the command does not name it.
-        devices: processes that train together.
+        processes: of each machine that train together.
+        machines: that train together.
+        launcher: the launcher's flags that set these two, as they are written.
         flags: the words after each flag, by flag name.
     """
 
     where: str
     module: str = ""
-    devices: int = 1
+    processes: int = 1
+    machines: int = 1
+    launcher: dict[str, str] = field(default_factory=dict)
     flags: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def devices(self) -> int:
+        """Return the number of all processes that train together."""
+        return self.processes * self.machines
 
 
 def read_command(command_line: str) -> Command:
@@ -48,14 +59,19 @@ def read_command(command_line: str) -> Command:
         if module is not None:
             return _command(words[:module], words[module], words[module + 1 :], where)
     for words in commands:
-        first = next((i for i, word in enumerate(words) if _FLAG.fullmatch(word)), None)
-        if first is not None and (first == 0 or words[first - 1].endswith(".py")):
+        first = next((i for i, word in enumerate(words) if _begins_flags(words, i)), None)
+        if first is not None:
             return _command(words[:first], "", words[first:], where)
     raise InputError(
         "holds no command of FlagEmbedding.",
         where=where,
         fix="Give its flags (--model_name_or_path …), or a script that runs `-m FlagEmbedding.…`.",
     )
+
+
+def _begins_flags(words: list[str], index: int) -> bool:
+    """Return whether a script's own flags begin here: at the start of a command, or after its file."""
+    return _FLAG.fullmatch(words[index]) is not None and (index == 0 or words[index - 1].endswith(".py"))
 
 
 def _text_of(command_line: str) -> tuple[str, str]:
@@ -124,9 +140,13 @@ def _command(launcher: list[str], module: str, words: list[str], where: str) -> 
         raise InputError(
             f"{module} trains a reranker.", where=where, fix="Embedline trains embedding models."
         )
-    launch_flags = _flags(launcher, where, strict=False)
-    processes = [_count(launch_flags.get(name, [])) for name in ("nproc_per_node", "nnodes", "num_processes")]
-    command = Command(where, module, processes[0] * processes[1] * processes[2])
+    given = {name: words[0] for name, words in _flags(launcher, where, strict=False).items() if words}
+    machines = _count(given, ("nnodes", "num_machines", "num_nodes"))  # torchrun, accelerate, deepspeed
+    processes = _count(given, ("nproc_per_node", "num_gpus"))
+    if processes == 1:
+        processes = max(1, _count(given, ("num_processes",)) // machines)  # of all machines
+    command = Command(where, module, processes, machines)
+    command.launcher = {name: given[name] for name in LAUNCHERS if name in given}
     command.flags = _flags(words, where, strict=True)
     return command
 
@@ -146,6 +166,7 @@ def _flags(words: list[str], where: str, *, strict: bool) -> dict[str, list[str]
     return flags
 
 
-def _count(words: list[str]) -> int:
-    """Read a number of processes; 1 where there is none."""
-    return int(words[0]) if words and words[0].isdigit() and int(words[0]) else 1
+def _count(flags: dict[str, str], names: tuple[str, ...]) -> int:
+    """Read the number after the first of the flags that there is; 1 where it is none."""
+    value = next((flags[name] for name in names if name in flags), "")
+    return int(value) if value.isdigit() and int(value) else 1

@@ -10,17 +10,23 @@ import numpy as np
 
 from embedline.models.embedder import Embedder
 from embedline.training.batching.batches import Draw, draw_batches
+from embedline.training.batching.words import first_tokens
 
 _LONGEST_TOKEN = 8  # characters; few tokens are longer
 
 
 @dataclass(frozen=True)
 class PassageBatch:
-    """A batch of texts: the name of their source, their numbers in it, and their token ids."""
+    """A batch of texts: the name of their source, their numbers in it, and their token ids.
+
+    Args:
+        words: for each token, the position of the first token of its word; None where no words are used.
+    """
 
     source: str
     rows: list[int]
     ids: list[list[int]]
+    words: list[list[int]] | None = None
 
 
 class Passages(Sequence[PassageBatch]):
@@ -29,6 +35,7 @@ class Passages(Sequence[PassageBatch]):
     Args:
         length: tokens after which a text is cut.
         batch: texts of a batch, at most as many as there are.
+        words: whether batches tell which tokens are one word.
     """
 
     def __init__(
@@ -41,8 +48,9 @@ class Passages(Sequence[PassageBatch]):
         batch: int,
         steps: int,
         seed: int,
+        words: bool = False,
     ) -> None:
-        self.embedder, self.texts, self.length = embedder, texts, length
+        self.embedder, self.texts, self.length, self.words = embedder, texts, length, words
         draws = draw_batches({source: len(texts)}, {source: 1.0}, batch=batch, steps=steps, seed=seed)
         self.draws = draws.led_by([_longest(draws, texts, length)])
 
@@ -52,8 +60,12 @@ class Passages(Sequence[PassageBatch]):
     def __getitem__(self, index: Any) -> Any:
         draw = self.draws[index]
         rows = draw.rows.tolist()
-        ids = self.embedder.tokenize([self.texts[i] for i in rows], max_length=self.length)
-        return PassageBatch(draw.source, rows, ids)
+        texts = [self.texts[i] for i in rows]
+        ids = self.embedder.tokenize(texts, max_length=self.length)
+        words = None
+        if self.words:
+            words = first_tokens(self.embedder.tokenizer, texts, max_length=self.length)
+        return PassageBatch(draw.source, rows, ids, words)
 
 
 def _longest(draws: Sequence[Draw], texts: Sequence[str], length: int) -> int:

@@ -60,12 +60,6 @@ def vocabulary_size(embedder: Embedder) -> int:
     return len(embedder.backbone.get_input_embeddings().weight)  # type: ignore[arg-type]
 
 
-def mask_tokens(input_ids: Tensor, maskable_BT: Tensor, share: float, mask_id: int) -> Tensor:
-    """Replace `share` of the maskable tokens by the mask token (B × T)."""
-    drawn_BT = torch.rand(input_ids.shape, device=input_ids.device)
-    return torch.where(maskable_BT & (drawn_BT < share), mask_id, input_ids)
-
-
 def corrupt_tokens(
     input_ids: Tensor,
     maskable_BT: Tensor,
@@ -75,6 +69,7 @@ def corrupt_tokens(
     vocabulary: int,
     random: float = 0.1,
     keep: float = 0.1,
+    words_BT: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mask tokens as BERT does (Devlin et al. 2019, section 3.1).
 
@@ -85,12 +80,19 @@ def corrupt_tokens(
         vocabulary: tokens to draw random ones from.
         random, keep: share of the predicted tokens that become a random token, and that stay as they are;
             the rest become the mask token. BERT: 0.1 and 0.1; both 0: all of them.
+        words_BT: the position of the first token of each token's word: the tokens of a word are predicted
+            together, each with a fate of its own. None: each token is drawn alone.
 
     Returns:
         Ids to encode, and True where a token is predicted (B × T).
     """
     shape, device = input_ids.shape, input_ids.device
-    targets_BT = maskable_BT & (torch.rand(shape, device=device) < share)
+    targets_BT = torch.rand(shape, device=device) < share
+    if words_BT is not None:
+        targets_BT = targets_BT.gather(1, words_BT)
+    targets_BT = maskable_BT & targets_BT
+    if not random and not keep:
+        return torch.where(targets_BT, mask_id, input_ids), targets_BT
     fate_BT = torch.rand(shape, device=device)
     other_BT = torch.randint(vocabulary, shape, device=device, dtype=input_ids.dtype)
     hidden_BT = torch.where(fate_BT < random, other_BT, mask_id)

@@ -8,6 +8,8 @@ one layer rebuilds the text, e_i the embedding of token i and p_i that of its po
     M_ij = 0 for j = 0 and for j in a sample of the other tokens, drawn for each i; -∞ elsewhere, and at i
     L  = mean over hidden i of  -log p(x_i | encoder)  +  mean over i of  -log p(x_i | A_i + H1_i)
 
+Where words are given, encoder and samples lack whole words, as in the authors' code; the paper draws tokens.
+
 Two things differ from the paper. h is the embedder's pooled vector, normalised as in search and scaled to the
 length √D of a state. The output matrix is not the input embedding (for the reason see `TokenPredictor`).
 """
@@ -78,22 +80,27 @@ class RetroMAE(nn.Module):
         )
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, decoder_targets_BT: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        masked_ids: Tensor,
+        targets_BT: Tensor,
+        decoder_targets_BT: Tensor,
+        words_BT: Tensor | None = None,
     ) -> Losses:
         """Return the losses of encoder, decoder and, with `words_from`, bag of words.
 
         Args:
-            input_ids, attention_mask, masked_ids: B × T; `masked_ids` is the encoder's input, and its
-                targets are where it differs from `input_ids`.
+            input_ids, attention_mask, masked_ids: B × T; `masked_ids` is the encoder's input.
+            targets_BT: True where the encoder predicts; with `masked_ids` from `corrupt_tokens`.
             decoder_targets_BT: True where the decoder predicts.
+            words_BT: as in `corrupt_tokens`: the words that a position's context lacks are whole.
         """
         states_BTD, pooled_BD = self.embedder.states(masked_ids, attention_mask)
-        hidden_BT = masked_ids != input_ids
-        encoder = token_loss(self.output, self.encoder_head(states_BTD[hidden_BT]), input_ids[hidden_BT])
+        encoder = token_loss(self.output, self.encoder_head(states_BTD[targets_BT]), input_ids[targets_BT])
         vector_BD = F.normalize(pooled_BD, dim=-1).to(states_BTD.dtype) * math.sqrt(self.embedder.width)
-        rebuilt_BTD = self._decode(
-            vector_BD, self.embedder.backbone.get_input_embeddings()(input_ids), attention_mask
-        )
+        table = self.embedder.backbone.get_input_embeddings()
+        rebuilt_BTD = self._decode(vector_BD, table(input_ids), attention_mask, words_BT)
         decoder = token_loss(
             self.output, self.decoder_head(rebuilt_BTD[decoder_targets_BT]), input_ids[decoder_targets_BT]
         )
@@ -105,10 +112,16 @@ class RetroMAE(nn.Module):
         return Losses(encoder, decoder, words)
 
     def counts(
-        self, input_ids: Tensor, attention_mask: Tensor, masked_ids: Tensor, decoder_targets_BT: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        masked_ids: Tensor,
+        targets_BT: Tensor,
+        decoder_targets_BT: Tensor,
+        words_BT: Tensor | None = None,
     ) -> Tensor:
         """Count the tokens of each text that each loss is the mean of (2 or 3 × B); 1 a text for DupMAE."""
-        counts = [(masked_ids != input_ids).sum(1), decoder_targets_BT.sum(1)]
+        counts = [targets_BT.sum(1), decoder_targets_BT.sum(1)]
         if self.words_from == "vector":
             counts.append(attention_mask.sum(1))
         if self.words_from == "tokens":
@@ -136,7 +149,13 @@ class RetroMAE(nn.Module):
         )
         return -((log_shares_BV * present_BV).sum(-1) / ordinary_BT.sum(-1).clamp(min=1)).mean()
 
-    def _decode(self, vector_BD: Tensor, tokens_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def _decode(
+        self,
+        vector_BD: Tensor,
+        tokens_BTD: Tensor,
+        mask_BT: Tensor,
+        words_BT: Tensor | None = None,
+    ) -> Tensor:
         batch, length, width = tokens_BTD.shape
         positions_TD = self.positions(torch.arange(length, device=tokens_BTD.device))
         queries_BTD = vector_BD.unsqueeze(1) + positions_TD
@@ -145,17 +164,19 @@ class RetroMAE(nn.Module):
             self._split(self.query(queries_BTD)),
             self._split(self.key(context_BSD)),
             self._split(self.value(context_BSD)),
-            attn_mask=self._sample(mask_BT).unsqueeze(1),
+            attn_mask=self._sample(mask_BT, words_BT).unsqueeze(1),
         )
         merged_BTD = attended.transpose(1, 2).reshape(batch, length, width)
         attended_BTD = self.attention_norm(self.projection(merged_BTD) + queries_BTD)
         rebuilt: Tensor = self.output_norm(self.feed_forward(attended_BTD) + attended_BTD)
         return rebuilt
 
-    def _sample(self, mask_BT: Tensor) -> Tensor:
+    def _sample(self, mask_BT: Tensor, words_BT: Tensor | None = None) -> Tensor:
         """Draw each position's context (B × T × S): the vector, and a sample of real tokens, not itself."""
         batch, length = mask_BT.shape
         context_BTT = torch.rand(batch, length, length, device=mask_BT.device) >= self.decoder_mask
+        if words_BT is not None:
+            context_BTT = context_BTT.gather(2, words_BT.unsqueeze(1).expand(-1, length, -1))
         context_BTT &= mask_BT.bool().unsqueeze(1)
         context_BTT &= ~torch.eye(length, dtype=torch.bool, device=mask_BT.device)
         always_BT1 = torch.ones(batch, length, 1, dtype=torch.bool, device=mask_BT.device)
