@@ -19,6 +19,8 @@ def export(
 ):
     """Export the candidate to ONNX in fp32 and int8, and measure its parity with torch.
 
+    An int8 vector depends on the other texts of its batch, unless each is run alone (export.int8_scales).
+
     Args:
         config_json: Settings and pins of this step as JSON, made by preflight.
         workspace: Folder shared by all steps: runs, store and checkpoints.
@@ -27,7 +29,7 @@ def export(
         evaluation: Evaluation sets; parity is measured on their texts.
 
     Returns:
-        onnx: ONNX models, tokenizer and parity.json.
+        onnx: ONNX models, tokenizer, parity.json and README.md.
         metrics: Metrics of this step.
         summary: Result of this step as Markdown, for the pipelines UI.
     """

@@ -12,6 +12,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from embedline.errors import StepError
 from embedline.export.parity import PROBES, measure_parity, neighbour_overlap
+from embedline.export.readme import write_readme
+from embedline.export.runtime import OnnxEmbedder
 
 
 def test_a_good_export_passes_with_its_measures(exported, embedder, texts):
@@ -29,6 +31,28 @@ def test_a_good_export_passes_with_its_measures(exported, embedder, texts):
             min(variant.text_ms, variant.tokens_per_s, variant.torch_text_ms, variant.torch_tokens_per_s) > 0
         )
     assert set(parity.as_dict()) == {"passed", "variants", "texts"}
+
+
+def test_the_lowest_cosine_of_a_text_alone_to_itself_in_a_batch_is_measured(exported, embedder, texts):
+    parity = measure_parity(embedder, exported, texts, min_cosine={"fp32": 0.9999, "int8": 0.9})
+    assert parity.variants["fp32"].batch_cosine > 1 - 1e-6
+    alone = OnnxEmbedder(exported, "int8").encode(texts)
+    together = OnnxEmbedder(exported, "int8").encode(texts, alone=False)
+    found = parity.variants["int8"].batch_cosine
+    assert found < 1
+    assert found == pytest.approx((alone * together).sum(1).min(), abs=1e-5)  # the probes are in it, too
+    assert parity.as_dict()["variants"]["int8"]["batch_cosine"] == found
+
+
+@pytest.mark.parametrize("scales", ["text", "batch"])
+def test_the_readme_states_the_measured_effect_of_batches(exported, embedder, texts, tmp_path, scales):
+    parity = measure_parity(embedder, exported, texts, min_cosine={"fp32": 0.9999, "int8": 0.9})
+    write_readme(tmp_path, parity, scales)
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert f"was {parity.variants['int8'].batch_cosine:.4f} here" in readme
+    assert f"`int8_scales: {scales}`" in readme
+    write_readme(tmp_path, measure_parity(embedder, exported, texts, min_cosine={"fp32": 0.9999}), scales)
+    assert "int8" not in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
 def test_one_variant_below_its_threshold_fails_the_parity(exported, embedder, texts):

@@ -75,6 +75,27 @@ def test_int8_is_a_quarter_of_the_size_and_near(exported, embedder, texts):
     assert saved > 0.6 * 3 * weights  # three bytes of four; the tiny graph itself weighs something
 
 
+def test_int8_vectors_depend_on_their_text_alone(exported, texts):
+    runtime = OnnxEmbedder(exported, "int8")
+    alone = np.concatenate([runtime.encode([text]) for text in texts])
+    np.testing.assert_array_equal(runtime.encode(texts), alone)
+    np.testing.assert_array_equal(runtime.encode_heads(texts).dense, alone)
+    assert np.abs(runtime.encode(texts, alone=False) - alone).max() > 1e-5
+
+
+@pytest.mark.parametrize("scales", ["batch", None])
+def test_int8_runs_in_batches_where_its_export_says_so_or_is_older(exported, texts, scales, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "onnx")
+    card = json.loads((folder / "embedline.json").read_text(encoding="utf-8"))
+    assert card.pop("int8_scales") == "text"
+    (folder / "embedline.json").write_text(json.dumps(card | ({"int8_scales": scales} if scales else {})))
+    runtime = OnnxEmbedder(folder, "int8")
+    np.testing.assert_array_equal(runtime.encode(texts), runtime.encode(texts, alone=False))
+    np.testing.assert_array_equal(
+        runtime.encode(texts, alone=True), OnnxEmbedder(exported, "int8").encode(texts)
+    )
+
+
 def test_the_card_holds_what_an_index_needs(exported):
     runtime = OnnxEmbedder(exported)
     assert (runtime.width, runtime.dims, runtime.index_version) == (64, (32,), "abc")

@@ -216,10 +216,11 @@ def test_an_unsupported_module_is_refused(copy: Path) -> None:
     (copy / CARD).unlink()
     modules = json.loads((copy / "modules.json").read_text())
     modules.insert(
-        2, {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+        2,
+        {"idx": 2, "name": "x", "path": "2_WordWeights", "type": "sentence_transformers.models.WordWeights"},
     )
     (copy / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(InputError, match="a module that Embedline does not have: Dense"):
+    with pytest.raises(InputError, match="a module that Embedline does not have: WordWeights"):
         load_embedder(copy)
 
 

@@ -67,7 +67,7 @@ KEYS: dict[str, tuple[list[str], list[str]]] = {
         ["runtime.threads=1", "export.opset=20", "supervised.steps=9"],
     ),
     "export": (
-        ["export.opset=20", "export.int8=false"],
+        ["export.opset=20", "export.int8=false", "export.int8_scales=batch"],
         ["runtime.precision=bf16", "model.dims=[32]", "evaluate.bootstrap=10", "seed=1"],
     ),
     "evaluate": (

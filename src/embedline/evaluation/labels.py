@@ -108,6 +108,15 @@ LABELS: dict[str, tuple[str, str]] = {
     "needed": ("needed", "требуется"),
     "mean_cosine": ("mean cosine", "средний косинус"),
     "top10": ("top-10 overlap", "пересечение топ-10"),
+    "batch_cosine": ("alone to batch", "отдельно и в пакете"),
+    "int8_note": (
+        "“Alone to batch” is the lowest cosine between a text's vector computed alone and in a batch. int8 "
+        "scales activations over the input of each call: one text at a time (export.int8_scales: text) gives "
+        "vectors that depend on their text alone.",
+        "«Отдельно и в пакете» — минимальный косинус между вектором текста, вычисленным отдельно и в составе "
+        "пакета. В int8 масштаб активаций вычисляется по всему входу вызова: при подаче текстов по одному "
+        "(export.int8_scales: text) вектор зависит только от своего текста.",
+    ),
     "megabytes": ("MB", "МБ"),
     "text_ms": ("ms/text", "мс/текст"),
     "tokens_per_s": ("tokens/s", "токенов/с"),

@@ -39,8 +39,8 @@ def untrained_twin(
 def untrained_digest(folder: Path) -> str:
     """Hash what an untrained twin depends on: everything in `folder` but its weights."""
     digest = hashlib.sha256(b"untrained")
-    for name in ("config.json", "tokenizer.json"):
-        path = folder / name
+    names = ["config.json", "tokenizer.json", "modules.json"]
+    for path in [*(folder / name for name in names), *sorted(folder.glob("*/config.json"))]:
         digest.update(path.read_bytes() if path.is_file() else b"")
     card = folder / "embedline.json"
     about = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}

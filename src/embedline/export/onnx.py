@@ -79,6 +79,10 @@ def export_onnx(embedder: Embedder, folder: Path, opset: int, *, index_version: 
                 verbose=False,
             )
             assert program is not None  # only without dynamo
+            for weight in program.model.graph.initializers.values():
+                # onnxruntime's quantiser turns weights around and would trip over the shapes noted here.
+                weight.shape = weight.type = None
+                weight.metadata_props.clear()
             program.save(folder / MODEL["fp32"], external_data=weights > _SINGLE_FILE_BYTES)
     finally:
         embedder.train(was_training)

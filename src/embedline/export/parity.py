@@ -78,6 +78,9 @@ def measure_parity(
         runtime = OnnxEmbedder(onnx_folder, variant, threads=torch.get_num_threads())
         exported = runtime.encode_heads(texts, max_length=length, batch_tokens=batch_tokens)
         _require_finite(exported, texts, MODEL[variant])
+        other_way = runtime.encode(  # alone where they were in batches, or the reverse
+            texts, max_length=length, batch_tokens=batch_tokens, alone=not runtime.alone
+        )
         speed = _speed(embedder, runtime, texts, batch_tokens)
         cosines = _cosines(expected.dense, exported.dense)
         by_dim = {
@@ -92,6 +95,7 @@ def measure_parity(
             mean_cosine=float(cosines.mean()),
             worst_difference=float(np.abs(expected.dense - exported.dense).max()),
             worst_cosine_by_dim=by_dim,
+            batch_cosine=float(_cosines(exported.dense, other_way).min()),
             top1=neighbour_overlap(expected.dense, exported.dense, 1),
             top10=neighbour_overlap(expected.dense, exported.dense, 10),
             megabytes=sum(f.stat().st_size for f in weights) / 1e6,

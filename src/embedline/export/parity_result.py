@@ -44,6 +44,8 @@ class VariantParity:
         heads: one entry for every head of the model; `passed` covers them all.
         worst_cosine_by_dim: the worst cosine after cutting to each Matryoshka dim; `threshold` applies to
             each.
+        batch_cosine: lowest cosine between a text's vector computed alone and in a batch of the other texts;
+            below 1 where activations are quantised per batch.
         top1, top10: share of nearest neighbours among the texts that are the same as with torch.
         text_ms: median milliseconds for one text alone.
         tokens_per_s: tokens without padding, whole set in batches, best of two passes.
@@ -53,6 +55,7 @@ class VariantParity:
     mean_cosine: float
     worst_difference: float
     worst_cosine_by_dim: dict[str, float]
+    batch_cosine: float
     top1: float
     top10: float
     megabytes: float

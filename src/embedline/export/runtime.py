@@ -18,6 +18,7 @@ from embedline.models.prompts import PromptTable
 from embedline.vectors.unit import unit
 
 Variant = Literal["fp32", "int8"]
+Scales = Literal["text", "batch"]
 MODEL: dict[Variant, str] = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
 TOKENIZER = "tokenizer.json"
 CARD = "embedline.json"
@@ -27,7 +28,8 @@ OUTPUTS = {"dense": "sentence_embedding", "lexical": "lexical_weights", "multi_v
 class OnnxEmbedder:
     """An exported model: texts in, the same vectors out as from `models.embedder.Embedder`.
 
-    `heads` are the model's heads (dense among them), `hybrid` their weights in a hybrid score.
+    `heads` are the model's heads (dense among them), `hybrid` their weights in a hybrid score. `alone`: texts
+    are run one at a time, because int8 quantises activations over a whole batch (`export.int8_scales: text`).
 
     Args:
         folder: written by `export_onnx`.
@@ -64,6 +66,7 @@ class OnnxEmbedder:
         self.document_length: int = card["document_length"]
         self.prompts = PromptTable.from_json(card["prompts"])
         self.index_version: str = card["index_version"]
+        self.alone = variant == "int8" and card.get("int8_scales", "batch") == "text"
         self._pad: int = card["pad_token_id"]
         self._side: str = card["truncation_side"]
         self._empty: list[int] = card.get("empty_text_ids", [self._pad])
@@ -92,6 +95,7 @@ class OnnxEmbedder:
         max_length: int | None = None,
         batch_tokens: int = 8192,
         dim: int | None = None,
+        alone: bool | None = None,
     ) -> np.ndarray:
         """Encode `texts` in their order (N × D, float32, length 1); batches hold texts of like length.
 
@@ -100,6 +104,7 @@ class OnnxEmbedder:
             max_length: tokens at which a text is cut; the model's document length when None.
             batch_tokens: tokens a batch, padding included: bounds the memory.
             dim: number of leading values to keep (Matryoshka) before normalising again.
+            alone: run each text by itself; None: as `alone` of the embedder.
 
         Raises:
             InputError: `dim` is not between 1 and the model's width.
@@ -108,7 +113,7 @@ class OnnxEmbedder:
             raise InputError(f"dim {dim} is not between 1 and the model's width {self.width}.")
         ids = self.tokenize(texts, prompt=prompt, max_length=max_length or self.document_length)
         vectors = np.zeros((len(ids), self.width), dtype=np.float32)
-        for rows in token_batches([len(row) for row in ids], batch_tokens):
+        for rows in token_batches([len(row) for row in ids], self._batch_tokens(batch_tokens, alone)):
             vectors[rows] = self._session.run([OUTPUTS["dense"]], self._padded([ids[i] for i in rows]))[0]
         return vectors if dim is None else unit(vectors, dim)
 
@@ -129,7 +134,13 @@ class OnnxEmbedder:
             return by_head["dense"], by_head.get("lexical"), by_head.get("multi_vector")
 
         ids = self.tokenize(texts, prompt=prompt, max_length=max_length or self.document_length)
-        return collect_heads(ids, run, width=self.width, heads=self.heads, batch_tokens=batch_tokens)
+        return collect_heads(
+            ids, run, width=self.width, heads=self.heads, batch_tokens=self._batch_tokens(batch_tokens)
+        )
+
+    def _batch_tokens(self, batch_tokens: int, alone: bool | None = None) -> int:
+        """Return `batch_tokens`, or 1, which makes each text a batch of its own."""
+        return 1 if (self.alone if alone is None else alone) else batch_tokens
 
     def _padded(self, ids: list[list[int]]) -> dict[str, np.ndarray]:
         width = max(1, *map(len, ids))

@@ -12,7 +12,7 @@ from typing import Any
 from embedline.artifacts.manifest import file_sha256
 from embedline.artifacts.record import write_json
 from embedline.config.model import HybridWeights, LatentConfig
-from embedline.models.embedder import Embedder, EmbedderSpec
+from embedline.models.embedder import DenseSpec, Embedder, EmbedderSpec
 from embedline.models.prompts import PromptTable
 
 CARD = "embedline.json"
@@ -27,6 +27,7 @@ def write_card(embedder: Embedder, folder: Path, lineage: Sequence[Mapping[str, 
         "pooling": spec.pooling,
         "latent": spec.latent.model_dump(),
         "mcls_every": spec.mcls_every,
+        "dense_layers": [layer._asdict() for layer in spec.dense_layers],
         "layer_norm": spec.layer_norm,
         "heads": list(spec.heads),
         "multi_vector_width": spec.multi_vector_width,
@@ -53,6 +54,7 @@ def read_spec(folder: Path) -> EmbedderSpec | None:
         pooling=card["pooling"],
         latent=LatentConfig(**card.get("latent", {})),
         mcls_every=card.get("mcls_every", spec.mcls_every),
+        dense_layers=tuple(DenseSpec(**layer) for layer in card.get("dense_layers", [])),
         layer_norm=card.get("layer_norm", False),
         heads=tuple(card["heads"]),
         multi_vector_width=card.get("multi_vector_width"),
@@ -79,7 +81,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _index_version(folder: Path, spec: EmbedderSpec) -> str:
-    """Digest weights and pooling: an index records the result, so that vectors of two models never mix."""
-    files = [[path.name, file_sha256(path)] for path in sorted(folder.glob("*.safetensors"))]
-    pools = [spec.pooling, spec.mcls_every if spec.pooling == "mcls" else None, spec.layer_norm]
+    """Digest weights, pooling and Dense layers: an index records it, and models never mix."""
+    weights = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*_Dense/*.safetensors"))]
+    files = [[path.relative_to(folder).as_posix(), file_sha256(path)] for path in weights]
+    pools: list[Any] = [spec.pooling, spec.mcls_every if spec.pooling == "mcls" else None, spec.layer_norm]
+    pools += [list(layer) for layer in spec.dense_layers]
     return hashlib.sha256(json.dumps([files, pools]).encode()).hexdigest()[:16]

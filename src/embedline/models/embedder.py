@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +17,19 @@ from embedline.config.model import HybridWeights, LatentConfig
 from embedline.errors import InputError, StepError
 from embedline.models.batching import token_batches
 from embedline.models.heads import Encoded, LexicalHead, MultiVectorHead
-from embedline.models.pooling import LatentAttention, Pooler
+from embedline.models.pooling import DenseLayer, LatentAttention, Pooler
 from embedline.models.prompts import PromptTable, Side, is_long
 from embedline.models.rotary import has_dynamic_ntk, position_ids_of
+
+
+class DenseSpec(NamedTuple):
+    """The arguments of a `DenseLayer`."""
+
+    in_features: int
+    out_features: int
+    bias: bool
+    activation: str
+    residual: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,10 +41,11 @@ class EmbedderSpec:
         dims: Matryoshka dims, the full width not included.
         latent: latents and heads of latent attention.
         mcls_every: tokens between two CLS tokens, for pooling mcls.
-        layer_norm: subtract the pooled vector's mean and divide by its deviation (Nomic Embed, Nussbaum et
+        dense_layers: sentence-transformers' Dense modules between pooling and layer norm; they set the width.
+        layer_norm: subtract the vector's mean and divide by its deviation (Nomic Embed, Nussbaum et
             al. 2024), so that no prefix of it is dominated by components that are large in all vectors.
         heads: dense, lexical, multi_vector.
-        multi_vector_width: width of a token vector; the model's width when None.
+        multi_vector_width: width of a token vector; that of a token's state when None.
         hybrid: weight of each head in the hybrid score.
         prompts: words put before queries and documents.
     """
@@ -41,6 +53,7 @@ class EmbedderSpec:
     pooling: str = "mean"
     latent: LatentConfig = field(default_factory=LatentConfig)
     mcls_every: int = 256
+    dense_layers: tuple[DenseSpec, ...] = ()
     layer_norm: bool = False
     heads: tuple[str, ...] = ("dense",)
     multi_vector_width: int | None = None
@@ -73,23 +86,24 @@ class Embedder(nn.Module):
         self.backbone, self.tokenizer, self.spec = backbone, tokenizer, spec
         self.latent_attention: LatentAttention | None = None
         if spec.pooling == "latent":
-            if self.width % spec.latent.heads:
+            if self.state_width % spec.latent.heads:
                 raise InputError(
-                    f"the width {self.width} is not a multiple of {spec.latent.heads} heads.",
+                    f"the width {self.state_width} is not a multiple of {spec.latent.heads} heads.",
                     where="model.latent.heads",
                 )
-            self.latent_attention = LatentAttention(self.width, spec.latent.latents, spec.latent.heads)
+            self.latent_attention = LatentAttention(self.state_width, spec.latent.latents, spec.latent.heads)
         if spec.pooling == "mcls" and not _starts_with_cls(tokenizer):
             raise InputError(
                 "mcls repeats the CLS token that begins a text; this tokenizer begins texts without one.",
                 where="model.pooling",
                 fix="Use mean, last or latent.",
             )
+        self.dense_layers = nn.Sequential(*(DenseLayer(*layer) for layer in spec.dense_layers))
         self.heads, special = nn.ModuleDict(), list(tokenizer.all_special_ids)
         if "lexical" in spec.heads:
-            self.heads["lexical"] = LexicalHead(self.width, special)
+            self.heads["lexical"] = LexicalHead(self.state_width, special)
         if "multi_vector" in spec.heads:
-            self.heads["multi_vector"] = MultiVectorHead(self.width, self._token_width(spec), special)
+            self.heads["multi_vector"] = MultiVectorHead(self.state_width, self._token_width(spec), special)
 
     def with_spec(self, spec: EmbedderSpec, *, seed: int = 0) -> Embedder:
         """Return these weights under another spec; a pooling or head new to the model starts at random."""
@@ -98,6 +112,8 @@ class Embedder(nn.Module):
             other = Embedder(self.backbone, self.tokenizer, spec).to(self.device)
         if self.spec.pooling == spec.pooling and self.spec.latent == spec.latent:
             other.latent_attention = self.latent_attention
+        if self.spec.dense_layers == spec.dense_layers:
+            other.dense_layers = self.dense_layers
         for name, head in self.heads.items():
             same_width = self._token_width(spec) == self._token_width(self.spec)
             if name in other.heads and (name != "multi_vector" or same_width):
@@ -105,17 +121,25 @@ class Embedder(nn.Module):
         return other.train(self.training)
 
     def with_backbone(self, backbone: PreTrainedModel) -> Embedder:
-        """Return a copy of this pooling and these heads on another backbone of the same width."""
+        """Return a copy of pooling, Dense layers and heads on another backbone of the same width."""
         other = Embedder(backbone, self.tokenizer, self.spec)
         other.latent_attention = copy.deepcopy(self.latent_attention)
+        other.dense_layers = copy.deepcopy(self.dense_layers)
         other.heads = copy.deepcopy(self.heads)
         return other.train(self.training)
 
     def _token_width(self, spec: EmbedderSpec) -> int:
-        return spec.multi_vector_width or self.width
+        return spec.multi_vector_width or self.state_width
 
     @property
     def width(self) -> int:
+        """Width of the dense vector: the last Dense layer's, or the token states'."""
+        layers = self.spec.dense_layers
+        return layers[-1].out_features if layers else self.state_width
+
+    @property
+    def state_width(self) -> int:
+        """Width of a token's state."""
         return int(self.backbone.config.hidden_size)
 
     @property
@@ -123,7 +147,7 @@ class Embedder(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Map token ids and mask (B × T) to dense vectors in fp32 (B × D), not normalised."""
+        """Map token ids and mask (B × T) to dense vectors in fp32 (B × width), not normalised."""
         return self.states(input_ids, attention_mask)[1]
 
     def represent(self, input_ids: Tensor, attention_mask: Tensor) -> Encoded:
@@ -137,7 +161,7 @@ class Embedder(nn.Module):
         return Encoded(dense_BD, lexical, tokens)
 
     def states(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Map token ids and mask (B × T) to token states (B × T × D) and pooled vectors in fp32 (B × D)."""
+        """Map token ids and mask (B × T) to token states (B × T × D) and vectors in fp32 (B × width)."""
         spec, tokenizer = self.spec, self.tokenizer
         pool = Pooler(
             spec.pooling,
@@ -146,6 +170,7 @@ class Embedder(nn.Module):
             tokenizer.pad_token_id,
             spec.layer_norm,
             self.latent_attention,
+            self.dense_layers,
         )
         return pool(self._run, input_ids, attention_mask)
 

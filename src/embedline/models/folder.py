@@ -30,6 +30,7 @@ from embedline.errors import InputError, first_line
 from embedline.models import modeling_embedline, pooling, rotary
 from embedline.models.attention import Attention, attention_for, use_attention
 from embedline.models.card import CARD, HEADS, read_json, read_lineage, read_spec, write_card
+from embedline.models.dense import load_dense_weights
 from embedline.models.device import best_device
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder_checks import (
@@ -75,7 +76,7 @@ def save_embedder(embedder: Embedder, folder: Path, *, lineage: Sequence[Mapping
     _save_weights(embedder, folder)
     embedder.tokenizer.backend_tokenizer.no_truncation()  # else the file keeps the last call's length
     embedder.tokenizer.save_pretrained(folder)
-    write_st_files(embedder.spec, embedder.width, folder, own_class=needs_own_class(embedder))
+    write_st_files(embedder, folder, own_class=needs_own_class(embedder))
     write_card(embedder, folder, lineage)
 
 
@@ -116,6 +117,7 @@ def _as_own_class(embedder: Embedder) -> EmbedlineModel:
         latents=spec.latent.latents,
         latent_heads=spec.latent.heads,
         mcls_every=spec.mcls_every,
+        dense_layers=[layer._asdict() for layer in spec.dense_layers],
         layer_norm=spec.layer_norm,
         mcls_token_id=tokenizer.cls_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -127,7 +129,7 @@ def _as_own_class(embedder: Embedder) -> EmbedlineModel:
     )
     with torch.device("meta"):
         model = EmbedlineModel(config, embedder.backbone)
-    model.latent_attention = embedder.latent_attention
+    model.latent_attention, model.dense_layers = embedder.latent_attention, embedder.dense_layers
     return model
 
 
@@ -188,6 +190,9 @@ def load_embedder(
     embedder = Embedder(backbone.float(), tokenizer, own_spec)
     if loaded.own:
         embedder.latent_attention = loaded.model.latent_attention
+        embedder.dense_layers = loaded.model.dense_layers.float()
+    else:
+        load_dense_weights(embedder.dense_layers, folder)
     _load_heads(embedder.heads, loaded.heads, folder)
     if spec is not None:
         require_parts(own_spec, spec, folder)

@@ -123,7 +123,7 @@ def make_decoder_bidirectional(backbone: PreTrainedModel, folder: Path) -> None:
 
 
 def require_parts(has: EmbedderSpec, requested: EmbedderSpec, folder: Path) -> None:
-    """Refuse a spec with heads or latent attention that the folder has no weights for.
+    """Refuse a spec with heads, Dense layers or latent attention that the folder has no weights for.
 
     Raises:
         InputError: naming the setting.
@@ -139,5 +139,9 @@ def require_parts(has: EmbedderSpec, requested: EmbedderSpec, folder: Path) -> N
         )
     if requested.pooling == "latent" and has.latent != requested.latent:
         raise InputError(f"{folder} has {has.latent}.", where="model.latent")
+    if requested.dense_layers != has.dense_layers:
+        raise InputError(
+            f"has {len(has.dense_layers)} Dense layers, not those of the spec.", where=str(folder)
+        )
     if "multi_vector" in requested.heads and has.multi_vector_width != requested.multi_vector_width:
         raise InputError(f"{folder} has {has.multi_vector_width}.", where="model.multi_vector_width")

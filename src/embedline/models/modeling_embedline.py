@@ -7,19 +7,20 @@ Embedline itself uses the copy in its package.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PretrainedConfig, PreTrainedModel
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 from transformers.utils.generic import ModelOutput
 
-from .pooling import LatentAttention, Pooler
+from .pooling import DenseLayer, LatentAttention, Pooler
 from .rotary import RowwiseRotary, has_dynamic_ntk, position_ids_of, rotary_modules
 
 # Former names of latent attention's weights, as pattern, and their names now: older folders still load.
@@ -36,7 +37,8 @@ class EmbedlineConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         pooling: latent, mcls, mean, cls or last.
         latents, latent_heads: rows and heads of latent attention.
         mcls_every: tokens between two CLS tokens, for pooling mcls.
-        layer_norm: on the pooled vector, without parameters.
+        layer_norm: on the vector, without parameters.
+        dense_layers: arguments of each `DenseLayer` after the pooling.
         mcls_token_id, pad_token_id: the tokenizer's, for pooling mcls.
     """
 
@@ -52,6 +54,7 @@ class EmbedlineConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         mcls_every: int = 256,
         mcls_token_id: int | None = None,
         layer_norm: bool = False,
+        dense_layers: Sequence[Mapping[str, Any]] = (),
         **kwargs: Any,
     ) -> None:
         if isinstance(backbone, dict):
@@ -62,6 +65,9 @@ class EmbedlineConfig(PretrainedConfig):  # type: ignore[no-untyped-call]
         self.pooling, self.latents, self.latent_heads = pooling, latents, latent_heads
         self.mcls_every, self.mcls_token_id = mcls_every, mcls_token_id
         self.layer_norm = layer_norm
+        self.dense_layers = [dict(layer) for layer in dense_layers]
+        if self.dense_layers:  # sentence-transformers reads the vectors' width under this name
+            self.projection_dim = self.dense_layers[-1]["out_features"]
         super().__init__(**kwargs)
 
 
@@ -91,6 +97,7 @@ class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         self.latent_attention: LatentAttention | None = None
         if config.pooling == "latent":
             self.latent_attention = LatentAttention(config.hidden_size, config.latents, config.latent_heads)
+        self.dense_layers = nn.Sequential(*(DenseLayer(**layer) for layer in config.dense_layers))
         self.post_init()  # type: ignore[no-untyped-call]
 
     @classmethod
@@ -98,7 +105,7 @@ class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         """Load as any transformers model, from folders with the former weight names too."""
         return super().from_pretrained(*args, key_mapping=_RENAMED_WEIGHTS | (key_mapping or {}), **kwargs)
 
-    def get_input_embeddings(self) -> torch.nn.Module:
+    def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
 
     def forward(
@@ -122,6 +129,7 @@ class EmbedlineModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             config.pad_token_id,
             config.layer_norm,
             self.latent_attention,
+            self.dense_layers,
         )
         states_BTD, pooled_BD = pool(self._run, input_ids, mask_BT)
         vectors_BD = F.normalize(pooled_BD, dim=-1)

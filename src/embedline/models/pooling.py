@@ -1,4 +1,4 @@
-"""Poolings: token states to one vector a text.
+"""Poolings: token states to one vector a text; and the Dense layers after them.
 
 This file is copied into model folders whose pooling transformers does not have: it imports torch only.
 """
@@ -78,6 +78,43 @@ class LatentAttention(nn.Module):
         return rows_BHTd.transpose(1, 2).reshape(batch, length, heads * part)
 
 
+# The activations of a Dense layer, by the dotted name that sentence-transformers saves.
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    f"{kind.__module__}.{kind.__name__}": kind
+    for kind in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.ELU, nn.LeakyReLU)
+}
+
+
+class DenseLayer(nn.Module):
+    """A Dense module of sentence-transformers after the pooling: y = f(W x + b), plus x where it is residual.
+
+    LaBSE has one (tanh, with bias), EmbeddingGemma two (768 to 3072 to 768, identity, without bias).
+
+    Args:
+        activation: f, a name in ACTIVATIONS.
+        residual: add the input; through a matrix of its own where the widths differ.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool, activation: str, residual: bool = False
+    ) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features, bias=bias)
+        self.activation = ACTIVATIONS[activation]()
+        self.residual: nn.Module | None = None
+        if residual and in_features == out_features:
+            self.residual = nn.Identity()
+        elif residual:
+            self.residual = nn.Linear(in_features, out_features, bias=False)
+
+    def forward(self, vectors_BD: Tensor) -> Tensor:
+        vectors_BD = vectors_BD.to(self.linear.weight.dtype)
+        out: Tensor = self.activation(self.linear(vectors_BD))
+        if self.residual is not None:
+            out = out + self.residual(vectors_BD)
+        return out.float()
+
+
 POOLING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": mean, "cls": cls, "last": last}
 
 
@@ -124,8 +161,9 @@ class Pooler:
     Args:
         pooling: a name in POOLING, latent or mcls.
         every, cls_id, pad_id: for pooling mcls: tokens between two CLS tokens, and the ids of CLS and pad.
-        layer_norm: apply a layer norm without parameters to the pooled vector.
+        layer_norm: apply a layer norm without parameters to the vector, after the Dense layers.
         latent_attention: the module of pooling latent.
+        dense_layers: maps the pooled vectors (B × D) to those of the model's width; may be empty.
     """
 
     pooling: str
@@ -134,11 +172,12 @@ class Pooler:
     pad_id: int | None
     layer_norm: bool
     latent_attention: LatentAttention | None
+    dense_layers: nn.Sequential
 
     def __call__(
         self, run: Callable[[Tensor, Tensor], Tensor], input_ids: Tensor, mask_BT: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return token states (B × T × D) and fp32 vectors (B × D); `run` maps ids and mask to states."""
+        """Return token states (B × T × D) and fp32 vectors (B × width); `run` maps ids and mask to states."""
         if self.pooling == "mcls":
             assert self.cls_id is not None
             ids, mask_BS = insert_cls(
@@ -150,6 +189,7 @@ class Pooler:
         else:
             states_BTD = run(input_ids, mask_BT)
             pooled_BD = (self.latent_attention or POOLING[self.pooling])(states_BTD, mask_BT)
+        pooled_BD = self.dense_layers(pooled_BD)
         if self.layer_norm:
             pooled_BD = F.layer_norm(pooled_BD.float(), pooled_BD.shape[-1:])
         return states_BTD, pooled_BD

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from embedline.artifacts.record import write_json
-from embedline.models.embedder import EmbedderSpec
+from embedline.models.dense import write_dense_layer
+from embedline.models.embedder import Embedder
 from embedline.models.third_party import POOLING_MODES
 
 _MODULES = "sentence_transformers.models"
@@ -42,6 +43,9 @@ HuggingFaceEmbeddings(model_name="...", query_encode_kwargs={{"prompt": "...", "
 Both sides of a symmetric task (similarity, translation, classification, clustering) are cut where documents
 are: `model.encode(["..."], prompt_name="sts")`. Names of prompts: {names}.
 
+`onnx/README.md`, where there is one, describes the exported forms: a vector of the int8 form depends on the
+other texts of its batch, unless each text is run alone.
+
 `embedline.json` holds the rest: pooling, heads, Matryoshka dims, the prompts, and the model's history.
 """
 
@@ -59,27 +63,17 @@ vectors = model(**batch, return_embeddings=True)  # of length 1; put the prompt 
 """
 
 
-def write_st_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class: bool) -> None:
+def write_st_files(embedder: Embedder, folder: Path, *, own_class: bool) -> None:
     """Write modules.json, the modules' configs, prompts and lengths, and a README into `folder`.
 
     Args:
-        width: of the dense vector.
         own_class: whether the folder holds its own model class, which pools and normalises.
     """
+    spec = embedder.spec
     kinds: list[str] = ["Transformer"]
     transformer: dict[str, Any] = {}
     if not own_class:
-        kinds += ["Pooling", *(["LayerNorm"] if spec.layer_norm else []), "Normalize"]
-        modes = {
-            key: name == spec.pooling for key, name in POOLING_MODES.items() if key.startswith("pooling_mode")
-        }
-        size = {"word_embedding_dimension": width, "include_prompt": True}
-        write_json(folder / "1_Pooling" / "config.json", size | modes)
-        if spec.layer_norm:  # Embedline's norm has no parameters: the module gets weight 1, bias 0
-            write_json(folder / "2_LayerNorm" / "config.json", {"dimension": width})
-            weights = {"norm.weight": torch.ones(width), "norm.bias": torch.zeros(width)}
-            save_file(weights, folder / "2_LayerNorm" / "model.safetensors")
-        (folder / f"{len(kinds) - 1}_Normalize").mkdir(exist_ok=True)
+        kinds += _write_modules(embedder, folder)
     else:
         output = "sentence_embedding"  # normalised already
         transformer = {
@@ -113,3 +107,25 @@ def write_st_files(spec: EmbedderSpec, width: int, folder: Path, *, own_class: b
         card.format(query=spec.query_length, document=spec.document_length, code=code, names=names),
         encoding="utf-8",
     )
+
+
+def _write_modules(embedder: Embedder, folder: Path) -> list[str]:
+    """Write the modules after the transformer, each into a folder of its own; return their kinds."""
+    spec = embedder.spec
+    norm = ["LayerNorm"] if spec.layer_norm else []
+    kinds = ["Pooling", *("Dense" for _ in spec.dense_layers), *norm, "Normalize"]
+    folders = [folder / f"{i}_{kind}" for i, kind in enumerate(kinds, 1)]
+    for path in folders:
+        path.mkdir(exist_ok=True)
+    modes = {
+        key: name == spec.pooling for key, name in POOLING_MODES.items() if key.startswith("pooling_mode")
+    }
+    size = {"word_embedding_dimension": embedder.state_width, "include_prompt": True}
+    write_json(folders[0] / "config.json", size | modes)
+    for layer, layer_spec, path in zip(embedder.dense_layers, spec.dense_layers, folders[1:], strict=False):
+        write_dense_layer(layer, layer_spec, path)
+    if spec.layer_norm:  # Embedline's norm has no parameters: the module gets weight 1, bias 0
+        write_json(folders[-2] / "config.json", {"dimension": embedder.width})
+        weights = {"norm.weight": torch.ones(embedder.width), "norm.bias": torch.zeros(embedder.width)}
+        save_file(weights, folders[-2] / "model.safetensors")
+    return kinds

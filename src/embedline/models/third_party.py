@@ -16,11 +16,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from embedline.config.model import LatentConfig, Prompt
 from embedline.errors import InputError
 from embedline.models.card import read_json
-from embedline.models.embedder import EmbedderSpec
+from embedline.models.dense import read_dense_layers
+from embedline.models.embedder import DenseSpec, EmbedderSpec
 from embedline.models.modeling_embedline import EmbedlineConfig
 from embedline.models.pooling import POOLING
 from embedline.models.positions import max_tokens
 from embedline.models.prompts import MTEB_TYPES, PromptTable
+from embedline.models.st_checks import require_cosine, require_order
+from embedline.models.st_modules import StModule, find_module, read_modules
 
 # sentence-transformers' names of poolings, older and newer, and ours.
 POOLING_MODES = {
@@ -34,7 +37,6 @@ POOLING_MODES = {
 }
 # Poolings that sentence-transformers has too: a model with another one is saved with its own class.
 ST_POOLINGS = frozenset(POOLING_MODES.values()) & POOLING.keys()
-_SUPPORTED_MODULES = {"Transformer", "Pooling", "LayerNorm", "Normalize"}
 _NO_LENGTH = 10**9  # a tokenizer without a bound has model_max_length 10 ** 30
 # FlagEmbedding's file of each head, and the name of its weights in `Embedder.heads`.
 _M3_FILES = {
@@ -52,8 +54,12 @@ def third_party_spec(
         tokenizer: changed in place to fold case where the folder's settings require it.
 
     Raises:
-        InputError: the folder has a module, a pooling or a layer norm that Embedline does not have.
+        InputError: the folder has a module, a pooling, a layer norm or a similarity that Embedline does not
+            have, or modules in another order.
     """
+    modules = read_modules(folder)
+    require_order(modules, folder)
+    require_cosine(modules, folder)
     if read_json(folder / "sentence_bert_config.json").get("do_lower_case"):
         _lowercase(tokenizer)
     width = backbone.config.hidden_size
@@ -62,7 +68,8 @@ def third_party_spec(
     query_length, document_length = _lengths(folder, backbone, tokenizer)
     return EmbedderSpec(
         pooling=_pooling(folder, "cls" if heads else "mean"),
-        layer_norm=_layer_norm(folder),
+        dense_layers=read_dense_layers(folder, width),
+        layer_norm=_layer_norm(modules, folder),
         heads=("dense", *_M3_FILES) if heads else ("dense",),
         multi_vector_width=None if token_width == width else token_width,
         query_length=query_length,
@@ -78,6 +85,7 @@ def with_own_pooling(spec: EmbedderSpec, config: EmbedlineConfig) -> EmbedderSpe
         pooling=config.pooling,
         latent=LatentConfig(latents=config.latents, heads=config.latent_heads),
         mcls_every=config.mcls_every,
+        dense_layers=tuple(DenseSpec(**layer) for layer in config.dense_layers),
         layer_norm=config.layer_norm,
     )
 
@@ -124,24 +132,20 @@ def _lowercase(tokenizer: PreTrainedTokenizerBase) -> None:
     backend.normalizer = normalizers.Sequence(steps)
 
 
-def _modules(folder: Path) -> dict[str, Path]:
-    """Return the folder of each module of a sentence-transformers folder, by class name."""
-    modules: Any = read_json(folder / "modules.json") or []
-    return {str(module["type"]).rpartition(".")[2]: folder / module["path"] for module in modules}
-
-
-def _layer_norm(folder: Path) -> bool:
+def _layer_norm(modules: tuple[StModule, ...], folder: Path) -> bool:
     """Return whether the vector passes a layer norm without parameters.
 
     Raises:
         InputError: the layer norm has trained weights.
     """
-    module = _modules(folder).get("LayerNorm")
+    module = find_module(modules, "LayerNorm")
     if module is None:
         return False
-    norm = load_file(module / "model.safetensors")
+    norm = load_file(folder / module.path / "model.safetensors")
     if (norm["norm.weight"] != 1).any() or (norm["norm.bias"] != 0).any():
-        raise InputError("its layer norm has weights, and Embedline's has none.", where=str(module))
+        raise InputError(
+            "its layer norm has weights, and Embedline's has none.", where=str(folder / module.path)
+        )
     return True
 
 
@@ -149,11 +153,8 @@ def _pooling(folder: Path, default: str) -> str:
     """Read the pooling of a sentence-transformers folder.
 
     Raises:
-        InputError: a module or a pooling that Embedline does not have.
+        InputError: a pooling that Embedline does not have.
     """
-    unsupported = [kind for kind in _modules(folder) if kind not in _SUPPORTED_MODULES]
-    if unsupported:
-        raise InputError(f"has a module that Embedline does not have: {unsupported[0]}.", where=str(folder))
     pooling = read_json(folder / "1_Pooling" / "config.json")
     if not pooling:
         return default

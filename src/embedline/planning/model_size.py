@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedline.config.model import ModelConfig
+from embedline.models.st_modules import module_config, read_modules
 
 # BERT's kind: two matrices in the feed-forward part, biases everywhere, learned positions, a pooler.
 _PLAIN = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2"}
@@ -96,6 +97,15 @@ def backbone_sizes(model: ModelConfig, base: Path | None) -> Sizes | None:
     if model.positions is not None:
         values["max_position_embeddings"] = model.positions
     return sizes_from(values)
+
+
+def vector_width(model: ModelConfig, base: Path) -> int | None:
+    """Return the width of the base's vectors: that of its last Dense module, or of its backbone."""
+    dense = [module for module in read_modules(base) if module.kind == "Dense"]
+    if dense:
+        return int(module_config(base, dense[-1])["out_features"])
+    sizes = backbone_sizes(model, base)
+    return None if sizes is None else sizes.width
 
 
 def sizes_from(values: Mapping[str, Any]) -> Sizes | None:

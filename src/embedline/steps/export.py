@@ -15,7 +15,7 @@ from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
 
 _VARIANT_COLUMNS = (
-    *("model", "worst cosine", "needed", "mean", "top-1", "top-10", "MB"),
+    *("model", "worst cosine", "needed", "mean", "top-1", "top-10", "alone to batch", "MB"),
     *("ms a text", "tokens/s", "torch: ms a text", "torch: tokens/s"),
 )
 _HEAD_COLUMNS = ("model", "head", "measure", "value", "needed")
@@ -26,6 +26,7 @@ def run(context: Context) -> StepResult:
     from embedline.export.onnx import export_onnx
     from embedline.export.parity import measure_parity
     from embedline.export.quantize import quantize_int8
+    from embedline.export.readme import write_readme
     from embedline.export.runtime import Variant
     from embedline.models.folder import CARD, load_embedder
 
@@ -43,11 +44,12 @@ def run(context: Context) -> StepResult:
         "int8": HeadLimits(config.min_token_cosine_int8, config.max_lexical_difference_int8),
     }
     if config.int8:
-        quantize_int8(folder)
+        quantize_int8(folder, config.int8_scales)
         thresholds["int8"] = config.min_cosine_int8
     texts = parity_texts(context.artifact("evaluation").path, config.parity_texts)
     parity = measure_parity(embedder, folder, texts, min_cosine=thresholds, limits=limits)
     write_json(folder / "parity.json", parity.as_dict())
+    write_readme(folder, parity, config.int8_scales)
     return StepResult(
         metrics={"parity_passed": float(parity.passed)} | _metrics(parity),
         summary=_summary(parity),
@@ -63,6 +65,7 @@ def _metrics(parity: Parity) -> dict[str, float]:
         metrics |= {
             f"{name}_worst_cosine": variant.worst_cosine,
             f"{name}_top10": variant.top10,
+            f"{name}_batch_cosine": variant.batch_cosine,
             f"{name}_megabytes": variant.megabytes,
             f"{name}_text_ms": variant.text_ms,
             f"{name}_tokens_per_s": variant.tokens_per_s,
@@ -83,6 +86,7 @@ def _summary(parity: Parity) -> str:
             f"{v.mean_cosine:.5f}",
             f"{v.top1:.3f}",
             f"{v.top10:.3f}",
+            f"{v.batch_cosine:.5f}",
             f"{v.megabytes:.1f}",
             f"{v.text_ms:.1f}",
             f"{v.tokens_per_s:.0f}",

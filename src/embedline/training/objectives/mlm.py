@@ -28,7 +28,7 @@ class MaskedLanguageModel(nn.Module):
         super().__init__()
         self.embedder = embedder
         self.head = head or nn.Sequential(
-            PredictionHead(embedder.width), TokenPredictor(embedder, frequencies_V)
+            PredictionHead(embedder.state_width), TokenPredictor(embedder, frequencies_V)
         )
 
     def forward(

@@ -10,8 +10,9 @@ one layer rebuilds the text, e_i the embedding of token i and p_i that of its po
 
 Where words are given, encoder and samples lack whole words, as in the authors' code; the paper draws tokens.
 
-Two things differ from the paper. h is the embedder's pooled vector, normalised as in search and scaled to the
-length √D of a state. The output matrix is not the input embedding (for the reason see `TokenPredictor`).
+Two things differ from the paper. h is the embedder's vector, normalised as in search and scaled to the length
+√D of a state; a linear map leads back to D where Dense layers give another width. The output matrix is not
+the input embedding (for the reason see `TokenPredictor`).
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ class RetroMAE(nn.Module):
         words_from: Literal["vector", "tokens"] | None = None,
     ) -> None:
         super().__init__()
-        width = embedder.width
+        width = embedder.state_width
+        self.widened = nn.Identity() if embedder.width == width else nn.Linear(embedder.width, width)
         self.decoder_mask, self.words_from = decoder_mask, words_from
         self.heads = next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
         self.positions = nn.Embedding(length, width)
@@ -98,7 +100,8 @@ class RetroMAE(nn.Module):
         """
         states_BTD, pooled_BD = self.embedder.states(masked_ids, attention_mask)
         encoder = token_loss(self.output, self.encoder_head(states_BTD[targets_BT]), input_ids[targets_BT])
-        vector_BD = F.normalize(pooled_BD, dim=-1).to(states_BTD.dtype) * math.sqrt(self.embedder.width)
+        vector_BD = self.widened(F.normalize(pooled_BD, dim=-1).to(states_BTD.dtype))
+        vector_BD = vector_BD * math.sqrt(self.embedder.state_width)
         table = self.embedder.backbone.get_input_embeddings()
         rebuilt_BTD = self._decode(vector_BD, table(input_ids), attention_mask, words_BT)
         decoder = token_loss(

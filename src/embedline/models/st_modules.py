@@ -1,0 +1,117 @@
+"""The modules of a sentence-transformers folder, as its modules.json lists them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from embedline.errors import InputError, first_line
+
+MODULES = "modules.json"
+_PACKAGE = "sentence_transformers."
+_WITH_CONFIG = {"Pooling", "Dense", "LayerNorm"}  # Normalize has none, and git keeps no empty folder
+
+
+@dataclass(frozen=True)
+class StModule:
+    """One module of a sentence-transformers model.
+
+    Args:
+        idx: place in the list, from 0.
+        name: its key in the model.
+        path: its folder, relative to the model's; empty for the model's own folder.
+        type: dotted name of its class.
+    """
+
+    idx: int
+    name: str
+    path: str
+    type: str
+
+    @property
+    def kind(self) -> str:
+        """Class name of one of sentence-transformers' own classes (Pooling); of another's the whole type."""
+        return self.type.rpartition(".")[2] if self.type.startswith(_PACKAGE) else self.type
+
+
+def read_modules(folder: Path) -> tuple[StModule, ...]:
+    """Read the modules of a folder in their order; empty when it has no modules.json.
+
+    Raises:
+        InputError: modules.json is damaged, repeats a name or names a path outside the folder, or a module's
+            folder or config.json is missing.
+    """
+    file = folder / MODULES
+    if not file.is_file():
+        return ()
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8"))
+        modules = tuple(
+            StModule(idx, str(item.get("name", idx)), item["path"], item["type"])
+            for idx, item in enumerate(listed)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"is not a list of modules with path and type ({type(error).__name__}: {first_line(error)}).",
+            where=str(file),
+        ) from error
+    names = [module.name for module in modules]
+    if not modules or len(set(names)) < len(names):
+        raise InputError("lists no module, or two of one name.", where=str(file))
+    for module in modules:
+        _require_inside(module, file)
+        _require_config(module, folder)
+    return modules
+
+
+def find_module(modules: tuple[StModule, ...], kind: str) -> StModule | None:
+    """Return the first module of a kind; None when there is none."""
+    return next((module for module in modules if module.kind == kind), None)
+
+
+def module_config(folder: Path, module: StModule) -> dict[str, Any]:
+    """Read a module's config.json.
+
+    Raises:
+        InputError: it is not a JSON object.
+    """
+    file = folder / module.path / "config.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(file)) from error
+    if not isinstance(values, dict):
+        raise InputError("is not a JSON object.", where=str(file))
+    return values
+
+
+def transformer_folder(folder: Path) -> Path:
+    """Return the folder of config, weights and tokenizer: the model's own, or its Transformer module's.
+
+    Old models have them in 0_Transformer/.
+
+    Raises:
+        InputError: as for `read_modules`.
+    """
+    module = find_module(read_modules(folder), "Transformer")
+    return folder / module.path if module and module.path else folder
+
+
+def _require_inside(module: StModule, file: Path) -> None:
+    path = module.path
+    if not isinstance(path, str) or not isinstance(module.type, str):
+        raise InputError(f"module {module.idx}: path and type are not texts.", where=str(file))
+    parts = PureWindowsPath(path)  # knows both kinds of slashes, and drives
+    if parts.anchor or ".." in parts.parts or "\0" in path:
+        raise InputError(f"names the path {path!r}, which leaves the model's folder.", where=str(file))
+
+
+def _require_config(module: StModule, folder: Path) -> None:
+    if module.kind in _WITH_CONFIG and not (folder / module.path / "config.json").is_file():
+        raise InputError(
+            f"{MODULES} names it as the {module.kind} module, and it has no config.json.",
+            where=str(folder / module.path),
+            fix="Copy or download the whole model, with the folder of every module.",
+        )
