@@ -196,6 +196,18 @@ def test_nothing_left_is_an_error_that_names_the_rules(tmp_path: Path) -> None:
         run(tmp_path, [record("Какой язык?", ENGLISH), record("Короткий ответ?", "да")])
 
 
+def test_nothing_left_by_the_teacher_blames_the_teacher_first(tmp_path: Path) -> None:
+    def astray(texts: list[str], *_: str) -> np.ndarray:
+        """Every query is nearest to the positive after its own."""
+        numbers = [(int(text.split()[-1]) + text.startswith("how")) % 6 for text in texts]
+        return np.eye(6, dtype=np.float32)[numbers]
+
+    rows = [record(f"how to print {i}", f"{ENGLISH} {i}", language="en") for i in range(6)]
+    config = CleanConfig(consistency_top_k=1, near_duplicates=False)  # type: ignore[call-arg]
+    with pytest.raises(InputError, match=r"^teacher\.model: .*inconsistent 6.*check its tokenizer"):
+        clean(dataset(tmp_path / "in", rows), None, tmp_path / "out", config, astray, ["en"])
+
+
 def test_a_lost_row_raises() -> None:
     funnel = Funnel()
     funnel.counts("records", "s").rows_in = 2
@@ -260,5 +272,5 @@ def test_a_loss_of_more_than_half_the_records_is_refused(tmp_path: Path) -> None
     half, _ = run(tmp_path / "half", records, near_duplicates=False, max_rejected=0.5)
     assert half.rows_out("records") == 3
     records += [record("<u></u>", LONG)]
-    with pytest.raises(InputError, match=r"clean.max_rejected: 0.5: of 7 records 3 are left .*empty 4"):
+    with pytest.raises(InputError, match=r"clean.max_rejected: 0.5: only 3 records of 7 are left .*empty 4"):
         run(tmp_path / "more", records, near_duplicates=False, max_rejected=0.5)

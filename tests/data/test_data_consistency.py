@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from embedline.data.consistency import consistent
+from embedline.errors import InputError
 
 KIND = ("docs", "short-long")
 
@@ -47,6 +48,31 @@ def test_a_pair_is_kept_when_its_positive_is_among_the_top_k(top_k: int, chunk: 
 def test_equal_positives_do_not_compete() -> None:
     kept = consistent(["a 1", "b 1", "c 1"], ["same 1"] * 3, [KIND] * 3, made_up_teacher, 1, 100)
     assert kept.all()
+
+
+def test_a_query_that_is_a_positive_elsewhere_is_no_rival() -> None:
+    """Questions of one meaning form chains: its own text would be the best positive of every query."""
+    texts = [f"text {i}" for i in range(12)]
+    kept = consistent(texts[:-1], texts[1:], [KIND] * 11, chain, 1, 100)
+    assert kept.all()
+
+
+def chain(texts: list[str], *_: str) -> np.ndarray:
+    """Points of an arc: each text is nearest to itself, then to the next one."""
+    angles = np.array([0.9 ** int(text.split()[1]) for text in texts])
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_a_teacher_with_one_vector_for_all_texts_is_refused() -> None:
+    """Every pair would be a tie, and kept."""
+
+    def collapsed(texts: list[str], *_: str) -> np.ndarray:
+        return np.ones((len(texts), 4), np.float32)
+
+    queries, positives = [f"q {i}" for i in range(20)], [f"p {i}" for i in range(20)]
+    with pytest.raises(InputError, match=r"^teacher\.model: it gives the same vector to 20 different"):
+        consistent(queries, positives, [KIND] * 20, collapsed, 2, 100)
+    assert consistent(queries[:2], positives[:2], [KIND] * 2, collapsed, 2, 100).all()
 
 
 def test_pairs_compete_within_their_pool_only() -> None:

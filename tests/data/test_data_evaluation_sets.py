@@ -75,6 +75,14 @@ def test_sentence_pairs_keep_their_order_and_lose_those_without_an_answer(
         ("qrels.tsv", b"q1\td9\t1\n", r"qrels.tsv:1: names a document 'd9'"),
         ("qrels.tsv", b"query-id\tcorpus-id\tscore\nq9\td1\t1\n", r"qrels.tsv:2: names a query 'q9'"),
         ("qrels.tsv", b"q1 d1 1\n", r"qrels.tsv:1: cannot be read"),
+        ("qrels.tsv", b"q1\td1\t0.5\n", r"qrels.tsv:1: cannot be read"),
+        ("qrels.tsv", b"q1\td1\tnan\n", r"qrels.tsv:1: cannot be read"),
+        (
+            "qrels.tsv",
+            b"q1\td1\t1\nq1\td2\t1\nq1\td1\t2\n",
+            r"qrels.tsv:3: .* grade 2 .*qrels.tsv:1 gives it 1",
+        ),
+        ("qrels.tsv", b"q1\td9\t0\nq1\td1\t1\nq1\td9\t1\n", r"qrels.tsv:3: names a document 'd9'"),
         ("qrels.tsv", b"q1\td1\t0\n", "no query has a relevant document"),
         ("qrels.tsv", None, r"qrels.tsv: is missing"),
         ("queries.jsonl", None, r"queries.jsonl: is missing"),
@@ -130,6 +138,7 @@ def test_a_set_in_beirs_layout_is_taken_as_it_is(tmp_path: Path) -> None:
     [
         ("qrels.tsv", "q1\tQ0\td1\t1\nq2\tQ0\td2\t0\n"),  # MIRACL, TREC
         ("qrels/test.tsv", "q1 0 d1 1\nq2 0 d2 0\n"),
+        ("qrels.tsv", "query-id\tcorpus-id\tscore\nq1\td1\t1.0\nq2\td2\t0.0\n"),  # a data frame wrote it
         ("qrels.jsonl", '{"query-id": "q1", "corpus-id": "d1", "score": 1.0}\n'),
         ("qrels/test.jsonl", '{"query-id": "q1", "corpus-id": "d1", "score": 1}\n'),
     ],
@@ -144,6 +153,34 @@ def test_judgements_may_stand_in_other_forms(
     assert {query: grades for query, grades in found.qrels.items() if max(grades.values())} == {
         "q1": {"d1": 1}
     }
+
+
+def test_an_absent_document_that_is_not_relevant_is_no_error(retrieval: Path, tmp_path: Path) -> None:
+    (retrieval / "qrels.tsv").write_text("q1\td1\t1\nq1\tgone\t0\nq1\tjunk\t-2\nq1\td1\t1\n")
+    out = lay(tmp_path, "eval/Docs")
+    assert read_retrieval(out / "Docs").qrels == {"q1": {"d1": 1, "gone": 0, "junk": -2}}
+    assert read_sets(out)[0].notes == []
+
+
+def test_absent_relevant_documents_are_kept_and_counted_when_asked(retrieval: Path, tmp_path: Path) -> None:
+    (retrieval / "qrels.tsv").write_text("q1\td1\t1\nq1\tgone\t1\nq2\tgone\t2\nq2\tlost\t1\nq3\td1\t0\n")
+    out = lay(tmp_path, "eval/Docs", missing_documents="not_found")
+    assert read_retrieval(out / "Docs").qrels == {"q1": {"d1": 1, "gone": 1}, "q2": {"gone": 2, "lost": 1}}
+    assert read_sets(out)[0].notes == [
+        "the corpus lacks 2 relevant documents, which count as not found",
+        "1 judged queries have no relevant document and are not scored (0 in mteb)",
+    ]
+    assert Protected.read(out).answers  # the documents that are there
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [{"ignore_identical_ids": True}, {"ignore_identical_ids": False}, {"missing_documents": "not_found"}],
+)
+def test_rules_of_retrieval_are_refused_for_other_kinds(rule: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="is for retrieval sets"):
+        EvaluationSet(path="Set", kind="sts", **rule)
+    assert EvaluationSet.model_validate(EvaluationSet(path="Set", kind="sts").model_dump())
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedline.config.data import HoldOut
-from embedline.data.evaluation_reader import read_queries, read_sets
-from embedline.data.evaluation_sets import write_sets
+from embedline.config.data import HoldOut, Source
+from embedline.data.evaluation_reader import read_queries, read_retrieval, read_sets
+from embedline.data.evaluation_sets import lay_out, write_sets
 from embedline.data.holdout import hold_out
+from embedline.data.ingest import ingest
 from embedline.data.tables import RECORD_SCHEMA, RECORDS, RowWriter, read_rows
 from embedline.errors import InputError
 
@@ -86,3 +88,22 @@ def test_more_rows_never_hold_out_what_fewer_rows_trained_on(
 def test_too_few_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="would hold out 0 of 1 records"):
         split(tmp_path, [record(1)], share=0.01)
+
+
+def test_a_held_out_query_that_is_a_document_has_its_id(tmp_path: Path) -> None:
+    """Questions of one meaning form chains: the query of a row is the positive of another."""
+    texts = [f"вопрос номер {number}" for number in range(40)]
+    rows = [f'{{"query": "{one}", "pos": "{other}"}}\n' for one, other in pairwise(texts)]
+    rows.append(f'{{"query": "{texts[0]}", "pos": "{texts[0]}"}}\n')  # answers itself: nothing to find
+    (tmp_path / "pairs.jsonl").write_text("".join(rows), encoding="utf-8")
+    dataset, evaluation = tmp_path / "dataset", tmp_path / "evaluation"
+    ingest([Source(path="pairs.jsonl")], [], tmp_path, dataset)  # type: ignore[call-arg]
+    lay_out([], tmp_path, evaluation)
+    info, moved = hold_out(dataset, evaluation, HoldOut(sources=["pairs"], share=0.5))  # type: ignore[call-arg]
+    found = read_retrieval(evaluation / info.name)
+    assert info.ignore_identical_ids
+    assert moved >= info.count > 5
+    ids = {text: identity for identity, (_, text) in found.corpus.items()}
+    for identity, text in found.queries.items():
+        assert identity == ids.get(text, identity)
+        assert set(found.qrels[identity]) == {ids[f"вопрос номер {int(text.split()[-1]) + 1}"]}

@@ -30,7 +30,10 @@ def model(**more):
     return EvaluatedModel("candidate", "digest", Letters(), query_length=16, document_length=32, **more)
 
 
-COLUMNS = "model digest set kind language revision runtime prompt dim head metric main value low high count"
+COLUMNS = (
+    "model digest set kind language revision runtime prompt dim head metric main value low high count "
+    "ignore_identical_ids"
+)
 
 
 def test_rows_hold_what_the_gate_and_the_report_read(evaluation_folder):

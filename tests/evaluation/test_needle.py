@@ -8,6 +8,7 @@ import torch
 
 from embedline.config.model import DynamicNTK
 from embedline.config.training import ContrastiveConfig
+from embedline.errors import InputError
 from embedline.evaluation.evaluated_models import EvaluatedModel, TorchEncoder
 from embedline.evaluation.haystack import Haystack, haystacks
 from embedline.evaluation.needle import METRIC, REMOVED, needle_recall
@@ -67,6 +68,12 @@ def test_a_seed_gives_the_same_documents_and_another_one_others():
     questions = {stack.query for stack in haystacks(500, 0, words, seed=1)}
     assert len(questions) == 500
     assert isinstance(both[0][0], Haystack)
+
+
+def test_a_tokenizer_without_tokens_is_refused():
+    """Else a text of 30 tokens would never be long enough."""
+    with pytest.raises(InputError, match="its tokenizer finds no token in"):
+        haystacks(2, 30, lambda text: 0, seed=1)
 
 
 def test_recall_falls_where_the_reader_stops_and_when_the_fact_is_removed():

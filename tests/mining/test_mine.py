@@ -157,6 +157,21 @@ def test_a_query_is_never_its_own_negative() -> None:
         assert row.query not in {mined.pool[pick.index] for pick in picks}
 
 
+def test_a_query_in_another_case_is_never_its_own_negative() -> None:
+    def uncased(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
+        return encode([text.lower() for text in texts], source, task_type, side)
+
+    pairs = [(f"T0 вопрос {i}", f"t0 ответ {i}") for i in range(6)]
+    rows = [Record(a, a, [b], [], "short-short", "ru") for a, b in pairs]
+    rows += [Record(b, b, [f"t0  {a[3:]}"], [], "short-short", "ru") for a, b in pairs]  # read back, retyped
+    sources = {"a": SourceRecords("a", rows)}
+    mined = mine_negatives(sources, uncased, settings(margin=1.0, depth=50, negatives=50), seed=0)["a"]
+    for row, picks in zip(rows, mined.negatives, strict=True):
+        plain = {" ".join(mined.pool[pick.index].lower().split()) for pick in picks}
+        assert row.query.lower() not in plain
+    assert any(mined.negatives)
+
+
 def test_a_row_with_many_positives_does_not_deepen_other_searches() -> None:
     rows = source("a", 12).rows
     many = Record("many", "t0 many", [f"t0 m{i}" for i in range(40)], [], "short-long", "ru")

@@ -208,3 +208,21 @@ def test_settings_that_do_nothing_are_said(
     quiet = make_plan(str(preset), others, tmp_path / "runs").warnings
     said = make_plan(str(preset), [*others, setting], tmp_path / "runs").warnings
     assert [note for note in said if note not in quiet and note.startswith(about)]
+
+
+@pytest.mark.parametrize(
+    "scored",
+    [
+        ["data.hold_out={sources: [pairs]}"],
+        ["evaluate.needle_depths=[64]"],
+        ["data.evaluation=[{path: eval/support}]"],
+    ],
+)
+def test_every_way_to_be_judged_counts_as_an_evaluation_set(
+    preset: Path, tmp_path: Path, scored: list[str]
+) -> None:
+    missing = "there are no evaluation sets"
+    alone = make_plan(str(preset), ["data.evaluation=[]"], tmp_path / "runs").warnings
+    assert any(missing in warning for warning in alone)
+    judged = make_plan(str(preset), ["data.evaluation=[]", *scored], tmp_path / "runs").warnings
+    assert not any(missing in warning for warning in judged)

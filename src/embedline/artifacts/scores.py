@@ -31,6 +31,7 @@ class ScoreRow:
         value: not a number where the file holds null.
         low, high: 95 % confidence interval; None when it was not measured.
         count: queries, pairs or texts.
+        ignore_identical_ids: whether the document with a query's id was left out of its results.
     """
 
     model: str
@@ -49,6 +50,7 @@ class ScoreRow:
     low: float | None = None
     high: float | None = None
     count: int = 0
+    ignore_identical_ids: bool = False
 
     @property
     def is_dense(self) -> bool:

@@ -20,12 +20,14 @@ from embedline.cli.shared import (
     Work,
     absolute_preset,
     command,
+    note,
     show,
     wide_console,
 )
 from embedline.config.data import EvaluationSet
 from embedline.config.load import load_config
 from embedline.errors import InputError
+from embedline.evaluation.compare import identical_ids_note, sets_ignoring_ids
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,6 +46,13 @@ class Kind(StrEnum):
     multilabel = "multilabel"
 
 
+class MissingDocuments(StrEnum):
+    """What to do with relevant documents that a corpus lacks, as in data.evaluation."""
+
+    refuse = "refuse"
+    not_found = "not_found"
+
+
 @command
 def evaluate(
     model: Model,
@@ -57,10 +66,23 @@ def evaluate(
     ] = [],  # noqa: B006
     kind: Annotated[Kind, typer.Option(help="Kind of these sets.")] = Kind.retrieval,
     split: Annotated[str, typer.Option(help="File stem in the folder: test, dev, validation.")] = "test",
+    ignore_identical_ids: Annotated[
+        bool | None,
+        typer.Option(
+            "--ignore-identical-ids/--keep-identical-ids",
+            help="Whether the document with a query's id is left out of the query's results; without it, "
+            "it is where most such queries have the document's text, too.",
+        ),
+    ] = None,
+    missing_documents: Annotated[
+        MissingDocuments,
+        typer.Option(help="Refuse a relevant document that the corpus lacks, or count it as not found."),
+    ] = MissingDocuments.refuse,
     preset: Annotated[
         str,
         typer.Option(
-            help="Add the sets and mteb tasks of this preset, and use its prompts if the model has none."
+            help="Add the held-out sets (data.hold_out's, too) and mteb tasks of this preset, and use its "
+            "prompts if the model has none."
         ),
     ] = "",
     overrides: Overrides = NO_OVERRIDES,
@@ -82,7 +104,19 @@ def evaluate(
     config = load_config(preset, overrides) if preset else None
     if overrides and config is None:
         raise InputError("overrides a preset, and no preset is given.", where="-o", fix="Give --preset.")
-    folders = [EvaluationSet(path=str(path), kind=kind.value, split=split, language="") for path in sets]
+    if kind is not Kind.retrieval and (ignore_identical_ids is not None or missing_documents != "refuse"):
+        raise InputError(f"rules for retrieval, and these sets are of kind {kind}.", where="--kind")
+    folders = [
+        EvaluationSet(
+            path=str(path),
+            kind=kind.value,
+            split=split,
+            language="",
+            ignore_identical_ids=ignore_identical_ids,
+            missing_documents=missing_documents.value,
+        )
+        for path in sets
+    ]
     rows = score_folder(
         find_model(model, work, uri),
         folders,
@@ -96,6 +130,8 @@ def evaluate(
         show({"model": model, "scores": [row.as_json() for row in rows]})
         return
     wide_console().print(_table(rows))
+    if ignoring := sets_ignoring_ids(rows):
+        note(identical_ids_note(ignoring))
 
 
 def _table(rows: list[ScoreRow]) -> Table:

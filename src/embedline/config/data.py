@@ -116,6 +116,24 @@ class EvaluationSet(Section):
     task_type: TaskType | None = Field(
         None, description="task type that selects the prompts; by the kind when empty (retrieval: short-long)"
     )
+    ignore_identical_ids: bool | None = Field(
+        None,
+        description="retrieval: leave the document that has the query's id out of the query's results, as "
+        "BEIR does (ArguAna, Quora); when empty, on if most queries with a document's id have its text, too",
+    )
+    missing_documents: Literal["refuse", "not_found"] = Field(
+        "refuse",
+        description="retrieval: refuse a set whose corpus lacks a relevant document, or count the document "
+        "as not found (the official ArguAna)",
+    )
+
+    @model_validator(mode="after")
+    def _rules_of_retrieval(self) -> EvaluationSet:
+        if self.kind != "retrieval":
+            for name in ("ignore_identical_ids", "missing_documents"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is for retrieval sets; this one is of kind {self.kind}")
+        return self
 
 
 class HoldOut(Section):
@@ -152,7 +170,9 @@ class DataConfig(Section):
     )
 
     hold_out: HoldOut | None = Field(
-        None, description="retrieval set made of records that are taken out of the sources"
+        None,
+        description="retrieval set made of records that are taken out of the sources; scored and protected "
+        "like those of data.evaluation",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Section `evaluate`: what is scored in addition to the sets in data.evaluation."""
+"""Section `evaluate`: what is scored in addition to the run's held-out sets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from embedline.config.base import Section
 
 
 class EvaluateConfig(Section):
-    """Scores in addition to those of the candidate on the sets in data.evaluation."""
+    """Scores in addition to those of the candidate on the sets of data.evaluation and data.hold_out."""
 
     mteb_tasks: list[str] = Field([], description="names of mteb tasks, run by mteb's own classes")
     mteb_root: str = Field(

@@ -99,19 +99,23 @@ def clean(
 def _require_enough_left(funnel: Funnel, config: CleanConfig) -> None:
     """Refuse a cleaning that leaves no record, or rejects a larger share than `max_rejected`."""
     rows_in, rows_out = funnel.rows_in("records"), funnel.rows_out("records")
-    worst = ", ".join(f"{rule} {count}" for rule, count in funnel.rejected("records").most_common(3))
-    if rows_out == 0:
-        raise InputError(
-            f"no record of {rows_in} is left after cleaning (rejected by {worst}).",
-            where="clean",
-            fix="Loosen the rules in the `clean` section, or look at the sources.",
+    worst = funnel.rejected("records").most_common(3)
+    if rows_out and rows_in - rows_out <= config.max_rejected * rows_in:
+        return
+    left = f"only {rows_out} records" if rows_out else "no record"
+    by = ", ".join(f"{rule} {count}" for rule, count in worst)
+    what = f"{left} of {rows_in} {'are' if rows_out else 'is'} left after cleaning (rejected by {by})."
+    allow = ", or allow it with a larger clean.max_rejected" if rows_out else ""
+    if worst and worst[0][0] == "inconsistent":
+        where = "teacher.model"
+        fix = (
+            "The teacher ranks other positives higher: check its tokenizer, pooling and prompts first, then "
+            f"clean.consistency_top_k and the pairs{allow}."
         )
-    if rows_in - rows_out > config.max_rejected * rows_in:
-        raise InputError(
-            f"of {rows_in} records {rows_out} are left after cleaning (rejected by {worst}).",
-            where=f"clean.max_rejected: {config.max_rejected:g}",
-            fix="Look at the sources; to train on so few, allow it with a larger clean.max_rejected.",
-        )
+    else:
+        where = f"clean.max_rejected: {config.max_rejected:g}"
+        fix = f"Look at the sources, loosen the rules in the `clean` section{allow}."
+    raise InputError(what, where=where, fix=fix)
 
 
 def _clean_table(

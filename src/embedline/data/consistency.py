@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from embedline.errors import InputError
 from embedline.models.prompts import Side
 from embedline.vectors.unit import unit
 
 SourceTask = tuple[str, str]  # a row's source and task type, which choose its prompts
+_EQUAL = 1e-6  # largest difference, in any component, of vectors that are equal
+_MANY = 10  # texts; a few may differ only in what a teacher ignores, such as case
 Encode = Callable[[list[str], str, str, Side], npt.NDArray[np.float32]]  # texts, source, task type, side
 
 
@@ -34,7 +37,11 @@ def consistent(
         chunk: queries scored at a time; bounds the memory (chunk × pool scores).
 
     Returns:
-        A mask (N,). Equal texts do not compete, whatever their source and task; a tie counts for the pair.
+        A mask (N,). Equal texts do not compete, whatever their source and task, nor does the query itself
+        where it is a positive of another pair; a tie counts for the pair.
+
+    Raises:
+        InputError: the teacher gives the same vector to all positives of a pool, so that none is ranked.
     """
     if not len(queries) == len(positives) == len(source_tasks):
         raise ValueError(f"{len(queries)} queries and {len(positives)} positives are no pairs")
@@ -48,14 +55,27 @@ def consistent(
         number = {text: i for i, text in enumerate(dict.fromkeys(text for text, _ in texts))}
         text_number = np.array([number[text] for text, _ in texts])  # equal for equal texts
         documents_MD = _encode_all(texts, "document", teacher_encode)
+        _require_different(documents_MD, number)
+        query_number = np.array([number.get(queries[i], -1) for i in members])
         queries_ND = _encode_all([(queries[i], source_tasks[i]) for i in members], "query", teacher_encode)
         for start in range(0, len(members), chunk):
             rows = slice(start, start + chunk)
             scores_NM = queries_ND[rows] @ documents_MD.T
             own_score = np.take_along_axis(scores_NM, own[rows, None], axis=1)
             rivals_NM = text_number != text_number[own[rows, None]]
+            rivals_NM &= text_number != query_number[rows, None]
             keep[members[rows]] = ((scores_NM > own_score) & rivals_NM).sum(axis=1) < top_k
     return keep
+
+
+def _require_different(vectors_MD: npt.NDArray[np.float32], texts: Collection[str]) -> None:
+    """Refuse equal vectors of different texts: every pair would be kept as a tie."""
+    if len(texts) >= _MANY and not (np.ptp(vectors_MD, axis=0) > _EQUAL).any():
+        raise InputError(
+            f"it gives the same vector to {len(texts):,} different positives, so that none is ranked.",
+            where="teacher.model",
+            fix="Check the teacher's tokenizer files, pooling and prompts; teacher.filter: false omits it.",
+        )
 
 
 def _encode_all(

@@ -73,6 +73,8 @@ class Protected:
                 queries.update(map(_form, retrieval.queries.values()))
                 judged = (item for relevant in retrieval.qrels.values() for item in relevant.items())
                 for document in {document for document, score in judged if score > 0}:
+                    if document not in retrieval.corpus:  # it counts as not found
+                        continue
                     title, text = retrieval.corpus[document]
                     answers.add(_form(text))
                     answers.add(_form(f"{title}\n{text}"))

@@ -7,7 +7,7 @@ imports: a step that only reads sets must not run again when the reader of a sou
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,18 +20,29 @@ TRAIN, TEST = "train", "test"
 
 @dataclass(frozen=True)
 class SetInfo:
-    """One laid-out set; `count` is its queries, its pairs, or the texts to classify."""
+    """One laid-out set.
+
+    Args:
+        count: its queries, its pairs, or the texts to classify.
+        ignore_identical_ids: the document with a query's id is no result of this query.
+        notes: what its scores must be read with, one sentence each.
+    """
 
     name: str
     kind: str
     language: str
     task_type: str
     count: int
+    ignore_identical_ids: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """A retrieval set: corpus id → (title, text), query id → text, query id → corpus id → grade."""
+    """A retrieval set: corpus id → (title, text), query id → text, query id → corpus id → grade.
+
+    A judged document may be absent from the corpus.
+    """
 
     corpus: dict[str, tuple[str, str]]
     queries: dict[str, str]

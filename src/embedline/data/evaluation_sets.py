@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,8 @@ from embedline.data.retrieval_files import load_retrieval, rows_of_file, text_of
 from embedline.data.sources import locate
 from embedline.data.tables import Row, RowWriter
 from embedline.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 _STRINGS = {
     name: pa.schema([(column, pa.string()) for column in columns])
@@ -56,14 +59,16 @@ def lay_out(sets: Sequence[EvaluationSet], root: Path, out_folder: Path) -> list
         name = item.name or source.name
         folder = out_folder / name
         folder.mkdir()
+        task_type = item.task_type or _TASK_TYPES.get(item.kind, "sts")
+        info = SetInfo(name, item.kind, item.language, task_type, 0)
         if item.kind == "retrieval":
-            count = write_retrieval(load_retrieval(source, item.split), folder)
+            found = load_retrieval(source, item.split, missing_documents=item.missing_documents)
+            info = write_retrieval(found, folder, info, ignore_identical_ids=item.ignore_identical_ids)
         elif item.kind in {"classification", "multilabel"}:
-            count = _write_labelled(source, item, folder)
+            info = replace(info, count=_write_labelled(source, item, folder))
         else:
-            count = _write_pairs(source, item, folder)
-        default = _TASK_TYPES.get(item.kind, "sts")
-        infos.append(SetInfo(name, item.kind, item.language, item.task_type or default, count))
+            info = replace(info, count=_write_pairs(source, item, folder))
+        infos.append(info)
     write_sets(out_folder, infos)
     return infos
 
@@ -74,17 +79,31 @@ def write_sets(folder: Path, infos: Sequence[SetInfo]) -> None:
     (folder / SETS).write_text(text + "\n", encoding="utf-8")
 
 
-def write_retrieval(found: Retrieval, folder: Path) -> int:
-    """Write a retrieval set and return its number of queries.
+def write_retrieval(
+    found: Retrieval, folder: Path, info: SetInfo, *, ignore_identical_ids: bool | None = None
+) -> SetInfo:
+    """Write a retrieval set; return its info with the number of queries and what it does with identical ids.
 
-    Queries without any relevant document cannot be scored and are left out, as in mteb.
+    Queries without any relevant document are left out: they cannot be answered.
+
+    Args:
+        ignore_identical_ids: as in `EvaluationSet`.
 
     Raises:
         InputError: no query has a relevant document.
     """
-    scored = {query for query, relevant in found.qrels.items() if max(relevant.values()) > 0}
+    scored = {query for query, grades in found.qrels.items() if any(grade > 0 for grade in grades.values())}
     if not scored:
         raise InputError("no query has a relevant document.", where=folder.name)
+    ignored = queries_are_documents(found) if ignore_identical_ids is None else ignore_identical_ids
+    info = replace(
+        info,
+        count=len(scored),
+        ignore_identical_ids=ignored,
+        notes=list(_retrieval_notes(found, scored, ignored=ignored)),
+    )
+    for note in info.notes:
+        _log.warning("%s: %s", info.name, note)
     with RowWriter(folder / "corpus.parquet", _STRINGS["corpus"]) as writer:
         for key, (title, text) in found.corpus.items():
             writer.write({"id": key, "title": title, "text": text})
@@ -96,7 +115,50 @@ def write_retrieval(found: Retrieval, folder: Path) -> int:
         for query in found.queries:
             for document, score in found.qrels[query].items() if query in scored else ():
                 writer.write({"query_id": query, "corpus_id": document, "score": score})
-    return len(scored)
+    return info
+
+
+def queries_are_documents(found: Retrieval) -> bool:
+    """Return whether queries are documents of the set, under the same id, as in ArguAna and Quora.
+
+    So they are when most queries with a document's id have its text, too, and it is not judged relevant to
+    them: such a document is the query itself, and would be its best result.
+    """
+    shared = [query for query in found.queries if query in found.corpus]
+    same = sum(
+        _plain(found.queries[query]) in _texts_of(*found.corpus[query])
+        and found.qrels.get(query, {}).get(query, 0) <= 0
+        for query in shared
+    )
+    return 2 * same > len(shared)
+
+
+def _texts_of(title: str, text: str) -> set[str]:
+    return {_plain(text), _plain(f"{title} {text}")}
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _retrieval_notes(found: Retrieval, scored: Collection[str], *, ignored: bool) -> Iterator[str]:
+    """Yield what a retrieval set's scores must be read with; how many queries or documents it is about."""
+    own = [query for query in scored if query in found.corpus]
+    if ignored and own:
+        yield f"the document with the query's id is left out of the results of {len(own):,} queries"
+    answers = sum(found.qrels[query].get(query, 0) > 0 for query in own)
+    if ignored and answers:
+        yield f"for {answers:,} of them that document is judged relevant, and is not found"
+    lacking = {
+        document
+        for query in scored
+        for document, grade in found.qrels[query].items()
+        if grade > 0 and document not in found.corpus
+    }
+    if lacking:
+        yield f"the corpus lacks {len(lacking):,} relevant documents, which count as not found"
+    if unanswered := len(found.qrels) - len(scored):
+        yield f"{unanswered:,} judged queries have no relevant document and are not scored (0 in mteb)"
 
 
 def _write_pairs(source: Path, item: EvaluationSet, folder: Path) -> int:

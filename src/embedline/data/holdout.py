@@ -46,9 +46,8 @@ def hold_out(dataset: Path, evaluation: Path, config: HoldOut) -> tuple[SetInfo,
     if folder.exists():
         raise InputError(f"a set called {config.name!r} exists already.", where="data.hold_out.name")
     folder.mkdir()
-    info = SetInfo(
-        config.name, "retrieval", config.language, "short-long", write_retrieval(retrieval, folder)
-    )
+    info = SetInfo(config.name, "retrieval", config.language, "short-long", 0)
+    info = write_retrieval(retrieval, folder, info)
     write_sets(evaluation, [*read_sets(evaluation), info])
     draft = dataset / f".{RECORDS}"
     with RowWriter(draft, RECORD_SCHEMA) as writer:
@@ -71,6 +70,7 @@ def _place(row: Row) -> float:
 
 
 def _retrieval(rows: list[Row], held: set[str]) -> Retrieval:
+    """Make the set; a query that is one of the documents has its id, and is no answer to itself."""
     documents: dict[str, str] = {}
     for row in rows:
         for text in row["positives"]:
@@ -79,8 +79,9 @@ def _retrieval(rows: list[Row], held: set[str]) -> Retrieval:
     qrels: dict[str, dict[str, int]] = {}
     for row in rows:
         if row["id"] in held:
-            query = queries.setdefault(row["query"], f"q{len(queries)}")
-            qrels.setdefault(query, {}).update({documents[text]: 1 for text in row["positives"]})
+            query = queries.setdefault(row["query"], documents.get(row["query"], f"q{len(queries)}"))
+            answers = {documents[text]: 1 for text in row["positives"] if text != row["query"]}
+            qrels.setdefault(query, {}).update(answers)
     return Retrieval(
         {identity: ("", text) for text, identity in documents.items()},
         {identity: text for text, identity in queries.items()},

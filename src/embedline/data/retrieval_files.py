@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,14 +26,19 @@ class Judgement(NamedTuple):
     grade: int
 
 
-def load_retrieval(folder: Path, split: str) -> Retrieval:
+def load_retrieval(folder: Path, split: str, *, missing_documents: str = "refuse") -> Retrieval:
     """Load the set in a folder: `corpus` and `queries` (JSON lines or Parquet), and judgements.
 
     Judgements are `qrels.tsv`, `qrels/<split>.tsv` (BEIR, or TREC's four columns), or the same as JSON lines
     or Parquet. A folder in hub layout has configurations `corpus`, `queries`, and `qrels` or `default`.
 
+    Args:
+        missing_documents: refuse a relevant document that the corpus lacks, or keep its judgement
+            (not_found). One that is not relevant is never an error.
+
     Raises:
-        InputError: a file is missing, empty or malformed, or judgements name an unknown id.
+        InputError: a file is missing, empty or malformed, or judgements name an unknown id or contradict each
+            other.
     """
     corpus: dict[str, tuple[str, str]] = {}
     for line, row in _rows(folder, "corpus", split):
@@ -42,13 +47,35 @@ def load_retrieval(folder: Path, split: str) -> Retrieval:
     queries: dict[str, str] = {}
     for line, row in _rows(folder, "queries", split):
         queries[_new_id(line, row, queries)] = text_of(line, row, "text")
+    return Retrieval(corpus, queries, _qrels(_judgements(folder, split), queries, corpus, missing_documents))
+
+
+def _qrels(
+    judgements: Iterator[Judgement], queries: Collection[str], corpus: Collection[str], missing_documents: str
+) -> dict[str, dict[str, int]]:
+    """Return query id → document id → grade."""
     qrels: dict[str, dict[str, int]] = {}
-    for where, query, document, grade in _judgements(folder, split):
-        for name, identity, known in (("query", query, queries), ("document", document, corpus)):
-            if identity not in known:
-                raise InputError(f"names a {name} {identity!r} that the set does not have.", where=where)
-        qrels.setdefault(query, {})[document] = grade
-    return Retrieval(corpus, queries, qrels)
+    places: dict[tuple[str, str], str] = {}
+    for where, query, document, grade in judgements:
+        if query not in queries:
+            raise InputError(f"names a query {query!r} that the set does not have.", where=where)
+        if document not in corpus and grade > 0 and missing_documents == "refuse":
+            raise InputError(
+                f"names a document {document!r} that the set does not have.",
+                where=where,
+                fix="Add it to the corpus, or set missing_documents: not_found to count it as not found.",
+            )
+        grades = qrels.setdefault(query, {})
+        if grades.get(document, grade) != grade:
+            raise InputError(
+                f"gives {document!r} the grade {grade} for {query!r}; "
+                f"{places[query, document]} gives it {grades[document]}.",
+                where=where,
+                fix="Keep one of the two lines.",
+            )
+        grades[document] = grade
+        places.setdefault((query, document), where)
+    return qrels
 
 
 def rows_of_file(folder: Path, stem: str) -> Iterator[tuple[Line, Row]]:
@@ -145,11 +172,22 @@ def _of_table(path: Path) -> Iterator[Judgement]:
             continue
         where = f"{path}:{number}"
         try:
-            query, document, grade = fields[0], fields[1], int(fields[2])
+            query, document, grade = fields[0], fields[1], _grade(fields[2])
         except (IndexError, ValueError) as error:
             fix = "Write query-id, corpus-id and a whole score, separated by tabs."
             raise InputError(f"cannot be read: {line!r}.", where=where, fix=fix) from error
         yield Judgement(where, query, document, grade)
+
+
+def _grade(text: str) -> int:
+    """Return a grade that is written as 1 or 1.0.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    if not _whole(grade := float(text)):
+        raise ValueError(f"{text} is not a whole number")
+    return int(grade)
 
 
 def _of_rows(rows: Iterator[tuple[Line, Row]]) -> Iterator[Judgement]:

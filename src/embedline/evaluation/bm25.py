@@ -50,7 +50,7 @@ class BM25:
         scores, indices = np.zeros((len(queries), k)), np.full((len(queries), k), -1, dtype=np.int64)
         for start in range(0, len(queries), 256):
             block = self._counts(queries[start : start + 256], grow=False)
-            dense = (block @ self.weights_VN).toarray()
+            dense = (block @ self.weights_VN).toarray().astype(np.float32)  # trec_eval's, and mteb's, width
             order = np.argsort(-dense, axis=1, kind="stable")[:, :k]
             best = np.take_along_axis(dense, order, axis=1)
             rows = slice(start, start + len(dense))

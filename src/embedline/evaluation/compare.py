@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from embedline.artifacts.scores import DENSE, ScoreRow
 from embedline.dag import STEPS, output_kind
+from embedline.markdown import cell
 from embedline.markdown import table as markdown_table
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -115,12 +116,24 @@ def heads_table(rows: Sequence[ScoreRow], model: str = CANDIDATE) -> dict[str, d
     return {name: heads for name, heads in table.items() if len(heads) > 1}
 
 
+def sets_ignoring_ids(rows: Iterable[ScoreRow]) -> list[str]:
+    """List the sets in whose rankings the document with the query's id is no result."""
+    return list(dict.fromkeys(row.set for row in rows if row.ignore_identical_ids))
+
+
+def identical_ids_note(sets: Sequence[str]) -> str:
+    """Write the sentence about them."""
+    return f"The document with the query's id is no result in: {', '.join(sets)}."
+
+
 def markdown(rows: Sequence[ScoreRow]) -> str:
     """Write main scores as a table of sets and models, then the candidate's by head, if it has several."""
     scores, by_head = main_table(rows), heads_table(rows)
     columns = columns_of(scores)
     lines = [[name, metric, *_values(cells, columns)] for (name, metric), cells in scores.items()]
     text = markdown_table(["set", "metric", *columns], lines, align="ll" + "r" * len(columns))
+    if ignoring := sets_ignoring_ids(rows):
+        text += f"\n\n{identical_ids_note([cell(name) for name in ignoring])}"
     if not by_head:
         return text
     heads = [head for head in HEADS if any(head in cells for cells in by_head.values())]

@@ -57,7 +57,15 @@ class EvaluatedModel:
         return next((blocks[0].shape[1] for _, blocks in self._known.values() if blocks), 0)
 
     def row(
-        self, set_: str, kind: str, language: str, *, revision: str, prompt: str, dim: int = 0
+        self,
+        set_: str,
+        kind: str,
+        language: str,
+        *,
+        revision: str,
+        prompt: str,
+        dim: int = 0,
+        ignore_identical_ids: bool = False,
     ) -> ScoreRow:
         """Return a score row of this model on a set, without the numbers of a metric."""
         return ScoreRow(
@@ -70,6 +78,7 @@ class EvaluatedModel:
             runtime=self.runtime,
             prompt=prompt,
             dim=dim,
+            ignore_identical_ids=ignore_identical_ids,
         )
 
     def vectors(self, texts: Sequence[str], prompt: str, max_length: int) -> np.ndarray:

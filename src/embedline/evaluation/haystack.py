@@ -10,6 +10,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from embedline.errors import InputError
+
 GENERATOR = "haystack-v1"
 
 CountTokens = Callable[[str], int]  # counts the tokens of a text, without special ones
@@ -103,7 +105,11 @@ def haystacks(
 
 
 def _filler(chance: random.Random, tokens: int, count_tokens: CountTokens) -> list[str]:
-    """Generate sentences of at least `tokens` tokens together."""
+    """Generate sentences of at least `tokens` tokens together.
+
+    Raises:
+        InputError: a sentence has no tokens, so that there would be no end.
+    """
     sentences: list[str] = []
     have = 0
     while have < tokens:
@@ -111,6 +117,12 @@ def _filler(chance: random.Random, tokens: int, count_tokens: CountTokens) -> li
         words = (chance.choice(who.split()), chance.choice(did.split()))
         sentence = f"{words[0].capitalize()} {words[1]} {chance.choice(what.split('|'))} "
         sentence += f"{chance.choice(how.split('|'))}."
+        if not (count := count_tokens(sentence)):
+            raise InputError(
+                f"its tokenizer finds no token in {sentence!r}.",
+                where="the evaluated model",
+                fix="Check the files of its tokenizer.",
+            )
         sentences.append(sentence)
-        have += count_tokens(sentence)
+        have += count
     return sentences

@@ -39,6 +39,10 @@ LABELS: dict[str, tuple[str, str]] = {
         "Основная метрика каждого набора при полной размерности вектора; под значением кандидата — "
         "95 % доверительный интервал.",
     ),
+    "identical_ids_note": (
+        "The document with the query's id is no result in: {}.",
+        "Документ, id которого совпадает с id запроса, исключён из результатов в наборах: {}.",
+    ),
     "set": ("Set", "Набор"),
     "mean": ("mean", "среднее"),
     "dims": ("Matryoshka dimensions", "Размерности Matryoshka"),

@@ -11,10 +11,17 @@ from embedline.artifacts.scores import DENSE, ScoreRow
 from embedline.evaluation.bm25 import BM25
 from embedline.evaluation.classification import accuracy, multilabel_accuracy
 from embedline.evaluation.evaluated_models import EvaluatedModel
-from embedline.evaluation.metrics import DEPTH, bitext_metrics, pearson, ranking_metrics, spearman
+from embedline.evaluation.metrics import bitext_metrics, pearson, spearman
 from embedline.evaluation.score_files import Scores
 from embedline.evaluation.set_results import SetResult, correlation, precision, result_of_means
-from embedline.evaluation.sets import LABELLED, EvaluationSet, read_labelled, read_pairs, read_retrieval
+from embedline.evaluation.sets import (
+    LABELLED,
+    EvaluationSet,
+    RetrievalSet,
+    read_labelled,
+    read_pairs,
+    read_retrieval,
+)
 from embedline.models.prompts import is_long
 from embedline.vectors.unit import unit
 
@@ -42,6 +49,7 @@ def score_model(
             evaluation_set.language,
             revision=revision,
             prompt=_describe(*_prompts(model, evaluation_set)),
+            ignore_identical_ids=evaluation_set.ignore_identical_ids,
         )
         by_head = []
         if evaluation_set.kind == "retrieval" and len(model.heads) > 1:
@@ -59,10 +67,9 @@ def score_bm25(
     for evaluation_set in sets:
         if evaluation_set.kind != "retrieval":
             continue
-        data = read_retrieval(evaluation_set.folder)
-        _, ranking = BM25(data.documents).search(data.queries, DEPTH)
-        metrics = ranking_metrics(ranking, data.relevant)
-        result = result_of_means(DENSE, 0, metrics, "ndcg@10", data.query_ids, resamples)
+        data = _read_retrieval(evaluation_set)
+        _, ranking = BM25(data.documents).search(data.queries, data.depth)
+        result = result_of_means(DENSE, 0, data.metrics(ranking), "ndcg@10", data.query_ids, resamples)
         row = ScoreRow(
             model="bm25",
             digest=digest,
@@ -70,6 +77,7 @@ def score_bm25(
             kind=evaluation_set.kind,
             language=evaluation_set.language,
             revision=revision,
+            ignore_identical_ids=evaluation_set.ignore_identical_ids,
         )
         scores.add(result.as_scores(row))
     return scores
@@ -90,23 +98,27 @@ def _scorer(kind: str) -> Scorer:
 def _retrieval(model: EvaluatedModel, of: EvaluationSet, resamples: int) -> list[SetResult]:
     from embedline.vectors.search import exact_search
 
-    data = read_retrieval(of.folder)
+    data = _read_retrieval(of)
     query_prompt, document_prompt = _prompts(model, of)
     queries = model.vectors(data.queries, query_prompt, _query_length(model, of))
     documents = model.vectors(data.documents, document_prompt, model.document_length)
     results = []
     for dim in _dims(model, documents):
-        _, ranking = exact_search(unit(queries, dim), unit(documents, dim), DEPTH)
-        metrics = ranking_metrics(ranking, data.relevant)
+        _, ranking = exact_search(unit(queries, dim), unit(documents, dim), data.depth)
+        metrics = data.metrics(ranking)
         results.append(result_of_means(DENSE, dim, metrics, "ndcg@10", data.query_ids, resamples))
     return results
+
+
+def _read_retrieval(of: EvaluationSet) -> RetrievalSet:
+    return read_retrieval(of.folder, ignore_identical_ids=of.ignore_identical_ids)
 
 
 def _other_heads(model: EvaluatedModel, of: EvaluationSet, resamples: int) -> list[SetResult]:
     """Score the heads beside dense, and hybrid; dim is the width of the vectors compared, or 0."""
     from embedline.evaluation.heads import blocks, rank_by_head
 
-    data = read_retrieval(of.folder)
+    data = _read_retrieval(of)
     query_prompt, document_prompt = _prompts(model, of)
     queries = model.head_vectors(data.queries, query_prompt, _query_length(model, of))
     documents = (
@@ -115,8 +127,8 @@ def _other_heads(model: EvaluatedModel, of: EvaluationSet, resamples: int) -> li
     )
     width = max((tokens.shape[1] for tokens in queries.tokens or []), default=0)
     results = []
-    for head, ranking in rank_by_head(queries, documents, model.hybrid, DEPTH).items():
-        metrics = ranking_metrics(ranking, data.relevant)
+    for head, ranking in rank_by_head(queries, documents, model.hybrid, data.depth).items():
+        metrics = data.metrics(ranking)
         dim = width if head == "multi_vector" else 0
         results.append(result_of_means(head, dim, metrics, "ndcg@10", data.query_ids, resamples))
     return results

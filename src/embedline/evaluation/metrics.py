@@ -49,6 +49,22 @@ def ranking_metrics(ranking: np.ndarray, relevant: Sequence[Mapping[int, int]]) 
     }
 
 
+def without(ranking: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Remove one document from each ranking; the documents after it move up, and -1 follows the last one.
+
+    Args:
+        ranking: document indices, best first (Q × K); -1 where nothing was found.
+        left_out: the document that is no result (Q); any number below -1 for none.
+
+    >>> without(np.array([[4, 7, 2], [7, 4, -1]]), np.array([7, -2]))
+    array([[ 4,  2, -1],
+           [ 7,  4, -1]])
+    """
+    removed = ranking == left_out[:, None]
+    order = np.argsort(removed, axis=1, kind="stable")
+    return np.take_along_axis(np.where(removed, -1, ranking), order, axis=1)
+
+
 def bitext_metrics(nearest: np.ndarray) -> dict[str, np.ndarray]:
     """Compute F1 and accuracy of finding sentence i's translation, which is number i; N values each.
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from embedline.artifacts.manifest import folder_digest
 from embedline.artifacts.scores import ScoreRow
 from embedline.artifacts.workspace import Workspace
-from embedline.config.data import EvaluationSet
+from embedline.config.data import DataConfig, EvaluationSet, HoldOut
 from embedline.config.schema import RunConfig
 from embedline.config.training import RuntimeConfig
 from embedline.data.root import data_root
+from embedline.data.sources import source_name
 from embedline.evaluation.requests import BM25_DIGEST
 from embedline.models.machine import attention, prepare
 from embedline.models.prompts import PromptTable
@@ -66,8 +67,11 @@ def score_folder(
     set_names(listed)
     rows: list[ScoreRow] = []
     with tempfile.TemporaryDirectory(prefix="embedline-sets-") as scratch:
-        lay_out(listed, root, Path(scratch))
-        laid_out = read_sets(Path(scratch))
+        place = Path(scratch) / "sets"
+        lay_out(listed, root, place)
+        if config is not None and config.data.hold_out is not None:
+            _add_held_out(config.data, config.data.hold_out, root, place, Path(scratch) / "dataset")
+        laid_out = read_sets(place)
         for model in _load_forms(folder, config, trust_remote_code):
             rows += score_model(model, laid_out).rows
             if tasks:
@@ -75,6 +79,16 @@ def score_folder(
         if bm25:
             rows += score_bm25(laid_out, digest=BM25_DIGEST).rows
     return rows
+
+
+def _add_held_out(data: DataConfig, rule: HoldOut, root: Path, place: Path, dataset: Path) -> None:
+    """Add the set of data.hold_out to the sets in `place`, from the same records as a run's ingest."""
+    from embedline.data.holdout import hold_out
+    from embedline.data.ingest import ingest
+
+    named = [item for item in data.sources if source_name(item.name, item.path) in rule.sources]
+    ingest(named, [], root, dataset)
+    hold_out(dataset, place, rule)
 
 
 def _load_forms(folder: Path, config: RunConfig | None, trust_remote_code: bool) -> list[EvaluatedModel]:

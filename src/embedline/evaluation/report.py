@@ -20,6 +20,7 @@ from embedline.evaluation.compare import (
     dims_table,
     heads_table,
     main_table,
+    sets_ignoring_ids,
     stage_table,
 )
 from embedline.evaluation.curves import Curves, shown, speed
@@ -76,6 +77,7 @@ def render_report(data: ReportData) -> str:
         table=table,
         columns=columns_of(table),
         best=_best(table),
+        ignoring_ids=sets_ignoring_ids(data.scores),
         stages=_stages(data.scores),
         dims=dims,
         widths=sorted({dim for cells in dims.values() for dim in cells}, reverse=True),

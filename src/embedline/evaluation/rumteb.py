@@ -146,6 +146,7 @@ def _row(encoder: MtebEncoder, task: Any, value: float, count: int) -> ScoreRow:
         revision=f"{metadata.dataset['revision']} mteb {version('mteb')}",
         prompt=repr(prompt) if prompt else "",
         dim=encoder.evaluated.width,
+        ignore_identical_ids=getattr(task, "ignore_identical_ids", False),
     )
     return row.scored(metadata.main_score, value, main=True, count=count)
 

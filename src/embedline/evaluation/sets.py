@@ -9,6 +9,7 @@ import numpy as np
 
 from embedline.data import evaluation_reader
 from embedline.errors import InputError
+from embedline.evaluation.metrics import DEPTH, ranking_metrics, without
 
 LABELLED = ("classification", "multilabel")
 KINDS = ("retrieval", "sts", "pairs", "bitext", *LABELLED)
@@ -23,16 +24,40 @@ class EvaluationSet:
     language: str
     task_type: str
     folder: Path
+    ignore_identical_ids: bool = False
 
 
 @dataclass(frozen=True)
 class RetrievalSet:
-    """Queries that have a relevant document, the corpus, and of each query document index → grade."""
+    """Queries that have a relevant document, the corpus, and of each query document index → grade.
+
+    Args:
+        documents: by descending id: where equal scores go to the lower index, they are in the order of
+            trec_eval and mteb.
+        own_document: of each query, the index of the document with its id, which is no result of it; below -1
+            without one. None where identical ids are results like any other.
+    """
 
     query_ids: list[str]
     queries: list[str]
     documents: list[str]
     relevant: list[dict[int, int]]
+    own_document: np.ndarray | None = None
+
+    @property
+    def depth(self) -> int:
+        """Return how many documents to search for each query."""
+        return DEPTH if self.own_document is None else DEPTH + 1
+
+    def metrics(self, ranking: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute the metrics of each query.
+
+        Args:
+            ranking: document indices, best first (Q × `depth`); -1 where nothing was found.
+        """
+        if self.own_document is not None:
+            ranking = without(ranking, self.own_document)
+        return ranking_metrics(ranking, self.relevant)
 
 
 @dataclass(frozen=True)
@@ -61,7 +86,14 @@ def read_sets(folder: Path, names: list[str] | None = None) -> list[EvaluationSe
         InputError: there is no set of a name, or a set has an unknown kind.
     """
     sets = {
-        info.name: EvaluationSet(info.name, info.kind, info.language, info.task_type, folder / info.name)
+        info.name: EvaluationSet(
+            info.name,
+            info.kind,
+            info.language,
+            info.task_type,
+            folder / info.name,
+            info.ignore_identical_ids,
+        )
         for info in evaluation_reader.read_sets(folder)
     }
     for known in sets.values():
@@ -75,14 +107,18 @@ def read_sets(folder: Path, names: list[str] | None = None) -> list[EvaluationSe
     return [sets[name] for name in names] if names else list(sets.values())
 
 
-def read_retrieval(folder: Path) -> RetrievalSet:
+def read_retrieval(folder: Path, *, ignore_identical_ids: bool = False) -> RetrievalSet:
     """Read a retrieval set; title and text are one document, as in mteb.
+
+    Args:
+        ignore_identical_ids: the document with a query's id is no result of this query.
 
     Raises:
         InputError: no query has a relevant document; queries without one are left out.
     """
     found = evaluation_reader.read_retrieval(folder)
-    index_of = {identity: index for index, identity in enumerate(found.corpus)}
+    ids = sorted(found.corpus, reverse=True)
+    index_of = {identity: index for index, identity in enumerate(ids)}
     judged = [(query, *item) for query, grades in found.qrels.items() for item in grades.items()]
     relevant: dict[str, dict[int, int]] = {}
     for row, (query, document, grade) in enumerate(judged):
@@ -94,8 +130,9 @@ def read_retrieval(folder: Path) -> RetrievalSet:
     return RetrievalSet(
         [identity for identity, _ in kept],
         [text for _, text in kept],
-        [f"{title or ''} {text}".strip() for title, text in found.corpus.values()],
+        [f"{title or ''} {text}".strip() for title, text in map(found.corpus.__getitem__, ids)],
         [relevant[identity] for identity, _ in kept],
+        np.array([index_of.get(identity, -2) for identity, _ in kept]) if ignore_identical_ids else None,
     )
 
 

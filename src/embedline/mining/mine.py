@@ -69,13 +69,14 @@ def mine_negatives(
         pool = pool_of(
             [t for some in rows.values() for row in some for t in (*row.positives, *row.negatives)]
         )
+        queries = known_positives.queries_in(pool)
         by_prompt: dict[str, list[str]] = {}
         for name in members:
             by_prompt.setdefault(document_prompt(name, task_type), []).append(name)
         for names in by_prompt.values():
             documents = encode(list(pool), names[0], task_type, "document")
             for name in names:
-                known = [known_positives.indices(row, pool) for row in rows[name]]
+                known = [known_positives.indices(row, pool, queries) for row in rows[name]]
                 encode_queries = _query_encoder(encode, name, task_type)
                 _mine_rows(
                     mined[name],
@@ -141,10 +142,25 @@ class _KnownPositives:
             for row in source.rows:
                 self._texts.setdefault(_plain(row.query), set()).update(row.positives)
 
-    def indices(self, row: Record, pool: Mapping[str, int]) -> frozenset[int]:
-        """Return the pool's indices of a row's known positives, and of its query where the pool has it."""
-        texts = self._texts[_plain(row.query)] | {row.query}
-        return frozenset(pool[text] for text in texts if text in pool)
+    def queries_in(self, pool: Mapping[str, int]) -> dict[str, list[int]]:
+        """Find the texts of the pool that are queries, too: query (without case and spaces) → indices."""
+        found: dict[str, list[int]] = {}
+        for text, index in pool.items():
+            if (query := _plain(text)) in self._texts:
+                found.setdefault(query, []).append(index)
+        return found
+
+    def indices(
+        self, row: Record, pool: Mapping[str, int], queries: Mapping[str, list[int]]
+    ) -> frozenset[int]:
+        """Return the pool's indices of a row's known positives, and of its query where the pool has it.
+
+        Args:
+            queries: as `queries_in` returns them.
+        """
+        query = _plain(row.query)
+        own = (pool[text] for text in self._texts[query] if text in pool)
+        return frozenset([*own, *queries.get(query, ())])
 
 
 def _plain(query: str) -> str:

@@ -25,7 +25,7 @@ from embedline.planning.checks.dims import require_dims
 from embedline.planning.checks.machine import check_disk, check_memory, precision_notes
 from embedline.planning.checks.memory import memory_notes
 from embedline.planning.checks.recommendations import advice
-from embedline.planning.checks.references import require_known_names
+from embedline.planning.checks.references import held_out_sets, require_known_names
 from embedline.planning.checks.sequence_length import require_room
 from embedline.planning.fingerprint import Fingerprint, fingerprint_of, write_fingerprint
 from embedline.planning.pins import Pinned, pin_data, pin_models
@@ -177,7 +177,8 @@ def _bytes(config: RunConfig, root: Path) -> int:
 
 def _warnings(config: RunConfig) -> list[str]:
     warnings = []
-    if not config.data.evaluation and not config.evaluate.mteb_tasks:
+    evaluate = config.evaluate
+    if not (held_out_sets(config) or evaluate.mteb_tasks or evaluate.needle_depths):
         warnings.append("there are no evaluation sets: the gate has nothing to judge by")
     if not config.gate.rules and config.gate.mode == "enforce":
         warnings.append("gate.rules is empty: only the champion and the parity can refuse the candidate")

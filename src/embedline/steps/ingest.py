@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.config.data import DataConfig
-from embedline.markdown import table
+from embedline.markdown import cell, table
 from embedline.steps.context import Context, StepResult
 
 if TYPE_CHECKING:
@@ -45,4 +45,6 @@ def run(context: Context) -> StepResult:
 
 def _sets_table(sets: list[SetInfo]) -> str:
     rows = [(info.name, info.kind, info.language, info.count) for info in sets]
-    return table(["evaluation set", "kind", "language", "queries or pairs"], rows, align="lllr")
+    notes = [f"{info.name}: {note}." for info in sets for note in info.notes]
+    shown = table(["evaluation set", "kind", "language", "queries or pairs"], rows, align="lllr")
+    return "\n\n".join([shown, *map(cell, notes)])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedline.config.training import MineConfig, RuntimeConfig
 from embedline.markdown import table
-from embedline.mining.negatives import COUNTS
+from embedline.mining.negatives import COUNTS, MiningCounts
 from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import load_model, stage_records
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from embedline.models.embedder import Embedder
     from embedline.models.prompts import Side
     from embedline.training.batching.records import SourceRecords
+
+_log = logging.getLogger(__name__)
 
 
 def run(context: Context) -> StepResult:
@@ -109,8 +112,14 @@ def _result(sources: Mapping[str, SourceRecords], mined: Mapping[str, MinedSourc
         return StepResult(
             counts={"triplets": {"records": rows}}, summary="Mining is off: given negatives only."
         )
-    totals = {name: sum(getattr(m.counts, name) for m in mined.values()) for name in COUNTS}
+    counts = MiningCounts()
+    for each in mined.values():
+        counts.add(each.counts)
+    totals = {name: getattr(counts, name) for name in COUNTS}
     without = sum(not picks for m in mined.values() for picks in m.negatives)
+    warning = _few_negatives(counts, without, sum(len(m.negatives) for m in mined.values()))
+    if warning:
+        _log.warning("mine: %s", warning)
     rows_of_table = [
         (
             name,
@@ -126,5 +135,24 @@ def _result(sources: Mapping[str, SourceRecords], mined: Mapping[str, MinedSourc
             "records_without_negative": float(without),
         },
         counts={"triplets": {"records": rows, "negatives": totals["taken"], "without_negative": without}},
-        summary=table(("source", "records", "negatives a record", "dropped by margin"), rows_of_table),
+        summary=table(("source", "records", "negatives a record", "dropped by margin"), rows_of_table)
+        + (f"\n\n{warning}" if warning else ""),
+    )
+
+
+def _few_negatives(counts: MiningCounts, without: int, records: int) -> str:
+    """Return why most records got no negative, the data or the model; empty where most got one."""
+    if 2 * without <= records:
+        return ""
+    what = f"{without:,} of {records:,} records got no negative"
+    others = counts.candidates - counts.known_positive - counts.skipped_top
+    if 2 * counts.above_margin <= others or not others:
+        return (
+            f"{what}: beside their own positives and mine.skip_top there are too few texts of their task "
+            "type and language."
+        )
+    return (
+        f"{what}: {counts.above_margin:,} of {others:,} candidates score above mine.margin × the positive, "
+        "or the positive scores 0 or less. The model hardly tells texts apart: check the stage before mine, "
+        "its base and tokenizer; else raise mine.depth."
     )

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 
 from embedline.config.model import HybridWeights, LoraConfig
 from embedline.config.training import ContrastiveConfig
@@ -255,6 +257,34 @@ def test_a_batch_without_any_negative_is_an_error(make_embedder, record, tmp_pat
     same = {"faq": SourceRecords("faq", [record(f"вопрос {i}", ["да"]) for i in range(8)])}
     with pytest.raises(InputError, match="from faq holds no negative"):
         fit(make_embedder(), same, config(), tmp_path)
+
+
+def test_equal_tokens_of_different_texts_blame_the_tokenizer(
+    make_embedder, record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vocabulary that knows none of the words: every text is one unknown token."""
+    words = {"[UNK]": 0, "[PAD]": 1, "[CLS]": 2, "[SEP]": 3}
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    broken = PreTrainedTokenizerFast(tokenizer_object=model, unk_token="[UNK]", pad_token="[PAD]")
+    broken.name_or_path = "models/broken"
+    embedder = make_embedder()
+    monkeypatch.setattr(embedder, "tokenizer", broken)
+    rows = {"faq": SourceRecords("faq", [record(f"вопрос {i}", [f"ответ {i}"]) for i in range(8)])}
+    with pytest.raises(InputError) as raised:
+        fit(embedder, rows, config(prompts=False), tmp_path)
+    said = str(raised.value)
+    assert said.startswith(
+        "the tokenizer of models/broken: 4 different documents of a batch from faq have the same"
+    )
+    assert "makes '[UNK]' of 'ответ" in said
+    assert "data.sources" not in said
+
+
+def test_texts_cut_to_equal_beginnings_blame_the_length(make_embedder, record, tmp_path: Path) -> None:
+    letterhead = "Утверждено приказом по предприятию, хранить вместе с паспортом изделия. "
+    rows = [record(f"вопрос {i}", [f"{letterhead}Ответ {i}"]) for i in range(8)]
+    with pytest.raises(InputError, match=r"^training: 4 different documents .* cut to 24 .*document_length"):
+        fit(make_embedder(), {"faq": SourceRecords("faq", rows)}, config(), tmp_path)
 
 
 def test_a_small_batch_without_negatives_has_no_loss_and_no_error(

@@ -21,11 +21,9 @@ def require_known_names(config: RunConfig) -> None:
         InputError: a name is unknown (the message has the setting and the nearest name), or not unique.
     """
     _require_distinct_sources(config)
-    held_out, sets = config.data.hold_out, set_names(config.data.evaluation)
-    if held_out is not None:
-        sets.append(held_out.name)
-        if first_repeated(sets):
-            raise InputError(f"a set called {held_out.name!r} exists already.", where="data.hold_out.name")
+    sets = held_out_sets(config)
+    if config.data.hold_out is not None and first_repeated(sets):
+        raise InputError(f"a set called {sets[-1]!r} exists already.", where="data.hold_out.name")
     for where, name, known in _named(config, sets):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -35,6 +33,16 @@ def require_known_names(config: RunConfig) -> None:
         from embedline.evaluation.rumteb import require_tasks
 
         require_tasks(config.evaluate.mteb_tasks)
+
+
+def held_out_sets(config: RunConfig) -> list[str]:
+    """List the run's held-out sets: those of data.evaluation, then the one that data.hold_out makes.
+
+    Raises:
+        InputError: two sets of data.evaluation have one name, or a name is a path.
+    """
+    held_out = config.data.hold_out
+    return [*set_names(config.data.evaluation), *([held_out.name] if held_out is not None else [])]
 
 
 def _require_distinct_sources(config: RunConfig) -> None:

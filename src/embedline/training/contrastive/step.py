@@ -19,6 +19,7 @@ from embedline.training.contrastive.batch_metrics import batch_metrics
 from embedline.training.contrastive.distinct_texts import distinct, repeated
 from embedline.training.contrastive.gradcache import GradCache, Loss
 from embedline.training.contrastive.known_positives import KnownPositives
+from embedline.training.contrastive.no_negative import no_negative
 from embedline.training.contrastive.teacher import Teacher
 from embedline.training.engine import processes
 from embedline.training.engine.step_timer import Metrics
@@ -240,11 +241,7 @@ class ContrastiveStep:
         )
         # Rows of a group smaller than a batch may happen to be each other's positives: that costs one step.
         if known.everything and batch.query_count >= self._full_batch:
-            raise InputError(
-                f"a batch from {batch.source} holds no negative: each document answers each query.",
-                where="data.sources",
-                fix="Leave the source out of this stage, or give it records that differ.",
-            )
+            raise no_negative(batch, self.cache.model)
         return NegativeRules(
             torch.tensor(batch.query_index, device=device),
             known,

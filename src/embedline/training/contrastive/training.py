@@ -70,11 +70,7 @@ def train_contrastive(
         by_task=bool(config.task_shares),
     )
     if not parts:
-        raise InputError(
-            "no records are left for this stage.",
-            where="data.sources",
-            fix="Check its stages; with in_batch_negatives: false, check that records have negatives.",
-        )
+        raise _nothing_to_train_on(len(columns.row_group))
     if config.distillation and config.distillation.of == "rows":
         require_teacher_scores(columns)
     drawn_from = groups(parts, config, columns.longest)
@@ -120,6 +116,21 @@ def train_contrastive(
         bad_batches=bad_batches,
     )
     return mixture
+
+
+def _nothing_to_train_on(records: int) -> InputError:
+    """Make the error for a stage without rows that have a loss, by its cause."""
+    if not records:
+        return InputError(
+            "no records are left for this stage.",
+            where="data.sources",
+            fix="Check the stages of the sources, and the counts of clean.",
+        )
+    return InputError(
+        f"none of {records:,} records has a negative; in_batch_negatives: false leaves no others.",
+        where="training",
+        fix="Give the records negatives; if mine found none for them, its summary gives the reason.",
+    )
 
 
 def require_teacher_scores(columns: Columns) -> None:
