@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -258,6 +259,21 @@ def test_evaluate_scores_a_model_and_bm25_on_a_held_out_set(model: Path, tmp_pat
     assert list(scores.values()) == [("Support", "ndcg@10", 1.0)]
     refused(embedline("evaluate", str(model)), "nothing to score it on", "--preset")
     refused(embedline("evaluate", str(tmp_path), str(held_out)), "not a model folder")
+
+
+def test_pooling_can_be_stated_for_a_folder_that_does_not_say_it(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bare"
+    shutil.copytree(model, folder)
+    (folder / "modules.json").unlink()
+    done = embedline("embed", str(folder), given=b"the printer")
+    assert "mean pooling is assumed" in done.stderr
+    stated = embedline("embed", str(folder), "--pooling", "cls", given=b"the printer")
+    assert "assumed" not in stated.stderr
+    assert json.loads(stated.stdout) != json.loads(done.stdout)
+    refused(embedline("embed", str(folder), "--causal", given=b"x"), "it has no causal mask")
+    for name in ("tokenizer.json", "vocab.txt"):
+        (folder / name).unlink(missing_ok=True)
+    refused(embedline("embed", str(folder), given=b"x"), "has no tokenizer")
 
 
 def test_search_names_what_it_cannot_open(model: Path, tmp_path: Path) -> None:

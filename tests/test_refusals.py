@@ -87,6 +87,11 @@ EXAMPLES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "prune.when",
         {"prune": {"when": "before"}, "model": {"base": "b"}},
     ),
+    "pooling or mask of a base without a base": (
+        {"model": {"base_pooling": "cls"}},
+        "model.base_pooling",
+        {"model": {"base_pooling": "cls", "base_causal": False, "base": "b"}},
+    ),
     "flash attention 2 in fp32": (
         {"runtime": {"attention": "flash_attention_2"}},
         "runtime.attention",

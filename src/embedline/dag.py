@@ -84,6 +84,8 @@ _ENCODER = (
     *("pooling", "latent", "mcls_every", "layer_norm", "heads", "multi_vector_width"),
     *("positions", "dynamic_ntk", "lora", "trust_remote_code", "query_length", "document_length"),
 )
+_TEACHER = ("pooling", "causal")  # how its vectors are made
+_BASE = ("base_pooling", "base_causal")
 _FROM_SCRATCH = ("architecture", "settings", "vocabulary", "lowercase")
 _TRAINING: Fields = {"seed": _ALL, "model": _ENCODER, "runtime": _PRECISION}
 
@@ -107,7 +109,7 @@ def _contrastive(section: str, inputs: dict[str, str]) -> Step:
             section: _ALL,
             "data.sources": ("name", "stages", "weight"),
             "prompts": _ALL,
-            "teacher": ("languages", "prompts"),
+            "teacher": (*_TEACHER, "languages", "prompts"),
             **_TRAINING,
             "model": (*_ENCODER, "dims", "hybrid"),
         },
@@ -142,7 +144,7 @@ STEPS: dict[str, Step] = {
             {
                 "clean": _ALL,
                 "data.sources": ("name", "stages"),
-                "teacher": ("languages", "filter", "prompts"),
+                "teacher": (*_TEACHER, "languages", "filter", "prompts"),
                 "runtime": _PRECISION,
             },
             inputs={"dataset": "ingest.dataset", "evaluation": "ingest.evaluation"},
@@ -211,7 +213,7 @@ STEPS: dict[str, Step] = {
             "evaluate",
             {
                 "evaluate": _ALL,
-                "model": ("trust_remote_code", "query_length", "document_length"),
+                "model": ("trust_remote_code", "query_length", "document_length", *_BASE),
                 "prompts": _ALL,
                 "runtime": _PRECISION,
             },

@@ -97,7 +97,7 @@ def test_a_new_decoder_is_bidirectional_also_after_a_reload(
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     assert is_bidirectional(AutoModel.from_pretrained(tmp_path))
-    assert load_embedder(tmp_path).backbone.config.is_causal is False
+    assert load_embedder(tmp_path, as_base=True).backbone.config.is_causal is False
 
 
 def test_configured_windows_and_grouped_keys_are_kept(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -161,7 +161,7 @@ def test_the_demo_decoder_is_a_causal_checkpoint_that_becomes_an_embedder(tmp_pa
     assert tokenizer.cls_token is None
     prepare_backbone(plain, tokenizer, ModelConfig(base="demo:decoder"))
     assert is_bidirectional(plain)
-    embedder = load_embedder(tmp_path / "base")
+    embedder = load_embedder(tmp_path / "base", as_base=True)
     assert is_bidirectional(embedder.backbone)
     save_embedder(embedder, tmp_path / "model")
     again = load_embedder(tmp_path / "model")

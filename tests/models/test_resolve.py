@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub.utils import filter_repo_objects
 from sentence_transformers import SentenceTransformer
 
 from embedline.errors import InputError
@@ -82,3 +85,52 @@ def test_the_demo_decoder_is_made_once(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert elsewhere.digest == found.digest
     assert elsewhere.path != found.path
     assert [path.name for path in elsewhere.path.parent.iterdir()] == [elsewhere.path.name]
+
+
+def test_a_hub_model_comes_with_the_folders_that_its_modules_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make_embedder
+) -> None:
+    """The download is a copy of the files that the patterns select, as the hub's client selects them."""
+    repository = tmp_path / "repository"
+    save_embedder(make_embedder("bert"), repository)
+    (repository / "embedline.json").unlink()
+    (repository / "1_Pooling").rename(repository / "pool")
+    modules = json.loads((repository / "modules.json").read_text())
+    modules[1]["path"] = "pool"
+    modules.insert(2, {"name": "dense", "path": "2_Dense", "type": "sentence_transformers.models.Dense"})
+    (repository / "modules.json").write_text(json.dumps(modules))
+    for extra in (
+        "2_Dense/pytorch_model.bin",
+        "2_Dense/config.json",
+        "onnx/config.json",
+        "pytorch_model.bin",
+    ):
+        (repository / extra).parent.mkdir(exist_ok=True)
+        (repository / extra).write_text("{}")
+    asked: list[str | None] = []
+
+    def snapshot_download(
+        name: str, *, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]
+    ) -> str:
+        asked.append(revision)
+        names = [str(file.relative_to(repository)) for file in repository.rglob("*") if file.is_file()]
+        chosen = filter_repo_objects(names, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        for path in chosen:
+            (tmp_path / "abc" / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(repository / path, tmp_path / "abc" / path)
+        return str(tmp_path / "abc")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    found = resolve_model("org/name", "main")
+    assert (found.revision, asked) == ("abc", ["main", "abc"])
+    files = {str(file.relative_to(found.path)) for file in found.path.rglob("*") if file.is_file()}
+    assert {"pool/config.json", "2_Dense/config.json", "2_Dense/pytorch_model.bin"} <= files
+    assert {"model.safetensors", "tokenizer.json"} <= files
+    assert not {"onnx/config.json", "pytorch_model.bin"} & files
+
+
+def test_a_model_in_0_transformer_is_found(make_embedder, tmp_path: Path) -> None:
+    save_embedder(make_embedder("bert"), tmp_path / "0_Transformer")
+    modules = [{"name": "0", "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert resolve_model(str(tmp_path)).path == tmp_path

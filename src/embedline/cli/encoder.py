@@ -15,8 +15,12 @@ from embedline.cli.shared import tracking_uri
 from embedline.config.training import RuntimeConfig
 from embedline.data.sources import read_source
 from embedline.errors import InputError
+from embedline.models.stated import NOTHING, Stated, require_unstated
 from embedline.registry.versions import download, get_champion
 from embedline.vectors.unit import unit
+
+# A folder with the last one alone is no model that can be loaded, but its error says what it is.
+_MODEL_FILES = ("config.json", "model.onnx", "modules.json", "adapter_config.json")
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,14 @@ class Passage:
 class Encoder:
     """A model that encodes queries and documents with its own prompts and lengths; ONNX needs no torch."""
 
-    def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
+    def __init__(self, folder: Path, trust_remote_code: bool = False, stated: Stated = NOTHING) -> None:
         self.folder = folder
         self._model: Any
         self._spec: Any
         if (folder / "model.onnx").is_file():
             from embedline.export.runtime import OnnxEmbedder
 
+            require_unstated(folder, stated)
             self._model = self._spec = OnnxEmbedder(folder)
         else:
             from embedline.models.device import best_device
@@ -44,7 +49,8 @@ class Encoder:
             from embedline.models.machine import prepare
 
             prepare(RuntimeConfig())
-            self._model = load_embedder(folder, trust_remote_code=trust_remote_code).to(best_device())
+            loaded = load_embedder(folder, trust_remote_code=trust_remote_code, stated=stated)
+            self._model = loaded.to(best_device())
             self._spec = self._model.spec
 
     def encode(self, texts: Sequence[str], side: str, dim: int | None = None) -> np.ndarray:
@@ -63,9 +69,11 @@ class Encoder:
         return unit(vectors, dim)
 
 
-def open_encoder(model: str, work: Path, uri: str, trust_remote_code: bool = False) -> Encoder:
+def open_encoder(
+    model: str, work: Path, uri: str, trust_remote_code: bool = False, stated: Stated = NOTHING
+) -> Encoder:
     """Load the model that `find_model` finds."""
-    return Encoder(find_model(model, work, uri), trust_remote_code)
+    return Encoder(find_model(model, work, uri), trust_remote_code, stated)
 
 
 def find_model(model: str, work: Path, uri: str) -> Path:
@@ -78,7 +86,7 @@ def find_model(model: str, work: Path, uri: str) -> Path:
         return _registered(model, work, uri)
     folder = Path(model).expanduser()
     for candidate in (folder, folder / "model"):
-        if (candidate / "config.json").is_file() or (candidate / "model.onnx").is_file():
+        if any((candidate / file).is_file() for file in _MODEL_FILES):
             return candidate
     raise InputError(
         "is not a model folder (no config.json) and not an ONNX folder (no model.onnx).",

@@ -15,6 +15,8 @@ from embedline.cli.shared import (
     Debug,
     Model,
     Overrides,
+    StatedCausal,
+    StatedPooling,
     Trust,
     Uri,
     Work,
@@ -22,6 +24,7 @@ from embedline.cli.shared import (
     command,
     note,
     show,
+    stated,
     wide_console,
 )
 from embedline.config.data import EvaluationSet
@@ -87,6 +90,8 @@ def evaluate(
     ] = "",
     overrides: Overrides = NO_OVERRIDES,
     bm25: Annotated[bool, typer.Option("--bm25", help="Score BM25 on the same sets, too.")] = False,
+    pooling: StatedPooling = None,
+    causal: StatedCausal = None,
     trust: Trust = False,
     work: Work = WORK,
     uri: Uri = "",
@@ -125,6 +130,7 @@ def evaluate(
         work,
         bm25=bm25,
         trust_remote_code=trust,
+        stated=stated(pooling, causal),
     )
     if as_json:
         show({"model": model, "scores": [row.as_json() for row in rows]})

@@ -10,7 +10,21 @@ from typing import Annotated
 
 import typer
 
-from embedline.cli.shared import WORK, AsJson, Debug, Dim, Model, Trust, Uri, Work, command, show
+from embedline.cli.shared import (
+    WORK,
+    AsJson,
+    Debug,
+    Dim,
+    Model,
+    StatedCausal,
+    StatedPooling,
+    Trust,
+    Uri,
+    Work,
+    command,
+    show,
+    stated,
+)
 from embedline.errors import InputError
 
 
@@ -26,6 +40,8 @@ def embed(
     model: Model,
     side: Annotated[Side, typer.Option(help="Side of the texts: decides prompt and length.")] = Side.document,
     dim: Dim = None,
+    pooling: StatedPooling = None,
+    causal: StatedCausal = None,
     trust: Trust = False,
     work: Work = WORK,
     uri: Uri = "",
@@ -39,7 +55,7 @@ def embed(
         texts = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise InputError("is not UTF-8.", where=f"standard input, byte {error.start}") from error
-    encoder = open_encoder(model, work, uri, trust)
+    encoder = open_encoder(model, work, uri, trust, stated(pooling, causal))
     vectors = encoder.encode(texts, side.value, dim)
     rows = [[round(float(value), 7) for value in row] for row in vectors]
     if as_json:
@@ -61,6 +77,8 @@ def search(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="Text to search for.")],
     top: Annotated[int, typer.Option("-k", "--top", min=1, help="Number of passages to print.")] = 5,
     dim: Dim = None,
+    pooling: StatedPooling = None,
+    causal: StatedCausal = None,
     trust: Trust = False,
     work: Work = WORK,
     uri: Uri = "",
@@ -71,7 +89,7 @@ def search(
     from embedline.cli.encoder import open_encoder, read_passages
 
     passages = read_passages(corpus)
-    encoder = open_encoder(model, work, uri, trust)
+    encoder = open_encoder(model, work, uri, trust, stated(pooling, causal))
     documents = encoder.encode([passage.text for passage in passages], "document", dim)
     scores = documents @ encoder.encode([query], "query", dim)[0]
     best = scores.argsort(kind="stable")[::-1][:top]

@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
@@ -18,6 +19,7 @@ from embedline.artifacts.workspace import Workspace
 from embedline.config.load import read_overrides
 from embedline.config.registry import TrackingConfig
 from embedline.errors import EmbedlineError, InputError, Stopped, without_passwords
+from embedline.models.stated import Stated
 from embedline.registry.tracking import prepare
 from embedline.registry.tracking_target import tracking_target
 
@@ -92,6 +94,29 @@ Trust = Annotated[
         "--trust-remote-code", help="Run the Python code in the model's folder, if the model needs it."
     ),
 ]
+
+
+class PoolingName(StrEnum):
+    """The poolings that a third-party folder may be stated to have."""
+
+    mean = "mean"
+    cls = "cls"
+    last = "last"
+
+
+StatedPooling = Annotated[
+    PoolingName | None,
+    typer.Option(
+        "--pooling", help="Pooling of a third-party model; without it that of the folder's modules.json."
+    ),
+]
+StatedCausal = Annotated[
+    bool | None,
+    typer.Option(
+        "--causal/--bidirectional",
+        help="Attention mask of a third-party decoder; without it that of the folder's files.",
+    ),
+]
 RegisteredModel = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the registered model: by default the preset's name.")
 ]
@@ -141,6 +166,11 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
 
     guarded.__doc__ = _unwrapped(function.__doc__ or "")
     return guarded
+
+
+def stated(pooling: PoolingName | None, causal: bool | None) -> Stated:
+    """Return what the options --pooling and --causal state about a model folder."""
+    return Stated(pooling.value if pooling else None, causal)
 
 
 def show(value: Any) -> None:

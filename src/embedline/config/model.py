@@ -77,6 +77,9 @@ Head = Literal["dense", "lexical", "multi_vector"]
 Pooling = Literal["mean", "cls", "last", "latent", "mcls"]
 
 
+PlainPooling = Literal["mean", "cls", "last"]
+
+
 class ModelConfig(Section):
     """The encoder: an existing one (`base`), or one made from scratch (`architecture`)."""
 
@@ -84,6 +87,16 @@ class ModelConfig(Section):
         None, description="folder, hub id, or package:NAME of the base model; from scratch when empty"
     )
     revision: str | None = Field(None, description="revision of a hub model; pinned by preflight when empty")
+    base_pooling: PlainPooling | None = Field(
+        None,
+        description="pooling of the base's own vectors, as `evaluate` scores it; that of its modules.json "
+        "when empty, and mean without one",
+    )
+    base_causal: bool | None = Field(
+        None,
+        description="attention mask of the base's own vectors, for a decoder; that of its files when empty, "
+        "and bidirectional for a language model without modules.json",
+    )
     architecture: str = Field("modernbert", description="transformers model_type for training from scratch")
     settings: dict[str, Any] = Field(
         {},
@@ -134,6 +147,12 @@ class TeacherConfig(Section):
 
     model: str = Field(description="folder, hub id, or package:NAME of the teacher model")
     revision: str | None = Field(None, description="revision of a hub model; pinned by preflight when empty")
+    pooling: PlainPooling | None = Field(
+        None, description="pooling of the teacher; that of its modules.json when empty"
+    )
+    causal: bool | None = Field(
+        None, description="attention mask of a teacher that is a decoder; that of its files when empty"
+    )
     languages: list[str] = Field(
         ["en"], description="languages of the teacher; texts in others are neither filtered nor distilled"
     )

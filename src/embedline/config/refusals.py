@@ -132,6 +132,12 @@ def _prune_before_from_scratch(config: RunSections) -> Iterator[str]:
         yield "prune.when: before needs model.base; a model from scratch has no layers to drop"
 
 
+def _stated_without_base(config: RunSections) -> Iterator[str]:
+    for name in ("base_pooling", "base_causal"):
+        if config.model.base is None and getattr(config.model, name) is not None:
+            yield f"model.{name}: describes a base, and model.base is empty"
+
+
 def _flash_in_fp32(config: RunSections) -> Iterator[str]:
     if config.runtime.attention == "flash_attention_2" and config.runtime.precision == "fp32":
         yield "runtime.attention: flash_attention_2 needs runtime.precision: bf16"
@@ -227,6 +233,11 @@ REFUSALS = (
         "pruning before training from scratch",
         "There is no trained model yet whose layers could be measured and dropped.",
         _prune_before_from_scratch,
+    ),
+    Refusal(
+        "pooling or mask of a base without a base",
+        "They say how the base's own vectors are made; a new model has model.pooling.",
+        _stated_without_base,
     ),
     Refusal(
         "flash attention 2 in fp32",

@@ -13,6 +13,7 @@ from embedline.artifacts.scores import TORCH, ScoreRow
 from embedline.evaluation.untrained import untrained_twin
 from embedline.models.head_vectors import HeadVectors, encode_heads
 from embedline.models.prompts import PromptTable
+from embedline.models.stated import NOTHING, Stated
 from embedline.vectors.unit import unit
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ def load_torch_model(
     batch_tokens: int = 8192,
     attention: str = "auto",
     trust_remote_code: bool = False,
+    stated: Stated = NOTHING,
+    as_base: bool = False,
 ) -> EvaluatedModel:
     """Load a model folder, Embedline's or a third-party one; on the GPU where there is one.
 
@@ -164,7 +167,7 @@ def load_torch_model(
     Args:
         untrained: load the architecture with random weights instead.
         prompts: for a third-party model, whose folder names no prompts; None takes the model's own.
-        attention, trust_remote_code: as for `load_embedder`.
+        attention, trust_remote_code, stated, as_base: as for `load_embedder`.
     """
     from embedline.models.device import best_device
     from embedline.models.folder import load_embedder
@@ -172,7 +175,13 @@ def load_torch_model(
     if untrained:
         embedder = untrained_twin(folder, attention=attention, trust_remote_code=trust_remote_code)
     else:
-        embedder = load_embedder(folder, attention=attention, trust_remote_code=trust_remote_code)
+        embedder = load_embedder(
+            folder,
+            attention=attention,
+            trust_remote_code=trust_remote_code,
+            stated=stated,
+            as_base=as_base,
+        )
     embedder.to(best_device())
     spec = embedder.spec
     return EvaluatedModel(

@@ -18,6 +18,7 @@ from embedline.data.sources import source_name
 from embedline.evaluation.requests import BM25_DIGEST
 from embedline.models.machine import attention, prepare
 from embedline.models.prompts import PromptTable
+from embedline.models.stated import NOTHING, Stated, require_unstated
 
 if TYPE_CHECKING:
     from embedline.evaluation.evaluated_models import EvaluatedModel
@@ -32,6 +33,7 @@ def score_folder(
     *,
     bm25: bool = False,
     trust_remote_code: bool = False,
+    stated: Stated = NOTHING,
 ) -> list[ScoreRow]:
     """Score a model folder on `sets`, and on the sets and mteb tasks of a preset's config.
 
@@ -44,6 +46,7 @@ def score_folder(
         config: of a preset; None scores on `sets` alone.
         preset: name or path of the config's preset; its relative paths start from there.
         work: folder of runs, for the data of presets that need one.
+        stated: pooling and mask of a third-party folder.
         bm25: score BM25 on the retrieval sets, too.
 
     Raises:
@@ -72,7 +75,7 @@ def score_folder(
         if config is not None and config.data.hold_out is not None:
             _add_held_out(config.data, config.data.hold_out, root, place, Path(scratch) / "dataset")
         laid_out = read_sets(place)
-        for model in _load_forms(folder, config, trust_remote_code):
+        for model in _load_forms(folder, config, trust_remote_code, stated):
             rows += score_model(model, laid_out).rows
             if tasks:
                 rows += score_tasks(model, tasks, root=copies)
@@ -86,17 +89,20 @@ def _add_held_out(data: DataConfig, rule: HoldOut, root: Path, place: Path, data
     from embedline.data.holdout import hold_out
     from embedline.data.ingest import ingest
 
-    named = [item for item in data.sources if source_name(item.name, item.path) in rule.sources]
+    named = [s for s in data.sources if not rule.sources or source_name(s.name, s.path) in rule.sources]
     ingest(named, [], root, dataset)
     hold_out(dataset, place, rule)
 
 
-def _load_forms(folder: Path, config: RunConfig | None, trust_remote_code: bool) -> list[EvaluatedModel]:
+def _load_forms(
+    folder: Path, config: RunConfig | None, trust_remote_code: bool, stated: Stated
+) -> list[EvaluatedModel]:
     """Load every form of a model that its folder holds: torch, or ONNX fp32 and int8."""
     from embedline.evaluation.evaluated_models import load_onnx_model, load_torch_model
 
     identity = folder.name, folder_digest(folder), folder
     if (folder / "model.onnx").is_file():
+        require_unstated(folder, stated)
         forms = {"onnx-fp32": "model.onnx", "onnx-int8": "model_int8.onnx"}
         return [load_onnx_model(*identity, form) for form, file in forms.items() if (folder / file).is_file()]
     runtime = config.runtime if config else RuntimeConfig()
@@ -108,5 +114,6 @@ def _load_forms(folder: Path, config: RunConfig | None, trust_remote_code: bool)
             prompts=PromptTable(config.prompts) if third_party and config else None,
             attention=attention(runtime),
             trust_remote_code=trust_remote_code,
+            stated=stated,
         )
     ]

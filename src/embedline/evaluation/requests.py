@@ -15,12 +15,14 @@ from embedline.evaluation.compare import BENCHMARK
 from embedline.evaluation.haystack import set_name
 from embedline.models.machine import attention, prepare
 from embedline.models.prompts import PromptTable
+from embedline.models.stated import NOTHING, Stated
 
 if TYPE_CHECKING:
     from embedline.evaluation.evaluated_models import EvaluatedModel
     from embedline.evaluation.score_files import Scores
 
 UNTRAINED = "untrained"
+BASE = "base"
 BM25_DIGEST = "bm25-stemmed-k1.2-b0.75"  # in the place of a model's digest in BM25's score rows
 
 
@@ -36,6 +38,7 @@ class ScoringRequest:
         runtime: torch, onnx-fp32 or onnx-int8.
         all_dims: whether its rows at smaller Matryoshka dims are shown, too.
         of_stage: a model between two stages: it is scored with the run's prompts.
+        stated: pooling and mask of a third-party folder.
     """
 
     role: str
@@ -47,6 +50,7 @@ class ScoringRequest:
     runtime: str = TORCH
     all_dims: bool = False
     of_stage: bool = False
+    stated: Stated = NOTHING
 
     @property
     def has_prompts(self) -> bool:
@@ -131,4 +135,6 @@ def _load(request: ScoringRequest, folder: Path, settings: ScoringSettings) -> E
         batch_tokens=batch_tokens,
         attention=attention(runtime),
         trust_remote_code=settings.trust_remote_code,
+        stated=request.stated,
+        as_base=request.role == BASE,
     )

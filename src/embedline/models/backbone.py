@@ -18,6 +18,7 @@ from transformers import (
 from embedline.config.model import ModelConfig
 from embedline.errors import InputError
 from embedline.models.bidirectional import is_decoder_family, make_bidirectional, require_bidirectional
+from embedline.models.folder_checks import require_fast_tokenizer
 from embedline.models.modeling_embedline import auto_class
 from embedline.models.positions import extend_positions
 from embedline.models.rope import apply_dynamic_ntk
@@ -111,6 +112,7 @@ def prepare_backbone(
         InputError: naming the setting that this backbone does not support.
     """
     where = "model.base" if model.base else "model.architecture"
+    require_fast_tokenizer(tokenizer, where)
     _require_tokenizer(backbone, tokenizer, where)
     _require_both_sides(backbone, where)
     if model.positions is not None:

@@ -13,10 +13,10 @@ from embedline.artifacts.manifest import file_sha256
 from embedline.artifacts.record import write_json
 from embedline.config.model import HybridWeights, LatentConfig
 from embedline.models.embedder import DenseSpec, Embedder, EmbedderSpec
+from embedline.models.model_files import CARD as CARD
+from embedline.models.model_files import HEADS as HEADS
+from embedline.models.model_files import read_json as read_json
 from embedline.models.prompts import PromptTable
-
-CARD = "embedline.json"
-HEADS = "heads.safetensors"
 
 
 def write_card(embedder: Embedder, folder: Path, lineage: Sequence[Mapping[str, Any]]) -> None:
@@ -70,14 +70,6 @@ def read_lineage(folder: Path) -> list[dict[str, Any]]:
     """Read what each step did to the model, oldest first; empty for a third-party model."""
     history: list[dict[str, Any]] = read_json(folder / CARD).get("lineage", [])
     return history
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file; empty when there is no such file."""
-    if not path.is_file():
-        return {}
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value
 
 
 def _index_version(folder: Path, spec: EmbedderSpec) -> str:

@@ -7,49 +7,49 @@ weights of the lexical and the multi-vector head are a file beside either: heads
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel
 
 from embedline.config.model import ModelConfig
 from embedline.errors import InputError, first_line
 from embedline.models import modeling_embedline, pooling, rotary
-from embedline.models.attention import Attention, attention_for, use_attention
+from embedline.models.attention import attention_for, use_attention
 from embedline.models.card import CARD, HEADS, read_json, read_lineage, read_spec, write_card
 from embedline.models.dense import load_dense_weights
 from embedline.models.device import best_device
 from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder_checks import (
     is_native,
-    make_decoder_bidirectional,
     needs_own_class,
-    require_files,
+    require_decoder_bidirectional,
     require_parts,
     require_same_tokenizer,
     require_tokenizer,
+    set_mask,
 )
 from embedline.models.lengths import require_lengths
-from embedline.models.modeling_embedline import EmbedlineConfig, EmbedlineModel, auto_class
+from embedline.models.log_once import warn_once
+from embedline.models.model_files import require_files
+from embedline.models.modeling_embedline import EmbedlineConfig, EmbedlineModel
+from embedline.models.parts import load_parts
 from embedline.models.prompts import PromptTable
 from embedline.models.rope import apply_dynamic_ntk
 from embedline.models.rotary import has_dynamic_ntk
 from embedline.models.st_files import write_st_files
+from embedline.models.st_modules import transformer_folder
+from embedline.models.stated import NOTHING, Stated, require_unstated
 from embedline.models.third_party import third_party_heads, third_party_spec, with_own_pooling
 
+_log = logging.getLogger(__name__)
 _SPEC_FIELDS = [field.name for field in fields(EmbedderSpec)]
 
 __all__ = ["CARD", "folder_heads", "load_embedder", "read_lineage", "save_embedder", "spec_from_config"]
@@ -133,27 +133,20 @@ def _as_own_class(embedder: Embedder) -> EmbedlineModel:
     return model
 
 
-class _Loaded(NamedTuple):
-    """The parts that transformers loads from a folder; `own`: the model is an `EmbedlineModel`."""
-
-    own: bool
-    config: PretrainedConfig
-    model: Any
-    tokenizer: PreTrainedTokenizerBase
-    heads: dict[str, torch.Tensor]
-    lacks_pooler: bool
-
-
 def load_embedder(
     folder: Path,
     *,
     spec: EmbedderSpec | None = None,
     attention: str = "auto",
     trust_remote_code: bool = False,
+    stated: Stated = NOTHING,
+    as_base: bool = False,
 ) -> Embedder:
     """Load a model folder: Embedline's, or a sentence-transformers, FlagEmbedding or transformers encoder.
 
-    A bare language model is made bidirectional; a decoder saved by Embedline must be so already.
+    A decoder saved by Embedline must be bidirectional; that of another folder has the mask of its files. What
+    neither they nor `stated` say is refused or assumed, as `read_vector_rule` describes; an assumption is
+    logged.
 
     Args:
         spec: replaces the folder's; heads and latent attention must be in the folder
@@ -161,11 +154,14 @@ def load_embedder(
         attention: auto, sdpa, flash_attention_2 or plain.
         trust_remote_code: run the model code that the folder carries. A copy of Embedline's own code is
             never run: it is in this package.
+        stated: pooling and mask of a third-party folder.
+        as_base: the model is trained from here on, or scored as the start of a training: a language model is
+            made bidirectional.
 
     Raises:
         InputError: no such folder, no safetensors weights, weights that are damaged or of another
-            architecture, a tokenizer that does not fit, a causal model, lengths beyond its positions, or a
-            pooling that Embedline does not have.
+            architecture, a tokenizer that does not fit, a causal model, lengths beyond its positions, a
+            pooling that Embedline does not have, or one that nothing says.
 
     Example:
         >>> embedder = load_embedder(Path("model"))
@@ -174,18 +170,27 @@ def load_embedder(
     """
     require_files(folder, trust_remote_code)
     kernel = attention_for(attention, best_device().type)
-    loaded = _load(folder, attention, kernel, trust_remote_code)
-    tokenizer = loaded.tokenizer
-    backbone = loaded.model.backbone if loaded.own else _text_part(loaded.model, folder)
+    inner = transformer_folder(folder)
+    loaded = load_parts(inner, attention=attention, kernel=kernel, trust_remote_code=trust_remote_code)
+    tokenizer, backbone = loaded.tokenizer, loaded.backbone
     use_attention(backbone, kernel)
     if loaded.lacks_pooler:
         backbone.pooler = None  # it is unused, and random weights would make the saved file random
-    require_tokenizer(tokenizer, backbone, folder)
-    make_decoder_bidirectional(backbone, folder)
+    require_tokenizer(tokenizer, backbone, inner)
+    own_spec = read_spec(folder)
+    if own_spec is None:
+        rule = loaded.vector_rule(folder, stated, as_base=as_base)
+        if rule.assumed:
+            warn_once(_log, rule.assumed)
+        set_mask(backbone, rule.causal, folder)
+        own_spec = third_party_spec(folder, backbone, tokenizer, rule.pooling)
+    else:
+        require_unstated(folder, stated)
+        require_decoder_bidirectional(backbone, folder)
     if has_dynamic_ntk(backbone.config):
         apply_dynamic_ntk(backbone)
-    own_spec = read_spec(folder) or third_party_spec(folder, backbone, tokenizer)
     if isinstance(loaded.config, EmbedlineConfig):  # also when another library saved it, without the card
+        require_unstated(folder, stated)
         own_spec = with_own_pooling(own_spec, loaded.config)
     embedder = Embedder(backbone.float(), tokenizer, own_spec)
     if loaded.own:
@@ -199,50 +204,6 @@ def load_embedder(
         embedder = embedder.with_spec(spec)
     require_lengths(embedder)
     return embedder
-
-
-def _load(folder: Path, attention: str, kernel: Attention, trust_remote_code: bool) -> _Loaded:
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    try:
-        own = read_json(folder / "config.json").get("model_type") == EmbedlineConfig.model_type
-        config_class: Any = EmbedlineConfig if own else AutoConfig
-        config = config_class.from_pretrained(folder, **local)
-        tokenizer = AutoTokenizer.from_pretrained(folder, config=config, **local)
-        model_class: Any = EmbedlineModel if own else auto_class(config)
-        model, loading = model_class.from_pretrained(
-            folder,
-            use_safetensors=True,
-            attn_implementation=_flash(attention, kernel, config.backbone if own else config),
-            output_loading_info=True,
-            **local,
-        )
-        heads = load_file(folder / HEADS) if (folder / HEADS).is_file() else third_party_heads(folder)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(folder)) from error
-    missing = sorted(key for key in loading["missing_keys"] if "pooler" not in key.split("."))
-    if missing:  # transformers would go on with random ones
-        raise InputError(f"lacks {len(missing)} weights, {missing[0]} first.", where=str(folder))
-    return _Loaded(own, config, model, tokenizer, heads, lacks_pooler=bool(loading["missing_keys"]))
-
-
-def _flash(attention: str, kernel: Attention, config: PretrainedConfig) -> str | None:
-    """Return the kernel to load with where it is flash attention; other kernels are set after loading."""
-    model_class = auto_class(config)._model_mapping.get(type(config), None)
-    lacks_it = attention == "auto" and not getattr(model_class, "_supports_flash_attn", True)
-    return None if kernel != "flash_attention_2" or lacks_it else kernel
-
-
-def _text_part(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    """Return the model, or the text part of one that also takes images (Gemma 3)."""
-    if model.config.get_text_config() is model.config:
-        return model
-    part = getattr(model, "language_model", None)
-    if not isinstance(part, PreTrainedModel):
-        raise InputError(
-            f"{model.config.model_type} has a text_config, but no language_model to take from it.",
-            where=str(folder),
-        )
-    return part
 
 
 def _load_heads(heads: nn.ModuleDict, weights: Mapping[str, torch.Tensor], folder: Path) -> None:

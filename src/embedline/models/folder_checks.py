@@ -8,43 +8,19 @@ from typing import cast
 
 from torch import nn
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from embedline.errors import InputError, first_line
-from embedline.models.bidirectional import is_decoder_family, make_bidirectional, require_bidirectional
-from embedline.models.card import CARD, HEADS, read_json
+from embedline.errors import InputError
+from embedline.models.bidirectional import (
+    is_bidirectional,
+    is_decoder_family,
+    make_bidirectional,
+    require_bidirectional,
+)
 from embedline.models.embedder import Embedder, EmbedderSpec
-from embedline.models.modeling_embedline import EmbedlineConfig
 from embedline.models.rotary import has_dynamic_ntk
 from embedline.models.third_party import ST_POOLINGS
 
 _PROBE = ["Ёлка, ёж и 12345 №7!\nThe  printer’s end"]
-
-
-def require_files(folder: Path, trust_remote_code: bool) -> None:
-    """Refuse a folder without config or safetensors weights, or with model code that may not run.
-
-    Raises:
-        InputError: naming the folder or the file.
-    """
-    config = folder / "config.json"
-    if not config.is_file():
-        raise InputError("is not a model folder: it has no config.json.", where=str(folder))
-    if not any(path.name != HEADS for path in folder.glob("*.safetensors")):
-        raise InputError("has no safetensors weights; pickled weights are not loaded.", where=str(folder))
-    try:
-        values = read_json(config)
-    except ValueError as error:
-        raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(config)) from error
-    if values.get("model_type") == EmbedlineConfig.model_type:
-        values = values["backbone"]
-    architecture = values.get("model_type")
-    if values.get("auto_map") and architecture not in CONFIG_MAPPING and not trust_remote_code:
-        raise InputError(
-            f"brings its own code for the architecture {architecture!r}, which runs only when it is trusted.",
-            where=str(folder),
-            fix="Read the code, then set model.trust_remote_code to true.",
-        )
 
 
 def is_native(config: PretrainedConfig) -> bool:
@@ -82,7 +58,9 @@ def require_same_tokenizer(embedder: Embedder) -> None:
 
 
 def require_tokenizer(tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel, folder: Path) -> None:
-    """Refuse a tokenizer without a pad token or with more tokens than the model embeds.
+    """Refuse a tokenizer without a pad token or of another vocabulary than the model's embeddings.
+
+    A table may have spare rows; one that is more than twice as long belongs to another tokenizer.
 
     The tokenizer is set to pad and cut on the right, as `Embedder` does.
 
@@ -95,31 +73,65 @@ def require_tokenizer(tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedMo
             where=f"{folder / 'tokenizer_config.json'}: pad_token",
             fix=f"Name one there, for instance {tokenizer.eos_token or '[PAD]'!r}.",
         )
-    rows = int(cast(nn.Embedding, backbone.get_input_embeddings()).weight.shape[0])
-    if len(tokenizer) > rows:
+    rows = _embedded_tokens(backbone, folder)
+    if not rows / 2 <= len(tokenizer) <= rows:
         raise InputError(
             f"the tokenizer has {len(tokenizer)} tokens, the model embeds {rows}: they do not match.",
             where=f"{folder / 'config.json'}: vocab_size",
+            fix="Put the tokenizer that the model was trained with beside its weights.",
         )
     tokenizer.padding_side = tokenizer.truncation_side = "right"
 
 
-def make_decoder_bidirectional(backbone: PreTrainedModel, folder: Path) -> None:
-    """Require a decoder saved by Embedline to be bidirectional, and make a bare language model so.
+def _embedded_tokens(backbone: PreTrainedModel, folder: Path) -> int:
+    try:
+        return int(cast(nn.Embedding, backbone.get_input_embeddings()).weight.shape[0])
+    except NotImplementedError as error:  # CANINE hashes characters
+        raise InputError(
+            f"{backbone.config.model_type} has no table of token embeddings.",
+            where=str(folder),
+            fix="Give a model with a vocabulary of tokens.",
+        ) from error
 
-    A third-party embedding model that was trained causal (it has sentence-transformers' files) stays causal,
-    as its vectors were made: it serves as a teacher or for comparison. As a base of a training it becomes
-    bidirectional in `prepare_backbone`.
+
+def require_fast_tokenizer(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Refuse a tokenizer written in Python (PhoBERT, ByT5, Japanese BERT): training, saving and ONNX need the
+    form of the tokenizers library.
 
     Raises:
-        InputError: the architecture, or a model that Embedline saved, is causal.
+        InputError: naming `where`.
     """
-    if is_native(backbone.config) and not is_decoder_family(backbone.config):
-        return  # an architecture with its own code goes on: its family is unknown
-    if (folder / CARD).is_file():
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"its tokenizer {type(tokenizer).__name__} exists in Python only; training, saving and export "
+            "need a tokenizer.json.",
+            where=where,
+            fix="Start from a base that has one. As a teacher and in `evaluate` this model can be used.",
+        )
+
+
+def require_decoder_bidirectional(backbone: PreTrainedModel, folder: Path) -> None:
+    """Refuse a decoder that Embedline saved and that is causal.
+
+    Raises:
+        InputError: naming the folder.
+    """
+    if not is_native(backbone.config) or is_decoder_family(backbone.config):  # else it cannot be causal
         require_bidirectional(backbone, str(folder))
-    elif not (folder / "modules.json").is_file():
-        make_bidirectional(backbone)
+
+
+def set_mask(backbone: PreTrainedModel, causal: bool | None, folder: Path) -> None:
+    """Make a third-party backbone causal or bidirectional; None leaves the mask that it was loaded with.
+
+    Raises:
+        InputError: the architecture cannot have this mask.
+    """
+    if causal is False and (is_decoder_family(backbone.config) or not is_native(backbone.config)):
+        make_bidirectional(backbone, str(folder))
+    elif causal:
+        backbone.config.is_causal = True
+        if is_bidirectional(backbone):
+            raise InputError(f"{backbone.config.model_type} has no causal mask.", where=str(folder))
 
 
 def require_parts(has: EmbedderSpec, requested: EmbedderSpec, folder: Path) -> None:

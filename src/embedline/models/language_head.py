@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from embedline.errors import InputError, first_line
 from embedline.models.bidirectional import is_decoder_family
+from embedline.models.st_modules import transformer_folder
 
 
 class LanguageHead(nn.Module):
@@ -69,6 +70,7 @@ def load_language_head(
     Raises:
         InputError: the folder cannot be loaded, or its head covers fewer tokens.
     """
+    folder = transformer_folder(folder)
     try:
         config = AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code

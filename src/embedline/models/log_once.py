@@ -10,3 +10,9 @@ from functools import cache
 def info_once(logger: logging.Logger, message: str) -> None:
     """Log `message` at level INFO, the first time only."""
     logger.info(message)
+
+
+@cache
+def warn_once(logger: logging.Logger, message: str) -> None:
+    """Log `message` at level WARNING, the first time only."""
+    logger.warning(message)

@@ -26,7 +26,7 @@ def max_tokens(backbone: PreTrainedModel) -> int | None:
     if has_dynamic_ntk(backbone.config):
         return None
     bound: int | None = getattr(backbone.config, "max_position_embeddings", None)
-    return bound
+    return bound if bound is not None and bound > 0 else None  # XLNet, without a bound, has -1
 
 
 def require_positions(backbone: PreTrainedModel, tokens: int, where: str) -> None:

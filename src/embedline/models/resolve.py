@@ -11,10 +11,13 @@ from pathlib import Path
 
 from embedline.artifacts.manifest import folder_digest
 from embedline.errors import InputError
+from embedline.models.model_files import read_config
+from embedline.models.st_modules import list_modules
 
-_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/*", "2_Normalize/*", "README.md"]
-_FILES += ["sparse_linear.pt", "colbert_linear.pt"]  # BGE-M3's heads
-_FILES += ["*.py"]  # run only with model.trust_remote_code
+_SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "README.md", "*.py"]  # code runs only if it is trusted
+_FILES = [*_SMALL, "*.safetensors"]
+_HEADS = ["sparse_linear.pt", "colbert_linear.pt"]  # BGE-M3's
+_OTHER_FORMS = ["onnx/*", "openvino/*", "coreml/*"]  # of the same model
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ def resolve_model(reference: str, revision: str | None = None, *, root: Path | N
     Args:
         reference: a folder (relative to `root` if given), `package:NAME` (a Python package that carries one
             model folder), `demo:decoder` (a tiny language model, made on the spot), or a hub id `ORG/NAME`,
-            which is downloaded (safetensors, text files, and BGE-M3's two heads).
+            which is downloaded (safetensors, text files, the folder of each module that its modules.json
+            names, and BGE-M3's two heads).
         revision: of a hub model; its newest when None.
 
     Raises:
@@ -45,8 +49,10 @@ def resolve_model(reference: str, revision: str | None = None, *, root: Path | N
         >>> embedder = load_embedder(model.path)
     """
     path, found_revision = _locate(reference, revision, root)
-    if not (path / "config.json").is_file():
-        raise InputError("no config.json: not a model.", where=f"{reference} ({path})")
+    try:
+        read_config(path)
+    except InputError as error:
+        raise InputError(error.what, where=f"{reference} ({error.where})", fix=error.fix) from error
     return ResolvedModel(reference, found_revision, path, folder_digest(path))
 
 
@@ -107,8 +113,18 @@ def _demo(reference: str) -> Path:
 def _from_hub(reference: str, revision: str | None) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
+    def get(revision: str | None, patterns: list[str]) -> Path:
+        found = snapshot_download(
+            reference, revision=revision, allow_patterns=patterns, ignore_patterns=_OTHER_FORMS
+        )
+        return Path(found)
+
     try:
-        folder = Path(snapshot_download(reference, revision=revision, allow_patterns=_FILES))
+        small = get(revision, _SMALL)
+        modules = [f"{module.path}/*" for module in list_modules(small) if module.path]
+        folder = get(small.name, [*_FILES, *_HEADS, *modules])
+    except InputError:
+        raise
     except Exception as error:  # the hub client has a dozen classes for "not found" and "not reachable"
         raise InputError(
             f"neither a local folder nor a model that the hub returned ({type(error).__name__}).",

@@ -11,6 +11,16 @@ from embedline.errors import InputError, first_line
 
 MODULES = "modules.json"
 _PACKAGE = "sentence_transformers."
+# Names of the Transformer module's settings, newest first; sentence-transformers reads the first one there.
+_TRANSFORMER_CONFIGS = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
 _WITH_CONFIG = {"Pooling", "Dense", "LayerNorm"}  # Normalize has none, and git keeps no empty folder
 
 
@@ -40,8 +50,19 @@ def read_modules(folder: Path) -> tuple[StModule, ...]:
     """Read the modules of a folder in their order; empty when it has no modules.json.
 
     Raises:
-        InputError: modules.json is damaged, repeats a name or names a path outside the folder, or a module's
-            folder or config.json is missing.
+        InputError: as for `list_modules`, or a module's config.json is missing.
+    """
+    modules = list_modules(folder)
+    for module in modules:
+        _require_config(module, folder)
+    return modules
+
+
+def list_modules(folder: Path) -> tuple[StModule, ...]:
+    """Read modules.json alone, as while the modules are being downloaded; empty when there is none.
+
+    Raises:
+        InputError: it is damaged, repeats a name, or names a path outside the folder.
     """
     file = folder / MODULES
     if not file.is_file():
@@ -62,7 +83,6 @@ def read_modules(folder: Path) -> tuple[StModule, ...]:
         raise InputError("lists no module, or two of one name.", where=str(file))
     for module in modules:
         _require_inside(module, file)
-        _require_config(module, folder)
     return modules
 
 
@@ -77,14 +97,7 @@ def module_config(folder: Path, module: StModule) -> dict[str, Any]:
     Raises:
         InputError: it is not a JSON object.
     """
-    file = folder / module.path / "config.json"
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(file)) from error
-    if not isinstance(values, dict):
-        raise InputError("is not a JSON object.", where=str(file))
-    return values
+    return _read_object(folder / module.path / "config.json")
 
 
 def transformer_folder(folder: Path) -> Path:
@@ -97,6 +110,27 @@ def transformer_folder(folder: Path) -> Path:
     """
     module = find_module(read_modules(folder), "Transformer")
     return folder / module.path if module and module.path else folder
+
+
+def transformer_config(folder: Path) -> dict[str, Any]:
+    """Read the settings of the Transformer module (max_seq_length, do_lower_case) under any of its names.
+
+    Raises:
+        InputError: as for `read_modules`, or the file is not a JSON object.
+    """
+    inner = transformer_folder(folder)
+    files = [inner / name for name in _TRANSFORMER_CONFIGS if (inner / name).is_file()]
+    return next((values for file in files if (values := _read_object(file))), {})
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(file)) from error
+    if not isinstance(values, dict):
+        raise InputError("is not a JSON object.", where=str(file))
+    return values
 
 
 def _require_inside(module: StModule, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pooling, prompts, lengths and BGE-M3's heads of model folders that other libraries saved."""
+"""Prompts, lengths and BGE-M3's heads of model folders that other libraries saved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from embedline.models.pooling import POOLING
 from embedline.models.positions import max_tokens
 from embedline.models.prompts import MTEB_TYPES, PromptTable
 from embedline.models.st_checks import require_cosine, require_order
-from embedline.models.st_modules import StModule, find_module, read_modules
+from embedline.models.st_modules import StModule, find_module, read_modules, transformer_config
 
 # sentence-transformers' names of poolings, older and newer, and ours.
 POOLING_MODES = {
@@ -46,28 +46,29 @@ _M3_FILES = {
 
 
 def third_party_spec(
-    folder: Path, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    folder: Path, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pooling: str
 ) -> EmbedderSpec:
-    """Read the spec of a sentence-transformers, FlagEmbedding or transformers folder; mean pooling if unset.
+    """Read the spec of a sentence-transformers, FlagEmbedding or transformers folder.
 
     Args:
         tokenizer: changed in place to fold case where the folder's settings require it.
+        pooling: found by `read_vector_rule`.
 
     Raises:
-        InputError: the folder has a module, a pooling, a layer norm or a similarity that Embedline does not
-            have, or modules in another order.
+        InputError: the folder has a module, a layer norm or a similarity that Embedline does not have, or
+            modules in another order.
     """
     modules = read_modules(folder)
     require_order(modules, folder)
     require_cosine(modules, folder)
-    if read_json(folder / "sentence_bert_config.json").get("do_lower_case"):
+    if transformer_config(folder).get("do_lower_case"):
         _lowercase(tokenizer)
     width = backbone.config.hidden_size
     heads = third_party_heads(folder)
     token_width = heads["multi_vector.project.weight"].shape[0] if heads else width
     query_length, document_length = _lengths(folder, backbone, tokenizer)
     return EmbedderSpec(
-        pooling=_pooling(folder, "cls" if heads else "mean"),
+        pooling=pooling,
         dense_layers=read_dense_layers(folder, width),
         layer_norm=_layer_norm(modules, folder),
         heads=("dense", *_M3_FILES) if heads else ("dense",),
@@ -95,7 +96,7 @@ def _lengths(folder: Path, backbone: PreTrainedModel, tokenizer: PreTrainedToken
 
     Its newer versions leave the length to the tokenizer. No length exceeds the model's positions.
     """
-    saved = read_json(folder / "sentence_bert_config.json")
+    saved = transformer_config(folder)
     default = tokenizer.model_max_length if (folder / "modules.json").is_file() else 512
     longest = max_tokens(backbone) or max(default if default < _NO_LENGTH else 0, 512)
     length = min(saved.get("max_seq_length") or default, longest)
@@ -127,7 +128,12 @@ def third_party_heads(folder: Path) -> dict[str, Tensor]:
 
 def _lowercase(tokenizer: PreTrainedTokenizerBase) -> None:
     """Fold case before all other steps, in place, as sentence-transformers does with do_lower_case."""
-    backend: Any = tokenizer.backend_tokenizer
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise InputError(
+            f"do_lower_case cannot be applied to the slow tokenizer {type(tokenizer).__name__}.",
+            where=str(tokenizer.name_or_path),
+        )
     steps = [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
     backend.normalizer = normalizers.Sequence(steps)
 
@@ -147,27 +153,6 @@ def _layer_norm(modules: tuple[StModule, ...], folder: Path) -> bool:
             "its layer norm has weights, and Embedline's has none.", where=str(folder / module.path)
         )
     return True
-
-
-def _pooling(folder: Path, default: str) -> str:
-    """Read the pooling of a sentence-transformers folder.
-
-    Raises:
-        InputError: a pooling that Embedline does not have.
-    """
-    pooling = read_json(folder / "1_Pooling" / "config.json")
-    if not pooling:
-        return default
-    modes = pooling.get("pooling_mode") or [key for key, on in pooling.items() if key in POOLING_MODES and on]
-    names = [POOLING_MODES.get(key, key) for key in ([modes] if isinstance(modes, str) else modes)]
-    if len(names) != 1 or names[0] not in POOLING or not pooling.get("include_prompt", True):
-        raise InputError(
-            f"pools by {' and '.join(names) or 'nothing'}, with include_prompt "
-            f"{pooling.get('include_prompt', True)}.",
-            where=str(folder / "1_Pooling" / "config.json"),
-            fix=f"Embedline loads {', '.join(POOLING)}, prompt included.",
-        )
-    return names[0]
 
 
 def _prompts(folder: Path) -> PromptTable:

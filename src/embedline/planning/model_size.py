@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedline.config.model import ModelConfig
-from embedline.models.st_modules import module_config, read_modules
+from embedline.models.st_modules import module_config, read_modules, transformer_folder
 
 # BERT's kind: two matrices in the feed-forward part, biases everywhere, learned positions, a pooler.
 _PLAIN = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2"}
@@ -86,8 +86,8 @@ def backbone_sizes(model: ModelConfig, base: Path | None) -> Sizes | None:
         base: folder of model.base on this machine. Without it, `model.settings` are used: those of a model
             from scratch, or the expected values of the base's config.json.
     """
-    if base is not None and (base / "config.json").is_file():
-        values = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if base is not None and (config := transformer_folder(base) / "config.json").is_file():
+        values = json.loads(config.read_text(encoding="utf-8"))
         return sizes_from(values.get("text_config", values))
     values = {"model_type": model.architecture, **model.settings}
     if model.base is None:

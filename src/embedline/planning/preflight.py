@@ -24,6 +24,7 @@ from embedline.planning.checks.batch_sizes import require_enough
 from embedline.planning.checks.dims import require_dims
 from embedline.planning.checks.machine import check_disk, check_memory, precision_notes
 from embedline.planning.checks.memory import memory_notes
+from embedline.planning.checks.models import require_usable_models
 from embedline.planning.checks.recommendations import advice
 from embedline.planning.checks.references import held_out_sets, require_known_names
 from embedline.planning.checks.sequence_length import require_room
@@ -95,6 +96,7 @@ def make_plan(preset: str, overrides: Sequence[str], work: Path, run: str = "", 
     check_disk(workspace.root, _bytes(config, root))
     machine = [*memory_notes(config, base, check_memory()), *precision_notes(config.runtime)]
     champion = find_champion(config, target, workspace, root)
+    assumed = require_usable_models(config, models.locations, champion)
     if act and champion.first:
         champion = register_first(config, target, champion, workspace, run)
     pinned = Pinned(
@@ -111,7 +113,13 @@ def make_plan(preset: str, overrides: Sequence[str], work: Path, run: str = "", 
         pins=pinned.pins,
         step_configs=step_configs,
         steps=predict_steps(workspace, preset, step_configs),
-        warnings=[*deprecated(preset, overrides), *_warnings(config), *machine, *advice(config, root)],
+        warnings=[
+            *deprecated(preset, overrides),
+            *_warnings(config),
+            *assumed,
+            *machine,
+            *advice(config, root),
+        ],
     )
 
 

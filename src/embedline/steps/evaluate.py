@@ -24,6 +24,7 @@ from embedline.data import evaluation_reader
 from embedline.evaluation.compare import markdown, stage_inputs
 from embedline.evaluation.haystack import GENERATOR
 from embedline.evaluation.requests import (
+    BASE,
     BM25_DIGEST,
     UNTRAINED,
     ScoringRequest,
@@ -34,6 +35,7 @@ from embedline.evaluation.score_files import read_per_query, write_scores
 from embedline.evaluation.summary import score_metrics
 from embedline.evaluation.untrained import untrained_digest
 from embedline.models.machine import works_in_bf16
+from embedline.models.stated import NOTHING, Stated
 from embedline.steps.context import Context, StepResult
 
 
@@ -45,16 +47,17 @@ def run(context: Context) -> StepResult:
     settings = _settings(context)
     rows: list[ScoreRow] = []
     tables: list[pa.Table] = []
-    finished: dict[tuple[str, str], tuple[ScoringRequest, Artifact]] = {}
+    finished: dict[tuple[str, str, Stated], tuple[ScoringRequest, Artifact]] = {}
     reused = True
     for request in _requests(context, settings.config):
-        earlier = finished.get((request.digest, request.runtime))
+        same = request.digest, request.runtime, request.stated
+        earlier = finished.get(same)
         if earlier and request.is_within(earlier[0]):
             artifact = earlier[1]
         else:
             artifact, cached = _scored(context, request, settings)
             reused &= cached
-            finished[request.digest, request.runtime] = request, artifact
+            finished[same] = request, artifact
         own = request.select(read_scores(artifact.path))
         rows += own
         shown = {(row.set, row.dim, row.head) for row in own}
@@ -99,7 +102,7 @@ def _requests(context: Context, config: EvaluateConfig) -> Iterator[ScoringReque
     yield ScoringRequest("bm25", BM25_DIGEST, None, sets)
     base, champion, pretrained = pins.get("base"), pins.get("champion"), context.inputs["pretrained"]
     if base and config.score_base:
-        yield ScoringRequest("base", base, Path(locations["base"]), sets, tasks)
+        yield ScoringRequest(BASE, base, Path(locations["base"]), sets, tasks, stated=_stated_base(context))
     elif not base and pretrained is not None:
         # The baseline: the same architecture with random weights, made from the folder's configuration.
         digest = untrained_digest(pretrained.path)
@@ -110,6 +113,11 @@ def _requests(context: Context, config: EvaluateConfig) -> Iterator[ScoringReque
         model = context.inputs[name]
         if model is not None and model.manifest.step == stage:  # else the stage is off and passed it through
             yield ScoringRequest(stage, model.digest, model.path, stage_sets, of_stage=True)
+
+
+def _stated_base(context: Context) -> Stated:
+    model = context.step_config.config.get("model", {})
+    return Stated(model.get("base_pooling"), model.get("base_causal"))
 
 
 def _scored(context: Context, request: ScoringRequest, settings: ScoringSettings) -> tuple[Artifact, bool]:
@@ -148,6 +156,8 @@ def _scored_under(context: Context, request: ScoringRequest, settings: ScoringSe
         what["precision"] = "bf16" if works_in_bf16(settings.runtime) else "fp32"
         if not request.has_prompts:
             what["prompts"] = context.step_config.config["prompts"]
+    if request.stated != NOTHING:
+        what["stated"] = [request.stated.pooling, request.stated.causal]
     if request.depths:
         what["needle"] = [GENERATOR, request.depths, settings.config.needle_documents]
     return what

@@ -58,6 +58,7 @@ def _has_model(name: str, root: Path) -> bool:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+        files = ("config.json", "modules.json")  # the config may lie in 0_Transformer/
+        return any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
     except HFValidationError:
         return False

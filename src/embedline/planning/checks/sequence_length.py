@@ -11,6 +11,7 @@ from embedline.config.model import row_tokens
 from embedline.config.schema import RunConfig
 from embedline.config.training import ContrastiveConfig, MineConfig
 from embedline.errors import InputError
+from embedline.models.st_modules import transformer_folder
 
 # Positions start at the row after padding's, so that two rows of the table are used by no token.
 _OFFSET = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet"}
@@ -44,12 +45,12 @@ def _room(config: RunConfig, base: Path | None) -> int | None:
     model = config.model
     values: dict[str, Any] = dict(model.settings)
     kind = model.architecture
-    if base is not None and (base / "config.json").is_file():
-        values = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if base is not None and (file := transformer_folder(base) / "config.json").is_file():
+        values = json.loads(file.read_text(encoding="utf-8"))
         values = values.get("backbone", values.get("text_config", values))
         kind = values.get("model_type", "")
     has = values.get("max_position_embeddings")
-    if model.dynamic_ntk is not None or not isinstance(has, int):
+    if model.dynamic_ntk is not None or not isinstance(has, int) or has <= 0:  # XLNet has -1: no bound
         return None
     if kind in _OFFSET:
         has -= int(values.get("pad_token_id", 1)) + 1

@@ -53,7 +53,12 @@ def load_folder(context: Context, folder: Path) -> Embedder:
 
     model = context.step_config.section("model", ModelConfig)
     runtime = context.step_config.section("runtime", RuntimeConfig)
-    embedder = load_embedder(folder, attention=attention(runtime), trust_remote_code=model.trust_remote_code)
+    embedder = load_embedder(
+        folder,
+        attention=attention(runtime),
+        trust_remote_code=model.trust_remote_code,
+        as_base=True,
+    )
     spec = run_spec(context, embedder.spec)
     return embedder.with_spec(spec, seed=context.step_config.config["seed"]).to(best_device())
 
@@ -62,10 +67,15 @@ def load_teacher(context: Context) -> Embedder:
     """Load the run's teacher with its own prompts, onto this machine's best device."""
     from embedline.models.device import best_device
     from embedline.models.folder import load_embedder
+    from embedline.models.stated import Stated
 
     config = context.step_config.section("teacher", TeacherConfig)
     runtime = context.step_config.section("runtime", RuntimeConfig)
-    teacher = load_embedder(Path(str(context.step_config.locations["teacher"])), attention=attention(runtime))
+    teacher = load_embedder(
+        Path(str(context.step_config.locations["teacher"])),
+        attention=attention(runtime),
+        stated=Stated(config.pooling, config.causal),
+    )
     if config.prompts:
         teacher = teacher.with_spec(replace(teacher.spec, prompts=PromptTable(config.prompts)))
     return teacher.to(best_device()).eval()
