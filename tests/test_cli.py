@@ -280,14 +280,35 @@ def test_search_names_what_it_cannot_open(model: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text('{"text": "one"}\n{"body": "two"}\n')
     refused(embedline("search", str(tmp_path), str(tmp_path / "no.jsonl"), "q"), "no such corpus")
-    refused(embedline("search", str(model), str(corpus), "q"), "row 2", "no text")
+    refused(
+        embedline("search", str(model), str(corpus), "q"),
+        "corpus.jsonl:2",
+        "neither a text nor a title",
+        "body",
+    )
     corpus.write_text('{"text": "one"}\n')
     refused(embedline("search", str(tmp_path), str(corpus), "q"), "not a model folder")
     refused(embedline("search", "models:oops", str(corpus), "q"), "models:/NAME@ALIAS")
 
 
 def test_embed_refuses_input_that_is_not_utf8(model: Path) -> None:
-    refused(embedline("embed", str(model), given=b"fine\n\xff\xfe"), "UTF-8", "byte 5")
+    refused(embedline("embed", str(model), given=b"fine\n\xff\xfe"), "standard input:2", "UTF-8", "byte 1")
+
+
+def test_search_and_embed_print_the_ids_of_the_passages(model: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(
+        '{"_id": 0, "title": "Passwords"}\n{"_id": "b", "id": "x", "text": "The cat sleeps."}\n'
+    )
+    done = embedline("search", str(model), str(corpus), "forgot my password", "--json")
+    assert [result["id"] for result in json.loads(done.stdout)["results"]] == ["0", "b"]
+    lines = [json.loads(line) for line in embedline("embed", str(model), str(corpus)).stdout.splitlines()]
+    assert [line["id"] for line in lines] == ["0", "b"]
+    given = embedline("embed", str(model), given=b"Passwords\n")
+    assert np.allclose(json.loads(given.stdout), lines[0]["vector"], atol=1e-5)
+    empty = embedline("embed", str(model), given=b"")
+    assert (empty.returncode, empty.stdout) == (0, "")
+    refused(embedline("search", str(model), str(corpus), " "), "QUERY: is empty")
 
 
 def test_doctor_lists_the_checks_of_this_machine(tmp_path: Path) -> None:

@@ -55,7 +55,12 @@ def pipeline_config(config: RunConfig | None) -> dsl.PipelineConfig | None:
 
 
 def _tried_again(task: PipelineTask, wanted: TaskConfig) -> PipelineTask:
-    """Set the retries of a task; an error that returns at every try ends its retry at once."""
+    """Set the retries of a task.
+
+    An error that returns at every try (bad input, first of all) is not tried again. On this machine, with
+    processes or containers, the driver ends the task's retries. A cluster's engine counts tries and knows no
+    such errors: its next pod finds the error in the step's record and ends with it before any work.
+    """
     if not wanted.retries:
         return task
     return task.set_retry(

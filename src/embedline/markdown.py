@@ -11,10 +11,10 @@ _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 CELL_CHARS = 200
 
 
-def cell(text: object) -> str:
-    """Return a name as plain text for a line or a cell: no markup, one line, at most 200 characters."""
+def cell(text: object, chars: int = CELL_CHARS) -> str:
+    """Return a name as plain text for a line or a cell: no markup, one line, at most `chars` characters."""
     words = " ".join(str(text).split())
-    short = words if len(words) <= CELL_CHARS else f"{words[:CELL_CHARS]}…"
+    short = words if len(words) <= chars else f"{words[:chars]}…"
     return _MARKS.sub(r"\\\1", html.escape(short, quote=False))
 
 

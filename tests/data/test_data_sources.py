@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from embedline.data.delimited import read_csv
 from embedline.data.hub import hub_name
-from embedline.data.lines import read_csv
 from embedline.data.sources import count_rows, read_source, source_files, source_name
-from embedline.data.texts import PASSAGE_CHARS, read_texts
+from embedline.data.texts import PASSAGE_CHARS
 from embedline.errors import InputError
 
 ROWS = [{"query": "вопрос", "pos": ["ответ"]}, {"query": "second", "pos": ["another answer"]}]
@@ -147,7 +147,7 @@ def test_texts_become_passages_of_whole_paragraphs(tmp_path: Path) -> None:
     (tmp_path / "sub" / "b.txt").write_text(body + "\n\n" + "Предложение. " * 400, encoding="utf-8")
     (tmp_path / "a.md").write_text("# Заголовок\n\nПервый.\n\n## Ещё\n\nВторой.\n", encoding="utf-8")
     (tmp_path / "c.txt").write_bytes(b"fine\n\xff\n")
-    lines = list(read_texts(tmp_path))
+    lines = list(read_source(str(tmp_path), tmp_path, texts=True))
     found = [line.values for line in lines if line.values]
     assert found[0] == {"title": "Заголовок", "text": "# Заголовок\n\nПервый."}
     assert found[1] == {"title": "Заголовок", "text": "## Ещё\n\nВторой."}
@@ -207,6 +207,6 @@ def test_rows_are_counted_up_to_a_limit_and_cheaply(tmp_path: Path) -> None:
         assert count_rows(name, tmp_path) == 6
         assert count_rows(name, tmp_path, at_most=4, cheaply=True) == 4
         assert count_rows(name, tmp_path, cheaply=True) == (None if name == "a.csv" else 6)
-    assert count_rows("texts", tmp_path) == 1
-    assert count_rows("texts", tmp_path, at_most=4, cheaply=True) is None
+    assert count_rows("texts", tmp_path, texts=True) == 1
+    assert count_rows("texts", tmp_path, texts=True, at_most=4, cheaply=True) is None
     assert count_rows("hub:org/name", tmp_path) is None

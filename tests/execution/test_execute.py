@@ -164,7 +164,11 @@ def test_a_failure_leaves_nothing_in_the_store_and_says_why(bench: Bench) -> Non
 
 
 def test_an_unexpected_error_is_worth_another_try_and_bad_input_is_not(bench: Bench) -> None:
-    for error, code, final in ((ConnectionError("gone"), 1, False), (InputError("no rows."), 2, True)):
+    for error, code, final in (
+        (ConnectionError("gone"), 1, False),
+        (InputError("no rows."), 2, True),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), 1, True),
+    ):
 
         def fail(context: Context, error: Exception = error) -> StepResult:
             raise error

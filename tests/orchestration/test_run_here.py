@@ -127,6 +127,8 @@ def test_final_failures_are_not_retried_and_lost_processes_are(line: Any) -> Non
     record = line.record()
     step = next(step for step in record["steps"] if step["step"] == "train_supervised")
     assert step["final"] is True
+    log = (line.work / "latest" / "log.txt").read_text()
+    assert log.count("error: step train_supervised: the loss is not a number") == 1  # no further try began
     assert "the loss is not a number" in record["error"]["message"]
 
 

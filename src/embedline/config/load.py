@@ -17,6 +17,7 @@ from embedline.config.base import section_in
 from embedline.config.renamed import old_spellings
 from embedline.config.schema import RunConfig
 from embedline.config.yamltext import read_yaml
+from embedline.encoding import read_text
 from embedline.errors import InputError
 
 PRESETS = "embedline.pipelines.retrain"
@@ -142,9 +143,7 @@ def _text_of(preset: str, folder: Path) -> tuple[str, str]:
         if not path.is_file():
             raise InputError("no such preset file.", where=str(path))
         try:
-            return path.read_text(encoding="utf-8-sig"), str(path)
-        except UnicodeDecodeError as error:
-            raise InputError(f"is not UTF-8 (byte {error.start + 1}).", where=str(path)) from error
+            return read_text(path), str(path)
         except OSError as error:
             reason = (error.strerror or type(error).__name__).lower()
             raise InputError(f"cannot be read ({reason}).", where=str(path)) from error

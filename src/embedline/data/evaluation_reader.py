@@ -64,6 +64,11 @@ class LabelledText(NamedTuple):
     labels: list[str]
 
 
+def with_title(title: str | None, text: str) -> str:
+    """Put a document's title before its text, as mteb and BEIR do."""
+    return f"{title or ''} {text}".strip()
+
+
 def read_sets(folder: Path) -> list[SetInfo]:
     """Read the list of sets of an evaluation artefact.
 

@@ -1,15 +1,19 @@
-"""Readers of hub datasets, folders in the hub's layout and Parquet files, all through `datasets`."""
+"""Readers of hub datasets, folders whose card names the files, Parquet and Arrow, through `datasets`."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
 
 from embedline.data.lines import Line
 from embedline.errors import InputError, first_line
 
 PREFIX = "hub:"
+_FRONT_MATTER = re.compile(r"---\s*\n(.*?)\n---\s*(?:\n|$)", re.DOTALL)
 
 
 class HubName(NamedTuple):
@@ -35,21 +39,39 @@ def hub_name(path: str) -> HubName:
     return HubName("/".join(parts[:2]), parts[2] if len(parts) == 3 else None, revision or None)
 
 
-def read_hub(path: str, split: str, root: Path) -> Iterator[Line]:
-    """Read the rows of a hub dataset, from a copy at `root/ORG/NAME` where there is one.
+def read_hub(path: str, split: str) -> Iterator[Line]:
+    """Read the rows of a dataset that only the hub has.
 
     Raises:
         InputError: the dataset, its configuration or the split cannot be loaded.
     """
     name, configuration, revision = hub_name(path)
-    if (root / name).is_dir():
-        return read_folder(root / name, split, configuration)
-    fix = f"Check the name, the split and the network, or put a copy at {root / name}."
+    fix = f"Check the name, the split and the network, or put a copy at {name} below data.root."
     return _rows(f"{path}[{split}]", fix, path=name, name=configuration, revision=revision, split=split)
 
 
+def has_configs(folder: Path) -> bool:
+    """Return whether the folder's README.md is a dataset card with `configs`, which name its files."""
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return False
+    found = _FRONT_MATTER.match(readme.read_text(encoding="utf-8-sig", errors="replace"))
+    try:
+        card = yaml.safe_load(found[1]) if found else None
+    except yaml.YAMLError:
+        return False
+    return isinstance(card, dict) and bool(card.get("configs"))
+
+
+def is_card(path: Path) -> bool:
+    """Return whether a file is a dataset card: a README.md with front matter."""
+    if path.name.lower() != "readme.md":
+        return False
+    return _FRONT_MATTER.match(path.read_text(encoding="utf-8-sig", errors="replace")) is not None
+
+
 def read_folder(folder: Path, split: str, configuration: str | None = None) -> Iterator[Line]:
-    """Read the rows of a folder laid out like a hub dataset (data files, maybe a README.md with `configs`).
+    """Read the rows of a split from the files that the card's `configs` name.
 
     Raises:
         InputError: the folder, its configuration or the split cannot be loaded.
@@ -58,14 +80,24 @@ def read_folder(folder: Path, split: str, configuration: str | None = None) -> I
     return _rows(f"{folder}[{split}]", fix, path=str(folder), name=configuration, split=split, streaming=True)
 
 
+def files_of_split(folder: Path, split: str, configuration: str | None = None) -> list[Path]:
+    """List the files that `read_folder` reads; none for a split that the card does not name."""
+    import datasets
+
+    try:
+        builder = datasets.load_dataset_builder(str(folder), configuration)
+        return [Path(file) for file in (builder.config.data_files or {}).get(split, ())]
+    except Exception:  # `read_folder` raises it with its reason
+        return []
+
+
 def splits_of(folder: Path) -> dict[str, list[str]]:
     """Return the configurations named in the README.md of a folder in hub layout, and the splits of each.
 
     Raises:
         InputError: they name files that are not there.
     """
-    readme = folder / "README.md"
-    if not readme.is_file() or "config_name:" not in readme.read_text(encoding="utf-8", errors="replace"):
+    if not has_configs(folder):
         return {}
     import datasets
 
@@ -74,17 +106,19 @@ def splits_of(folder: Path) -> dict[str, list[str]]:
         return {name: datasets.get_dataset_split_names(str(folder), name) for name in names}
     except Exception as error:  # `datasets` raises dozens of kinds
         fix = "Check its configs and the files that they name."
-        raise InputError(f"cannot be used ({first_line(error)}).", where=str(readme), fix=fix) from error
+        where = str(folder / "README.md")
+        raise InputError(f"cannot be used ({first_line(error)}).", where=where, fix=fix) from error
 
 
-def read_parquet(path: Path) -> Iterator[Line]:
-    """Read the rows of one Parquet file.
+def read_columns(path: Path) -> Iterator[Line]:
+    """Read the rows of one Parquet or Arrow file.
 
     Raises:
         InputError: it cannot be read.
     """
     fix = "Check the file, or fetch it again."
-    return _rows(str(path), fix, path="parquet", data_files=str(path), split="train", streaming=True)
+    kind = path.suffix.lower().removeprefix(".")
+    return _rows(str(path), fix, path=kind, data_files=str(path), split="train", streaming=True)
 
 
 def count_parquet(path: Path) -> int:

@@ -19,14 +19,17 @@ from embedline.data.records import (
     passage_of,
     record_columns,
     record_of,
+    with_lists,
 )
 from embedline.data.sources import read_source, source_name
 from embedline.data.tables import CORPUS, PASSAGE_SCHEMA, QUARANTINE, RECORD_SCHEMA, RECORDS, Row, RowWriter
+from embedline.data.tally import Tally
 from embedline.errors import InputError, StepError
-from embedline.markdown import table
+from embedline.markdown import cell, table
 
 MAX_MALFORMED_SHARE = 0.5
 MAX_COLUMNS = 50  # counted by name; rows that use keys as values have any number
+_NOTE_CHARS = 2000
 
 
 @dataclass
@@ -36,6 +39,7 @@ class IngestCounts:
     Args:
         columns: number of rows that have a value in each column that is read.
         ignored_columns: the same for the columns that are not read.
+        tally: the files that they were read from.
     """
 
     source: str
@@ -47,6 +51,7 @@ class IngestCounts:
     left_out: int = 0
     columns: dict[str, int] = field(default_factory=dict)
     ignored_columns: dict[str, int] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
 
     def count_columns(self, values: dict[str, Any], known: frozenset[str]) -> None:
         """Count the columns of one row; an empty value is none."""
@@ -68,10 +73,13 @@ class IngestReport:
         return sum(getattr(s, count) for s in self.sources if table in {None, s.table})
 
     def as_json(self) -> list[dict[str, Any]]:
-        return [asdict(source) for source in self.sources]
+        return [{**asdict(source), "tally": source.tally.as_json()} for source in self.sources]
 
     def markdown(self) -> str:
-        """Return the counts as a Markdown table, one row a source; each column with its number of values."""
+        """Return the counts as a Markdown table, one row a source, and a line for each note on a source.
+
+        Each column of a source stands with its number of values.
+        """
         head = ["source", "table", "read", "accepted", "quarantined", "left out"]
         head += ["columns", "columns not read"]
         rows = [
@@ -81,7 +89,9 @@ class IngestReport:
             )
             for s in self.sources
         ]
-        return table(head, rows, align="llrrrrll")
+        notes = [f"{source.source}: {note}" for source in self.sources for note in source.tally.notes()]
+        lines = "".join(f"- {cell(note, chars=_NOTE_CHARS)}\n" for note in notes)
+        return f"{table(head, rows, align='llrrrrll')}\n\n{lines}".rstrip()
 
 
 def _listed(columns: dict[str, int]) -> str:
@@ -113,13 +123,13 @@ def ingest(
         record_ids, passage_ids = Ids(), Ids()
         for source in sources:
             name = source_name(source.name, source.path)
-            lines = read_source(source.path, root, source.split)
             counts = IngestCounts(name, "records", source.path)
+            lines = read_source(source.path, root, source.split, tally=counts.tally)
             report.sources.append(counts)
             _read_into(
                 islice(lines, source.limit),
                 counts,
-                lambda values, s=source, n=name: record_of(values, s, n, record_ids),  # type: ignore[misc]
+                lambda line, s=source, n=name: _record(line, s, n, record_ids),  # type: ignore[misc]
                 record_columns(source),
                 records,
                 quarantine,
@@ -127,13 +137,15 @@ def ingest(
             )
         for passage_source in corpus:
             name = source_name(passage_source.name, passage_source.path)
-            lines = read_source(passage_source.path, root, passage_source.split, texts=True)
             counts = IngestCounts(name, "corpus", passage_source.path)
+            lines = read_source(
+                passage_source.path, root, passage_source.split, texts=True, tally=counts.tally
+            )
             report.sources.append(counts)
             _read_into(
                 islice(lines, passage_source.limit),
                 counts,
-                lambda values, s=passage_source, n=name: passage_of(values, s, n, passage_ids),  # type: ignore[misc]
+                lambda line, s=passage_source, n=name: passage_of(line.values, s, n, passage_ids),  # type: ignore[misc]
                 passage_columns(passage_source),
                 passages,
                 quarantine,
@@ -145,7 +157,7 @@ def ingest(
 def _read_into(
     lines: Iterator[Line],
     counts: IngestCounts,
-    convert: Callable[[dict[str, Any]], Row],
+    convert: Callable[[Line], Row],
     known: frozenset[str],
     writer: RowWriter,
     quarantine: IO[str],
@@ -158,7 +170,7 @@ def _read_into(
             if line.values is None:
                 raise MalformedRowError(line.reason)
             counts.count_columns(line.values, known)
-            row = convert(line.values)
+            row = convert(line)
         except MalformedRowError as error:
             excerpt = line.excerpt
             if line.values is not None:
@@ -175,6 +187,12 @@ def _read_into(
             # Rows selected by their score are positives from here on, not pairs to be ranked.
             writer.write(row if min_score is None else {**row, "score": None})
     _check_source(counts, first)
+
+
+def _record(line: Line, source: Source, name: str, ids: Ids) -> Row:
+    assert line.values is not None
+    values = with_lists(line.values, source.columns) if line.only_text else line.values
+    return record_of(values, source, name, ids)
 
 
 def _quarantined(line: Line, source: str) -> str:

@@ -1,8 +1,7 @@
-"""Readers of JSON lines and CSV in which a malformed row does not fail the whole file."""
+"""Readers of JSON lines and JSON in which a malformed row does not fail the whole file."""
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import zlib
@@ -12,10 +11,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from embedline.encoding import decode_text, other_encoding, wide_encoding, wrong_encoding
 from embedline.errors import InputError, first_line
 
 _BOM = b"\xef\xbb\xbf"
-csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters would refuse a long text
+_BLANK = b" \t\r\n"
+_START_BYTES = 4096
 _EXCERPT = 200
 
 
@@ -24,9 +25,11 @@ class Line:
     """One row of a source and its position.
 
     Args:
-        line: 1-based line of a text file; 1-based row of a Parquet file or a hub dataset.
+        line: 1-based line of a text file; 1-based row of a Parquet or JSON file or of a hub dataset.
         values: the row's columns, or None when it cannot be read, for the reason in `reason`.
         excerpt: the beginning of an unreadable row.
+        lines: number of the file's lines that the row spans.
+        only_text: whether the format has no other values than texts (CSV, TSV).
     """
 
     file: str
@@ -34,6 +37,8 @@ class Line:
     values: dict[str, Any] | None
     reason: str = ""
     excerpt: str = ""
+    lines: int = 1
+    only_text: bool = False
 
 
 def shorten(text: str) -> str:
@@ -45,10 +50,11 @@ def read_jsonl(path: Path) -> Iterator[Line]:
     """Read the rows of a JSON-lines file, plain or gzip; blank lines are no rows.
 
     Raises:
-        InputError: the file cannot be opened, or is not (or not wholly) gzip although its name ends in .gz.
+        InputError: the file cannot be opened, is in another encoding than UTF-8, or is not (or not wholly)
+            gzip although its name ends in .gz.
     """
-    for number, raw in _numbered(path):
-        yield _json_line(str(path), number, raw)
+    for entry in text_lines(path):
+        yield entry if isinstance(entry, Line) else _json_line(str(path), *entry)
 
 
 def count_jsonl(path: Path, at_most: int | None = None) -> int:
@@ -57,100 +63,105 @@ def count_jsonl(path: Path, at_most: int | None = None) -> int:
     Raises:
         InputError: as `read_jsonl`.
     """
-    return sum(1 for _ in islice(_numbered(path), at_most))
+    return sum(1 for _ in islice(filled_lines(path), at_most))
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines that are not blank, with their numbers."""
+def read_json(path: Path) -> Iterator[Line]:
+    """Read the rows of a JSON file, plain or gzip: one list of objects, or one object a line.
+
+    Raises:
+        InputError: the file cannot be read, is not JSON, or is in another encoding than UTF-8.
+    """
+    start = next((raw for _, raw in filled_lines(path)), b"").lstrip()
+    if not start.startswith(b"["):
+        yield from read_jsonl(path)
+        return
+    text = decode_text(b"".join(raw for _, raw in raw_lines(path)), str(path))
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise unreadable(str(path), error) from error
+    for number, row in enumerate(rows, 1):
+        if isinstance(row, dict):
+            yield Line(str(path), number, row)
+        else:
+            reason = f"not a JSON object but {type(row).__name__}"
+            yield Line(str(path), number, None, reason, shorten(json.dumps(row, ensure_ascii=False)))
+
+
+def text_lines(path: Path, blank: bytes = _BLANK) -> Iterator[tuple[int, str] | Line]:
+    """Yield the number and the text of each line that is not blank; a malformed row where it is not UTF-8.
+
+    A line ends with a line feed alone (or with a carriage return before it), as in JSON lines.
+
+    Args:
+        blank: a line of these characters alone is blank.
+
+    Raises:
+        InputError: the file cannot be read, or most of its non-ASCII lines are in another known encoding.
+    """
+    suspected = True
+    for number, raw in filled_lines(path, blank):
+        try:
+            yield number, raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        except UnicodeDecodeError as error:
+            if suspected:
+                refuse_other_encoding(path, number)
+                suspected = False
+            reason = f"invalid UTF-8 at byte {error.start + 1}"
+            excerpt = raw[: 4 * _EXCERPT].decode("utf-8", "backslashreplace")
+            yield Line(str(path), number, None, reason, shorten(excerpt))
+
+
+def refuse_other_encoding(path: Path, number: int) -> None:
+    """Refuse a file that is in another encoding as a whole; one damaged row costs itself only.
+
+    Args:
+        number: of the first line that is not UTF-8.
+
+    Raises:
+        InputError: most of the file's non-ASCII lines are in another known encoding.
+    """
+    if encoding := other_encoding(raw for _, raw in raw_lines(path)):
+        raise wrong_encoding(encoding, f"{path}:{number}", path.name)
+
+
+def raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a plain or gzip file with their numbers, without a byte order mark.
+
+    Raises:
+        InputError: the file cannot be read, or is UTF-16.
+    """
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            if encoding := wide_encoding(file.read(_START_BYTES)):
+                raise wrong_encoding(encoding, f"{path}:1", path.name)
+            file.seek(0)
             for number, raw in enumerate(file, 1):
-                text = raw.removeprefix(_BOM) if number == 1 else raw
-                if text.strip():
-                    yield number, text.strip()
+                yield number, raw.removeprefix(_BOM) if number == 1 else raw
     except (OSError, EOFError, zlib.error) as error:
         raise unreadable(f"{path}:{number + 1}", error) from error
 
 
-def _json_line(file: str, number: int, raw: bytes) -> Line:
+def filled_lines(path: Path, blank: bytes = _BLANK) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of `raw_lines` that are not blank."""
+    return ((number, raw) for number, raw in raw_lines(path) if raw.strip(blank))
+
+
+def _json_line(file: str, number: int, text: str) -> Line:
     try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        reason = f"invalid UTF-8 at byte {error.start + 1}"
-        excerpt = raw[: 4 * _EXCERPT].decode("utf-8", "backslashreplace")
-        return Line(file, number, None, reason, shorten(excerpt))
-    try:
-        values = json.loads(text)
-        if b"\\u" in raw:  # an escape can spell half of a surrogate pair, which is no text
+        values = json.loads(text.strip())
+        if "\\u" in text:  # an escape can spell half of a surrogate pair, which is no text
             json.dumps(values, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        return Line(file, number, None, "invalid UTF-8: a lone surrogate escape", shorten(text))
+        return Line(file, number, None, "invalid UTF-8: a lone surrogate escape", shorten(text.strip()))
     except (ValueError, RecursionError) as error:
-        return Line(file, number, None, f"invalid JSON: {error}", shorten(text))
+        return Line(file, number, None, f"invalid JSON: {error}", shorten(text.strip()))
     if not isinstance(values, dict):
-        return Line(file, number, None, f"not a JSON object but {type(values).__name__}", shorten(text))
+        reason = f"not a JSON object but {type(values).__name__}"
+        return Line(file, number, None, reason, shorten(text.strip()))
     return Line(file, number, values)
-
-
-def read_csv(path: Path, delimiter: str = ",") -> Iterator[Line]:
-    """Read the rows of a CSV file with a header; every value stays a string.
-
-    Read with the standard library, because a data frame turns the query `null` into no query and `007` into
-    7, and refuses the whole file for one row.
-
-    Raises:
-        InputError: the file cannot be opened, has no header or one column twice, or a quote is never closed.
-    """
-    try:
-        # surrogateescape marks undecodable bytes, so that only their own row is malformed
-        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            header = next(reader, None)
-            if not header:
-                raise InputError("has no header line.", where=str(path), fix="Name the columns in line 1.")
-            if twice := next((name for name in header if name and header.count(name) > 1), None):
-                raise InputError(
-                    f"names the column {twice!r} twice.", where=f"{path}:1", fix="Rename one of them."
-                )
-            yield from _csv_rows(reader, header, str(path))
-    except OSError as error:
-        raise unreadable(str(path), error) from error
-    except csv.Error as error:
-        raise unreadable(f"{path}:1", error) from error
-
-
-def _csv_rows(reader: Any, header: list[str], file: str) -> Iterator[Line]:
-    while True:
-        start = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            if "unexpected end" in str(error):  # the rest of the file went into one field
-                fix = "Close it; a quote inside a field is written twice."
-                raise InputError("a quote is never closed.", where=f"{file}:{start}", fix=fix) from error
-            yield Line(file, start, None, f"invalid CSV: {error}")
-            continue
-        if not row:
-            continue
-        text = ",".join(row)
-        if len(row) != len(header):
-            reason = f"{len(row)} fields where the header has {len(header)}"
-            yield Line(file, start, None, reason, shorten(text))
-        elif not _is_text(text):
-            yield Line(file, start, None, "invalid UTF-8", shorten(text))
-        else:
-            yield Line(file, start, dict(zip(header, row, strict=True)))
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def unreadable(where: str, error: Exception) -> InputError:

@@ -6,8 +6,9 @@ import hashlib
 import math
 from typing import Any, get_args
 
-from embedline.config.data import CorpusSource, Source, TaskType
+from embedline.config.data import Columns, CorpusSource, Source, TaskType
 from embedline.data.language import guess
+from embedline.data.printed_lists import AmbiguousListError, is_printed_list, read_printed_list
 from embedline.data.tables import Row
 
 LONG_CHARS = 200
@@ -78,6 +79,32 @@ def record_of(values: dict[str, Any], source: Source, name: str, ids: Ids) -> Ro
     }
 
 
+def with_lists(values: dict[str, Any], columns: Columns) -> dict[str, Any]:
+    """Return a row of a format that has only texts (CSV, TSV) with the lists that its cells hold in print.
+
+    Raises:
+        MalformedRowError: a cell begins as a list of texts and cannot be read as one, or scores are no list
+            of numbers.
+    """
+    read = dict(values)
+    for column in (columns.positive, columns.negative):
+        if isinstance(cell := values.get(column), str) and is_printed_list(cell):
+            read[column] = _list_in(cell, column, 'as JSON, ["one", "another"], also a text in brackets')
+    for column in (columns.positive_scores, columns.negative_scores):
+        if isinstance(cell := values.get(column), str):
+            brackets = cell.strip().startswith("[")
+            one = [cell] if cell.strip() else None
+            read[column] = _list_in(cell, column, "as JSON, [0.5, 0.25]") if brackets else one
+    return read
+
+
+def _list_in(cell: str, column: str, form: str) -> list[Any]:
+    try:
+        return read_printed_list(cell)
+    except AmbiguousListError as error:
+        raise MalformedRowError(f"{column!r} {error}; write it {form}") from error
+
+
 def passage_of(values: dict[str, Any], source: CorpusSource, name: str, ids: Ids) -> Row:
     """Convert a row of a corpus into a passage.
 
@@ -122,6 +149,10 @@ def _scored(values: dict[str, Any], column: str, scores: str) -> tuple[list[str]
 def _texts(values: dict[str, Any], column: str) -> list[str]:
     """Return a text or a list of texts as a list."""
     value = values.get(column)
+    if isinstance(value, str) and is_printed_list(value):
+        raise MalformedRowError(
+            f"{column!r} is a text that holds a printed list; write a list, also of one text in brackets"
+        )
     items = [] if value is None else [value] if isinstance(value, str) else value
     if not isinstance(items, list):
         raise MalformedRowError(f"{column!r} is {type(value).__name__}, neither text nor a list of texts")

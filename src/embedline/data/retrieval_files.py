@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 from embedline.data.evaluation_reader import Retrieval
 from embedline.data.hub import read_folder, splits_of
 from embedline.data.lines import Line
+from embedline.data.passages import identity_of, title_and_text
 from embedline.data.sources import read_source
 from embedline.data.tables import Row
+from embedline.encoding import read_text
 from embedline.errors import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -42,8 +44,7 @@ def load_retrieval(folder: Path, split: str, *, missing_documents: str = "refuse
     """
     corpus: dict[str, tuple[str, str]] = {}
     for line, row in _rows(folder, "corpus", split):
-        title = text_of(line, row, "title", optional=True)
-        corpus[_new_id(line, row, corpus)] = (title, text_of(line, row, "text", empty=True))
+        corpus[_new_id(line, row, corpus)] = title_and_text(line, row)
     queries: dict[str, str] = {}
     for line, row in _rows(folder, "queries", split):
         queries[_new_id(line, row, queries)] = text_of(line, row, "text")
@@ -88,23 +89,23 @@ def rows_of_file(folder: Path, stem: str) -> Iterator[tuple[Line, Row]]:
     yield from _readable(read_source(found, folder), str(folder / found))
 
 
-def text_of(line: Line, row: Row, column: str, *, optional: bool = False, empty: bool = False) -> str:
+def text_of(line: Line, row: Row, column: str) -> str:
     """Return a text of a row.
 
-    Args:
-        optional: it may be absent; empty: it may be blank, as some documents of BEIR are.
+    Raises:
+        InputError: it is absent or blank.
     """
     value = row.get(column)
-    if value is None and optional:
-        return ""
-    if not isinstance(value, str) or (not (optional or empty) and not value.strip()):
+    if not isinstance(value, str) or not value.strip():
         raise InputError(f"has no {column!r}.", where=f"{line.file}:{line.line}")
     return value
 
 
 def _file(folder: Path, stem: str) -> str | None:
-    names = [f"{stem}{suffix}" for suffix in SUFFIXES]
-    return next((name for name in names if (folder / name).is_file()), None)
+    names = [name for suffix in SUFFIXES if (folder / (name := f"{stem}{suffix}")).is_file()]
+    if len(names) > 1:
+        raise InputError(f"holds {' and '.join(names)}.", where=str(folder), fix="Leave one of them there.")
+    return names[0] if names else None
 
 
 def _rows(folder: Path, part: str, split: str) -> Iterator[tuple[Line, Row]]:
@@ -158,11 +159,7 @@ def _judgements(folder: Path, split: str) -> Iterator[Judgement]:
 
 
 def _of_table(path: Path) -> Iterator[Judgement]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError("is not UTF-8.", where=str(path)) from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         fields = line.strip().split("\t")
         if len(fields) == 1 and len(line.split()) == 4:
             fields = line.split()
@@ -206,9 +203,9 @@ def _whole(grade: float) -> bool:
 
 
 def _new_id(line: Line, row: Row, known: Mapping[str, Any]) -> str:
-    value = row.get("_id", row.get("id"))
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+    identity = identity_of(line, row)
+    if identity is None:
         raise InputError("has no _id.", where=f"{line.file}:{line.line}")
-    if str(value) in known:
-        raise InputError(f"repeats the id {value!r}.", where=f"{line.file}:{line.line}")
-    return str(value)
+    if identity in known:
+        raise InputError(f"repeats the id {identity!r}.", where=f"{line.file}:{line.line}")
+    return identity

@@ -1,4 +1,4 @@
-"""Reader of a folder of plain texts as passages."""
+"""Reader of plain texts as passages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embedline.data.lines import Line, shorten
+from embedline.encoding import other_encoding, wide_encoding, wrong_encoding
 
 PASSAGE_CHARS = 1400
 SUFFIXES = (".txt", ".md")
@@ -15,30 +16,32 @@ _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*\s*$")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+")
 
 
-def text_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-
-
-def read_texts(folder: Path) -> Iterator[Line]:
-    """Read passages (`title`, `text`) from every .txt and .md file below `folder`, in path order.
+def read_text_file(path: Path) -> Iterator[Line]:
+    """Read passages (`title`, `text`) from a .txt or .md file.
 
     Paragraphs (blocks between blank lines) are joined up to `PASSAGE_CHARS`; a Markdown heading begins a
     new passage. The title is the first heading of the file, else its name.
+
+    Raises:
+        InputError: it is in another known encoding than UTF-8.
     """
-    for path in text_files(folder):
-        raw = path.read_bytes()
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = raw.count(b"\n", 0, error.start) + 1
-            yield Line(str(path), line, None, "invalid UTF-8", shorten(raw[:800].decode("utf-8", "replace")))
-            continue
-        lines = text.splitlines()
-        markdown = path.suffix.lower() == ".md"
-        headings = (_HEADING.match(line) for line in lines) if markdown else iter(())
-        title = next((found.group(1) for found in headings if found), path.stem)
-        for number, passage in _passages(lines, markdown):
-            yield Line(str(path), number, {"title": title, "text": passage})
+    raw = path.read_bytes()
+    if encoding := wide_encoding(raw):
+        raise wrong_encoding(encoding, f"{path}:1", path.name)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        if encoding := other_encoding(raw.split(b"\n")):
+            raise wrong_encoding(encoding, f"{path}:{line}", path.name) from error
+        yield Line(str(path), line, None, "invalid UTF-8", shorten(raw[:800].decode("utf-8", "replace")))
+        return
+    lines = text.splitlines()
+    markdown = path.suffix.lower() == ".md"
+    headings = (_HEADING.match(line) for line in lines) if markdown else iter(())
+    title = next((found.group(1) for found in headings if found), path.stem)
+    for number, passage in _passages(lines, markdown):
+        yield Line(str(path), number, {"title": title, "text": passage})
 
 
 def _passages(lines: list[str], markdown: bool) -> Iterator[tuple[int, str]]:

@@ -130,7 +130,7 @@ def read_retrieval(folder: Path, *, ignore_identical_ids: bool = False) -> Retri
     return RetrievalSet(
         [identity for identity, _ in kept],
         [text for _, text in kept],
-        [f"{title or ''} {text}".strip() for title, text in map(found.corpus.__getitem__, ids)],
+        [evaluation_reader.with_title(*found.corpus[identity]) for identity in ids],
         [relevant[identity] for identity, _ in kept],
         np.array([index_of.get(identity, -2) for identity, _ in kept]) if ignore_identical_ids else None,
     )

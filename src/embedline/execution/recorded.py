@@ -25,6 +25,7 @@ _FINAL = (
     ImportError,
     LookupError,
     AssertionError,
+    UnicodeError,
 )
 
 

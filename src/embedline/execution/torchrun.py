@@ -106,7 +106,8 @@ def _cause(error: ChildFailedError, delegated: DelegatedStep, processes: int) ->
     record = delegated.record()
     if rank == 0 or (record is not None and (record.status == "killed" or record.final)):
         delegated.raise_failure()
-    return EmbedlineError(f"process {rank} of {processes} failed: {failure.message}", where=where)
+    kind = InputError if failure.exitcode == InputError.exit_code else EmbedlineError
+    return kind(f"process {rank} of {processes} failed: {failure.message}", where=where)
 
 
 @contextmanager

@@ -12,11 +12,13 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from embedline.artifacts.record import read_records
 from embedline.execution.parent_process import end_with_parent
 from embedline.orchestration.containers import pipeline_root, stop_containers
 
@@ -32,6 +34,7 @@ def main(preset: str, overrides: str, workspace: str, run: str) -> int:
     from embedline.pipelines.retrain.pipeline import retrain_pipeline
 
     _keep_step_arguments()
+    _retry_only_what_can_succeed(Path(workspace) / run)
     root = pipeline_root(Path(workspace) / run)
     if containers:
         runner = local.DockerRunner(**json.loads(containers))
@@ -59,6 +62,35 @@ def _keep_step_arguments() -> None:
         return [*replace(full_command[:after], new_executable), *full_command[after:]]
 
     handler.replace_python_executable = in_the_launcher_only
+
+
+def _retry_only_what_can_succeed(run_folder: Path) -> None:
+    """End a task's retries when its step failed for good: kfp's runner counts tries and reads no reason."""
+    from kfp.local import status
+    from kfp.local.orchestrator import task_executor
+
+    try_once = task_executor.execute_single_task
+
+    def execute(*, task_spec: Any, **arguments: Any) -> Any:
+        policy = task_spec.retry_policy
+        single = type(task_spec)()
+        single.CopyFrom(task_spec)
+        single.retry_policy.max_retry_count = 0
+        for retry in range(policy.max_retry_count + 1):
+            if retry:
+                wait_s = policy.backoff_duration.seconds * policy.backoff_factor ** (retry - 1)
+                time.sleep(min(wait_s, policy.backoff_max_duration.seconds))
+            outputs, ended = try_once(task_spec=single, **arguments)
+            if ended == status.Status.SUCCESS or _failed_for_good(run_folder):
+                break
+        return outputs, ended
+
+    task_executor.execute_single_task = execute
+
+
+def _failed_for_good(run_folder: Path) -> bool:
+    """Return whether a step of the run failed with an error that returns at every try."""
+    return any(record.status == "failed" and record.final for record in read_records(run_folder))
 
 
 def _stop_with_parent(run_folder: Path | None) -> None:

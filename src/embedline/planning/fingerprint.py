@@ -24,13 +24,14 @@ from embedline.config.load import load_config
 from embedline.config.schema import RunConfig
 from embedline.dag import STEPS
 from embedline.data.root import data_root
-from embedline.data.sources import FILES, count_rows, is_hub, source_files
+from embedline.data.sources import count_rows, is_hub, source_files
 from embedline.planning.pins import Pinned, named_sources, pin_data, pin_models
 
 PARTS = ("data", "code", "image", "config", "base")
 _LAST_STEP = "gate"  # the steps after it only register and report
 _MACHINE = ("threads", "processes")  # of runtime: how fast a step is
 _SILENT = ("checkpoint_every", "log_every")  # settings of a stage that do not change its weights
+_TABLES = (".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv")  # of a held-out set
 _PINNED = ("base", "revision", "model", "path", "mteb_root", "root")  # are in `data` and `base`, by content
 
 
@@ -185,14 +186,14 @@ def _data(config: RunConfig, root: Path, data: Pinned, models: Pinned) -> Iterat
             own,
             _uri(item.path),
             _size(files) if files else None,
-            count_rows(item.path, root, item.split),
+            count_rows(item.path, root, item.split, texts=kind == "corpus"),
             data.pins["sources"][name],
         )
     for held_out in config.data.evaluation:
         folder = root / Path(held_out.path).expanduser()
         name = held_out.name or folder.name
         files = [path for path in folder.rglob("*") if path.is_file()]
-        tables = [path for path in files if path.name.lower().endswith(FILES)]
+        tables = [path for path in files if path.name.lower().endswith(_TABLES)]
         rows = sum(count_rows(path.name, path.parent) or 0 for path in tables)
         yield DataEntry(
             "evaluation", name, _uri(held_out.path), _size(files), rows, data.pins["evaluation"][name]

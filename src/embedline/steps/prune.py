@@ -174,6 +174,8 @@ def sample_texts(dataset: Path, prompts: PromptTable, count: int, seed: int) -> 
     import numpy as np
     import pyarrow.parquet as pq
 
+    from embedline.data.evaluation_reader import with_title
+
     queries: list[str] = []
     documents: list[str] = []
     columns = ["query", "positives", "source", "task_type"]
@@ -184,8 +186,8 @@ def sample_texts(dataset: Path, prompts: PromptTable, count: int, seed: int) -> 
     passages: list[str] = []
     if (dataset / "corpus.parquet").is_file():
         for row in pq.read_table(dataset / "corpus.parquet", columns=["title", "text", "source"]).to_pylist():
-            passage = f"{row['title'] or ''} {row['text']}".strip()
-            passages.append(prompts.prompt("document", name=row["source"]) + passage)
+            prompt = prompts.prompt("document", name=row["source"])
+            passages.append(prompt + with_title(row["title"], row["text"]))
     generator = np.random.default_rng(seed)
     shuffled = [
         [texts[i] for i in generator.permutation(len(texts))] for texts in (queries, documents, passages)

@@ -109,6 +109,7 @@ def test_only_the_sources_and_stages_that_take_part_count(tmp_path: Path) -> Non
     _write(tmp_path / "small.jsonl", 4)
     _write(tmp_path / "large.jsonl", 40)
     (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("text")
     sources = [
         {"path": "small.jsonl", "stages": ["supervised"]},
         {"path": "large.jsonl", "stages": ["unsupervised"]},

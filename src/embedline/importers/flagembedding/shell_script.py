@@ -8,6 +8,7 @@ import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from embedline.encoding import read_text
 from embedline.errors import InputError
 
 _MODULE = re.compile(r"FlagEmbedding\.[\w.]+")
@@ -80,9 +81,7 @@ def _text_of(command_line: str) -> tuple[str, str]:
     if len(words) != 1 or words[0].startswith("--"):
         return re.sub(r"\\?\n", " ", command_line), "--from-flagembedding"  # one command on several lines
     try:
-        return Path(command_line.strip()).expanduser().read_text(encoding="utf-8"), command_line
-    except UnicodeDecodeError as error:
-        raise InputError(f"is not UTF-8 (byte {error.start}).", where=command_line) from error
+        return read_text(Path(command_line.strip()).expanduser()), command_line
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise InputError(

@@ -45,8 +45,10 @@ def _largest(items: list[Source] | list[CorpusSource], root: Path, most: int) ->
     """Count the rows of the largest source (a corpus is one source), up to `most`; None where unknown."""
     counts: dict[str, int] = {}
     for item in items:
-        name = source_name(item.name, item.path) if isinstance(item, Source) else "corpus"
-        rows = count_rows(item.path, root, item.split, at_most=min(most, item.limit or most), cheaply=True)
+        texts = isinstance(item, CorpusSource)
+        name = "corpus" if texts else source_name(item.name, item.path)
+        most_of_item = min(most, item.limit or most)
+        rows = count_rows(item.path, root, item.split, texts=texts, at_most=most_of_item, cheaply=True)
         if rows is None:
             return None
         counts[name] = counts.get(name, 0) + rows

@@ -114,11 +114,8 @@ def supervised_rows(config: RunConfig, root: Path) -> int | None:
             size += sum(file.stat().st_size for file in files)
             if not files or size > _MOST_COUNTED:
                 return None
-            rows = 0
-            for file in files:
-                counted = count_rows(file.name, file.parent, cheaply=True)
-                if counted is None:
-                    return None
-                rows += counted
+            rows = count_rows(source.path, root, source.split, cheaply=True)
+            if rows is None:
+                return None
             total += min(rows, source.limit or rows)
     return total
