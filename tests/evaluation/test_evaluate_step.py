@@ -135,7 +135,7 @@ def test_a_stage_that_is_switched_off_has_no_rows(line):
 def test_stages_are_scored_on_stage_sets(line):
     stages = {"pretrained": line.model(1, "pretrain"), "candidate": line.model(1, "pretrain")}
     _, rows, scored = line(config={"stage_sets": ["sts"]}, **stages)
-    assert {row["set"] for row in rows if row["model"] == "pretrain"} == {"sts"}
+    assert {row["set"] for row in rows if row["model"] == "pretrain"} == {"sts", "unrelated texts"}
     assert "pretrain" not in scored
     with pytest.raises(InputError, match="there is no evaluation set 'stss'"):
         line(config={"stage_sets": ["stss"]}, **stages)

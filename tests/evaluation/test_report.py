@@ -4,11 +4,14 @@ from html.parser import HTMLParser
 import pytest
 
 from embedline.artifacts.scores import ScoreRow
+from embedline.config.gate import GateConfig
 from embedline.dag import STEPS
 from embedline.evaluation.charts import bar_chart, line_chart, nice_ticks
 from embedline.evaluation.compare import HEADS, all_columns
 from embedline.evaluation.labels import LABELS, label
+from embedline.evaluation.reasons import verdict_json
 from embedline.evaluation.report import ReportData, render_report
+from embedline.gate.decision import decide
 
 EVIL = "<script>alert('ё')</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
 
@@ -202,3 +205,33 @@ def test_report_shows_curves_and_time_shares_of_a_training():
     ):
         assert expected in page, expected
     assert "lexical_loss" not in page
+
+
+def test_a_candidate_that_was_not_judged_is_called_so_in_both_languages():
+    for config in (GateConfig(), GateConfig(mode="off")):
+        verdict = decide([], True, config, champion_present=True, base_present=False)
+        page = render_report(ReportData("n", "r", "t", verdict=verdict_json(verdict)))
+        assert '<section class="verdict not_judged">' in page
+        assert "Not judged: the candidate is registered, and no alias moves by itself" in page
+        assert "Оценка не вынесена: кандидат зарегистрирован, алиасы сами не переносятся" in page
+        assert "The gate passed" not in page
+        assert "Кандидат прошёл" not in page
+    assert "The gate is off." in page
+    assert "Проверка отключена." in page
+
+
+def test_warnings_and_the_spread_of_the_vectors_are_shown_in_both_languages():
+    rows = [score("candidate", 0.5, set="docs"), score("bm25", 0.6, set="docs", dim=0)]
+    for metric, value in {"mean_cosine": 0.8327, "effective_rank": 31.25}.items():
+        rows.append(
+            score("candidate", value, set="unrelated texts", kind="spread", metric=metric, main=False)
+        )
+    verdict = verdict_json(decide(rows, True, GateConfig(), False, False))
+    page = render_report(ReportData("n", "r", "t", verdict=verdict, scores=rows))
+    assert page.count('<p class="warning">') == 1
+    assert "of BM25 0.6000: a drop of 0.1000." in page
+    assert "у BM25 0.6000; падение на 0.1000." in page
+    words = [word for word in Page(page).words if word]
+    assert {"Spread of the vectors", "Разброс векторов", "0.833", "31.2 / 64"} <= set(words)
+    assert "effective rank 31.2 of 64, 49 %" in page
+    assert "эффективный ранг 31.2 из 64, 49 %" in page

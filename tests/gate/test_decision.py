@@ -16,6 +16,7 @@ from embedline.artifacts.scores import ScoreRow, score_row
 from embedline.config.gate import GateConfig, Rule
 from embedline.evaluation.reasons import SENTENCES, sentence, verdict_json
 from embedline.gate.decision import Verdict, decide
+from embedline.gate.outcome import Outcome, outcome_of
 from embedline.gate.reason import Code, Reason
 
 
@@ -54,6 +55,22 @@ def rule(set_: str = "docs", **what: Any) -> Rule:
 
 def failed(verdict: Verdict) -> dict[str, str]:
     return {reason.rule: sentence(reason).en for reason in verdict.reasons if not reason.passed}
+
+
+def spread(
+    model: str = "candidate", *, cosine: float, rank: float = 150.0, texts: int = 300
+) -> list[ScoreRow]:
+    """The rows of a model whose vectors have 384 dims."""
+    measured = {"mean_cosine": cosine, "effective_rank": rank}
+    return [
+        row(model, "unrelated texts", value, metric=metric, main=False, kind="spread", count=texts)
+        for metric, value in measured.items()
+    ]
+
+
+def finding(verdict: Verdict, name: str) -> Reason:
+    (found,) = [reason for reason in verdict.reasons if reason.rule == name]
+    return found
 
 
 BOTH = [row("candidate", "docs", 0.52), row("champion", "docs", 0.5), row("base", "docs", 0.4)]
@@ -128,7 +145,7 @@ def test_only_the_full_dense_torch_vector_counts() -> None:
 
 @pytest.mark.parametrize("other", ["champion", "base"])
 def test_without_a_champion_or_base_a_rule_against_it_is_not_applicable(other: str) -> None:
-    verdict = judge([row("candidate", "docs", 0.1)], [rule(against=other, min_gain=0.5)])
+    verdict = judge([row("candidate", "docs", 0.1)], [rule(against=other, min_gain=0.5), rule(min=0.1)])
     assert verdict.passed
     reason = verdict.reasons[0]
     assert (reason.code, reason.against) == (Code.NO_MODEL, other)
@@ -200,7 +217,7 @@ def test_without_common_retrieval_sets_all_common_sets_are_compared() -> None:
     ]
     assert not judge(rows, champion=True).passed
     assert judge(rows, champion=True, max_drop_vs_champion=0.1).passed
-    assert judge(rows, champion=True, max_drop_vs_champion=None).passed
+    assert not failed(judge(rows, champion=True, max_drop_vs_champion=None))
     nothing_common = [row("candidate", "a", 0.7), row("champion", "b", 0.1)]
     assert "in common" in failed(judge(nothing_common, champion=True))["max_drop_vs_champion"]
 
@@ -223,12 +240,13 @@ def test_the_champion_itself_is_already_champion(known_by: str) -> None:
 def test_parity_is_checked_only_when_required() -> None:
     assert set(failed(judge(BOTH, parity=False))) == {"require_parity"}
     assert set(failed(judge(BOTH, parity=None))) == {"require_parity"}
-    assert judge(BOTH, parity=None, require_parity=False).passed
+    assert judge(BOTH, [rule(min=0.1)], parity=None, require_parity=False).passed
 
 
-def test_off_passes_and_dry_run_reports_the_real_verdict() -> None:
-    off = judge([], [rule(min=0.9)], mode="off")
-    assert (off.passed, [sentence(reason).en for reason in off.reasons]) == (True, ["The gate is off."])
+def test_off_judges_nothing_and_dry_run_reports_the_real_verdict() -> None:
+    off = judge(BOTH, [rule(min=0.1)], mode="off")
+    assert (off.outcome, off.passed) == (Outcome.NOT_JUDGED, False)
+    assert [sentence(reason).en for reason in off.reasons] == ["The gate is off."]
     dry = judge(BOTH, [rule(min=0.9)], mode="dry_run")
     assert (dry.passed, dry.would_pass) == (True, False)
     assert failed(dry)
@@ -308,7 +326,9 @@ def test_a_verdict_passes_exactly_when_every_reason_does(
     asked: list[Rule], candidate: dict[str, float]
 ) -> None:
     verdict = judge([row("candidate", s, v) for s, v in candidate.items()], asked, champion=True, base=True)
-    assert verdict.passed == all(reason.passed for reason in verdict.reasons)
+    holds = all(reason.passed for reason in verdict.reasons)
+    assert verdict.passed == (holds and verdict.outcome is not Outcome.NOT_JUDGED)
+    assert (verdict.outcome is Outcome.REFUSED) is not holds
     assert all(text.endswith(".") for reason in verdict.reasons for text in sentence(reason))
 
 
@@ -337,6 +357,8 @@ def test_every_code_has_a_sentence_with_the_same_numbers_in_russian() -> None:
     verdicts.append(judge([row("candidate", "a", math.nan)]))
     verdicts.append(judge(BOTH, [rule(min_gain=0.1, against="base")], base=True))
     verdicts.append(judge(BOTH, require_parity=False, max_drop_vs_champion=None))
+    verdicts += [judge([]), judge(BOTH, without=["collapsed"])]
+    verdicts += [judge([*BOTH, *spread(cosine=cosine)], base=True) for cosine in (0.5, 0.99)]
     reasons: list[Reason] = [reason for verdict in verdicts for reason in verdict.reasons]
     for reason in reasons:
         english, russian = (re.findall(r"\d\.\d{4}", text) for text in sentence(reason))
@@ -359,3 +381,123 @@ def test_russian_counts_agree(count: int, words: str) -> None:
     rows = [row("candidate", f"set {number}", 0.5) for number in range(count)]
     [reason, *_] = judge(rows, [rule("*", min=0.5)]).reasons
     assert sentence(reason).ru.startswith(f"Среднее по {words} (основная метрика): у кандидата 0.5000")
+
+
+@pytest.mark.parametrize("champion", [False, True])
+@pytest.mark.parametrize("mode", ["enforce", "dry_run"])
+def test_without_sets_nothing_is_judged(champion: bool, mode: str) -> None:
+    verdict = judge([], champion=champion, champion_digest="d" if champion else None, mode=mode)
+    assert (verdict.outcome, verdict.passed, verdict.would_pass) == (Outcome.NOT_JUDGED, False, False)
+    assert not failed(verdict)
+    assert sentence(verdict.reasons[-1]) == (
+        "No evaluation set was scored: the candidate is not judged.",
+        "Ни один оценочный набор не измерен: оценка кандидату не вынесена.",
+    )
+
+
+def test_without_sets_a_broken_export_is_refused_and_only_dry_run_lets_it_be() -> None:
+    assert judge([], parity=False).outcome is Outcome.REFUSED
+    assert judge([], parity=False, mode="dry_run").outcome is Outcome.NOT_JUDGED
+
+
+def test_sets_without_any_rule_that_judges_are_not_judged() -> None:
+    names = ["below_base", "below_untrained", "collapsed", "below_bm25"]
+    rows = [*BOTH, *spread(cosine=0.99), row("bm25", "docs", 0.1)]
+    verdict = judge(rows, base=True, max_drop_vs_champion=None, without=names)
+    assert verdict.outcome is Outcome.NOT_JUDGED
+    assert [finding(verdict, name).code for name in names] == [Code.SWITCHED_OFF] * 4
+    assert "No rule about scores was checked" in sentence(verdict.reasons[-1]).en
+    rows = [row("candidate", "docs", 0.5), row("bm25", "docs", 0.1)]
+    assert judge(rows).outcome is Outcome.NOT_JUDGED, "a warning judges nothing"
+
+
+@pytest.mark.parametrize("name", ["base", "untrained"])
+@pytest.mark.parametrize(("ours", "passes"), [(0.5, True), (0.3, True), (0.29, False)])
+def test_a_candidate_below_its_baseline_is_refused(name: str, ours: float, passes: bool) -> None:
+    rows = [row("candidate", "docs", ours), row(name, "docs", 0.3), row(name, "other", 0.9)]
+    verdict = judge(rows, base=name == "base")
+    assert verdict.passed is passes
+    reason = finding(verdict, f"below_{name}")
+    assert (reason.candidate, reason.other, reason.passed) == (ours, 0.3, passes)
+    other = "below_untrained" if name == "base" else "below_base"
+    assert finding(verdict, other).code is Code.NO_MODEL
+    assert judge(rows, base=name == "base", without=[f"below_{name}"]).outcome is Outcome.NOT_JUDGED
+
+
+def test_a_baseline_counts_over_retrieval_sets_and_over_all_when_there_is_none() -> None:
+    sts = {"kind": "sts", "metric": "spearman"}
+    rows = [row("candidate", "sts", 0.2, **sts), row("base", "sts", 0.5, **sts)]
+    assert not judge(rows, base=True).passed
+    assert judge([*rows, row("candidate", "docs", 0.5), row("base", "docs", 0.5)], base=True).passed
+
+
+@pytest.mark.parametrize(
+    ("cosine", "rank", "passes"),
+    [
+        (0.8327, 157.7, True),  # multilingual-e5-small on 300 Russian passages
+        (0.9789, 59.1, False),  # the same architecture with random weights
+        (0.9981, 1.5, False),  # a training that collapsed
+        (0.0, 2.0, False),  # vectors on a plane
+        (0.95, 15.0, True),
+        (math.nan, math.nan, False),
+    ],
+)
+def test_collapsed_vectors_are_refused(cosine: float, rank: float, passes: bool) -> None:
+    verdict = judge([row("candidate", "docs", 0.5), *spread(cosine=cosine, rank=rank)])
+    assert verdict.passed is passes
+    assert finding(verdict, "collapsed").passed is passes
+    json.dumps(verdict_json(verdict), allow_nan=False)
+    rows = [row("candidate", "docs", 0.5), *spread(cosine=cosine, rank=rank)]
+    assert judge(rows, [rule(min=0)], without=["collapsed"]).passed
+
+
+def test_the_spread_of_few_texts_and_of_other_models_is_not_checked() -> None:
+    rows = [row("candidate", "docs", 0.5), *spread(cosine=0.99, texts=9), *spread("base", cosine=0.99)]
+    assert finding(judge(rows), "collapsed").note == "unchecked"
+
+
+def test_a_candidate_below_bm25_passes_with_a_warning() -> None:
+    rows = [*BOTH, row("bm25", "docs", 0.9)]
+    verdict = judge(rows, base=True)
+    reason = finding(verdict, "below_bm25")
+    assert (verdict.passed, verdict.would_pass) == (True, True)
+    assert (reason.passed, reason.note) == (True, "warning")
+    assert sentence(reason).en == (
+        "The mean over 1 retrieval set of the candidate is 0.5200 and of BM25 0.9000: a drop of 0.3800."
+    )
+    assert not finding(judge([*BOTH, row("bm25", "docs", 0.1)], base=True), "below_bm25").note
+
+
+def test_a_baseline_that_was_not_scored_is_named() -> None:
+    verdict = judge([row("candidate", "docs", 0.5)], [rule(min=0.1)])
+    assert verdict.passed
+    for name, text in [("below_base", "The base model"), ("below_untrained", "The untrained model")]:
+        assert sentence(finding(verdict, name)).en == f"{text} has no score for any set: nothing to compare."
+
+
+@pytest.mark.parametrize(
+    ("scores", "outcome", "broken"),
+    [
+        ({"candidate": 0.0, "untrained": 0.026, "bm25": 0.4}, "refused", {"below_untrained", "collapsed"}),
+        ({"candidate": 0.025, "base": 0.041, "bm25": 0.325}, "refused", {"below_base"}),
+        ({"candidate": 0.004, "base": 0.003, "bm25": 0.778}, "passed", set()),
+    ],
+)
+def test_models_that_should_not_be_shipped(scores: dict[str, float], outcome: str, broken: set[str]) -> None:
+    """Collapsed, below a random base, and trained from a base that knows nothing: refused or warned of."""
+    rows = [row(model, "docs", value) for model, value in scores.items()]
+    rows += spread(cosine=0.998 if "collapsed" in broken else 0.9, rank=30)
+    verdict = judge(rows, base="base" in scores)
+    assert verdict.outcome.value == outcome
+    assert set(failed(verdict)) == broken
+    assert finding(verdict, "below_bm25").note == "warning"
+
+
+def test_an_unknown_default_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match="below_bm25"):
+        GateConfig(without=["below_bm26"])
+
+
+def test_verdicts_of_older_versions_have_an_outcome() -> None:
+    assert [outcome_of({"passed": passed}) for passed in (True, False)] == [Outcome.PASSED, Outcome.REFUSED]
+    assert outcome_of(verdict_json(judge([]))) is Outcome.NOT_JUDGED

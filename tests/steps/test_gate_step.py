@@ -65,7 +65,13 @@ def judged(tmp_path: Path):
 def test_a_pass_is_written_with_its_reasons(judged) -> None:
     verdict, result = judged(GateConfig(rules=[Rule(set="docs", against="base", min_gain=0.05)]))
     assert verdict["passed"] is True
-    assert result.metrics == {"passed": 1.0, "would_pass": 1.0, "reasons_failed": 0.0}
+    assert result.metrics == {
+        "passed": 1.0,
+        "not_judged": 0.0,
+        "would_pass": 1.0,
+        "reasons_failed": 0.0,
+        "warnings": 0.0,
+    }
     assert "0.5000" in result.summary
     assert "0.4000" in result.summary
 
@@ -92,3 +98,11 @@ def test_a_dry_run_passes_and_reports_the_refusal(judged) -> None:
     verdict, result = judged(GateConfig(mode="dry_run", rules=[Rule(set="docs", min=0.9)]))
     assert (verdict["passed"], verdict["would_pass"]) == (True, False)
     assert "would have **refused**" in result.summary
+
+
+def test_off_is_written_as_not_judged(judged) -> None:
+    verdict, result = judged(GateConfig(mode="off"))
+    assert (verdict["outcome"], verdict["passed"]) == ("not judged", False)
+    assert result.metadata == {"verdict": {"outcome": "not judged"}}
+    assert result.metrics["not_judged"] == 1.0
+    assert "**not judged**" in result.summary

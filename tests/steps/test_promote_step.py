@@ -14,6 +14,7 @@ from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace
 from embedline.config.registry import PromoteConfig, TrackingConfig
 from embedline.registry.promotion import history
+from embedline.registry.promotion import promote as promote_by_hand
 from embedline.registry.server import default_uri, prepare
 from embedline.registry.versions import aliases, get_champion
 from embedline.steps import promote
@@ -52,12 +53,17 @@ def promoted(uri: str, tmp_path: Path):
     runs = iter(range(100))
 
     def run(
-        name: str, content: str, *, passed: bool, met: int | None, policy: str = "auto"
+        name: str, content: str, *, passed: bool | None, met: int | None, policy: str = "auto", **more: Any
     ) -> dict[str, Any]:
+        """`passed`: None when the gate did not judge the model."""
         run_name = f"{name}-{next(runs)}"
         folder = tmp_path / run_name
-        reasons = [{"rule": "rules.0", "passed": passed, "text": "Because."}]
-        verdict = json.dumps({"passed": passed, "mode": "enforce", "reasons": reasons})
+        reasons = [{"rule": "rules.0", "passed": passed is not False, "text": "Because."}]
+        reasons += more.pop("reasons", [])
+        written: dict[str, Any] = {"passed": bool(passed), "mode": "enforce", "reasons": reasons, **more}
+        if passed is None:
+            written |= {"outcome": "not judged", "would_pass": False}
+        verdict = json.dumps(written)
         inputs: dict[str, Artifact | None] = {
             "candidate": artifact(
                 folder / "model", "model", {"model.safetensors": content, "embedline.json": CARD}
@@ -175,3 +181,55 @@ def test_the_version_belongs_to_the_run_that_made_it(uri: str, promoted) -> None
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     run = client.get_run(client.get_model_version("f", "1").run_id)
     assert run.data.tags["embedline.run_id"].startswith("f-")
+
+
+def test_a_model_that_was_not_judged_is_registered_and_moves_no_alias(uri: str, promoted) -> None:
+    first = promoted("i", "one", passed=None, met=None)
+    assert (first["version"], first["moved"], first["aliases"]) == (1, False, {})
+    assert "not judged" in first["text"]
+    assert "embedline promote i 1" in first["text"]
+    assert history("i", uri=uri) == []
+    version = MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version("i", "1")
+    assert (version.tags["verdict"], version.tags["verdict.reasons"]) == ("not judged", "Because.")
+    assert "embedline.judged_against" not in version.tags
+    assert "**not judged**" in version.description
+
+    moved = promote_by_hand("i", 1, reason="release", by="ann", uri=uri)
+    assert moved.moved
+    assert "It was not judged by the gate." in moved.text
+    (entry,) = [generation.entry for generation in history("i", uri=uri)]
+    assert (entry.by, entry.reason, entry.verdict) == ("ann", "release", "not judged")
+
+    second = promoted("i", "two", passed=None, met=1)
+    assert (second["version"], second["aliases"]) == (2, {"champion": 1})
+    promoted("i", "three", passed=True, met=1)
+    assert promote_by_hand("i", 2, reason="", by="ann", uri=uri).previous == 3, "no champion was expected"
+
+
+@pytest.mark.parametrize("verdict", [True, False])
+def test_a_verdict_outlives_a_run_that_does_not_judge_the_same_model(
+    uri: str, promoted, verdict: bool
+) -> None:
+    name = f"j-{verdict}"
+    promoted(name, "one", passed=verdict, met=None)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    before = client.get_model_version(name, "1")
+    again = promoted(name, "one", passed=None, met=1 if verdict else None)
+    after = client.get_model_version(name, "1")
+    assert (after.tags, after.description) == (before.tags, before.description)
+    assert again["aliases"] == ({"challenger": 1, "champion": 1} if verdict else {})
+
+
+def test_a_dry_run_that_would_refuse_is_not_recorded_as_a_pass(uri: str, promoted) -> None:
+    assert promoted("k", "one", passed=True, met=None, mode="dry_run", would_pass=False)["moved"]
+    (entry,) = [generation.entry for generation in history("k", uri=uri)]
+    assert "dry_run; the gate would have refused" in entry.reason
+
+
+def test_description_and_tags_of_a_version_hold_warnings_and_scores(uri: str, promoted) -> None:
+    warning = {"rule": "below_bm25", "passed": True, "note": "warning", "text": "Below BM25."}
+    promoted("l", "one", passed=True, met=None, reasons=[warning])
+    version = MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version("l", "1")
+    assert version.tags["verdict.warnings"] == "Below BM25."
+    assert "- **warning**: Below BM25. (`below_bm25`)" in version.description
+    assert "0.710" in version.description

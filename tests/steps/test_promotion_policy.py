@@ -62,12 +62,12 @@ def artifact(folder: Path, kind: str, **files: str) -> Artifact:
 def test_the_table_has_every_mode_and_policy() -> None:
     rows = table()
     found = {(row.mode, row.rules, row.policy) for row in rows}
-    assert len(rows) == len(found) == 10
+    assert len(rows) == len(found) == 14
     assert {mode for mode, _, _ in found} == {"off", "dry_run", "enforce"}
     for policy in ("auto", "manual"):
         assert ("off", "not asked", policy) in found
         for mode in ("dry_run", "enforce"):
-            assert {(mode, "hold", policy), (mode, "broken", policy)} <= found
+            assert {(mode, rules, policy) for rules in ("hold", "broken", "none")} <= found
 
 
 @pytest.mark.parametrize("row", table(), ids=lambda row: f"{row.mode}, rules {row.rules}, {row.policy}")
@@ -77,7 +77,9 @@ def test_run_follows_the_table(row: Row, uri: str, tmp_path: Path) -> None:
     score = {"model": "candidate", "set": "docs", "kind": "retrieval", "metric": "ndcg_at_10", "main": True}
     rows = json.dumps({**score, "value": 0.9 if row.rules == "hold" else 0.1, "dim": 8, "runtime": "torch"})
     inputs: dict[str, Artifact | None] = {
-        "scores": artifact(tmp_path / "scores", "scores", scores__jsonl=rows + "\n"),
+        "scores": artifact(
+            tmp_path / "scores", "scores", scores__jsonl="" if row.rules == "none" else rows + "\n"
+        ),
         "candidate": artifact(tmp_path / "model", "model", model__safetensors=name),
         "onnx": None,
         "verdict": None,
@@ -86,7 +88,7 @@ def test_run_follows_the_table(row: Row, uri: str, tmp_path: Path) -> None:
         "name": name,
         "gate": GateConfig(
             mode=row.mode,  # type: ignore[arg-type]
-            rules=[Rule(set="docs", min=0.5)],
+            rules=[] if row.rules == "none" else [Rule(set="docs", min=0.5)],
             require_parity=False,
         ).model_dump(),
         "promote": PromoteConfig(policy=row.policy).model_dump(),  # type: ignore[arg-type]
@@ -104,13 +106,17 @@ def test_run_follows_the_table(row: Row, uri: str, tmp_path: Path) -> None:
 
     inputs["verdict"] = acted("gate", "verdict")
     verdict = json.loads((inputs["verdict"].path / "verdict.json").read_text(encoding="utf-8"))
+    assert verdict["outcome"] == row.verdict
     assert verdict["passed"] is (row.verdict == "passed")
-    assert verdict["would_pass"] is (row.rules != "broken")
+    assert verdict["would_pass"] is (row.rules == "hold")
 
     promoted = acted("promote", "promotion")
     outcome = json.loads((promoted.path / "promotion.json").read_text(encoding="utf-8"))
     assert (outcome["aliases"].get("challenger") == 1) is (row.challenger == "named")
     assert (outcome["champion"] == 1) is outcome["moved"] is (row.champion == "moves")
+    moves = promotion.history(name, uri=uri)
+    said = ["the gate passed" in move.entry.reason for move in moves]
+    assert said == ([row.rules == "hold"] if outcome["moved"] else [])
 
     if row.later == "refuses":
         with pytest.raises(RefusedError):
@@ -118,11 +124,17 @@ def test_run_follows_the_table(row: Row, uri: str, tmp_path: Path) -> None:
     else:
         again = promotion.promote(name, 1, reason="", by="ann", uri=uri)
         assert ("moves it" if again.moved else "already champion") == row.later
+        unjudged = row.verdict == "not judged"
+        assert ("not judged" in again.text) is unjudged
+        assert promotion.history(name, uri=uri)[-1].entry.verdict == row.verdict
 
     made = {"verdict": OutputRecord(kind="verdict", path=str(inputs["verdict"].path), digest="d")}
     record = StepRecord(step="gate", status="done", outputs=made)
     write_record(place.step_folder("run-1", "gate"), record)
-    assert str(finish(place.root, "run-1").exit_code) == row.exits
+    record = finish(place.root, "run-1")
+    assert str(record.exit_code) == row.exits
+    status = {"passed": "succeeded"}.get(row.verdict, row.verdict)
+    assert (record.status, record.verdict["outcome"]) == (status, row.verdict)
 
 
 @pytest.fixture

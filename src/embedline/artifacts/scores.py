@@ -14,6 +14,10 @@ from embedline.artifacts.jsonl import read_jsonl
 SCORES = "scores.jsonl"
 DENSE, TORCH = "dense", "torch"
 
+# In the place of a set: rows about the spread of a model's vectors, which are no scores and never main ones.
+UNRELATED = "unrelated texts"
+MEAN_COSINE, EFFECTIVE_RANK = "mean_cosine", "effective_rank"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
@@ -22,8 +26,8 @@ class ScoreRow:
     Args:
         model: the model's role in the run (candidate, champion, base, bm25, untrained or a stage).
         digest: of the model's folder.
-        set: evaluation set or mteb task.
-        kind: retrieval, sts, pairs, bitext, classification, …
+        set: evaluation set or mteb task; `unrelated texts` for the spread of the vectors.
+        kind: retrieval, sts, pairs, bitext, classification, …; `spread` for the spread of the vectors.
         revision: of the set's data, and of mteb for its tasks.
         prompt: the prompts of query and document, as `repr`; empty without any.
         dim: width of the vectors; 0 where nothing is cut to a width (BM25, lexical, hybrid).

@@ -100,6 +100,7 @@ def evaluate(
 ) -> None:
     """Score a model on held-out sets, at each of its dims, with confidence intervals."""
     from embedline.cli.encoder import find_model
+    from embedline.evaluation.compare import spread_table
     from embedline.evaluation.model_folder import score_folder
 
     if not sets and not preset:
@@ -138,6 +139,11 @@ def evaluate(
     wide_console().print(_table(rows))
     if ignoring := sets_ignoring_ids(rows):
         note(identical_ids_note(ignoring))
+    for spread in spread_table(rows).values():
+        typer.echo(
+            f"vectors of {spread.texts} unrelated texts: mean cosine {spread.mean_cosine:.3f}, "
+            f"effective rank {spread.effective_rank:.1f} of {spread.dims}"
+        )
 
 
 def _table(rows: list[ScoreRow]) -> Table:

@@ -56,7 +56,7 @@ def promote(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Make a version the champion.
+    """Make a version the champion that passed the gate, or that was not judged; the history names which.
 
     Exit code 3: the gate refused the version. Exit code 4: the champion is not the expected one.
     """
@@ -119,6 +119,7 @@ def history(
     """List all promotions and rollbacks of a model, oldest first, with user and reason."""
     from embedline.registry import promotion
     from embedline.registry.alias_state import version_text
+    from embedline.registry.versions import NOT_JUDGED
 
     generations = promotion.history(name, uri=tracking_uri(uri, work))
     if as_json:
@@ -134,7 +135,10 @@ def history(
     for g in generations:
         entry, cut = g.entry, "" if g.done else "  (not completed)"
         moved = f"{entry.alias}: {version_text(entry.previous)} → {version_text(entry.version)}"
-        typer.echo(f"{g.number:>4}  {entry.when}  {entry.kind:<9}{moved}  by {entry.by or '?'}{cut}")
+        unjudged = f"  ({NOT_JUDGED})" if entry.verdict == NOT_JUDGED else ""
+        typer.echo(
+            f"{g.number:>4}  {entry.when}  {entry.kind:<9}{moved}  by {entry.by or '?'}{unjudged}{cut}"
+        )
         if entry.reason:
             typer.echo(f"      {entry.reason}")
 

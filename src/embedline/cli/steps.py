@@ -22,8 +22,9 @@ from embedline.cli.shared import (
     show,
 )
 from embedline.evaluation.reasons import verdict_json
+from embedline.gate.outcome import Outcome
 from embedline.orchestration.local import run_lock
-from embedline.orchestration.outcome import verdict_words
+from embedline.orchestration.outcome import reason_lines, verdict_words
 from embedline.runs.rerun import rerun_gate, rerun_step
 from embedline.runs.retention import find_removals, remove
 
@@ -65,7 +66,8 @@ def gate(
 ) -> int:
     """Print the gate's decision on a run's scores, also with other settings (-o gate.KEY=VALUE).
 
-    Nothing is written or promoted. Exit code 3: the gate refuses the model.
+    Nothing is written or promoted. Exit code 0: the model passes, or is not judged (no evaluation set, no
+    rule, or gate.mode: off). Exit code 3: the gate refuses it.
     """
     folder = run_folder(run, work)
     verdict = rerun_gate(Workspace(folder.parent), folder.name, overrides)
@@ -74,9 +76,9 @@ def gate(
         show(content)
     else:
         typer.echo(f"gate: {verdict_words(content)}")
-        for reason in content["reasons"]:
-            typer.echo(f"  {'✓' if reason['passed'] else '✗'} {reason['text']}")
-    return 0 if verdict.passed or verdict.already_champion else 3
+        for line in reason_lines(content):
+            typer.echo(f"  {line}")
+    return 3 if verdict.outcome is Outcome.REFUSED and not verdict.already_champion else 0
 
 
 @command

@@ -36,14 +36,28 @@ class Rule(Section):
         return self
 
 
+DefaultRule = Literal["below_base", "below_untrained", "collapsed", "below_bm25"]
+
+
 class GateConfig(Section):
     """The decision on a candidate."""
 
     mode: Literal["off", "dry_run", "enforce"] = Field(
         "enforce",
-        description="enforce: a refusal stops the promotion; dry_run: the verdict is only written down; off",
+        description="enforce: a refusal stops the promotion; dry_run: a refusal is only written down; off: "
+        "nothing is checked, and the candidate is registered as not judged",
     )
-    rules: list[Rule] = Field([], description="rules, all of which a candidate must pass")
+    rules: list[Rule] = Field(
+        [], description="rules, all of which a candidate must pass, in addition to the default rules"
+    )
+    without: list[DefaultRule] = Field(
+        [],
+        description="default rules to switch off. below_base and below_untrained refuse a candidate whose "
+        "mean over the retrieval sets (over all sets when there is none) is lower than that of model.base or "
+        "of the same architecture with random weights; collapsed refuses one whose vectors of unrelated "
+        "texts are nearly alike (mean cosine above 0.95) or use few dimensions (effective rank below 5 % of "
+        "the largest possible); below_bm25 warns of a candidate whose mean is lower than BM25's",
+    )
     max_drop_vs_champion: float | None = Field(
         0.01,
         description="largest drop (0..1) of the mean over retrieval sets against the champion; none: any",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from embedline.artifacts.scores import DENSE, ScoreRow
+from embedline.artifacts.scores import DENSE, UNRELATED, ScoreRow
 from embedline.dag import STEPS, output_kind
 from embedline.markdown import cell
+from embedline.gate.model_scores import ModelScores
+from embedline.gate.reason import Spread
 from embedline.markdown import table as markdown_table
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -126,19 +128,32 @@ def identical_ids_note(sets: Sequence[str]) -> str:
     return f"The document with the query's id is no result in: {', '.join(sets)}."
 
 
+def spread_table(rows: Sequence[ScoreRow]) -> dict[str, Spread]:
+    """Arrange the spread of the vectors as model → spread; models that were scored by torch."""
+    names = dict.fromkeys([*all_stages(), *(row.model for row in rows)])
+    spreads = {name: ModelScores.of(name, rows).spread for name in names}
+    return {name: spread for name, spread in spreads.items() if spread is not None}
+
+
 def markdown(rows: Sequence[ScoreRow]) -> str:
-    """Write main scores as a table of sets and models, then the candidate's by head, if it has several."""
+    """Write tables: main scores by set and model, the candidate's by head, the spread of the vectors."""
     scores, by_head = main_table(rows), heads_table(rows)
     columns = columns_of(scores)
     lines = [[name, metric, *_values(cells, columns)] for (name, metric), cells in scores.items()]
     text = markdown_table(["set", "metric", *columns], lines, align="ll" + "r" * len(columns))
     if ignoring := sets_ignoring_ids(rows):
         text += f"\n\n{identical_ids_note([cell(name) for name in ignoring])}"
-    if not by_head:
-        return text
-    heads = [head for head in HEADS if any(head in cells for cells in by_head.values())]
-    lines = [[name, *_values(cells, heads)] for name, cells in by_head.items()]
-    return f"{text}\n\n{markdown_table([CANDIDATE, *heads], lines, align='l' + 'r' * len(heads))}"
+    if by_head:
+        heads = [head for head in HEADS if any(head in cells for cells in by_head.values())]
+        lines = [[name, *_values(cells, heads)] for name, cells in by_head.items()]
+        text += f"\n\n{markdown_table([CANDIDATE, *heads], lines, align='l' + 'r' * len(heads))}"
+    if spreads := spread_table(rows):
+        lines = [
+            [name, f"{spread.mean_cosine:.3f}", f"{spread.effective_rank:.1f} of {spread.dims}"]
+            for name, spread in spreads.items()
+        ]
+        text += f"\n\n{markdown_table([UNRELATED, 'mean cosine', 'effective rank'], lines, align='lrr')}"
+    return text
 
 
 def _values(cells: Mapping[str, ScoreRow], columns: Iterable[str]) -> list[str]:

@@ -57,6 +57,19 @@ class EvaluatedModel:
         """The full width; 0 before anything was encoded."""
         return next((blocks[0].shape[1] for _, blocks in self._known.values() if blocks), 0)
 
+    def sample(self, count: int) -> np.ndarray:
+        """Return vectors of at most `count` texts (N × D), evenly spaced among those encoded so far.
+
+        They share one prompt and one length, those that most texts were encoded with. No two are of the same
+        text.
+        """
+        places, blocks = max(self._known.values(), key=lambda known: len(known[0]), default=({}, []))
+        if not places:
+            return np.zeros((0, 0), np.float32)
+        chosen = np.unique(np.linspace(0, len(places) - 1, min(count, len(places))).round().astype(int))
+        vectors: np.ndarray = np.concatenate(blocks)[chosen]
+        return vectors
+
     def row(
         self,
         set_: str,

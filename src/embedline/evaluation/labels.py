@@ -14,10 +14,16 @@ LABELS: dict[str, tuple[str, str]] = {
         "Dry run: the gate would have refused the candidate",
         "Пробный режим: кандидат не прошёл бы проверку",
     ),
+    "not_judged": (
+        "Not judged: the candidate is registered, and no alias moves by itself",
+        "Оценка не вынесена: кандидат зарегистрирован, алиасы сами не переносятся",
+    ),
     "no_verdict": ("There is no verdict", "Вердикта нет"),
     "rule": ("Rule", "Правило"),
     "holds": ("holds", "выполнено"),
     "broken": ("fails", "нарушено"),
+    "warning": ("warning", "предупреждение"),
+    "unchecked": ("not checked", "не проверялось"),
     "reason": ("Reason", "Обоснование"),
     "version": ("Registered version", "Версия в реестре"),
     "aliases": ("Aliases", "Алиасы"),
@@ -56,6 +62,16 @@ LABELS: dict[str, tuple[str, str]] = {
         "Основная метрика кандидата по каждой голове и по взвешенной сумме всех голов.",
     ),
     "head": ("Head", "Голова"),
+    "spread": ("Spread of the vectors", "Разброс векторов"),
+    "spread_note": (
+        "Cosines of pairs of unrelated texts, and the number of dimensions that the vectors use (effective "
+        "rank; the largest possible one is behind it). Collapsed vectors are all alike.",
+        "Косинусы пар несвязанных текстов и число измерений, которые используют векторы (эффективный ранг; "
+        "за ним наибольшее возможное значение). Схлопнувшиеся векторы почти одинаковы.",
+    ),
+    "model": ("Model", "Модель"),
+    "texts": ("texts", "текстов"),
+    "effective_rank": ("effective rank", "эффективный ранг"),
     "head_dense": ("dense", "плотная"),
     "head_lexical": ("lexical", "лексическая"),
     "head_multi_vector": ("multi-vector", "мультивекторная"),

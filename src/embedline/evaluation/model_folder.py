@@ -57,6 +57,7 @@ def score_folder(
     from embedline.evaluation.local import score_bm25, score_model
     from embedline.evaluation.rumteb import score_tasks
     from embedline.evaluation.sets import read_sets
+    from embedline.evaluation.spread import spread_rows
 
     tasks: list[str] = []
     listed = [item.model_copy(update={"path": str(Path(item.path).resolve())}) for item in sets]
@@ -79,6 +80,7 @@ def score_folder(
             rows += score_model(model, laid_out).rows
             if tasks:
                 rows += score_tasks(model, tasks, root=copies)
+            rows += spread_rows(model)
         if bm25:
             rows += score_bm25(laid_out, digest=BM25_DIGEST).rows
     return rows

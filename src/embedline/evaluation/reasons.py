@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from embedline.gate.decision import Verdict
-from embedline.gate.reason import Code, Reason, ScoreName
+from embedline.gate.default_rules import MAX_COSINE, MIN_SHARE
+from embedline.gate.reason import Code, Reason, ScoreName, Spread
+from embedline.markdown import cell
 
 
 class Sentence(NamedTuple):
@@ -18,10 +21,18 @@ class Sentence(NamedTuple):
 
 # A new code needs one entry here. {score} names the score ({Score} at the start of a sentence), {against} the
 # other model, {Without} the models that have no score; {candidate}, {other} and {bar} are numbers, {change}
-# and {allowed} are phrases made of them.
+# and {allowed} are phrases made of them; {spread} describes the vectors.
 SENTENCES: dict[Code, Sentence] = {
     Code.GATE_OFF: Sentence("The gate is off.", "Проверка отключена."),
-    Code.NO_RULES: Sentence("There are no rules to check.", "Правил нет, проверять нечего."),
+    Code.NO_RULES: Sentence(
+        "No rule about scores was checked: the candidate is not judged.",
+        "Ни одно правило по метрикам не проверялось: оценка кандидату не вынесена.",
+    ),
+    Code.NO_SETS: Sentence(
+        "No evaluation set was scored: the candidate is not judged.",
+        "Ни один оценочный набор не измерен: оценка кандидату не вынесена.",
+    ),
+    Code.SWITCHED_OFF: Sentence("Switched off by gate.without.", "Отключено настройкой gate.without."),
     Code.NOT_A_NUMBER: Sentence(
         "The candidate's score on {set} is not a number.", "Оценка кандидата на {set} не является числом."
     ),
@@ -49,6 +60,10 @@ SENTENCES: dict[Code, Sentence] = {
         "{Score} of the candidate is {candidate:.4f} and of {the_other} {other:.4f}: {change}, {allowed}.",
         "{Score}: у кандидата {candidate:.4f}, у {against} {other:.4f}; {change}, {allowed}.",
     ),
+    Code.BASELINE: Sentence(
+        "{Score} of the candidate is {candidate:.4f} and of {the_other} {other:.4f}: {change}.",
+        "{Score}: у кандидата {candidate:.4f}, у {against} {other:.4f}; {change}.",
+    ),
     Code.NO_SCORE: Sentence(
         "{Without} no score for {score}: nothing to compare.",
         "{Score}: нет оценки у {Without}, сравнивать нечего.",
@@ -56,6 +71,12 @@ SENTENCES: dict[Code, Sentence] = {
     Code.NO_COMMON_SET: Sentence(
         "The candidate and {the_other} have no scored set in common{in_metric}: nothing to compare.",
         "У кандидата и {against} нет общих наборов с оценками{in_metric}: сравнивать нечего.",
+    ),
+    Code.NOT_COLLAPSED: Sentence("The vectors are spread: {spread}.", "Векторы не схлопнулись: {spread}."),
+    Code.COLLAPSED: Sentence("The vectors are collapsed: {spread}.", "Векторы схлопнулись: {spread}."),
+    Code.TOO_FEW_TEXTS: Sentence(
+        "Fewer than {bar:.0f} unrelated texts were embedded: not checked whether the vectors are collapsed.",
+        "Получены векторы менее чем {bar:.0f} несвязанных текстов: схлопывание не проверялось.",
     ),
     Code.PARITY_HOLDS: Sentence(
         "The exported models agree with torch.", "Экспортированные модели дают те же результаты, что и torch."
@@ -104,25 +125,48 @@ def _words(reason: Reason) -> dict[str, Sentence]:
         "Without": _models(reason.without),
         "change": change,
         "allowed": allowed,
+        "spread": _spread(reason.spread or Spread()),
     }
 
 
 def verdict_json(verdict: Verdict) -> dict[str, Any]:
     """Return the content of verdict.json: codes, numbers and names, and the sentences (`text`, `ru`).
 
-    Files written by older versions have only `rule`, `passed`, `text` and `ru` in a reason.
+    Files written by older versions have no `outcome`, and only `rule`, `passed`, `text` and `ru` in a reason.
     """
     reasons = []
     for reason in verdict.reasons:
         text, ru = sentence(reason)
         reasons.append({**reason.as_json(), "text": text, "ru": ru})
     return {
+        "outcome": verdict.outcome.value,
         "passed": verdict.passed,
         "mode": verdict.mode,
         "reasons": reasons,
         "would_pass": verdict.would_pass,
         "already_champion": verdict.already_champion,
     }
+
+
+def finding(reason: Mapping[str, Any]) -> str:
+    """Return what a reason of verdict.json says of its rule: holds, broken, warning or unchecked."""
+    if not reason.get("passed"):
+        return "broken"
+    return str(reason.get("note") or "holds")
+
+
+def warnings(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the warnings among the reasons of verdict.json."""
+    return [reason for reason in verdict.get("reasons", []) if finding(reason) == "warning"]
+
+
+def verdict_markdown(verdict: Mapping[str, Any]) -> str:
+    """List the reasons of verdict.json, each with its finding and its rule."""
+    words = {"holds": "passed", "broken": "**failed**", "warning": "**warning**", "unchecked": "not checked"}
+    return "\n".join(
+        f"- {words[finding(reason)]}: {cell(reason['text'])} (`{reason['rule']}`)"
+        for reason in verdict["reasons"]
+    )
 
 
 def _score(score: ScoreName) -> Sentence:
@@ -175,6 +219,19 @@ def _change(reason: Reason) -> tuple[Sentence, Sentence]:
     if (-floor if reason.code is Code.MAX_DROP else floor) > 0:
         return moved, Sentence(f"a gain of at least {bar} is required", f"требуется рост не меньше {bar}")
     return moved, Sentence(f"a drop of {bar} is allowed", f"допускается падение на {bar}")
+
+
+def _spread(spread: Spread) -> Sentence:
+    """Describe mean cosine and effective rank with their limits."""
+    cosine, rank = f"{spread.mean_cosine:.4f}", f"{spread.effective_rank:.1f}"
+    share, least = f"{100 * spread.share:.0f}", f"{100 * MIN_SHARE:.0f}"
+    return Sentence(
+        f"mean cosine {cosine} over {spread.texts} unrelated texts (at most {MAX_COSINE} is allowed), "
+        f"effective rank {rank} of {spread.dims}, {share} % (at least {least} % is required)",
+        f"средний косинус {cosine} по {spread.texts} несвязанным текстам "
+        f"(допускается не больше {MAX_COSINE}), "
+        f"эффективный ранг {rank} из {spread.dims}, {share} % (требуется не меньше {least} %)",
+    )
 
 
 def _models(names: tuple[str, ...]) -> Sentence:

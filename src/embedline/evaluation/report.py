@@ -21,10 +21,13 @@ from embedline.evaluation.compare import (
     heads_table,
     main_table,
     sets_ignoring_ids,
+    spread_table,
     stage_table,
 )
 from embedline.evaluation.curves import Curves, shown, speed
 from embedline.evaluation.labels import LABELS, bilingual, label
+from embedline.evaluation.reasons import finding, warnings
+from embedline.gate.outcome import outcome_of
 from embedline.training.engine.curves import PHASES
 
 Json = Mapping[str, Any]
@@ -69,11 +72,12 @@ def render_report(data: ReportData) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    environment.globals |= {"t": label, "both": bilingual}
+    environment.globals |= {"t": label, "both": bilingual, "finding": finding}
     environment.filters |= {"n": _whole, "score": _score, "real": _real, "share": _share}
     return environment.get_template("report.html.j2").render(
         data=data,
         outcome=_outcome(data.verdict),
+        warnings=warnings(data.verdict),
         table=table,
         columns=columns_of(table),
         best=_best(table),
@@ -82,6 +86,7 @@ def render_report(data: ReportData) -> str:
         dims=dims,
         widths=sorted({dim for cells in dims.values() for dim in cells}, reverse=True),
         by_head=by_head,
+        spreads=spread_table(data.scores),
         heads=[head for head in HEADS if any(head in cells for cells in by_head.values())],
         funnel=[_funnel(name, sources) for name, sources in data.funnel.items() if sources],
         curves={step: shown(curves) for step, curves in data.curves.items()},
@@ -93,9 +98,9 @@ def render_report(data: ReportData) -> str:
 def _outcome(verdict: Json) -> str:
     if not verdict:
         return "no_verdict"
-    if not verdict.get("passed"):
-        return "refused"
-    return "passed" if verdict.get("would_pass", True) else "would_refuse"
+    outcome = outcome_of(verdict)
+    would_refuse = outcome == "passed" and not verdict.get("would_pass", True)
+    return "would_refuse" if would_refuse else outcome.replace(" ", "_")
 
 
 def _best(table: Mapping[tuple[str, str], Mapping[str, ScoreRow]]) -> dict[tuple[str, str], str]:

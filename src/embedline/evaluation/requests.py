@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedline.artifacts.scores import TORCH, ScoreRow
+from embedline.artifacts.scores import TORCH, UNRELATED, ScoreRow
 from embedline.config.evaluation import EvaluateConfig
 from embedline.config.model import Prompt
 from embedline.config.training import RuntimeConfig
@@ -64,7 +64,7 @@ class ScoringRequest:
 
     def select(self, rows: Iterable[ScoreRow]) -> list[ScoreRow]:
         """Select the requested rows among kept scores, under the role that the model has in this run."""
-        names = {*self.sets, *self.tasks, *map(set_name, self.depths)}
+        names = {*self.sets, *self.tasks, *map(set_name, self.depths), UNRELATED}
         names |= {BENCHMARK} if self.tasks else set()
         own = [replace(row, model=self.role) for row in rows if row.set in names]
         if self.all_dims:
@@ -100,6 +100,7 @@ def score_request(request: ScoringRequest, settings: ScoringSettings) -> Scores:
     """Score one model on the sets, mteb tasks and needle depths of a request."""
     from embedline.evaluation.local import score_bm25, score_model
     from embedline.evaluation.sets import read_sets
+    from embedline.evaluation.spread import spread_rows
 
     config, resamples = settings.config, settings.config.bootstrap
     sets = read_sets(settings.sets, list(request.sets)) if request.sets else []
@@ -107,16 +108,18 @@ def score_request(request: ScoringRequest, settings: ScoringSettings) -> Scores:
         return score_bm25(sets, digest=request.digest, resamples=resamples, revision=settings.revision)
     model = _load(request, request.folder, settings)
     scores = score_model(model, sets, resamples=resamples, revision=settings.revision)
+    if request.tasks:
+        from embedline.evaluation.rumteb import score_tasks
+
+        scores.rows += score_tasks(model, request.tasks, root=settings.mteb_root)
+    if request.runtime == TORCH:  # before the needles, whose texts are alike
+        scores.rows += spread_rows(model, revision=settings.revision)
     if request.depths:
         from embedline.evaluation.needle import needle_recall
 
         scores.rows += needle_recall(
             model, request.depths, documents=config.needle_documents, resamples=resamples
         )
-    if request.tasks:
-        from embedline.evaluation.rumteb import score_tasks
-
-        scores.rows += score_tasks(model, request.tasks, root=settings.mteb_root)
     return scores
 
 

@@ -6,8 +6,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from embedline.artifacts.scores import SCORES, TORCH, ScoreRow, read_scores
-from embedline.evaluation.compare import CANDIDATE, full_width, heads_table, main_table, stage_table
+from embedline.artifacts.scores import EFFECTIVE_RANK, MEAN_COSINE, SCORES, TORCH, ScoreRow, read_scores
+from embedline.evaluation.compare import (
+    CANDIDATE,
+    full_width,
+    heads_table,
+    main_table,
+    spread_table,
+    stage_table,
+)
 from embedline.gate.model_scores import ModelScores
 
 
@@ -41,7 +48,7 @@ def score_metrics(rows: Sequence[ScoreRow]) -> dict[str, float]:
     """Return main scores at full width as metrics named `<model>/<set>/main`.
 
     Of the candidate also those of its other heads (`candidate/<set>/<head>`), and the mean over retrieval
-    sets.
+    sets. The spread of the vectors is in `<model>/spread/mean_cosine` and `<model>/spread/effective_rank`.
     """
     metrics: dict[str, float] = {}
     for (name, _), cells in main_table(rows).items():
@@ -54,6 +61,9 @@ def score_metrics(rows: Sequence[ScoreRow]) -> dict[str, float]:
     values = [row.value for row in ranked if row.runtime == TORCH]
     if values:
         metrics["candidate/retrieval_mean"] = sum(values) / len(values)
+    for model, spread in spread_table(rows).items():
+        metrics[f"{model}/spread/{MEAN_COSINE}"] = spread.mean_cosine
+        metrics[f"{model}/spread/{EFFECTIVE_RANK}"] = spread.effective_rank
     return metrics
 
 

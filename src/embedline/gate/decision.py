@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from embedline.artifacts.scores import ScoreRow
 from embedline.config.gate import GateConfig
+from embedline.gate.default_rules import BELOW_BM25, check_defaults
 from embedline.gate.model_scores import ModelScores
+from embedline.gate.outcome import Outcome
 from embedline.gate.policy import check_rule, compare
 from embedline.gate.reason import Code, Reason, ScoreName
 
@@ -21,17 +23,22 @@ class Verdict:
     """The decision.
 
     Args:
-        passed: what the line acts on; always true in the modes dry_run and off.
+        outcome: what the line acts on; in the mode dry_run a refusal becomes a pass.
         reasons: one a check, in the order of the settings.
-        would_pass: whether every check holds, whatever the mode.
+        would_pass: whether the candidate passes when the mode is enforce.
         already_champion: the candidate is the champion, byte for byte.
     """
 
-    passed: bool
+    outcome: Outcome
     mode: str
     reasons: tuple[Reason, ...]
     would_pass: bool
     already_champion: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Return whether the candidate was judged and may become the champion."""
+        return self.outcome is Outcome.PASSED
 
 
 def decide(
@@ -45,6 +52,9 @@ def decide(
 ) -> Verdict:
     """Decide whether the candidate may become the champion.
 
+    It is judged when at least one rule about scores was checked: one of `config`, the comparison with the
+    champion, or a default rule other than the warning. Otherwise it can be refused (by parity), not passed.
+
     >>> row = ScoreRow(model="candidate", set="faq", kind="retrieval", metric="ndcg@10", main=True, value=0.7)
     >>> config = GateConfig(rules=[{"set": "faq", "min": 0.6}])
     >>> decide([row], parity=True, config=config, champion_present=False, base_present=False).passed
@@ -57,7 +67,8 @@ def decide(
         champion_digest: of the champion; taken from its rows when None.
     """
     if config.mode == "off":
-        return Verdict(True, config.mode, (Reason("mode", True, Code.GATE_OFF),), True)
+        off = Reason("mode", True, Code.GATE_OFF, note="unchecked")
+        return Verdict(Outcome.NOT_JUDGED, config.mode, (off,), False)
     candidate = ModelScores.of("candidate", scores)
     others = {name: ModelScores.of(name, scores) for name in ("base", "champion", "bm25", "untrained")}
     present: dict[str, ModelScores | None] = {
@@ -68,23 +79,32 @@ def decide(
     champion_digests = {champion_digest} if champion_digest else others["champion"].digests
     same = champion_present and bool(candidate.digests) and candidate.digests == champion_digests
 
-    reasons = _not_numbers(candidate)
+    checks: list[Reason] = []
     for index, rule in enumerate(config.rules):
         label = f"rules.{index}"
         if same and rule.against == "champion":
-            reasons.append(Reason(label, True, Code.ALREADY_CHAMPION))
+            checks.append(Reason(label, True, Code.ALREADY_CHAMPION, note="unchecked"))
             if rule.min is not None:
-                reasons += check_rule(label, rule.model_copy(update=_ONLY_MIN), candidate, None)
+                checks += check_rule(label, rule.model_copy(update=_ONLY_MIN), candidate, None)
         else:
-            reasons += check_rule(label, rule, candidate, present[rule.against] if rule.against else None)
+            checks += check_rule(label, rule, candidate, present[rule.against] if rule.against else None)
     if config.max_drop_vs_champion is not None:
-        reasons.append(_check_champion(config.max_drop_vs_champion, candidate, present["champion"], same))
-    if config.require_parity:
-        reasons.append(_check_parity(parity))
-    if not reasons:
-        reasons.append(Reason("rules", True, Code.NO_RULES))
+        checks.append(_check_champion(config.max_drop_vs_champion, candidate, present["champion"], same))
+    scored = {name: scores or ModelScores(name, (), frozenset()) for name, scores in present.items()}
+    checks += check_defaults(candidate, scored, config.without)
+
+    judged = any(not reason.note for reason in checks if reason.rule != BELOW_BM25)
+    parity_checks = [_check_parity(parity)] if config.require_parity else []
+    reasons = [*_not_numbers(candidate), *checks, *parity_checks]
     holds = all(reason.passed for reason in reasons)
-    return Verdict(holds or config.mode == "dry_run", config.mode, tuple(reasons), holds, same)
+    if holds or config.mode == "dry_run":
+        outcome = Outcome.PASSED if judged else Outcome.NOT_JUDGED
+    else:
+        outcome = Outcome.REFUSED
+    if not judged:
+        code = Code.NO_RULES if candidate.sets() else Code.NO_SETS
+        reasons.append(Reason("rules", True, code, note="unchecked"))
+    return Verdict(outcome, config.mode, tuple(reasons), holds and judged, same)
 
 
 def _not_numbers(candidate: ModelScores) -> list[Reason]:
@@ -96,14 +116,15 @@ def _not_numbers(candidate: ModelScores) -> list[Reason]:
 def _check_champion(
     allowed: float, candidate: ModelScores, champion: ModelScores | None, same: bool
 ) -> Reason:
-    """Compare means over the retrieval sets that both have; without any, over all sets that both have."""
+    """Compare means over the sets that both have; a candidate without any set has nothing to compare."""
     if champion is None:
-        return Reason(CHAMPION_RULE, True, Code.NO_MODEL, against="champion")
+        return Reason(CHAMPION_RULE, True, Code.NO_MODEL, against="champion", note="unchecked")
     if same:
-        return Reason(CHAMPION_RULE, True, Code.ALREADY_CHAMPION)
-    kind, sets = "retrieval", candidate.sets(kind="retrieval") & champion.sets(kind="retrieval")
-    if not sets:
-        kind, sets = "", candidate.sets() & champion.sets()
+        return Reason(CHAMPION_RULE, True, Code.ALREADY_CHAMPION, note="unchecked")
+    if not candidate.sets():
+        without = ("candidate",)
+        return Reason(CHAMPION_RULE, True, Code.NO_SCORE, ScoreName(), without=without, note="unchecked")
+    kind, sets = candidate.common_sets(champion)
     if not sets:
         return Reason(CHAMPION_RULE, False, Code.NO_COMMON_SET, against="champion")
     score = ScoreName(kind=kind, count=len(sets))

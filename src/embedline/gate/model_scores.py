@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from embedline.artifacts.scores import DENSE, ScoreRow
+from embedline.artifacts.scores import DENSE, EFFECTIVE_RANK, MEAN_COSINE, UNRELATED, ScoreRow
+from embedline.gate.reason import Spread
 
 MAIN = "main"
 
@@ -35,6 +36,14 @@ class ModelScores:
         kept = tuple(row for row in own if row.dim == width[row.set, row.head])
         return cls(model, kept, frozenset(row.digest for row in own if row.digest))
 
+    @property
+    def spread(self) -> Spread | None:
+        """Return the spread of the vectors; None when it was not measured."""
+        cosine, rank = self.find(UNRELATED, MEAN_COSINE), self.find(UNRELATED, EFFECTIVE_RANK)
+        if cosine is None or rank is None:
+            return None
+        return Spread(rank.count, cosine.value, rank.value, min(rank.count, rank.dim))
+
     def find(self, set_: str, metric: str = MAIN, head: str = DENSE) -> ScoreRow | None:
         """Return the score of a set; of several, the lowest (or one that is not a finite number)."""
         matching = [
@@ -50,6 +59,14 @@ class ModelScores:
         """Return the names of the sets (of one kind) that have a score in `metric`."""
         names = {row.set for row in self.rows if kind is None or row.kind == kind}
         return {name for name in names if self.find(name, metric, head)}
+
+    def common_sets(self, other: ModelScores) -> tuple[str, set[str]]:
+        """Return kind and names of the sets to compare two models on.
+
+        The retrieval sets that both have; without any, all sets that both have, and an empty kind.
+        """
+        shared = self.sets(kind="retrieval") & other.sets(kind="retrieval")
+        return ("retrieval", shared) if shared else ("", self.sets() & other.sets())
 
     def mean(self, sets: Iterable[str], metric: str = MAIN, head: str = DENSE) -> float:
         """Return the mean over `sets`, each of which has a score; not a number when one of them is none."""

@@ -26,7 +26,8 @@ def check_rule(label: str, rule: Rule, candidate: ModelScores, other: ModelScore
         if bar is None:
             continue
         if other is None:
-            reasons.append(Reason(f"{label}.{code}", True, Code.NO_MODEL, against=str(rule.against)))
+            against = str(rule.against)
+            reasons.append(Reason(f"{label}.{code}", True, Code.NO_MODEL, against=against, note="unchecked"))
         else:
             reasons.append(_check_change(f"{label}.{code}", rule, candidate, other, code, bar))
     return reasons

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
+
+Note = Literal["", "warning", "unchecked"]
 
 
 class Code(StrEnum):
@@ -13,6 +15,8 @@ class Code(StrEnum):
 
     GATE_OFF = "gate_off"
     NO_RULES = "no_rules"
+    NO_SETS = "no_sets"
+    SWITCHED_OFF = "switched_off"
     NOT_A_NUMBER = "not_a_number"
     ALREADY_CHAMPION = "already_champion"
     NO_MODEL = "no_model"
@@ -20,8 +24,12 @@ class Code(StrEnum):
     MIN_WITHOUT_SCORE = "min_without_score"
     MAX_DROP = "max_drop"
     MIN_GAIN = "min_gain"
+    BASELINE = "baseline"
     NO_SCORE = "no_score"
     NO_COMMON_SET = "no_common_set"
+    NOT_COLLAPSED = "not_collapsed"
+    COLLAPSED = "collapsed"
+    TOO_FEW_TEXTS = "too_few_texts"
     PARITY_HOLDS = "parity_holds"
     PARITY_FAILS = "parity_fails"
     PARITY_NOT_MEASURED = "parity_not_measured"
@@ -47,18 +55,42 @@ class ScoreName:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How far the vectors of a model are spread.
+
+    Args:
+        texts: unrelated texts that were embedded.
+        mean_cosine: of the pairs of different texts.
+        effective_rank: number of dimensions that the vectors use.
+        dims: largest effective rank that was possible: the width of the vectors, or `texts` if lower.
+    """
+
+    texts: int = 0
+    mean_cosine: float = math.nan
+    effective_rank: float = math.nan
+    dims: int = 0
+
+    @property
+    def share(self) -> float:
+        """Return the effective rank as a share (0..1) of the largest possible one."""
+        return self.effective_rank / self.dims if self.dims else math.nan
+
+
+@dataclass(frozen=True)
 class Reason:
     """One check of the gate.
 
     Args:
         rule: the setting that requires it, as `rules.0.min`.
-        passed: whether the check holds.
+        passed: whether the check lets the candidate pass.
         code: what was found.
         score: which score was checked.
         against: the model that the candidate is compared with.
         candidate, other: the score of the candidate, and of `against`; 0..1.
         bar: lowest score (`min`), largest allowed drop (`max_drop`) or smallest required gain (`min_gain`).
         without: the models that have no such score.
+        spread: of the candidate's vectors.
+        note: warning (it does not hold, and does not refuse) or unchecked (there was nothing to compare).
     """
 
     rule: str
@@ -70,6 +102,8 @@ class Reason:
     other: float | None = None
     bar: float | None = None
     without: tuple[str, ...] = ()
+    spread: Spread | None = None
+    note: Note = ""
 
     @property
     def change(self) -> float:
@@ -81,8 +115,10 @@ class Reason:
     def as_json(self) -> dict[str, Any]:
         """Return the fields that the code fills, as verdict.json holds them; null for what is no number."""
         filled = {name: value for name, value in asdict(self).items() if value not in (None, "", ())}
-        return {name: None if _is_no_number(value) else value for name, value in filled.items()}
+        return {name: _finite(value) for name, value in filled.items()}
 
 
-def _is_no_number(value: object) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from embedline.artifacts.run_folder import read_plan
 from embedline.artifacts.run_record import RunRecord
 from embedline.dag import STEPS
+from embedline.evaluation.reasons import finding, warnings
+from embedline.gate.outcome import Outcome, outcome_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,8 +39,8 @@ def show_outcome(console: Console, record: RunRecord, run_folder: Path) -> None:
     if record.stages:
         console.print(_stages(record.stages))
     print_line(f"gate: {verdict_words(record.verdict)}")
-    for reason in record.verdict.get("reasons", []):
-        print_line(f"  {'✓' if reason['passed'] else '✗'} {reason['text']}")
+    for line in reason_lines(record.verdict):
+        print_line(f"  {line}")
     if model := record.model:
         print_line(f"model: {model_words(model)}")
     if (run_folder / "report.html").is_file():
@@ -52,10 +54,21 @@ def show_outcome(console: Console, record: RunRecord, run_folder: Path) -> None:
 
 def verdict_words(verdict: dict[str, Any]) -> str:
     """Return the gate's result in a few words."""
-    if verdict.get("already_champion"):
-        return "passed, the candidate is already champion"
-    mode = "" if verdict.get("mode") == "enforce" else f" ({verdict.get('mode')})"
-    return ("passed" if verdict.get("passed") else "refused") + mode
+    outcome, notes = outcome_of(verdict), []
+    if verdict.get("mode") != "enforce":
+        notes.append(str(verdict.get("mode")))
+    if outcome is Outcome.PASSED and not verdict.get("would_pass", True):
+        notes.append("enforce would refuse it")
+    if found := warnings(verdict):
+        notes.append(f"{len(found)} warning{'s' if len(found) > 1 else ''}")
+    words = outcome.value + (f" ({', '.join(notes)})" if notes else "")
+    return f"{words}, the candidate is already champion" if verdict.get("already_champion") else words
+
+
+def reason_lines(verdict: dict[str, Any]) -> list[str]:
+    """Return one line a reason: ✓ holds, ✗ is broken, ! warns, – was not checked."""
+    marks = {"holds": "✓", "broken": "✗", "warning": "! warning:", "unchecked": "–"}
+    return [f"{marks[finding(reason)]} {reason['text']}" for reason in verdict.get("reasons", [])]
 
 
 def model_words(model: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from embedline.artifacts.run_folder import read_fingerprint, read_run
 from embedline.planning.fingerprint import PARTS, DataEntry, Fingerprint, ModelEntry
 
 Entry = DataEntry | ModelEntry
-_JUDGED = ("succeeded", "refused")  # the run reached a verdict
+_COMPLETED = ("succeeded", "refused", "not judged")  # the run reached a verdict
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def last_run(workspace: Path, name: str) -> Since | None:
     for folder in workspace.glob("*"):
         values = read_fingerprint(folder)
         record = read_run(folder)
-        if folder.is_symlink() or not values or record.status not in _JUDGED:
+        if folder.is_symlink() or not values or record.status not in _COMPLETED:
             continue
         since = Since(f"run {folder.name}", values)
         started = record.started

@@ -13,7 +13,7 @@ from pathlib import Path
 from embedline.errors import InputError, without_passwords
 from embedline.registry.challenger import update_challenger
 from embedline.registry.files import FILES_DIGEST_TAG
-from embedline.registry.promotion import Promotion, promote, require_passed
+from embedline.registry.promotion import Promotion, promote, require_not_refused
 from embedline.registry.server import client, prepare, tracking_errors
 from embedline.registry.versions import (
     DIGEST_TAG,
@@ -52,7 +52,7 @@ def promote_across(
     by: str,
     expect: str | None = None,
 ) -> Promotion:
-    """Copy a version that passed the gate to another registry, and promote it there.
+    """Copy a version that the gate did not refuse to another registry, and promote it there.
 
     The version's tag `judged_against` is a version number of its own registry. For the other registry
     `expect` is the champion to be replaced, by default the current one.
@@ -99,7 +99,7 @@ def copy_version(
         raise InputError("is the registry that the version is in already.", where=f"--to-uri {to_uri}")
     with tracking_errors(uri):
         source = find_version(client(uri), name, version, uri)
-        require_passed(source)
+        require_not_refused(source)
     identity = {key: source.tags[key] for key in (DIGEST_TAG, FILES_DIGEST_TAG) if key in source.tags}
     if len(identity) < 2:
         raise InputError("no digests were recorded at registration.", where=f"{name} version {version}")
@@ -112,7 +112,12 @@ def copy_version(
     origin = Origin(uri, name, version, source.run_id or "")
     with signed_in(to_token):
         return register(
-            to_name, files, digest=identity[DIGEST_TAG], tags=_copied_tags(source.tags, origin), uri=to_uri
+            to_name,
+            files,
+            digest=identity[DIGEST_TAG],
+            tags=_copied_tags(source.tags, origin),
+            uri=to_uri,
+            description=source.description or "",
         )
 
 

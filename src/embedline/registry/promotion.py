@@ -23,6 +23,7 @@ from embedline.registry.server import client, tracking_errors
 from embedline.registry.versions import (
     INDEX_TAG,
     JUDGED_AGAINST_TAG,
+    NOT_JUDGED,
     PASSED,
     REASONS_TAG,
     SCORES_TAG,
@@ -70,7 +71,10 @@ def promote(
     uri: str,
     expect: str | None = None,
 ) -> Promotion:
-    """Point `alias` at a version that passed the gate, and `previous_<alias>` at the version before it.
+    """Point `alias` at a version that the gate did not refuse, and `previous_<alias>` at the one before it.
+
+    A version that was not judged moves, too: the line does not call this for one, a person may. The ledger's
+    entry holds that verdict.
 
     Args:
         reason, by: reason and author of the move, for the ledger.
@@ -100,12 +104,14 @@ def promote(
             text = f"{name} version {version} is already {alias}; nothing moved."
             return Promotion(name, alias, version, state.previous, False, False, text)
         _require_expected(state, version, expect or candidate.tags.get(JUDGED_AGAINST_TAG))
-        require_passed(candidate)
+        require_not_refused(candidate)
         verify_files(opened, candidate, uri)
         entry = _entry("promote", alias, candidate, state.pointed, by, reason)
         generation = claim_generation(ledger, state, entry)
         apply_generation(opened, ledger, name, generation)
-        return _moved(opened, generation, candidate, f"{name} version {version} is {alias}")
+        unjudged = candidate.tags.get(VERDICT_TAG) == NOT_JUDGED
+        note = " It was not judged by the gate." if unjudged else ""
+        return _moved(opened, generation, candidate, f"{name} version {version} is {alias}", note)
 
 
 def rollback(
@@ -175,14 +181,14 @@ def _require_expected(state: AliasState, version: int, expected: str | None) -> 
     )
 
 
-def require_passed(version: ModelVersion) -> None:
-    """Refuse a version that the gate refused or never judged.
+def require_not_refused(version: ModelVersion) -> None:
+    """Refuse a version that the gate refused, or that was not registered by the line.
 
     Raises:
         RefusedError: the gate did not pass.
     """
     verdict = version.tags.get(VERDICT_TAG)
-    if verdict in {PASSED, THIRD_PARTY}:
+    if verdict in {PASSED, NOT_JUDGED, THIRD_PARTY}:
         return
     no_verdict = "It has no verdict: it was not registered by the line."
     reasons = version.tags.get(REASONS_TAG, "") if verdict else no_verdict
@@ -206,7 +212,9 @@ def _entry(
     )
 
 
-def _moved(client: MlflowClient, generation: Generation, now: ModelVersion, head: str) -> Promotion:
+def _moved(
+    client: MlflowClient, generation: Generation, now: ModelVersion, head: str, note: str = ""
+) -> Promotion:
     """Describe a finished move, and whether existing vector indexes stay valid."""
     previous = generation.entry.previous
     before = _tags_of(client, now.name, previous) if previous else None
@@ -222,7 +230,13 @@ def _moved(client: MlflowClient, generation: Generation, now: ModelVersion, head
             else f" The index stays valid: both versions make the same vectors (index {index})."
         )
     return Promotion(
-        now.name, generation.entry.alias, int(now.version), previous, True, reindex, f"{head}{was}.{advice}"
+        now.name,
+        generation.entry.alias,
+        int(now.version),
+        previous,
+        True,
+        reindex,
+        f"{head}{was}.{note}{advice}",
     )
 
 

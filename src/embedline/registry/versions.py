@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedline.artifacts.manifest import folder_digest, read_artifact
 from embedline.errors import InputError, StepError
+from embedline.gate.outcome import Outcome
 from embedline.registry.files import FILES_DIGEST_TAG, file_tags, local_path, location_of
 from embedline.registry.server import (
     as_global_store,
@@ -31,7 +32,7 @@ DIGEST_TAG = "embedline.digest"
 MODEL_TAG = "embedline.registered_model"  # on uploaded files: the registered model they belong to
 VERDICT_TAG = "verdict"
 REASONS_TAG = "verdict.reasons"
-PASSED = "passed"
+PASSED, NOT_JUDGED = Outcome.PASSED.value, Outcome.NOT_JUDGED.value
 THIRD_PARTY = (
     "outside"  # verdict of a first champion that the line did not make: there was nothing to compare
 )
@@ -39,6 +40,7 @@ SCORES_TAG = "embedline.scores"  # JSON: evaluation set → main score
 INDEX_TAG = "embedline.index_version"
 JUDGED_AGAINST_TAG = "embedline.judged_against"  # the champion's version when the gate decided, or none
 JUDGED_AT_TAG = "embedline.judged_at"  # milliseconds since the epoch
+_MAX_DESCRIPTION = 5000  # characters, of MLflow's column
 
 
 @dataclass(frozen=True)
@@ -67,17 +69,20 @@ def register(
     digest: str,
     tags: Mapping[str, str],
     uri: str,
+    description: str = "",
     run_id: str | None = None,
     experiment: str = "embedline",
     artifact_root: str | None = None,
 ) -> int:
     """Register a model folder unchanged; MLflow keeps a copy.
 
-    The same digest and the same files under the same name are one version: it is returned with `tags` set on
-    it, and nothing is copied again. An upload that a crash cut off is completed.
+    The same digest and the same files under the same name are one version: it is returned with `tags` and
+    `description` set on it, and nothing is copied again. Tags of a candidate that was not judged do not
+    replace an earlier verdict on the version. An upload that a crash cut off is completed.
 
     Args:
         digest: digest of the model; with the same model, other exported files make another version.
+        description: Markdown for MLflow's page of the version.
         run_id: MLflow id of the run that made the model.
 
     Returns:
@@ -100,7 +105,10 @@ def register(
         _ensure_model(opened, name)
         known = _find_version(opened, name, identity)
         if known is not None:
-            _set_tags(opened, known, tags)
+            if tags.get(VERDICT_TAG) != NOT_JUDGED or known.tags.get(VERDICT_TAG, NOT_JUDGED) == NOT_JUDGED:
+                _set_tags(opened, known, tags)
+                if description:
+                    opened.update_model_version(name, known.version, description[:_MAX_DESCRIPTION])
             return int(known.version)
         experiment_key = experiment_id(opened, uri, experiment, artifact_root)
         logged = _logged_model(opened, experiment_key, name, model_folder, identity, run_id)
@@ -110,6 +118,7 @@ def register(
                 f"models:/{logged.model_id}",
                 run_id=run_id,
                 tags={**tags, **files, **identity},
+                description=description[:_MAX_DESCRIPTION] or None,
                 model_id=logged.model_id,
             )
         return int(made.version)

@@ -16,11 +16,16 @@ from embedline.config.load import preset_name
 from embedline.dag import STEPS
 from embedline.errors import EmbedlineError
 from embedline.evaluation.summary import main_scores, stage_gains
+from embedline.gate.outcome import Outcome, outcome_of
 from embedline.registry.tracking_target import TrackingTarget, read_tracking, warn_once
 from embedline.runs import record as runrecord
 
 DIED = "The process died without an error (a signal, or out of memory)."
-_MLFLOW = {"succeeded": "FINISHED", "refused": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+_MLFLOW = {
+    **dict.fromkeys(("succeeded", "refused", "not judged"), "FINISHED"),
+    "failed": "FAILED",
+    "killed": "KILLED",
+}
 _STEP = {"done": "FINISHED", "failed": "FAILED", "killed": "KILLED", "running": "KILLED"}
 _log = logging.getLogger(__name__)
 
@@ -96,14 +101,17 @@ def _record(
     begun, plan = read_run(folder), read_plan(folder)
     verdict, promotion = runrecord.verdict_of(records), runrecord.promotion_of(records)
     broken = next((r for r in records if r.status in {"failed", "killed"}), None)
-    status: Literal["succeeded", "refused", "failed", "killed"]
+    status: Literal["succeeded", "refused", "not judged", "failed", "killed"]
     if killed:
         status, exit_code = "killed", killed
     elif broken or failed or not verdict:
         status, exit_code = "failed", 2 if broken and broken.exit_code == 2 else 1
+    elif verdict.get("already_champion") or outcome_of(verdict) is Outcome.PASSED:
+        status, exit_code = "succeeded", 0
+    elif outcome_of(verdict) is Outcome.NOT_JUDGED:
+        status, exit_code = "not judged", 0
     else:
-        fine = verdict["passed"] or verdict.get("already_champion", False)
-        status, exit_code = ("succeeded", 0) if fine else ("refused", 3)
+        status, exit_code = "refused", 3
     started = begun.started or min((r.started_at for r in records), default=time.time())
     error = None
     if broken:
@@ -156,7 +164,7 @@ def _close(
             step, message = record.error.step, record.error.message
             tags["error"] = f"{step}: {message}" if step else message
         if record.verdict:
-            tags["verdict"] = "passed" if record.verdict["passed"] else "refused"
+            tags["verdict"] = outcome_of(record.verdict).value
         if record.model:
             tags["model"] = f"{record.model['name']} version {record.model['version']}"
         scores = main_scores(runrecord.output_folder(records, "evaluate", "scores"))

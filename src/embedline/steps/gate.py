@@ -12,9 +12,9 @@ from embedline.artifacts.record import write_json
 from embedline.artifacts.scores import read_scores
 from embedline.config.gate import GateConfig
 from embedline.errors import InputError
-from embedline.evaluation.reasons import sentence, verdict_json
+from embedline.evaluation.reasons import verdict_json, verdict_markdown
 from embedline.gate.decision import Verdict, decide
-from embedline.markdown import cell
+from embedline.gate.outcome import Outcome
 from embedline.steps.context import Context, StepResult
 
 VERDICT = "verdict.json"
@@ -30,10 +30,15 @@ def run(context: Context) -> StepResult:
     write_json(context.output("verdict") / VERDICT, verdict_json(verdict))
     metrics = {
         "passed": float(verdict.passed),
+        "not_judged": float(verdict.outcome is Outcome.NOT_JUDGED),
         "would_pass": float(verdict.would_pass),
         "reasons_failed": float(sum(not reason.passed for reason in verdict.reasons)),
+        "warnings": float(sum(reason.note == "warning" for reason in verdict.reasons)),
     }
-    return StepResult(metrics=metrics, summary=_summary(verdict))
+    summary = f"{_headline(verdict)}\n\n{verdict_markdown(verdict_json(verdict))}"
+    return StepResult(
+        metrics=metrics, summary=summary, metadata={"verdict": {"outcome": verdict.outcome.value}}
+    )
 
 
 def decide_on(
@@ -70,12 +75,13 @@ def _read_parity(onnx: Artifact | None) -> bool | None:
     return parity["passed"] is True if "passed" in parity else None
 
 
-def _summary(verdict: Verdict) -> str:
-    head = "The gate **passed**." if verdict.passed else "The gate **refused** the candidate."
-    if verdict.mode == "dry_run" and not verdict.would_pass:
-        head = "Dry run: the gate would have **refused** the candidate."
-    lines = [
-        f"- {'passed' if reason.passed else '**failed**'}: {cell(sentence(reason).en)}"
-        for reason in verdict.reasons
-    ]
-    return "\n".join([head, "", *lines])
+def _headline(verdict: Verdict) -> str:
+    if verdict.outcome is Outcome.NOT_JUDGED:
+        return "The candidate is **not judged**: no alias moves by itself."
+    if verdict.outcome is Outcome.REFUSED:
+        return "The gate **refused** the candidate."
+    return (
+        "The gate **passed**."
+        if verdict.would_pass
+        else "Dry run: the gate would have **refused** the candidate."
+    )

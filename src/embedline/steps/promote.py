@@ -1,13 +1,19 @@
-"""Step promote: register every candidate with its verdict; move the alias when gate and policy allow it."""
+"""Step promote: register every candidate with its verdict; move the alias when gate and policy allow it.
+
+A candidate that was not judged is registered as such, and no alias moves.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from embedline.artifacts.record import write_json
 from embedline.config.registry import PromoteConfig, TrackingConfig
 from embedline.errors import ConflictError
+from embedline.gate.outcome import Outcome, outcome_of
 from embedline.registry.challenger import update_challenger
 from embedline.registry.promotion import NOTHING, promote
 from embedline.registry.registered_form import registered_form
@@ -15,13 +21,13 @@ from embedline.registry.tracking_target import TrackingTarget, read_tracking, tr
 from embedline.registry.versions import aliases, register
 from embedline.steps.context import Context, StepResult
 from embedline.steps.gate import VERDICT
-from embedline.steps.shared.version_tags import candidate_tags
+from embedline.steps.shared.version_tags import candidate_tags, version_description
 
 PROMOTION = "promotion.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Registration:
     """Content of promotion.json: the candidate's version, and the aliases after the step."""
 
     name: str
@@ -53,32 +59,38 @@ def run(context: Context) -> StepResult:
             folder,
             digest=model.digest,
             tags=candidate_tags(context, verdict),
+            description=version_description(context, verdict),
             run_id=target.mirror().parent(context.run),
             uri=target.uri,
             experiment=target.experiment,
             artifact_root=target.artifact_root,
         )
-    outcome = _move_alias(context, config, name, version, verdict["passed"], target.uri)
-    write_json(context.output("promotion") / PROMOTION, asdict(outcome))
+    registration = _move_alias(context, config, name, version, verdict, target.uri)
+    write_json(context.output("promotion") / PROMOTION, asdict(registration))
     context.tracker.tags({"registered_model": name, "registered_version": version})
-    metrics = {"version": float(version), "moved": float(outcome.moved)}
+    metrics = {"version": float(version), "moved": float(registration.moved)}
     return StepResult(
-        metrics=metrics, summary=f"{outcome.text}\n\nAliases: {_aliases_text(outcome.aliases)}."
+        metrics=metrics, summary=f"{registration.text}\n\nAliases: {_aliases_text(registration.aliases)}."
     )
 
 
 def _move_alias(
-    context: Context, config: PromoteConfig, name: str, version: int, passed: bool, uri: str
-) -> Outcome:
+    context: Context, config: PromoteConfig, name: str, version: int, verdict: Mapping[str, Any], uri: str
+) -> Registration:
     """Move the alias to the candidate if gate and policy allow it; else the text gives the reason."""
-    alias, moved = config.alias, False
+    alias, moved, outcome = config.alias, False, outcome_of(verdict)
     compared_with = (context.step_config.pins.get("champion") or {}).get("version")
     update_challenger(name, uri=uri)
     current = aliases(name, uri=uri).get(alias)
     if current == version:
         text = f"{name} version {version} is already {alias}; nothing moved."
-    elif not passed:
+    elif outcome is Outcome.REFUSED:
         text = f"{name} version {version} is registered; the gate refused it, {_stays(alias, current)}."
+    elif outcome is Outcome.NOT_JUDGED:
+        text = (
+            f"{name} version {version} is registered as not judged, {_stays(alias, current)}. "
+            f"To promote it all the same: embedline promote {name} {version}"
+        )
     elif config.policy == "manual":
         text = (
             f"{name} version {version} is registered; promote.policy is manual, {_stays(alias, current)}. "
@@ -90,7 +102,7 @@ def _move_alias(
                 name,
                 version,
                 alias,
-                reason=f"run {context.run}: the gate passed",
+                reason=f"run {context.run}: {_reason(verdict)}",
                 by=f"run {context.run}",
                 expect=str(compared_with or NOTHING),
                 uri=uri,
@@ -101,7 +113,7 @@ def _move_alias(
         ) as error:  # not a failure: the candidate is registered, the alias has a new owner
             text = f"{name} version {version} is registered; {_stays(alias, current)}. {error}"
     now = aliases(name, uri=uri)
-    return Outcome(
+    return Registration(
         name=name,
         version=version,
         alias=alias,
@@ -114,6 +126,13 @@ def _move_alias(
         uri=uri,
         text=text,
     )
+
+
+def _reason(verdict: Mapping[str, Any]) -> str:
+    """Return why the alias moves, for the ledger."""
+    if verdict.get("would_pass", True):
+        return "the gate passed"
+    return "gate.mode is dry_run; the gate would have refused"
 
 
 def _tracking_target(context: Context) -> TrackingTarget:

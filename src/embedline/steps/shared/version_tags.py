@@ -1,26 +1,29 @@
-"""Tags of a registered version: verdict, scores and lineage, within MLflow's limits."""
+"""Tags and description of a registered version: verdict, scores and lineage, within MLflow's limits."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from embedline.artifacts.run_folder import read_fingerprint
+from embedline.artifacts.scores import read_scores
+from embedline.evaluation.compare import CANDIDATE, markdown
+from embedline.evaluation.reasons import finding, verdict_markdown, warnings
 from embedline.evaluation.summary import main_scores
+from embedline.gate.outcome import Outcome, outcome_of
 from embedline.registry.versions import (
     INDEX_TAG,
     JUDGED_AGAINST_TAG,
     JUDGED_AT_TAG,
-    PASSED,
     REASONS_TAG,
     SCORES_TAG,
     VERDICT_TAG,
 )
 from embedline.steps.context import Context
 
-REFUSED = "refused"
 _MAX_REASONS = 4000  # characters; the complete verdict is in the run's artefacts
 
 
@@ -31,21 +34,50 @@ def candidate_tags(context: Context, verdict: dict[str, Any]) -> dict[str, str]:
         verdict: content of verdict.json.
     """
     compared_with = (context.step_config.pins.get("champion") or {}).get("version")
-    refused = [reason["text"] for reason in verdict["reasons"] if not reason["passed"]]
+    outcome = outcome_of(verdict)
     scores = context.inputs["scores"]
     fingerprint = read_fingerprint(context.workspace.run_folder(context.run))
+    judged = {
+        JUDGED_AGAINST_TAG: str(compared_with or "none"),
+        JUDGED_AT_TAG: str(int(time.time() * 1000)),
+    }
     return {
         "embedline.run_id": context.run,
         **{f"embedline.{name}": value for name, value in fingerprint.items()},
         INDEX_TAG: _index_version(context.artifact("candidate").path),
         SCORES_TAG: json.dumps(main_scores(scores.path if scores else None), ensure_ascii=False),
-        JUDGED_AGAINST_TAG: str(compared_with or "none"),
-        JUDGED_AT_TAG: str(int(time.time() * 1000)),
-        VERDICT_TAG: PASSED if verdict["passed"] else REFUSED,
+        **({} if outcome is Outcome.NOT_JUDGED else judged),
+        VERDICT_TAG: outcome.value,
         "verdict.mode": verdict["mode"],
         "verdict.would_pass": str(bool(verdict.get("would_pass", verdict["passed"]))).lower(),
-        REASONS_TAG: (" ".join(refused) or "all rules hold")[:_MAX_REASONS],
+        "verdict.warnings": _texts(warnings(verdict)),
+        REASONS_TAG: _reasons(verdict, outcome),
     }
+
+
+def version_description(context: Context, verdict: Mapping[str, Any]) -> str:
+    """Return the card of the candidate's version in Markdown: verdict, reasons and warnings, scores.
+
+    Args:
+        verdict: content of verdict.json.
+    """
+    scores = context.inputs["scores"]
+    rows = [row for row in read_scores(scores.path) if row.model == CANDIDATE] if scores else []
+    mode = "" if verdict["mode"] == "enforce" else f" (gate.mode: {verdict['mode']})"
+    head = f"Verdict of run {context.run}: **{outcome_of(verdict).value}**{mode}"
+    return "\n\n".join([head, verdict_markdown(verdict), markdown(rows)])
+
+
+def _reasons(verdict: Mapping[str, Any], outcome: Outcome) -> str:
+    """Return the sentences of the broken rules; of a candidate that was not judged, why it was not."""
+    broken = [reason for reason in verdict["reasons"] if finding(reason) == "broken"]
+    if outcome is Outcome.NOT_JUDGED and not broken:
+        broken = verdict["reasons"][-1:]
+    return _texts(broken) or "all rules hold"
+
+
+def _texts(reasons: Iterable[Mapping[str, Any]]) -> str:
+    return " ".join(reason["text"] for reason in reasons)[:_MAX_REASONS]
 
 
 def _index_version(model: Path) -> str:
