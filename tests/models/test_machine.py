@@ -22,7 +22,7 @@ def a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def has_bf16(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has})
 
 
 @pytest.mark.parametrize(

@@ -91,11 +91,11 @@ def _check(name: str, measure: Callable[[], str], extra: str = "") -> Check:
 def _cpu() -> str:
     import torch
 
-    from embedline.models.device import bf16_instructions
+    from embedline.models.device import bf16_is_faster
 
-    fast = bf16_instructions(torch.device("cpu"))
+    fast, reason = bf16_is_faster(torch.device("cpu"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    bf16 = f"bf16 fast ({', '.join(fast)})" if fast else "bf16 emulated: use precision auto or fp32"
+    bf16 = f"bf16 fast ({reason})" if fast else f"bf16 slow ({reason}): use precision auto or fp32"
     return f"{cores} cores, torch uses {torch.get_num_threads()} threads, {bf16}"
 
 

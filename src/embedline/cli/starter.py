@@ -49,7 +49,7 @@ model:
 pretrain: {{steps: 100, batch: 16, learning_rate: 2.0e-3}}
 unsupervised: {{steps: 60, batch: 64, learning_rate: 2.0e-3, temperature: 0.05}}
 supervised: {{steps: 40, batch: 32, learning_rate: 2.0e-3, temperature: 0.05, negatives: 1, matryoshka: true}}
-runtime: {{precision: auto}}  # bf16 if the machine has instructions for it, else fp32
+runtime: {{precision: auto}}  # bf16 where the machine computes it faster, else fp32
 # Minimum scores that the trained model must reach; `*` is the mean of all held-out retrieval sets.
 # gate:
 #   rules:

@@ -249,7 +249,7 @@ class RuntimeConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "fp32",
         description="precision of training and encoding; bf16 is autocast over fp32 weights. auto: bf16 "
-        "where GPU or CPU has instructions for it, else fp32 (bf16 would be emulated, many times slower)",
+        "where GPU or CPU computes it faster (measured on a CPU without matrix units), else fp32",
     )
     threads: int | None = Field(
         None,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from embedline.artifacts.scores import DENSE, UNRELATED, ScoreRow
 from embedline.dag import STEPS, output_kind
-from embedline.markdown import cell
 from embedline.gate.model_scores import ModelScores
 from embedline.gate.reason import Spread
+from embedline.markdown import cell
 from embedline.markdown import table as markdown_table
 
 CANDIDATE, CHAMPION = "candidate", "champion"

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 # Parameters of glibc's mallopt (malloc.h).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
-NO_BF16 = "this device has no bf16 instructions and emulates them"
 _log = logging.getLogger(__name__)
 
 
@@ -37,14 +36,13 @@ def prepare(runtime: RuntimeConfig, *, training: bool = False) -> bool:
 
 def works_in_bf16(runtime: RuntimeConfig) -> bool:
     """Return whether `runtime.precision` means bf16 on this machine; the choice that auto makes is logged."""
-    from embedline.models.device import best_device, bf16_instructions
+    from embedline.models.device import best_device, bf16_is_faster
 
     if runtime.precision != "auto":
         return runtime.precision == "bf16"
-    instructions = bf16_instructions(best_device())
-    reason = f"bf16 ({', '.join(instructions)})" if instructions else f"fp32 ({NO_BF16})"
-    info_once(_log, f"Precision: {reason}.")
-    return bool(instructions)
+    faster, reason = bf16_is_faster(best_device())
+    info_once(_log, f"Precision: {'bf16' if faster else 'fp32'} ({reason}).")
+    return faster
 
 
 def _keep_freed_memory() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
-from embedline.models.machine import NO_BF16
 from embedline.models.memory import available_bytes
 
 _GPU_DRIVER = Path("/proc/driver/nvidia/version")
@@ -44,7 +43,7 @@ def check_memory() -> float:
 
 def precision_notes(runtime: RuntimeConfig) -> list[str]:
     """Return one line when this machine will train and only emulates the configured precision."""
-    from embedline.models.device import best_device, bf16_instructions
+    from embedline.models.device import NO_BF16, best_device, bf16_instructions
 
     if runtime.precision != "bf16" or trains_elsewhere() or bf16_instructions(best_device()):
         return []
