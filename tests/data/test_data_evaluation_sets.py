@@ -167,8 +167,8 @@ def test_absent_relevant_documents_are_kept_and_counted_when_asked(retrieval: Pa
     out = lay(tmp_path, "eval/Docs", missing_documents="not_found")
     assert read_retrieval(out / "Docs").qrels == {"q1": {"d1": 1, "gone": 1}, "q2": {"gone": 2, "lost": 1}}
     assert read_sets(out)[0].notes == [
-        "the corpus lacks 2 relevant documents, which count as not found",
-        "1 judged queries have no relevant document and are not scored (0 in mteb)",
+        "relevant documents that the corpus lacks, counted as not found: 2",
+        "judged queries without a relevant document, not scored (they are 0 in mteb): 1",
     ]
     assert Protected.read(out).answers  # the documents that are there
 

@@ -126,7 +126,7 @@ def test_the_rule_is_on_where_ids_and_texts_coincide(tmp_path, queries, qrels, e
 
 def test_the_rule_is_said_in_log_summary_and_report(arguments, tmp_path, caplog):
     sets = laid_out(arguments, tmp_path / "out")
-    said = "the document with the query's id is left out of the results of 2 queries"
+    said = "queries whose results leave out the document with their id: 2"
     assert said in caplog.text
     assert said in json.loads((tmp_path / "out" / "sets.json").read_text())[0]["notes"]
     rows = score_model(axes(), sets, resamples=0).rows

@@ -22,7 +22,6 @@ from embedline.cli.shared import (
     Work,
     absolute_preset,
     command,
-    note,
     show,
     stated,
     wide_console,
@@ -30,7 +29,6 @@ from embedline.cli.shared import (
 from embedline.config.data import EvaluationSet
 from embedline.config.load import load_config
 from embedline.errors import InputError
-from embedline.evaluation.compare import identical_ids_note, sets_ignoring_ids
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -137,8 +135,6 @@ def evaluate(
         show({"model": model, "scores": [row.as_json() for row in rows]})
         return
     wide_console().print(_table(rows))
-    if ignoring := sets_ignoring_ids(rows):
-        note(identical_ids_note(ignoring))
     for spread in spread_table(rows).values():
         typer.echo(
             f"vectors of {spread.texts} unrelated texts: mean cosine {spread.mean_cosine:.3f}, "

@@ -142,13 +142,13 @@ def _plain(text: str) -> str:
 
 
 def _retrieval_notes(found: Retrieval, scored: Collection[str], *, ignored: bool) -> Iterator[str]:
-    """Yield what a retrieval set's scores must be read with; how many queries or documents it is about."""
+    """Yield what a retrieval set's scores must be read with, and the queries or documents it is about."""
     own = [query for query in scored if query in found.corpus]
     if ignored and own:
-        yield f"the document with the query's id is left out of the results of {len(own):,} queries"
+        yield f"queries whose results leave out the document with their id: {len(own):,}"
     answers = sum(found.qrels[query].get(query, 0) > 0 for query in own)
     if ignored and answers:
-        yield f"for {answers:,} of them that document is judged relevant, and is not found"
+        yield f"of these, queries whose own document is judged relevant, and so is not found: {answers:,}"
     lacking = {
         document
         for query in scored
@@ -156,9 +156,9 @@ def _retrieval_notes(found: Retrieval, scored: Collection[str], *, ignored: bool
         if grade > 0 and document not in found.corpus
     }
     if lacking:
-        yield f"the corpus lacks {len(lacking):,} relevant documents, which count as not found"
+        yield f"relevant documents that the corpus lacks, counted as not found: {len(lacking):,}"
     if unanswered := len(found.qrels) - len(scored):
-        yield f"{unanswered:,} judged queries have no relevant document and are not scored (0 in mteb)"
+        yield f"judged queries without a relevant document, not scored (they are 0 in mteb): {unanswered:,}"
 
 
 def _write_pairs(source: Path, item: EvaluationSet, folder: Path) -> int:

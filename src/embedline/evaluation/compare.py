@@ -123,11 +123,6 @@ def sets_ignoring_ids(rows: Iterable[ScoreRow]) -> list[str]:
     return list(dict.fromkeys(row.set for row in rows if row.ignore_identical_ids))
 
 
-def identical_ids_note(sets: Sequence[str]) -> str:
-    """Write the sentence about them."""
-    return f"The document with the query's id is no result in: {', '.join(sets)}."
-
-
 def spread_table(rows: Sequence[ScoreRow]) -> dict[str, Spread]:
     """Arrange the spread of the vectors as model → spread; models that were scored by torch."""
     names = dict.fromkeys([*all_stages(), *(row.model for row in rows)])
@@ -142,7 +137,8 @@ def markdown(rows: Sequence[ScoreRow]) -> str:
     lines = [[name, metric, *_values(cells, columns)] for (name, metric), cells in scores.items()]
     text = markdown_table(["set", "metric", *columns], lines, align="ll" + "r" * len(columns))
     if ignoring := sets_ignoring_ids(rows):
-        text += f"\n\n{identical_ids_note([cell(name) for name in ignoring])}"
+        names = ", ".join(map(cell, ignoring))
+        text += f"\n\nThe document with the query's id is no result in: {names}."
     if by_head:
         heads = [head for head in HEADS if any(head in cells for cells in by_head.values())]
         lines = [[name, *_values(cells, heads)] for name, cells in by_head.items()]

@@ -45,6 +45,6 @@ def run(context: Context) -> StepResult:
 
 def _sets_table(sets: list[SetInfo]) -> str:
     rows = [(info.name, info.kind, info.language, info.count) for info in sets]
-    notes = [f"{info.name}: {note}." for info in sets for note in info.notes]
+    notes = [f"{info.name}: {note}" for info in sets for note in info.notes]
     shown = table(["evaluation set", "kind", "language", "queries or pairs"], rows, align="lllr")
     return "\n\n".join([shown, *map(cell, notes)])

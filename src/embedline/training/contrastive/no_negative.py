@@ -45,7 +45,7 @@ def no_negative(batch: ContrastiveBatch, embedder: Embedder) -> InputError:
 def _largest_group(batch: ContrastiveBatch) -> tuple[list[int], list[str]]:
     """Return the token ids that the most different documents have, and these documents."""
     groups: dict[tuple[int, ...], dict[str, None]] = {}
-    for text, ids in zip(batch.document_texts, batch.ids[batch.query_count :], strict=True):
-        groups.setdefault(tuple(ids), {})[text] = None
+    for text, row in zip(batch.document_texts, batch.ids[batch.query_count :], strict=True):
+        groups.setdefault(tuple(row), {})[text] = None
     ids, texts = max(groups.items(), key=lambda group: len(group[1]))
     return list(ids), list(texts)
