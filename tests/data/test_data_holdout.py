@@ -90,6 +90,26 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
         split(tmp_path, [record(1)], share=0.01)
 
 
+def test_all_positives_of_a_held_out_query_are_relevant(tmp_path: Path) -> None:
+    """Its rows differ in their positive, by which they are held out; one may be trained on."""
+    rows = [
+        f'{{"query": "вопрос {number}", "pos": "{kind} ответ {number}"}}\n'
+        for number in range(40)
+        for kind in ("один", "другой")
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(rows), encoding="utf-8")
+    dataset, evaluation = tmp_path / "dataset", tmp_path / "evaluation"
+    ingest([Source(path="pairs.jsonl")], [], tmp_path, dataset)  # type: ignore[call-arg]
+    lay_out([], tmp_path, evaluation)
+    info, _ = hold_out(dataset, evaluation, HoldOut(sources=["pairs"], share=0.3))  # type: ignore[call-arg]
+    found = read_retrieval(evaluation / info.name)
+    assert len(found.corpus) == 80
+    for identity, text in found.queries.items():
+        number = text.split()[-1]
+        relevant = {found.corpus[document][1] for document in found.qrels[identity]}
+        assert relevant == {f"один ответ {number}", f"другой ответ {number}"}
+
+
 def test_a_held_out_query_that_is_a_document_has_its_id(tmp_path: Path) -> None:
     """Questions of one meaning form chains: the query of a row is the positive of another."""
     texts = [f"вопрос номер {number}" for number in range(40)]

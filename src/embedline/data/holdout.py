@@ -76,10 +76,12 @@ def _retrieval(rows: list[Row], held: set[str]) -> Retrieval:
         for text in row["positives"]:
             documents.setdefault(text, f"d{len(documents)}")
     queries: dict[str, str] = {}
-    qrels: dict[str, dict[str, int]] = {}
     for row in rows:
         if row["id"] in held:
-            query = queries.setdefault(row["query"], documents.get(row["query"], f"q{len(queries)}"))
+            queries.setdefault(row["query"], documents.get(row["query"], f"q{len(queries)}"))
+    qrels: dict[str, dict[str, int]] = {}
+    for row in rows:  # another row's positive of the same query is relevant, too, held out or not
+        if query := queries.get(row["query"]):
             answers = {documents[text]: 1 for text in row["positives"] if text != row["query"]}
             qrels.setdefault(query, {}).update(answers)
     return Retrieval(

@@ -18,8 +18,10 @@ from embedline.importers.flagembedding.train_files import TrainFile, read_train_
 from embedline.importers.flagembedding.writers import NO_IN_BATCH, Arguments, prompt
 from embedline.importers.preset import ImportedPreset, KeyValue, preset_yaml
 
-# What FlagEmbedding does whatever its flags are.
+# What FlagEmbedding does whatever its flags are, and the questions that the gate needs.
 FIXED = {
+    "data.hold_out.share": KeyValue(0.1, "not in FlagEmbedding: rows that score the model for the gate,"),
+    "data.hold_out.at_most": KeyValue(500, "and are not trained on; data.evaluation names sets of your own"),
     "pretrain.enabled": KeyValue(False, "FlagEmbedding fine-tunes only"),
     "unsupervised.enabled": KeyValue(False, "FlagEmbedding fine-tunes only"),
     "mine.enabled": KeyValue(False, "the data brings its own negatives; true mines them with the base"),
@@ -29,7 +31,6 @@ HEADER = """\
 # Made from a FlagEmbedding command by `embedline init --from-flagembedding`. The comment beside each key
 # names the flag that it comes from.
 # Rows in languages outside clean.languages (ru, en) are removed: add yours there.
-# No held-out set is named yet: the gate needs data.evaluation or data.hold_out to judge the model.
 """
 
 
