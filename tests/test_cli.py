@@ -203,11 +203,14 @@ def test_status_lists_runs_and_refuses_a_missing_folder(tmp_path: Path) -> None:
     refused(embedline("status", "--work", str(tmp_path / "none")), "no such work folder")
     run = tmp_path / "tiny-1"
     run.mkdir()
-    record = {"run": "tiny-1", "status": "refused", "seconds": 12.0, "started": 0, "stages": {}, "model": {}}
+    record = {"run": "tiny-1", "status": "refused", "seconds": 12.0, "started": 0, "model": {}}
+    record["stages"] = {"candidate": {"mean": 0.0}}
     (run / "run.json").write_text(json.dumps(record))
     done = embedline("status", "--work", str(tmp_path), "--json")
     assert [r["status"] for r in json.loads(done.stdout)["runs"]] == ["refused"]
-    assert "refused" in embedline("status", "--work", str(tmp_path)).stdout
+    told = embedline("status", "--work", str(tmp_path)).stdout
+    assert "refused" in told
+    assert "nDCG@10 0.000" in told
     for command in ("report", "gate"):
         refused(embedline(command, "tiny-2", "--work", str(tmp_path)), "no such run")
     refused(embedline("step", "mine", "tiny-1", "--work", str(tmp_path)), "this run has no plan")

@@ -53,7 +53,7 @@ def test_what_begins_as_a_list_and_is_none_is_refused(printed: str, reason: str)
 
 
 def test_a_text_in_brackets_is_a_text() -> None:
-    for text in ("[see section 3]", "[1]", "a ['b']", "", "see ['a', 'b']"):
+    for text in ("[see section 3]", "[1]", "[ ] to do", "a ['b']", "", "see ['a', 'b']"):
         assert not is_printed_list(text)
 
 

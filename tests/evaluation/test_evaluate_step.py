@@ -153,10 +153,10 @@ def test_third_party_models_are_scored_with_the_runs_prompts(line, tmp_path):
 
 def test_mteb_tasks_run_from_local_copies_under_their_own_metrics(line, hub_copies):
     config = {"mteb_tasks": ["RUParaPhraserSTS"]}
-    result, rows, _ = line(
-        {"mteb": "digest"}, {"mteb": str(hub_copies)}, config=config, candidate=line.model(1, "x")
-    )
-    (row,) = [row for row in rows if row["set"] == "RUParaPhraserSTS"]
+    models = {"candidate": line.model(1, "x"), "pretrained": line.model(1, "pretrain")}
+    result, rows, _ = line({"mteb": "digest"}, {"mteb": str(hub_copies)}, config=config, **models)
+    row, baseline = [row for row in rows if row["set"] == "RUParaPhraserSTS"]
+    assert baseline["model"] == "untrained", "a rule may compare with it"
     assert (row["model"], row["main"], row["count"]) == ("candidate", True, 8)
     assert result.metrics["candidate/mteb/RUParaPhraserSTS/main"] == row["value"]
 

@@ -28,7 +28,9 @@ from embedline.export.runtime import OnnxEmbedder
 from embedline.models.card import read_spec
 from embedline.models.folder import CARD, load_embedder, save_embedder
 from embedline.models.lora import add_lora, merge_lora
+from embedline.models.opening import open_base, open_model
 from embedline.models.rope import apply_dynamic_ntk
+from embedline.models.stated import NOTHING
 from embedline.planning.checks.dims import require_dims
 from embedline.training.objectives.retromae import RetroMAE
 
@@ -216,6 +218,22 @@ def test_plan_takes_the_width_of_the_dense_layers(encoder: Path, tmp_path: Path)
         require_dims(narrow, tmp_path / "narrow")
 
 
+def test_preflight_opens_dense_modules_without_their_weights(
+    encoder: Path, gemma: Path, tmp_path: Path
+) -> None:
+    peer_of(encoder, GEMMA[0], Normalize()).save_pretrained(str(tmp_path / "wide"))
+    lengths = {"query_length": 8, "document_length": 8}
+    open_base(tmp_path / "wide", ModelConfig(base="x", dims=[48], **lengths))  # type: ignore[call-arg]
+    with pytest.raises(InputError, match="49 is larger than the model's width 48"):
+        open_base(tmp_path / "wide", ModelConfig(base="x", dims=[49], **lengths))  # type: ignore[call-arg]
+    damage(gemma, "pickled")
+    with pytest.raises(InputError, match="pickled weights are not loaded"):
+        open_model(gemma, NOTHING)
+    edit(tmp_path / "wide" / "config_sentence_transformers.json", similarity_fn_name="manhattan")
+    with pytest.raises(InputError, match="manhattan"):
+        open_model(tmp_path / "wide", NOTHING)
+
+
 def test_another_dense_is_another_index_version(gemma: Path, tmp_path: Path) -> None:
     embedder = load_embedder(gemma)
     versions = []
@@ -322,7 +340,7 @@ def test_a_module_or_an_order_that_would_be_read_over_is_refused(
 
 def test_a_module_of_another_package_is_named_in_full(gemma: Path) -> None:
     modules = json.loads((gemma / "modules.json").read_text())
-    modules[0]["type"] = "custom_st.Transformer"
+    modules[2]["type"] = "pylate.models.Dense.Dense"
     (gemma / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(InputError, match=r"does not have: custom_st\.Transformer"):
+    with pytest.raises(InputError, match=r"does not have: pylate\.models\.Dense\.Dense"):
         load_embedder(gemma)

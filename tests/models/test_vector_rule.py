@@ -13,11 +13,12 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
+from embedline.config.model import ModelConfig
 from embedline.errors import InputError
 from embedline.models import log_once
 from embedline.models.bidirectional import is_bidirectional
 from embedline.models.folder import CARD, load_embedder, save_embedder
-from embedline.models.opening import open_model
+from embedline.models.opening import open_base, open_model
 from embedline.models.stated import Stated
 from embedline.models.third_party import ST_POOLINGS
 
@@ -214,12 +215,10 @@ def test_a_reranker_is_no_embedding_model(folder: Path) -> None:
     assert load_embedder(folder, as_base=True).spec.pooling == "mean"  # its layers can be trained
 
 
-def test_a_language_model_as_a_base_says_what_is_assumed(
-    decoder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    embedder = load_embedder(decoder, as_base=True)
-    assert is_bidirectional(embedder.backbone)
-    assert "mean pooling and a bidirectional mask is assumed" in caplog.text
+def test_a_language_model_as_a_base_says_what_is_assumed(decoder: Path) -> None:
+    assert is_bidirectional(load_embedder(decoder, as_base=True).backbone)
+    assumed = open_base(decoder, ModelConfig(base=str(decoder)))
+    assert "mean pooling and a bidirectional mask is assumed" in assumed
 
 
 def test_the_poolings_that_can_be_stated_are_those_of_the_peer() -> None:

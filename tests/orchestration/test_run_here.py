@@ -116,6 +116,23 @@ def test_each_result_has_its_exit_code_record_and_message(
         json.loads(manifest.read_text())
 
 
+def test_a_run_that_was_not_judged_succeeds_and_says_so(line: Any) -> None:
+    ended = line.run(fake="gate=unjudged")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    for shown in (
+        "gate: not judged (1 warning)",
+        "  – No set was scored.",
+        "  ! warning: Below BM25.",
+        "embedline promote tiny 1",
+    ):
+        assert shown in ended.stdout
+    assert "gate: passed" not in ended.stdout
+    record = line.record()
+    assert (record["status"], record["exit_code"]) == ("not judged", 0)
+    assert record["verdict"]["outcome"] == "not judged"
+    assert f"close {record['run']} FINISHED" in line.told
+
+
 def test_final_failures_are_not_retried_and_lost_processes_are(line: Any) -> None:
     ended = line.run(fake="train_supervised=die-once train_unsupervised=flaky")
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -118,6 +118,14 @@ def test_precision_is_in_the_key_of_clean_only_with_a_teacher_that_filters() -> 
     assert key("clean", off) == key("clean", off, "runtime.precision=bf16")
 
 
+def test_stated_pooling_and_mask_are_in_the_keys_of_the_steps_that_use_these_vectors() -> None:
+    for stated in ("pooling=last", "causal=true"):
+        assert key("clean", TEACHER) != key("clean", TEACHER, f"teacher.{stated}")
+        base = ("model.base=b", f"model.base_{stated}")
+        assert key("evaluate", *base) != key("evaluate", base[0])
+        assert key("train_supervised", *base) == key("train_supervised", base[0])
+
+
 def test_a_setting_that_a_step_does_not_declare_cannot_be_read() -> None:
     model: Any = config_of("pretrain").section("model", object)
     assert model.pooling

@@ -89,3 +89,18 @@ def test_secrets_on_the_command_line_are_refused_and_not_repeated(
 ) -> None:
     code, output = run(*words)
     assert (code, output in output, "hunter2" in output) == (2, True, False)
+
+
+def test_a_model_that_was_not_judged_is_promoted_by_name_and_the_history_says_so(
+    run: Any, uri: str, make_model: Any
+) -> None:
+    model = make_model("unjudged")
+    tags = {"verdict": "not judged", "verdict.reasons": "No evaluation set was scored."}
+    assert register("demo", model.path, digest=model.digest, tags=tags, uri=uri) == 4
+    run("reconcile", "demo")
+    assert "challenger: version 2" in run("status", "demo")[1], "the last that passed"
+    code, output = run("promote", "demo", "4", "--by", "ann", "--reason", "seen by eye")
+    assert (code, output) == (0, "demo version 4 is champion. It was not judged by the gate.\n")
+    assert "nothing → version 4  by ann  (not judged)\n      seen by eye" in run("history", "demo")[1]
+    assert json.loads(run("history", "demo", "--json")[1])[0]["verdict"] == "not judged"
+    assert "champion: version 4 (verdict not judged)" in run("status", "demo")[1]

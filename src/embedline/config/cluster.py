@@ -103,7 +103,10 @@ class TaskConfig(Section):
     )
     tolerations: list[Toleration] | None = None
     retries: int | None = Field(
-        None, ge=0, le=10, description="number of retries after a failure; finish has none"
+        None,
+        ge=0,
+        le=10,
+        description="number of retries after a failure; bad input is not tried again, and finish has none",
     )
     backoff_s: int | None = Field(None, ge=0, description="seconds before the first retry")
     backoff_factor: float | None = Field(

@@ -17,6 +17,10 @@ TaskType = Literal[
 # short-short and long-long do have sides: a title is not the text below it (Wang et al. 2024).
 SYMMETRIC: frozenset[str] = frozenset({"sts", "bitext", "classification", "clustering"})
 Stage = Literal["unsupervised", "supervised"]
+_SPLIT = (
+    "split of a hub dataset or a folder; without `configs` in its README.md, a file is of the split that it "
+    "(or a folder above it) is called, such as test.jsonl, else of train"
+)
 
 
 def first_repeated(names: Sequence[str]) -> tuple[int, int] | None:
@@ -36,7 +40,11 @@ class Columns(Section):
     """Column names of a source for the fields of a record; BGE's names by default."""
 
     query: str = Field("query", description="column of the query text")
-    positive: str = Field("pos", description="column of the positive text, or list of texts")
+    positive: str = Field(
+        "pos",
+        description="column of the positive text, or list of texts; in CSV and TSV a list is written as "
+        'JSON, ["one", "another"]',
+    )
     negative: str = Field("neg", description="column of the negative texts; may be absent")
     score: str = Field("score", description="column of a similarity score; may be absent")
     positive_scores: str = Field(
@@ -52,10 +60,10 @@ class Source(Section):
 
     name: str = Field("", description="name of the source in reports and batches; the file's stem when empty")
     path: str = Field(
-        description="file (.jsonl, .jsonl.gz, .parquet, .csv) or folder, below data.root or absolute; "
-        "or hub:ORG/NAME"
+        description="file (.jsonl, .jsonl.gz, .json, .parquet, .csv, .tsv; UTF-8) or folder of such files, "
+        "below data.root or absolute; or hub:ORG/NAME"
     )
-    split: str = Field("train", description="split of a hub dataset")
+    split: str = Field("train", description=_SPLIT)
     columns: Columns = Columns()
     task_type: TaskType | None = Field(
         None, description="task type of all rows; when empty, the row's own task_type, else by text lengths"
@@ -80,8 +88,11 @@ class CorpusSource(Section):
     """One source of passages for pretraining: JSONL, Parquet, CSV, a folder of texts, or hub:."""
 
     name: str = Field("", description="name of the source in reports; the file's stem when empty")
-    path: str = Field(description="file or folder of passages, below data.root or absolute; or hub:ORG/NAME")
-    split: str = Field("train", description="split of a hub dataset")
+    path: str = Field(
+        description="file, or folder of files and of texts (.txt, .md), below data.root or absolute; or "
+        "hub:ORG/NAME"
+    )
+    split: str = Field("train", description=_SPLIT)
     text: str = Field("text", description="column of the text")
     title: str = Field("title", description="column of the title; may be absent")
     language: str = Field("ru", description="language of the passages")

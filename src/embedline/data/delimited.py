@@ -14,7 +14,6 @@ from typing import Any
 
 from embedline.data.lines import (
     Line,
-    filled_lines,
     raw_lines,
     refuse_other_encoding,
     shorten,
@@ -57,9 +56,9 @@ def count_tsv(path: Path, at_most: int | None = None) -> int:
     """Count the rows that `read_tsv` gives, up to `at_most`: the lines below the header.
 
     Raises:
-        InputError: the file cannot be read, or is UTF-16.
+        InputError: the file cannot be read, or is in another encoding than UTF-8.
     """
-    return sum(1 for _ in islice(filled_lines(path, _LINE_END), 1, None if at_most is None else at_most + 1))
+    return sum(1 for _ in islice(text_lines(path, _LINE_END), 1, None if at_most is None else at_most + 1))
 
 
 def read_csv(path: Path) -> Iterator[Line]:

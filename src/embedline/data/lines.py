@@ -63,7 +63,7 @@ def count_jsonl(path: Path, at_most: int | None = None) -> int:
     Raises:
         InputError: as `read_jsonl`.
     """
-    return sum(1 for _ in islice(filled_lines(path), at_most))
+    return sum(1 for _ in islice(text_lines(path), at_most))
 
 
 def read_json(path: Path) -> Iterator[Line]:

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 _ARRAY = re.compile(r"array\((\[.*\])(?:,\s*dtype=[^)]*)?\)", re.DOTALL)
+_BEGINNING = re.compile(r"""\[\s*(?:['"]|\]$)""")  # not the check box of Markdown: [ ] to do
 _STRING = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 # numpy separates the items by blanks alone, where Python would join the strings: ['a' 'b'] is ['ab'].
 _NUMPY_STRINGS = re.compile(rf"\[\s*{_STRING}(?:\s+{_STRING})+\s*\]", re.DOTALL)
@@ -24,8 +25,7 @@ def is_printed_list(text: str) -> bool:
     >>> is_printed_list("['a', 'b']"), is_printed_list("[see section 3]")
     (True, False)
     """
-    inside = _brackets(text)[1:].lstrip()
-    return _brackets(text)[:1] == "[" and inside[:1] in {"'", '"', "]"}
+    return _BEGINNING.match(_brackets(text)) is not None
 
 
 def read_printed_list(text: str) -> list[Any]:

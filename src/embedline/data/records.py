@@ -149,7 +149,7 @@ def _scored(values: dict[str, Any], column: str, scores: str) -> tuple[list[str]
 def _texts(values: dict[str, Any], column: str) -> list[str]:
     """Return a text or a list of texts as a list."""
     value = values.get(column)
-    if isinstance(value, str) and is_printed_list(value):
+    if isinstance(value, str) and is_printed_list(value) and value.rstrip().endswith(("]", ")")):
         raise MalformedRowError(
             f"{column!r} is a text that holds a printed list; write a list, also of one text in brackets"
         )

@@ -56,18 +56,28 @@ def load_dense_weights(layers: nn.Sequential, folder: Path) -> None:
         raise InputError(
             f"has {len(modules)} Dense modules, and its card has {len(layers)}.", where=str(folder)
         )
+    require_dense_weights(folder)
     for layer, module in zip(layers, modules, strict=True):
         file = folder / module.path / WEIGHTS
-        if not file.is_file():
-            raise InputError(
-                f"has no {WEIGHTS}; pickled weights are not loaded.",
-                where=str(file.parent),
-                fix="Save the model with the newest sentence-transformers, which writes safetensors.",
-            )
         try:
             layer.load_state_dict(load_file(file))
         except (RuntimeError, SafetensorError) as error:
             raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(file)) from error
+
+
+def require_dense_weights(folder: Path) -> None:
+    """Refuse a Dense module without safetensors weights.
+
+    Raises:
+        InputError: naming the module's folder.
+    """
+    for module in _dense_modules(folder):
+        if not (folder / module.path / WEIGHTS).is_file():
+            raise InputError(
+                f"has no {WEIGHTS}; pickled weights are not loaded.",
+                where=str(folder / module.path),
+                fix="Save the model with the newest sentence-transformers, which writes safetensors.",
+            )
 
 
 def write_dense_layer(layer: DenseLayer, spec: DenseSpec, folder: Path) -> None:

@@ -146,7 +146,7 @@ def load_embedder(
 
     A decoder saved by Embedline must be bidirectional; that of another folder has the mask of its files. What
     neither they nor `stated` say is refused or assumed, as `read_vector_rule` describes; an assumption is
-    logged.
+    logged, except of a base, whose plan has it as a note.
 
     Args:
         spec: replaces the folder's; heads and latent attention must be in the folder
@@ -180,7 +180,7 @@ def load_embedder(
     own_spec = read_spec(folder)
     if own_spec is None:
         rule = loaded.vector_rule(folder, stated, as_base=as_base)
-        if rule.assumed:
+        if rule.assumed and not as_base:
             warn_once(_log, rule.assumed)
         set_mask(backbone, rule.causal, folder)
         own_spec = third_party_spec(folder, backbone, tokenizer, rule.pooling)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig, PreTrainedModel
 
 from embedline.config.model import ModelConfig
 from embedline.models.bidirectional import is_decoder_family, make_bidirectional, require_bidirectional
-from embedline.models.embedder import Embedder
+from embedline.models.dense import read_dense_layers, require_dense_weights
+from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder import spec_from_config
 from embedline.models.folder_checks import (
     is_native,
@@ -31,6 +33,7 @@ from embedline.models.positions import extend_positions
 from embedline.models.rope import apply_dynamic_ntk
 from embedline.models.st_modules import transformer_folder
 from embedline.models.stated import Stated, require_unstated
+from embedline.models.third_party import third_party_spec
 
 _LARGEST_LAYER = 3e8  # weights: about a gigabyte
 
@@ -52,7 +55,10 @@ def _open(folder: Path, stated: Stated, trust_remote_code: bool, *, as_base: boo
     if (folder / CARD).is_file():
         require_unstated(folder, stated)
         return parts, ""
-    return parts, parts.vector_rule(folder, stated, as_base=as_base).assumed
+    rule = parts.vector_rule(folder, stated, as_base=as_base)
+    third_party_spec(folder, parts.backbone, parts.tokenizer, rule.pooling)  # refuses unsupported modules
+    require_dense_weights(folder)
+    return parts, rule.assumed
 
 
 def open_base(folder: Path, model: ModelConfig) -> str:
@@ -66,13 +72,15 @@ def open_base(folder: Path, model: ModelConfig) -> str:
     require_fast_tokenizer(parts.tokenizer, "model.base")
     _require_both_sides(parts.backbone.config)
     with torch.device("meta"):
-        _require_fit(parts, model)
+        _require_fit(parts, model, folder)
     return assumed
 
 
-def _require_fit(parts: Parts, model: ModelConfig) -> None:
+def _require_fit(parts: Parts, model: ModelConfig, folder: Path) -> None:
     """Refuse a base that does not fit the run's pooling, heads, positions, lengths or dims."""
-    embedder = Embedder(parts.backbone, parts.tokenizer, spec_from_config(model))
+    dense_layers = read_dense_layers(folder, parts.backbone.config.hidden_size)
+    spec = spec_from_config(model, before=EmbedderSpec(dense_layers=dense_layers))
+    embedder = Embedder(parts.backbone, parts.tokenizer, spec)
     if model.positions is not None:
         extend_positions(parts.backbone, parts.tokenizer, model.positions)
     if model.dynamic_ntk is not None:
@@ -112,5 +120,8 @@ def _one_layer(config: PretrainedConfig) -> PreTrainedModel | None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return build(small).float() if weights < _LARGEST_LAYER else None  # type: ignore[no-any-return]
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError):
+    except (
+        *(RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError),
+        *(ImportError, StrictDataclassError),
+    ):
         return None

@@ -7,20 +7,31 @@ import re
 from pathlib import Path
 
 from embedline.errors import InputError
-from embedline.models.card import read_json
 from embedline.models.log_once import info_once
+from embedline.models.model_files import read_json
 from embedline.models.modeling_embedline import EmbedlineConfig
-from embedline.models.st_modules import MODULES, StModule
+from embedline.models.st_modules import MODULES, StModule, read_modules
 
 _log = logging.getLogger(__name__)
 _KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")
-# Their order, each kind followed by ";". An `EmbedlineModel` pools by itself.
-_ORDER = re.compile(r"Transformer;(Pooling;(Dense;)*(LayerNorm;)?(Normalize;)*)?")
+# Their order, each kind followed by ";". Without a Pooling, the pooling is stated or the model's own.
+_ORDER = re.compile(r"Transformer;(Pooling;)?(Dense;)*(LayerNorm;)?(Normalize;)*")
 # Similarities that rank vectors of length 1 as the cosine does; manhattan does not.
 _LIKE_COSINE = {"dot", "euclidean"}
 
 
-def require_order(modules: tuple[StModule, ...], folder: Path) -> None:
+def require_supported(folder: Path) -> None:
+    """Refuse modules, their order or a similarity that Embedline does not have; pass without modules.json.
+
+    Raises:
+        InputError: naming the module, the order or the similarity.
+    """
+    modules = read_modules(folder)
+    _require_order(modules, folder)
+    _require_cosine(modules, folder)
+
+
+def _require_order(modules: tuple[StModule, ...], folder: Path) -> None:
     """Refuse modules that Embedline does not have, or in another order than its own.
 
     Raises:
@@ -42,7 +53,7 @@ def require_order(modules: tuple[StModule, ...], folder: Path) -> None:
         )
 
 
-def require_cosine(modules: tuple[StModule, ...], folder: Path) -> None:
+def _require_cosine(modules: tuple[StModule, ...], folder: Path) -> None:
     """Refuse a similarity that ranks texts otherwise than the cosine, the only one that Embedline computes.
 
     Vectors that the folder leaves at their own length are scaled to length 1, which is logged.

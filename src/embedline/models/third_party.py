@@ -22,8 +22,8 @@ from embedline.models.modeling_embedline import EmbedlineConfig
 from embedline.models.pooling import POOLING
 from embedline.models.positions import max_tokens
 from embedline.models.prompts import MTEB_TYPES, PromptTable
-from embedline.models.st_checks import require_cosine, require_order
-from embedline.models.st_modules import StModule, find_module, read_modules, transformer_config
+from embedline.models.st_checks import require_supported
+from embedline.models.st_modules import find_module, read_modules, transformer_config
 
 # sentence-transformers' names of poolings, older and newer, and ours.
 POOLING_MODES = {
@@ -58,9 +58,7 @@ def third_party_spec(
         InputError: the folder has a module, a layer norm or a similarity that Embedline does not have, or
             modules in another order.
     """
-    modules = read_modules(folder)
-    require_order(modules, folder)
-    require_cosine(modules, folder)
+    require_supported(folder)
     if transformer_config(folder).get("do_lower_case"):
         _lowercase(tokenizer)
     width = backbone.config.hidden_size
@@ -70,7 +68,7 @@ def third_party_spec(
     return EmbedderSpec(
         pooling=pooling,
         dense_layers=read_dense_layers(folder, width),
-        layer_norm=_layer_norm(modules, folder),
+        layer_norm=_layer_norm(folder),
         heads=("dense", *_M3_FILES) if heads else ("dense",),
         multi_vector_width=None if token_width == width else token_width,
         query_length=query_length,
@@ -138,13 +136,13 @@ def _lowercase(tokenizer: PreTrainedTokenizerBase) -> None:
     backend.normalizer = normalizers.Sequence(steps)
 
 
-def _layer_norm(modules: tuple[StModule, ...], folder: Path) -> bool:
+def _layer_norm(folder: Path) -> bool:
     """Return whether the vector passes a layer norm without parameters.
 
     Raises:
         InputError: the layer norm has trained weights.
     """
-    module = find_module(modules, "LayerNorm")
+    module = find_module(read_modules(folder), "LayerNorm")
     if module is None:
         return False
     norm = load_file(folder / module.path / "model.safetensors")
@@ -162,10 +160,8 @@ def _prompts(folder: Path) -> PromptTable:
     the sides of NAME; mteb's task types become ours.
     """
     config = read_json(folder / "config_sentence_transformers.json")
-    saved = {name: text or "" for name, text in (config.get("prompts") or {}).items()}
-    always = saved.get(config.get("default_prompt_name") or "", "")  # precedes every text
-    # an empty prompt keeps the default one from these texts; without a default it says nothing
-    prompts = saved if always else {name: text for name, text in saved.items() if text}
+    prompts: dict[str, str] = {name: text for name, text in (config.get("prompts") or {}).items() if text}
+    always = prompts.get(config.get("default_prompt_name") or "", "")  # precedes every text
     sides: dict[str, dict[str, str]] = {"default": {"query": always, "document": always} if always else {}}
     for name, text in prompts.items():
         entry, _, side = name.rpartition("-")

@@ -184,12 +184,15 @@ def _bytes(config: RunConfig, root: Path) -> int:
 
 
 def _warnings(config: RunConfig) -> list[str]:
-    warnings = []
+    warnings, unjudged = [], "the candidate is registered as not judged, and no alias moves"
     evaluate = config.evaluate
     if not (held_out_sets(config) or evaluate.mteb_tasks or evaluate.needle_depths):
-        warnings.append("there are no evaluation sets: the gate has nothing to judge by")
-    if not config.gate.rules and config.gate.mode == "enforce":
-        warnings.append("gate.rules is empty: only the champion and the parity can refuse the candidate")
+        warnings.append(f"there are no evaluation sets: {unjudged}")
+    elif config.gate.mode == "off":
+        warnings.append(f"gate.mode is off: {unjudged}")
+    elif not config.gate.rules and config.gate.mode == "enforce":
+        refusing = "the default rules, the champion and the parity"
+        warnings.append(f"gate.rules is empty: only {refusing} can refuse the candidate")
     return warnings
 
 

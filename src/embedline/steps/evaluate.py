@@ -106,7 +106,7 @@ def _requests(context: Context, config: EvaluateConfig) -> Iterator[ScoringReque
     elif not base and pretrained is not None:
         # The baseline: the same architecture with random weights, made from the folder's configuration.
         digest = untrained_digest(pretrained.path)
-        yield ScoringRequest(UNTRAINED, digest, pretrained.path, stage_sets, of_stage=True)
+        yield ScoringRequest(UNTRAINED, digest, pretrained.path, stage_sets, tasks, of_stage=True)
     if champion and config.score_champion:
         yield ScoringRequest("champion", champion["digest"], Path(locations["champion"]), sets, tasks)
     for name, stage in stage_inputs().items():

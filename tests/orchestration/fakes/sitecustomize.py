@@ -63,11 +63,17 @@ def _run(context):
 def _write(folder: Path, name: str, kind: str, context) -> None:
     values = {"step": context.step, "seed": context.step_config.config.get("seed", 0)}
     if kind == "verdict":
-        refused = "gate=refuse" in os.environ.get("EMBEDLINE_FAKE", "")
+        fake = os.environ.get("EMBEDLINE_FAKE", "")
+        refused = "gate=refuse" in fake
         reasons = [{"rule": "rules.0", "passed": not refused, "text": "Support scores 0.71, needs 0.70."}]
         values = {"passed": not refused, "mode": "enforce", "reasons": reasons}
+        if "gate=unjudged" in fake:
+            reasons = [{"rule": "rules", "passed": True, "note": "unchecked", "text": "No set was scored."}]
+            reasons.append({"rule": "below_bm25", "passed": True, "note": "warning", "text": "Below BM25."})
+            values |= {"outcome": "not judged", "passed": False, "would_pass": False, "reasons": reasons}
     if kind == "promotion":
-        values = {"name": "tiny", "version": 1, "aliases": {"champion": 1}}
+        text = "To promote it all the same: embedline promote tiny 1"
+        values = {"name": "tiny", "version": 1, "aliases": {"champion": 1}, "text": text}
     if kind == "report":
         (folder / "report.html").write_text("<p>fake</p>")
     if kind == "scores":

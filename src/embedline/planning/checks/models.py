@@ -34,7 +34,8 @@ def require_usable_models(config: RunConfig, locations: Mapping[str, str], champ
     for role, folder in folders.items():
         with _in("promote.first_champion" if champion.first and role == "champion" else _SETTINGS[role]):
             if role == "base":
-                notes.append(open_base(folder, config.model))
+                assumed = open_base(folder, config.model)
+                notes += [assumed] if config.evaluate.score_base else []
             elif role == "teacher" and config.teacher:
                 notes.append(open_model(folder, Stated(config.teacher.pooling, config.teacher.causal)))
             else:
