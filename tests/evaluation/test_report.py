@@ -213,7 +213,7 @@ def test_a_candidate_that_was_not_judged_is_called_so_in_both_languages():
         page = render_report(ReportData("n", "r", "t", verdict=verdict_json(verdict)))
         assert '<section class="verdict not_judged">' in page
         assert "Not judged: the candidate is registered, and no alias moves by itself" in page
-        assert "Оценка не вынесена: кандидат зарегистрирован, алиасы сами не переносятся" in page
+        assert "Вердикт не вынесен: кандидат зарегистрирован, алиасы сами не переносятся" in page
         assert "The gate passed" not in page
         assert "Кандидат прошёл" not in page
     assert "The gate is off." in page

@@ -44,7 +44,8 @@ def test_what_a_step_says_reaches_the_pipeline_artefacts(
 ) -> None:
     made = tmp_path / "made-here"
     made.mkdir()
-    (made / "manifest.json").write_text(json.dumps({"counts": {"rows": 7}}))
+    described = {"counts": {"rows": 7}, "metadata": {"outcome": "not judged", "funnel": {}}}
+    (made / "manifest.json").write_text(json.dumps(described))
     (made / "report.html").write_text("<p>hello</p>")
     record = StepRecord(step="clean", status="done", key="k1", seconds=1.5)
     record.outputs = {"dataset": OutputRecord(kind="dataset", path=str(made), digest="d1")}
@@ -59,7 +60,8 @@ def test_what_a_step_says_reaches_the_pipeline_artefacts(
     artefacts = _call(tmp_path, page=True)
     assert seen["inputs"] == {"dataset": tmp_path / "given"}
     assert seen["outputs"] == {"dataset": tmp_path / "made"}
-    assert artefacts["made"].metadata == {"kind": "dataset", "key": "k1", "digest": "d1", "rows": 7}
+    shown = {"kind": "dataset", "key": "k1", "digest": "d1", "rows": 7, "outcome": "not judged"}
+    assert artefacts["made"].metadata == shown
     assert artefacts["metrics"].logged == {"kept": 7.0, "seconds": 1.5}
     assert Path(artefacts["summary"].path).read_text() == "**kept** 7"
     assert Path(artefacts["page"].path).read_text() == "<p>hello</p>"

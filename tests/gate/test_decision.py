@@ -391,7 +391,7 @@ def test_without_sets_nothing_is_judged(champion: bool, mode: str) -> None:
     assert not failed(verdict)
     assert sentence(verdict.reasons[-1]) == (
         "No evaluation set was scored: the candidate is not judged.",
-        "Ни один оценочный набор не измерен: оценка кандидату не вынесена.",
+        "Ни на одном наборе нет оценок: вердикт по кандидату не вынесен.",
     )
 
 

@@ -45,7 +45,7 @@ def test_changes_that_the_config_stores_pass(architecture: str, settings: dict, 
 
 
 def test_a_change_that_the_config_does_not_store_is_refused(tmp_path: Path) -> None:
-    embedder = _embedder("llama")
+    embedder = _embedder("llama", initializer_range=0.5)
     embedder.backbone.layers[0].self_attn.scaling *= 3
     save_embedder(embedder, tmp_path)
     with pytest.raises(InputError, match=r"llama would be another model.*cosine of 0\.") as error:

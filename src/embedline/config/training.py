@@ -254,7 +254,8 @@ class RuntimeConfig(Section):
     threads: int | None = Field(
         None,
         ge=1,
-        description="CPU threads of each process; when empty, all threads divided by the processes",
+        description="CPU threads of each process; when empty, all cores, or as many as the container may "
+        "use, divided by the processes",
     )
     processes: int = Field(
         1,

@@ -16,7 +16,7 @@ LABELS: dict[str, tuple[str, str]] = {
     ),
     "not_judged": (
         "Not judged: the candidate is registered, and no alias moves by itself",
-        "Оценка не вынесена: кандидат зарегистрирован, алиасы сами не переносятся",
+        "Вердикт не вынесен: кандидат зарегистрирован, алиасы сами не переносятся",
     ),
     "no_verdict": ("There is no verdict", "Вердикта нет"),
     "rule": ("Rule", "Правило"),

@@ -26,11 +26,11 @@ SENTENCES: dict[Code, Sentence] = {
     Code.GATE_OFF: Sentence("The gate is off.", "Проверка отключена."),
     Code.NO_RULES: Sentence(
         "No rule about scores was checked: the candidate is not judged.",
-        "Ни одно правило по метрикам не проверялось: оценка кандидату не вынесена.",
+        "Ни одно правило по метрикам не проверялось: вердикт по кандидату не вынесен.",
     ),
     Code.NO_SETS: Sentence(
         "No evaluation set was scored: the candidate is not judged.",
-        "Ни один оценочный набор не измерен: оценка кандидату не вынесена.",
+        "Ни на одном наборе нет оценок: вердикт по кандидату не вынесен.",
     ),
     Code.SWITCHED_OFF: Sentence("Switched off by gate.without.", "Отключено настройкой gate.without."),
     Code.NOT_A_NUMBER: Sentence(

@@ -68,7 +68,9 @@ def run_component(
         if made.path:
             manifest = json.loads((Path(made.path) / MANIFEST).read_text(encoding="utf-8"))
             artifact.metadata.update(manifest["counts"])
-            texts = {name: value for name, value in manifest["metadata"].items() if isinstance(value, str)}
+            texts = {
+                name: value for name, value in manifest.get("metadata", {}).items() if isinstance(value, str)
+            }
             artifact.metadata.update(texts)
             if page is not None:
                 _show_page(Path(made.path) / "report.html", Path(page.path))

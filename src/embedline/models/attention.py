@@ -94,7 +94,9 @@ def flash_attention(
     made_bidirectional = getattr(module, "is_causal", False) and more.get("is_causal") is False
     if sliding_window is not None and made_bidirectional:
         sliding_window += 1
-    return flash_attention_forward(module, *inputs, sliding_window=sliding_window, **more)  # type: ignore[no-any-return]
+    more["sliding_window"] = sliding_window
+    attended: tuple[Tensor, None] = flash_attention_forward(module, *inputs, **more)
+    return attended
 
 
 ALL_ATTENTION_FUNCTIONS.register("flash_attention_2", flash_attention)

@@ -12,7 +12,7 @@ from torch import nn
 from embedline.artifacts.record import write_json
 from embedline.errors import InputError, first_line
 from embedline.models.embedder import DenseSpec
-from embedline.models.pooling import ACTIVATIONS, DenseLayer
+from embedline.models.pooling import ACTIVATIONS
 from embedline.models.st_modules import StModule, module_config, read_modules
 
 WEIGHTS = "model.safetensors"
@@ -80,8 +80,8 @@ def require_dense_weights(folder: Path) -> None:
             )
 
 
-def write_dense_layer(layer: DenseLayer, spec: DenseSpec, folder: Path) -> None:
-    """Write one Dense module as sentence-transformers saves it."""
+def write_dense_layer(layer: nn.Module, spec: DenseSpec, folder: Path) -> None:
+    """Write one `DenseLayer` as sentence-transformers saves it."""
     config: dict[str, Any] = {
         "in_features": spec.in_features,
         "out_features": spec.out_features,

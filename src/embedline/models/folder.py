@@ -172,7 +172,8 @@ def load_embedder(
     kernel = attention_for(attention, best_device().type)
     inner = transformer_folder(folder)
     loaded = load_parts(inner, attention=attention, kernel=kernel, trust_remote_code=trust_remote_code)
-    tokenizer, backbone = loaded.tokenizer, loaded.backbone
+    tokenizer = loaded.tokenizer
+    backbone: Any = loaded.backbone
     use_attention(backbone, kernel)
     if loaded.lacks_pooler:
         backbone.pooler = None  # it is unused, and random weights would make the saved file random
@@ -195,7 +196,7 @@ def load_embedder(
     embedder = Embedder(backbone.float(), tokenizer, own_spec)
     if loaded.own:
         embedder.latent_attention = loaded.model.latent_attention
-        embedder.dense_layers = loaded.model.dense_layers.float()
+        embedder.dense_layers = loaded.model.dense_layers.to(torch.float32)
     else:
         load_dense_weights(embedder.dense_layers, folder)
     _load_heads(embedder.heads, loaded.heads, folder)

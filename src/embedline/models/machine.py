@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 from embedline.config.training import RuntimeConfig
+from embedline.models.cpus import cpu_limit
 from embedline.models.log_once import info_once
 
 if TYPE_CHECKING:
@@ -25,10 +27,8 @@ def prepare(runtime: RuntimeConfig, *, training: bool = False) -> bool:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    if runtime.threads is not None:
-        torch.set_num_threads(runtime.threads)
-    elif runtime.processes > 1:
-        torch.set_num_threads(max(1, torch.get_num_threads() // runtime.processes))
+    usable = min(torch.get_num_threads(), cpu_limit() or sys.maxsize)
+    torch.set_num_threads(runtime.threads or max(1, usable // runtime.processes))
     if training:
         _keep_freed_memory()
     return works_in_bf16(runtime)

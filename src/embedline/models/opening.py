@@ -55,9 +55,9 @@ def _open(folder: Path, stated: Stated, trust_remote_code: bool, *, as_base: boo
     if (folder / CARD).is_file():
         require_unstated(folder, stated)
         return parts, ""
+    require_dense_weights(folder)
     rule = parts.vector_rule(folder, stated, as_base=as_base)
     third_party_spec(folder, parts.backbone, parts.tokenizer, rule.pooling)  # refuses unsupported modules
-    require_dense_weights(folder)
     return parts, rule.assumed
 
 
@@ -119,7 +119,7 @@ def _one_layer(config: PretrainedConfig) -> PreTrainedModel | None:
             weights = sum(parameter.numel() for parameter in build(small).parameters())
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return build(small).float() if weights < _LARGEST_LAYER else None  # type: ignore[no-any-return]
+            return build(small).float() if weights < _LARGEST_LAYER else None
     except (
         *(RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError),
         *(ImportError, StrictDataclassError),

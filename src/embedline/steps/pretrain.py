@@ -19,6 +19,7 @@ from embedline.steps.shared.training import (
     errors_in_section,
     fit_to_run,
     load_model,
+    machine_params,
     passed_through,
     run_spec,
     save_model,
@@ -45,7 +46,8 @@ def run(context: Context) -> StepResult:
     bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
     embedder = _from_scratch(context) if from_scratch else load_model(context)
     head = None if from_scratch else _head_of_base(context, embedder)
-    context.tracker.params({**config.model_dump(), "parameters": _parameters(embedder)})
+    chosen = machine_params(embedder, bf16=bf16)
+    context.tracker.params({**config.model_dump(), **chosen, "parameters": _parameters(embedder)})
     if config.enabled:
         passages = _passages(context)
         require_tokens(embedder, config.length, "pretrain.length")

@@ -15,6 +15,7 @@ from embedline.steps.shared.training import (
     errors_in_section,
     load_model,
     load_teacher,
+    machine_params,
     passed_through,
     save_model,
     stage_sources,
@@ -45,7 +46,7 @@ def train_stage(context: Context, *, section: str, records: str) -> StepResult:
     embedder = load_model(context)
     require_tokens(embedder, config.document_length, f"{section}.document_length")
     weights = {name: source.weight for name, source in stage_sources(context, section).items()}
-    context.tracker.params(config.model_dump())
+    context.tracker.params({**config.model_dump(), **machine_params(embedder, bf16=bf16)})
     with errors_in_section(section), adapters(context, embedder):
         mixture = train_contrastive(
             embedder,

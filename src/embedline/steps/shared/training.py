@@ -132,6 +132,17 @@ def adapters(context: Context, embedder: Embedder) -> Iterator[None]:
     merge_lora(embedder.backbone)
 
 
+def machine_params(embedder: Embedder, *, bf16: bool) -> dict[str, str | int]:
+    """Return what `auto` settings and the machine decided, for the run's record."""
+    import torch
+
+    return {
+        "precision": "bf16" if bf16 else "fp32",
+        "attention": embedder.backbone.config._attn_implementation,
+        "threads": torch.get_num_threads(),
+    }
+
+
 def stage_sources(context: Context, stage: str) -> dict[str, Source]:
     """Return the sources that a stage uses, by name."""
     sources = context.step_config.section("data.sources", list[Source])
