@@ -274,3 +274,16 @@ def test_a_loss_of_more_than_half_the_records_is_refused(tmp_path: Path) -> None
     records += [record("<u></u>", LONG)]
     with pytest.raises(InputError, match=r"clean.max_rejected: 0.5: only 3 records of 7 are left .*empty 4"):
         run(tmp_path / "more", records, near_duplicates=False, max_rejected=0.5)
+
+
+def test_code_and_marks_keep_rows_and_negatives_apart(tmp_path: Path) -> None:
+    pairs = [("C++", "C#"), ("<=", ">="), ("-5", "5"), ("git branch -d", "git branch -D"), ("जाता", "जाती")]
+    rows = [
+        record(f"Что такое {one}?", f"{one}: {LONG}", negatives=[f"{other}: {LONG}"])
+        for pair in pairs
+        for one, other in (pair, pair[::-1])
+    ]
+    _, rules = run(tmp_path, rows, near_duplicates=False)
+    assert set(rules.values()) == {None}
+    kept = list(read_rows(tmp_path / "out" / "records.parquet"))
+    assert [len(row["negatives"]) for row in kept] == [1] * len(rows)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from embedline.config.data import EvaluationSet
-from embedline.data.decontaminate import Protected
+from embedline.data.decontaminate import Protected, Tidied
+from embedline.data.evaluation_index import EvaluationText, Found
 from embedline.data.evaluation_reader import read_labelled, read_pairs, read_retrieval, read_sets
 from embedline.data.evaluation_sets import lay_out
 from embedline.errors import InputError
@@ -241,7 +242,10 @@ def test_labelled_texts_are_laid_out_with_what_a_classifier_learns_from(
     assert read_labelled(out / "Set", "train") == [("учусь", expected[0])]
     assert read_labelled(out / "Set", "test") == [("проверка", expected[1])]
     assert (read_sets(out)[0].task_type, read_sets(out)[0].count) == ("classification", 1)
-    assert Protected.read(out).sentences == {"проверка"}  # what it learns from is no secret
+    protected = Protected.read(out)
+    found = protected.in_record(Tidied.of("проверка"), [])
+    assert found.leak == ("evaluation_sentence", EvaluationText("sentence", "Set", "проверка"))
+    assert protected.in_record(Tidied.of("учусь"), []) == Found()  # what it learns from is no secret
 
 
 @pytest.mark.parametrize(

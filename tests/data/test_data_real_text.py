@@ -8,7 +8,6 @@ import pytest
 
 from embedline.config.data import CleanConfig, CorpusSource, EvaluationSet, Source
 from embedline.data.clean import clean
-from embedline.data.decontaminate import MIN_CONTAINED_WORDS
 from embedline.data.evaluation_reader import read_retrieval
 from embedline.data.evaluation_sets import lay_out
 from embedline.data.ingest import ingest
@@ -42,10 +41,24 @@ def test_php_queries_inside_the_corpus_are_found_and_little_else_is_rejected(
     assert 0.05 <= len(verbatim) / len(queries) <= 0.10  # what the data's README says
 
     after = [f" {comparison_form(row['text'])} " for row in read_rows(tmp_path / "clean" / "corpus.parquet")]
-    long_queries = {query for query in verbatim if len(query.split()) >= MIN_CONTAINED_WORDS}
+    long_queries = {query for query in verbatim if len(query.split()) >= CleanConfig().contained_words}
     assert long_queries
     assert not [query for query in long_queries if any(f" {query} " in text for text in after)]
     expected = sum(any(f" {query} " in text for query in long_queries) for text in before)
-    assert funnel.rejected("corpus")["evaluation_query_inside"] == expected
+    rejected = funnel.rejected("corpus")["evaluation_query_inside"]
+    assert expected <= rejected <= 2 * expected  # shorter queries, where few passages hold them
     assert funnel.rows_out("corpus") >= 0.98 * funnel.rows_in("corpus")
     assert funnel.rows_out("records") >= 0.98 * funnel.rows_in("records")
+
+
+@pytest.mark.real
+def test_few_ordinary_rows_are_taken_for_nearly_evaluation_text(real_data: Path, tmp_path: Path) -> None:
+    names = ("dyn365_ru_ht_title_body", "vsdocs_ru_ht_title_body", "php_faq", "tico19_en-ru_bitext")
+    sources = [Source(path=f"train/{name}.jsonl.gz") for name in names]  # type: ignore[call-arg]
+    sets = [EvaluationSet(path=f"eval/{name}") for name in (*SETS, "Dyn365DescRetrieval")]  # type: ignore[call-arg]
+    ingest(sources, [], real_data, tmp_path / "dataset")
+    lay_out(sets, real_data, tmp_path / "evaluation")
+    config = CleanConfig(near_duplicates=False)  # type: ignore[call-arg]
+    funnel = clean(tmp_path / "dataset", tmp_path / "evaluation", tmp_path / "clean", config)
+    nearly = sum(count for rule, count in funnel.rejected("records").items() if rule.endswith("_near"))
+    assert nearly <= funnel.rows_in("records") / 1000

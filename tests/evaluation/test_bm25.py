@@ -34,6 +34,19 @@ def test_weights_are_the_formulas():
     np.testing.assert_allclose(scores[0], np.array(expected)[order])
 
 
+def test_hindi_thai_and_chinese_documents_are_found_by_their_words():
+    documents = [
+        "वह घर जाता है",
+        "दुकान बंद है",
+        "ร้านปิดวันอาทิตย์",
+        "รถไฟออกตอนเช้า",
+        "商店星期天关门",
+        "火车早上出发",
+    ]
+    queries = ["घर", "ร้านปิด", "商店关门", "火车"]
+    assert BM25(documents).search(queries, 1)[1][:, 0].tolist() == [0, 2, 4, 5]
+
+
 def test_a_words_script_chooses_its_stemmer():
     assert words("Счёта printers") == ["счет", "printer"]
     assert words("Счёта printers", stem=False) == ["счета", "printers"]

@@ -11,7 +11,7 @@ import pytest
 
 from embedline.config.training import MineConfig
 from embedline.mining import mine as mining
-from embedline.mining.mine import MinedSource, mine_negatives
+from embedline.mining.mine import MinedSource, _KnownPositives, mine_negatives
 from embedline.steps.mine import _encoder
 from embedline.training.batching.records import Record, SourceRecords
 
@@ -242,3 +242,17 @@ def test_sides_and_sources_reach_the_encoder() -> None:
         ("a", "short-long", "query"),
         ("b", "short-long", "query"),
     ]
+
+
+def test_queries_that_differ_in_code_do_not_share_their_positives():
+    """`git branch -d` and `-D` are other queries: the positive of one may be a negative of the other."""
+
+    def source(*pairs):
+        rows = [Record(str(i), q, [p], [], "short-long", "ru") for i, (q, p) in enumerate(pairs)]
+        return {"s": SourceRecords("s", rows)}
+
+    pool = {"one": 0, "two": 1}
+    apart = _KnownPositives(source(("git branch -d", "one"), ("git branch -D", "two")))
+    same = _KnownPositives(source(("Как удалить ветку?", "one"), ("как удалить ветку", "two")))
+    assert apart.indices(Record("0", "git branch -d", ["one"], [], "short-long", "ru"), pool) == {0}
+    assert same.indices(Record("0", "Как удалить ветку?", ["one"], [], "short-long", "ru"), pool) == {0, 1}

@@ -210,7 +210,8 @@ class CleanConfig(Section):
     languages: list[str] = Field(["ru", "en"], description="languages a text may be written in")
     exact_duplicates: bool = Field(
         True,
-        description="drop rows that repeat an earlier one of their stage, apart from case, ё and punctuation",
+        description="drop rows that repeat an earlier one of their stage, apart from case, ё and "
+        "punctuation; code is compared as it stands",
     )
     near_duplicates: bool = Field(True, description="drop near duplicates, found by MinHash")
     near_threshold: float = Field(
@@ -222,7 +223,25 @@ class CleanConfig(Section):
     minhash_permutations: int = Field(
         64, ge=16, description="hashes in a MinHash signature; more of them estimate the similarity better"
     )
-    decontaminate: bool = Field(True, description="drop rows that contain an evaluation query or its answer")
+    decontaminate: bool = Field(
+        True,
+        description="drop rows that hold an evaluation query, sentence or answer: whole, inside a longer "
+        "text, or nearly",
+    )
+    contained_words: int = Field(
+        8,
+        ge=3,
+        description="words from which on an evaluation text counts wherever it stands inside a longer text; "
+        "shorter queries and answers, of 3 words or more, count where at most 10 rows hold them",
+    )
+    evaluation_overlap: float = Field(
+        0.4,
+        gt=0,
+        le=1,
+        description="share of an evaluation text's words, in runs of 3 words that no other evaluation text "
+        "and at most 10 rows have, from which on a row holds nearly that text; answers of 12 words or more, "
+        "queries and sentences of 20 or more",
+    )
     consistency_top_k: int = Field(
         2, ge=1, description="keep a pair whose positive the teacher ranks among this many best (Nomic: 2)"
     )

@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from embedline.config.data import CleanConfig
 from embedline.data.consistency import Encode, SourceTask, consistent
 from embedline.data.decontaminate import Protected
 from embedline.data.dedup import Signatures, representatives, signatures
+from embedline.data.evaluation_index import COMMON_ROWS, EvaluationIndex, Leak, Phrase
 from embedline.data.funnel import Funnel
 from embedline.data.row_filters import FilterResult, RowFilters, Uses
 from embedline.data.tables import (
@@ -63,9 +65,10 @@ def clean(
     """Apply the rules of `config` to the records and the corpus of a dataset.
 
     Row by row: tidy, empty, too short, language, evaluation text, exact duplicate (`row_filters`). Then over
-    all rows: near duplicates, and with a teacher the consistency filter. Writes `records.parquet`,
-    `corpus.parquet`, the rejected rows with their `rule` (`rejected.parquet`, `rejected_corpus.parquet`;
-    tidied as far as the rule that rejected them) and `funnel.json`. Memory holds signatures, not rows.
+    all rows: near duplicates, evaluation texts whose phrases only few rows have, and with a teacher the
+    consistency filter. Writes `records.parquet`, `corpus.parquet`, the rejected rows with their `rule` and
+    the evaluation text that they hold (`rejected.parquet`, `rejected_corpus.parquet`; tidied as far as the
+    rule that rejected them) and `funnel.json`. Memory holds signatures, not rows.
 
     >>> counts = clean(Path("dataset"), None, Path("cleaned"), CleanConfig())  # doctest: +SKIP
     >>> counts.rejected("records")  # doctest: +SKIP
@@ -82,13 +85,16 @@ def clean(
         StepError: rows were lost (a fault of this program).
     """
     out_folder.mkdir(parents=True, exist_ok=True)
-    protects = config.decontaminate and evaluation_folder is not None
-    protected = Protected.read(evaluation_folder) if protects and evaluation_folder else Protected()
+    protected = Protected()
+    if config.decontaminate and evaluation_folder is not None:
+        words, overlap = config.contained_words, config.evaluation_overlap
+        protected = Protected.read(evaluation_folder, contained_words=words, overlap=overlap)
     funnel = Funnel()
     teacher = _Teacher(teacher_encode, tuple(teacher_languages), config) if teacher_encode else None
     records, passages = RowFilters(config, protected, stages or {}), RowFilters(config, protected)
-    _clean_table(_RECORDS, dataset_folder, out_folder, config, records.record, funnel, teacher)
-    _clean_table(_CORPUS, dataset_folder, out_folder, config, passages.passage, funnel, None)
+    index = protected.index
+    _clean_table(_RECORDS, dataset_folder, out_folder, config, records.record, index, funnel, teacher)
+    _clean_table(_CORPUS, dataset_folder, out_folder, config, passages.passage, index, funnel, None)
     funnel.assert_conserved()
     _require_enough_left(funnel, config)
     text = json.dumps(funnel.as_json(), ensure_ascii=False, indent=1)
@@ -124,6 +130,7 @@ def _clean_table(
     out_folder: Path,
     config: CleanConfig,
     row_filter: RowFilter,
+    index: EvaluationIndex | None,
     funnel: Funnel,
     teacher: _Teacher | None,
 ) -> None:
@@ -134,14 +141,17 @@ def _clean_table(
         staged = Path(scratch) / table.file
         with RowWriter(staged, table.schema, compression="none") as writer:
             batches = read_batches(dataset_folder / table.file)
-            found, uses = _filter(batches, table, config, row_filter, funnel, writer, rejected)
+            found, uses, phrases = _filter(batches, table, config, row_filter, funnel, writer, rejected)
         rules = np.full(writer.count, None, dtype=object)
         if config.near_duplicates:
             rules[_repeated(found, uses, config.near_threshold)] = "near_duplicate"
+        leaks = _leaks(phrases, index) if index else {}
+        for row, leak in leaks.items():
+            rules[row] = leak.rule
         if teacher is not None:
             rules[teacher.inconsistent(staged, rules)] = "inconsistent"
         with RowWriter(out_folder / table.file, table.schema) as writer:
-            _divide(staged, rules, table, funnel, writer, rejected)
+            _divide(staged, rules, leaks, table, funnel, writer, rejected)
 
 
 def _filter(
@@ -152,10 +162,15 @@ def _filter(
     funnel: Funnel,
     writer: RowWriter,
     rejected: RowWriter,
-) -> tuple[Signatures, list[Uses]]:
-    """Write rows that pass to `writer`, others to `rejected`; return signatures and uses of the former."""
+) -> tuple[Signatures, list[Uses], dict[int, frozenset[Phrase]]]:
+    """Write rows that pass to `writer`, others to `rejected`.
+
+    Returns:
+        Signatures and uses of the rows that passed, and the phrases of evaluation texts in some of them.
+    """
     found: list[Signatures] = []
     uses: list[Uses] = []
+    phrases: dict[int, frozenset[Phrase]] = {}
     for batch in batches:
         forms: list[tuple[str, ...]] = []
         for row in rows_of(batch):
@@ -163,17 +178,33 @@ def _filter(
             counts.rows_in += 1
             result = row_filter(row, counts.changed)
             if result.rule is None:
+                if result.phrases:
+                    phrases[writer.count] = result.phrases
                 writer.write(result.row)
                 forms.append(result.forms)
                 uses.append(result.uses)
             else:
-                rejected.write({**result.row, "rule": result.rule})
+                rejected.write({**result.row, "rule": result.rule, **_evaluation(result.leak)})
                 counts.count(result.rule)
+                funnel.count_leak(result.leak)
         if config.near_duplicates and forms:
             sides = [signatures(side, config.minhash_permutations) for side in zip(*forms, strict=True)]
             found.append(np.concatenate(sides, axis=1))
     none = np.empty((0, 1, config.minhash_permutations), dtype=np.uint32)
-    return np.concatenate(found) if found else none, uses
+    return np.concatenate(found) if found else none, uses, phrases
+
+
+def _leaks(phrases: Mapping[int, frozenset[Phrase]], index: EvaluationIndex) -> dict[int, Leak]:
+    """Return the rows that have an evaluation text in phrases that only few rows have."""
+    rows = Counter(chain.from_iterable(phrases.values()))
+    common = {phrase for phrase, count in rows.items() if count > COMMON_ROWS}
+    found = ((row, index.leak_in(own - common)) for row, own in phrases.items())
+    return {row: leak for row, leak in found if leak}
+
+
+def _evaluation(leak: Leak | None) -> dict[str, str | None]:
+    source = leak.source if leak else None
+    return {"evaluation_set": source and source.set, "evaluation_text": source and source.text}
 
 
 def _repeated(found: Signatures, uses: Sequence[Uses], threshold: float) -> npt.NDArray[np.bool_]:
@@ -196,6 +227,7 @@ def _repeated(found: Signatures, uses: Sequence[Uses], threshold: float) -> npt.
 def _divide(
     staged: Path,
     rules: npt.NDArray[np.object_],
+    leaks: Mapping[int, Leak],
     table: _Table,
     funnel: Funnel,
     writer: RowWriter,
@@ -205,14 +237,26 @@ def _divide(
     start = 0
     for batch in read_batches(staged):
         broken = rules[start : start + batch.num_rows]
+        held = [_held(leaks.get(start + i), rule) for i, rule in enumerate(broken) if rule is not None]
         start += batch.num_rows
+        for leak in held:
+            funnel.count_leak(leak)
         tally = Counter(zip(batch["source"].to_pylist(), broken, strict=True))
         for (source, rule), count in tally.items():
             funnel.counts(table.name, source).count(rule, count)
         passes = np.array([rule is None for rule in broken], dtype=bool)
         writer.write_batch(batch.filter(pa.array(passes)))
         others = batch.filter(pa.array(~passes))
-        rejected.write_batch(others.append_column("rule", pa.array(broken[~passes], pa.string())))
+        columns = {"rule": broken[~passes].tolist()}
+        columns |= {name: [_evaluation(leak)[name] for leak in held] for name in _evaluation(None)}
+        for name, values in columns.items():
+            others = others.append_column(name, pa.array(values, pa.string()))
+        rejected.write_batch(others)
+
+
+def _held(leak: Leak | None, rule: str) -> Leak | None:
+    """Return the leak for which a row was rejected, if it was for one."""
+    return leak if leak and leak.rule == rule else None
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedline.data.evaluation_index import Leak
 from embedline.errors import StepError
 from embedline.markdown import cell
 from embedline.markdown import table as markdown_table
+
+LISTED_LEAKS = 20
 
 
 @dataclass
@@ -35,12 +38,18 @@ class SourceCounts:
 
 @dataclass
 class Funnel:
-    """Counts by table (`records`, `corpus`) and source."""
+    """Counts by table (`records`, `corpus`) and source, and the evaluation texts of rejected rows."""
 
     tables: dict[str, dict[str, SourceCounts]] = field(default_factory=dict)
+    leaks: Counter[Leak] = field(default_factory=Counter)
 
     def counts(self, table: str, source: str) -> SourceCounts:
         return self.tables.setdefault(table, {}).setdefault(source, SourceCounts())
+
+    def count_leak(self, leak: Leak | None) -> None:
+        """Count a row that was rejected for an evaluation text."""
+        if leak:
+            self.leaks[leak] += 1
 
     def rows_in(self, table: str) -> int:
         return sum(counts.rows_in for counts in self.tables.get(table, {}).values())
@@ -85,7 +94,10 @@ class Funnel:
         return found
 
     def markdown(self) -> str:
-        """Return one table a kind of row: a line a source, a column a rule that rejected anything."""
+        """Return one table a kind of row: a line a source, a column a rule that rejected anything.
+
+        Then the evaluation texts that most rows were rejected for; the rejected rows name all of them.
+        """
         parts = []
         for kind, sources in self.tables.items():
             rules = list(self.rejected(kind))
@@ -97,4 +109,18 @@ class Funnel:
             ]
             head = [kind, "in", *rules, "out"]
             parts.append(markdown_table(head, rows, align="l" + "r" * (len(head) - 1), escape=False))
-        return "\n\n".join(parts)
+        return "\n\n".join([*parts, *self._leaks_markdown()])
+
+    def _leaks_markdown(self) -> list[str]:
+        if not self.leaks:
+            return []
+        most = sorted(self.leaks.items(), key=lambda item: (-item[1], item[0]))[:LISTED_LEAKS]
+        rows = [[leak.rule, leak.source.set, shortened(leak.source.text), count] for leak, count in most]
+        title = f"Evaluation texts in rejected rows, {len(rows)} of {len(self.leaks)}:"
+        return [title, markdown_table(["rule", "set", "evaluation text", "rows"], rows, align="lllr")]
+
+
+def shortened(text: str, characters: int = 120) -> str:
+    """Return a text in one line, cut at `characters`."""
+    line = " ".join(text.split())
+    return line if len(line) <= characters else f"{line[:characters].rstrip()}…"

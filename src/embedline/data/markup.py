@@ -1,9 +1,10 @@
-"""Removal of HTML from technical text; code in the text is kept."""
+"""Removal of HTML from technical text, where code is kept; removal of all markup for comparisons."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Set
+from html import unescape
 from html.entities import html5
 from html.parser import HTMLParser
 
@@ -36,6 +37,31 @@ _ATTRIBUTES = re.compile(
 )
 _CODE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 _AMPERSANDS = re.compile(r"&(?:amp;)*(#\d{1,7};|#[xX][0-9a-fA-F]{1,6};|[a-zA-Z][a-zA-Z0-9]*;)?")
+
+_MAYBE_MARKUP = re.compile(r"[\[\]`*_~<>&|#]|^\s*[-+>]|^\s*\d+[.)]", re.MULTILINE)
+# What a page shows of Markdown: the text of a link or an image, a word without its emphasis.
+_MARKDOWN = (
+    (re.compile(r"^\s*\[[^\]\n]+\]:\s*\S.*$", re.MULTILINE), ""),  # [name]: where a link goes
+    (re.compile(r"!?\[([^\[\]]*)\]\((?:[^()\n]|\([^()\n]*\))*\)"), r"\1"),  # [text](address)
+    (re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]]*)\]\]"), r"\1"),  # [[page|text]]
+    (re.compile(r"(?<!\w)\[([^\[\]^][^\[\]]*)\]\[[^\[\]]*\]"), r"\1"),  # [text][name]
+    (re.compile(r"\[\^[^\]\s]+\]"), ""),  # [^note]
+    (re.compile(r"<[a-z][a-z0-9+.-]*:[^<>\s]+>", re.IGNORECASE), ""),  # <address>
+    (re.compile(r"^\s*(?:#{1,6}|[-+*>]|\d+[.)])\s+", re.MULTILINE), ""),  # headings, lists, quotations
+    (re.compile(r"^\s*```.*$", re.MULTILINE), ""),
+    (re.compile(r"(?<!\w)(\*{1,3}|_{1,3}|~~|`{1,2})(?=\S)(.+?)(?<=\S)\1(?!\w)"), r"\2"),  # **emphasis**
+    (re.compile(r"^[\s|:-]+$|\|", re.MULTILINE), " "),  # tables
+)
+_ANY_TAG = re.compile(r"</?[a-zA-Z][^<>]*>")
+
+
+def strip_markup(text: str) -> str:
+    """Remove Markdown, HTML tags and character references, of code as well; for comparisons only."""
+    if not _MAYBE_MARKUP.search(text):
+        return text
+    for pattern, shown in _MARKDOWN:
+        text = pattern.sub(shown, text)
+    return unescape(_ANY_TAG.sub("", text)) if "<" in text or "&" in text else text
 
 
 def strip_html(text: str) -> str:

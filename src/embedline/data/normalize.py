@@ -1,4 +1,4 @@
-"""Normalised text for training, and the form in which texts are compared."""
+"""Normalised text for training, and the form in which texts are compared (`embedline.words`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import re
 import unicodedata
 
 from embedline.data.markup import strip_html
+from embedline.words import comparison_form
+
+__all__ = ["comparison_form", "normalize"]
 
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 # control characters, and the invisible ones that only break words: soft hyphen, zero-width space, byte order
@@ -15,11 +18,6 @@ _INVISIBLE = re.compile(
 )
 _SPACES = re.compile(r"[^\S\n]{2,}|[^\S\n ]")
 _GAPS = re.compile(r"\n{3,}")
-_WORD = re.compile(r"[^\W_]+")
-# not part of a word: stress marks, soft hyphens, zero-width characters
-_UNREAD = re.compile("[\u0300\u0301\xad\u200b-\u200f\u2060\ufeff]")
-_TWO_ALPHABETS = re.compile("[a-z][а-я]|[а-я][a-z]")
-_LOOKALIKES = str.maketrans("abcehkmoptxy", "авсенкмортху")
 
 
 def normalize(text: str, max_chars: int | None = None) -> str:
@@ -50,24 +48,3 @@ def _once(text: str) -> str:
         text = unicodedata.normalize("NFC", text)
     text = text.replace(" \n", "\n").replace("\n ", "\n")
     return (_GAPS.sub("\n\n", text) if "\n\n\n" in text else text).strip()
-
-
-def comparison_form(text: str) -> str:
-    """Return the form in which texts are compared: NFKC, lower case, ё as е, words only, single spaces.
-
-    Without stress marks and invisible characters; in a word of two alphabets, Latin letters that look like
-    Cyrillic ones are replaced by these. A text without any word (such as an operator) is compared as it is,
-    without its white space.
-
-    >>> comparison_form("Ещё  раз: ВХОД!")
-    'еще раз вход'
-    """
-    if not text.isascii():
-        if not unicodedata.is_normalized("NFKC", text):
-            text = unicodedata.normalize("NFKC", text)
-        text = _UNREAD.sub("", text)
-    text = text.lower().replace("ё", "е")
-    words = _WORD.findall(text)
-    if not text.isascii() and _TWO_ALPHABETS.search(text):
-        words = [word.translate(_LOOKALIKES) if _TWO_ALPHABETS.search(word) else word for word in words]
-    return " ".join(words) or "".join(text.split())

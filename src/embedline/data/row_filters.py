@@ -9,7 +9,8 @@ from hashlib import blake2b
 from typing import get_args
 
 from embedline.config.data import CleanConfig, Stage
-from embedline.data.decontaminate import Protected
+from embedline.data.decontaminate import Protected, Tidied
+from embedline.data.evaluation_index import Leak, Phrase
 from embedline.data.normalize import comparison_form, normalize
 from embedline.data.tables import Row
 from embedline.data.text_rules import TEXT_RULES, Text, rule_name
@@ -22,6 +23,10 @@ _ONE_USE: Uses = frozenset({"text"})
 class FilterResult:
     """A tidied row, the rule it breaks (or None), its sides in comparison form, and what it is used for.
 
+    Args:
+        leak: the evaluation text for which the row is rejected.
+        phrases: of evaluation texts; all rows decide whether they are a leak (`evaluation_index`).
+
     Rows are duplicates within a use only: a weak pair is no duplicate of one for fine-tuning, nor is a pair
     as question and answer a duplicate of the same pair with a similarity score.
     """
@@ -30,6 +35,8 @@ class FilterResult:
     rule: str | None
     forms: tuple[str, ...] = ()
     uses: Uses = _ONE_USE
+    leak: Leak | None = None
+    phrases: frozenset[Phrase] = frozenset()
 
 
 @dataclass
@@ -67,19 +74,21 @@ class RowFilters:
                 return FilterResult({**row, "positives": positives}, rule_name(rule))
             positives = kept
         changed["positives_removed"] += len(row["positives"]) - len(positives)
-        query_form, positive_forms = comparison_form(query), [comparison_form(text) for text in positives]
+        asked, answers = Tidied.of(query), [Tidied.of(text) for text in positives]
+        query_form, positive_forms = asked.form, [answer.form for answer in answers]
         row["positives"] = positives
         indices = [tidied.index(text) for text in positives]
         row["positive_scores"] = _selected(row.get("positive_scores"), indices)
         negatives = self._negatives(row["negatives"], {query_form, *positive_forms}, changed)
         row["negatives"] = list(negatives.values())
         row["negative_scores"] = _selected(row.get("negative_scores"), list(negatives))
-        if leak := self.protected.leak_in_record(query_form, positive_forms):
-            return FilterResult(row, leak)
+        leak, phrases = self.protected.in_record(asked, answers)
+        if leak:
+            return FilterResult(row, leak.rule, leak=leak)
         uses = self._uses(row)
         if self.config.exact_duplicates and self._is_known(uses, query_form, *sorted(positive_forms)):
             return FilterResult(row, "exact_duplicate")
-        return FilterResult(row, None, (query_form, " ".join(positive_forms)), uses)
+        return FilterResult(row, None, (query_form, " ".join(positive_forms)), uses, phrases=phrases)
 
     def passage(self, row: Row, changed: Counter[str]) -> FilterResult:
         """Apply the same rules to a passage: its title is tidied, its text is checked."""
@@ -90,12 +99,13 @@ class RowFilters:
         for rule in TEXT_RULES:
             if rule(Text(text, "passage", row["language"]), self.config):
                 return FilterResult(row, rule_name(rule))
-        form = comparison_form(text)
-        if leak := self.protected.leak_in_passage(form):
-            return FilterResult(row, leak)
-        if self.config.exact_duplicates and self._is_known(_ONE_USE, form):
+        tidied = Tidied.of(text)
+        leak, phrases = self.protected.in_passage(tidied)
+        if leak:
+            return FilterResult(row, leak.rule, leak=leak)
+        if self.config.exact_duplicates and self._is_known(_ONE_USE, tidied.form):
             return FilterResult(row, "exact_duplicate")
-        return FilterResult(row, None, (form,))
+        return FilterResult(row, None, (tidied.form,), phrases=phrases)
 
     def _tidy(self, text: str, changed: Counter[str]) -> str:
         tidied = normalize(text)

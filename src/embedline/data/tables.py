@@ -33,8 +33,10 @@ PASSAGE_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "title", "tex
 
 
 def with_rule(schema: Any) -> Any:
-    """Return the schema of rejected rows: the row and the rule that rejected it."""
-    return schema.append(pa.field("rule", pa.string()))
+    """Return the schema of rejected rows: the row, the rule, and the evaluation text that it holds."""
+    for name in ("rule", "evaluation_set", "evaluation_text"):
+        schema = schema.append(pa.field(name, pa.string()))
+    return schema
 
 
 GROUP = 8192

@@ -1,4 +1,9 @@
-"""Stemmed BM25 for Russian and English: the baseline of every retrieval set."""
+"""BM25: the baseline of every retrieval set.
+
+Words of Russian and English are stemmed; those of other languages are compared as they stand, and scripts
+without spaces between words by pairs of characters (`embedline.words`). For a language with many word forms,
+or for Thai and Chinese with a segmenter, a stronger BM25 exists.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,8 @@ import numpy as np
 import scipy.sparse as sp
 import snowballstemmer
 
-_WORD = re.compile(r"\w+")
+from embedline.words import words as unicode_words
+
 _CYRILLIC = re.compile("[а-я]")
 
 
@@ -74,8 +80,8 @@ class BM25:
 
 
 def words(text: str, *, stem: bool = True) -> list[str]:
-    """Split a text into words: lower case, ё as е, stemmed with `stem`."""
-    plain = _WORD.findall(text.lower().replace("ё", "е"))
+    """Split a text into words of any script: lower case, ё as е, stemmed with `stem`."""
+    plain = unicode_words(text.lower().replace("ё", "е"))
     return [_stem(word) for word in plain] if stem else plain
 
 

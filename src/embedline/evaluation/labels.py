@@ -184,6 +184,30 @@ LABELS: dict[str, tuple[str, str]] = {
     "evaluation_query": ("query of an evaluation set", "запрос из тестового набора"),
     "evaluation_answer": ("answer of an evaluation set", "ответ из тестового набора"),
     "evaluation_sentence": ("sentence of an evaluation set", "фраза из тестового набора"),
+    "evaluation_query_inside": (
+        "text with a query of an evaluation set in it",
+        "текст, содержащий запрос из тестового набора",
+    ),
+    "evaluation_answer_inside": (
+        "text with an answer of an evaluation set in it",
+        "текст, содержащий ответ из тестового набора",
+    ),
+    "evaluation_sentence_inside": (
+        "text with a sentence of an evaluation set in it",
+        "текст, содержащий фразу из тестового набора",
+    ),
+    "evaluation_query_near": (
+        "almost a query of an evaluation set",
+        "почти запрос из тестового набора",
+    ),
+    "evaluation_answer_near": (
+        "almost an answer of an evaluation set",
+        "почти ответ из тестового набора",
+    ),
+    "evaluation_sentence_near": (
+        "almost a sentence of an evaluation set",
+        "почти фраза из тестового набора",
+    ),
     "inconsistent": ("inconsistent", "несогласованные"),
     "rule_language": ("language", "язык"),
 }

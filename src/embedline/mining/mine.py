@@ -12,6 +12,7 @@ from embedline.config.training import MineConfig
 from embedline.mining.negatives import MiningCounts, MiningRules, Negative, choose_negatives, pool_of
 from embedline.training.batching.records import Record, SourceRecords
 from embedline.vectors.search import exact_search
+from embedline.words import comparison_form
 
 QUERIES = 16_384  # queries searched at a time: their vectors and candidates are in memory
 
@@ -140,13 +141,13 @@ class _KnownPositives:
         self._texts: dict[str, set[str]] = {}
         for source in sources.values():
             for row in source.rows:
-                self._texts.setdefault(_plain(row.query), set()).update(row.positives)
+                self._texts.setdefault(comparison_form(row.query), set()).update(row.positives)
 
     def queries_in(self, pool: Mapping[str, int]) -> dict[str, list[int]]:
-        """Find the texts of the pool that are queries, too: query (without case and spaces) → indices."""
+        """Find the texts of the pool that are queries, too: comparison form of the query → indices."""
         found: dict[str, list[int]] = {}
         for text, index in pool.items():
-            if (query := _plain(text)) in self._texts:
+            if (query := comparison_form(text)) in self._texts:
                 found.setdefault(query, []).append(index)
         return found
 
@@ -158,10 +159,6 @@ class _KnownPositives:
         Args:
             queries: as `queries_in` returns them.
         """
-        query = _plain(row.query)
+        query = comparison_form(row.query)
         own = (pool[text] for text in self._texts[query] if text in pool)
         return frozenset([*own, *queries.get(query, ())])
-
-
-def _plain(query: str) -> str:
-    return " ".join(query.casefold().split())
