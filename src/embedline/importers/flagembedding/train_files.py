@@ -22,7 +22,7 @@ OTHER = {
     "train_group_size": "supervised.negatives holds for all sources",
     "category": "training with examples inside the prompt is not supported",
 }
-UNUSED = "is not read, by FlagEmbedding neither"
+UNUSED = "FlagEmbedding does not read it either"
 
 
 @dataclass
