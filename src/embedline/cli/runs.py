@@ -64,7 +64,7 @@ def init(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write a first preset with a three-line data file, or the preset of a FlagEmbedding command."""
+    """Write a first preset with example rows, or the preset of a FlagEmbedding command."""
     left_out: dict[str, str] = {}
     if from_flagembedding:
         imported = flagembedding.preset_from(from_flagembedding, run_name(folder))
