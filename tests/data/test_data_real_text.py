@@ -46,7 +46,8 @@ def test_php_queries_inside_the_corpus_are_found_and_little_else_is_rejected(
     assert not [query for query in long_queries if any(f" {query} " in text for text in after)]
     expected = sum(any(f" {query} " in text for query in long_queries) for text in before)
     rejected = funnel.rejected("corpus")["evaluation_query_inside"]
-    assert expected <= rejected <= 2 * expected  # shorter queries, where few passages hold them
+    holding = sum(any(f" {query} " in text for query in verbatim) for text in before)
+    assert expected <= rejected <= holding  # shorter queries count where few passages hold them
     assert funnel.rows_out("corpus") >= 0.98 * funnel.rows_in("corpus")
     assert funnel.rows_out("records") >= 0.98 * funnel.rows_in("records")
 

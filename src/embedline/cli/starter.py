@@ -12,7 +12,7 @@ from embedline.cli.shared import os_reason
 from embedline.data.demo import write_demo
 from embedline.errors import InputError
 
-EXAMPLES = {"questions_ru": 250, "questions_en": 150}  # rows taken from files of the demo data
+EXAMPLES = {"questions_ru": 1200, "questions_en": 800}  # rows taken from files of the demo data
 
 PRESET = """\
 # The configuration of a run. All settings are documented in SETTINGS.md; `embedline plan` checks this file.
@@ -46,9 +46,9 @@ model:
 # pretrain: {{steps: 1000, batch: 64}}
 # unsupervised: {{steps: 1000, batch: 256}}
 # supervised: {{steps: 500, batch: 128, negatives: 4, matryoshka: true}}
-pretrain: {{steps: 100, batch: 16, learning_rate: 2.0e-3}}
-unsupervised: {{steps: 60, batch: 64, learning_rate: 2.0e-3, temperature: 0.05}}
-supervised: {{steps: 40, batch: 32, learning_rate: 2.0e-3, temperature: 0.05, negatives: 1, matryoshka: true}}
+pretrain: {{steps: 60, batch: 16, learning_rate: 2.0e-3}}
+unsupervised: {{steps: 150, batch: 64, learning_rate: 2.0e-3, temperature: 0.05}}
+supervised: {{steps: 80, batch: 32, learning_rate: 2.0e-3, temperature: 0.05, negatives: 1, matryoshka: true}}
 runtime: {{precision: auto}}  # bf16 where the machine computes it faster, else fp32
 # Minimum scores that the trained model must reach; `*` is the mean of all held-out retrieval sets.
 # gate:
@@ -79,7 +79,7 @@ def _examples() -> Iterator[dict[str, object]]:
         write_demo(Path(folder))
         for name, count in EXAMPLES.items():
             lines = (Path(folder) / "train" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
-            for line in lines[:: len(lines) // count][:count]:
+            for line in lines[:count]:
                 row = json.loads(line)
                 yield {"query": row["query"], "pos": row["pos"]}
 
