@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def nothing_measured_yet() -> Iterator[None]:
+def nothing_measured_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(device, "HF_HOME", str(tmp_path / "cache"))
     device._bf16_gain.cache_clear()
     yield
     device._bf16_gain.cache_clear()
@@ -74,6 +76,17 @@ def test_vector_instructions_are_measured_and_fp32_wins_a_draw(
     assert reason == f"avx512_bf16; a layer takes {min(bf16) / min(fp32):.2f} of its fp32 time in bf16"
     assert sorted(order[:2]) == sorted(order[-2:]) == [False, True], "fp32 and bf16 take turns"
     assert bf16_is_faster(CPU) == (faster, reason), "measured once a process"
+    device._bf16_gain.cache_clear()
+    assert bf16_is_faster(CPU) == (faster, reason), "another process takes the same measurement"
+
+
+def test_a_damaged_measurement_is_made_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    file = tmp_path / "cache" / "embedline" / "bf16.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"torn')
+    _times(monkeypatch, [1.0] * 7, [0.5] * 7)
+    assert bf16_is_faster(CPU)[0]
 
 
 @pytest.mark.parametrize(("capability", "expected"), [("amx_bf16", True), ("avx2", False)])

@@ -77,7 +77,7 @@ def base(
 
 
 def module_of(folder: Path, texts: list[str], objective: str, **settings: Any) -> Any:
-    embedder = load_embedder(folder)
+    embedder = load_embedder(folder, as_base=True)
     head = load_language_head(folder, len(embedder.tokenizer))
     config = PretrainConfig(objective=objective, length=24, **settings)  # type: ignore[arg-type]
     return objective_module(embedder, texts, config, head).eval()
