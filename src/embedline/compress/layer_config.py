@@ -45,7 +45,7 @@ def _list_dense_layers(config: PretrainedConfig, count: int) -> None:
     period = getattr(config, "decoder_sparse_step", 1) or 1
     if period > 1 and hasattr(config, "mlp_only_layers"):
         dense = set(config.mlp_only_layers or ()) | {i for i in range(count) if (i + 1) % period}
-        config.mlp_only_layers, config.decoder_sparse_step = sorted(dense), 1  # type: ignore[attr-defined]
+        config.mlp_only_layers, config.decoder_sparse_step = sorted(dense), 1
 
 
 def _kept_value(name: str, value: Any, kept: _Layers, count: int) -> Any:

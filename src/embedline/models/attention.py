@@ -94,9 +94,9 @@ def flash_attention(
     made_bidirectional = getattr(module, "is_causal", False) and more.get("is_causal") is False
     if sliding_window is not None and made_bidirectional:
         sliding_window += 1
-    more["sliding_window"] = sliding_window
-    attended: tuple[Tensor, None] = flash_attention_forward(module, *inputs, **more)
-    return attended
+    kernel: Any = flash_attention_forward
+    mixed: tuple[Tensor, None] = kernel(module, *inputs, sliding_window=sliding_window, **more)
+    return mixed
 
 
 ALL_ATTENTION_FUNCTIONS.register("flash_attention_2", flash_attention)

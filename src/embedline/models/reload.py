@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import init_empty_weights
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedModel
 
@@ -23,9 +24,8 @@ from embedline.models.rope import apply_dynamic_ntk
 from embedline.models.rotary import has_dynamic_ntk
 
 _LENGTHS = (40, 7)  # tokens; the shorter row is padded
-_MAX_CHANGE = (
-    1e-4  # of a component of a vector of length 1; the same kernel on the same weights changes nothing
-)
+# The same weights change nothing, but for constants that were rounded with a 16-bit base (Gemma's scale).
+_MIN_COSINE = 0.999
 _ERRORS = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError),
     *(StrictDataclassError, InputError),
@@ -72,9 +72,10 @@ def _built_from_config(backbone: PreTrainedModel) -> PreTrainedModel:
     with TemporaryDirectory() as folder:
         backbone.config.save_pretrained(folder)
         config = type(backbone.config).from_pretrained(folder)
+    kind: Any = type(backbone)
     with init_empty_weights(include_buffers=False):
-        built: PreTrainedModel = type(backbone)._from_config(
-            config, attn_implementation=backbone.config._attn_implementation
+        built: Any = kind._from_config(
+            config, attn_implementation=backbone.config._attn_implementation, dtype=backbone.dtype
         )
     if getattr(backbone, "pooler", built) is None:
         built.pooler = None
@@ -82,7 +83,8 @@ def _built_from_config(backbone: PreTrainedModel) -> PreTrainedModel:
     built.to(backbone.device)
     if has_dynamic_ntk(built.config):
         apply_dynamic_ntk(built)
-    return built
+    rebuilt: PreTrainedModel = built
+    return rebuilt
 
 
 @torch.no_grad()
@@ -92,8 +94,8 @@ def _require_same_vectors(embedder: Embedder, other: Embedder) -> None:
     rows = [[(tokens // 2 + 3 * i) % tokens for i in range(n)] for n in (length, min(_LENGTHS[1], length))]
     with evaluating(embedder.backbone), evaluating(other.backbone):
         expected, found = (F.normalize(m(**m.pad(rows)).float(), dim=-1) for m in (embedder, other))
-    if float((expected - found).abs().max()) > _MAX_CHANGE:  # NaN is reported where vectors are made
-        cosine = float((expected * found).sum(-1).min())
+    cosine = float((expected * found).sum(-1).min())
+    if cosine < _MIN_COSINE:  # NaN is reported where vectors are made
         raise ValueError(f"its vectors have a cosine of {cosine:.4f} to those before")
 
 

@@ -97,8 +97,8 @@ def _may_be_causal(config: PretrainedConfig) -> bool:
 
 
 def _says_bidirectional(config: PretrainedConfig) -> bool:
-    told = getattr(config, "use_bidirectional_attention", None)
-    return getattr(config, "is_causal", None) is False or told in (True, "all")
+    bidirectional = getattr(config, "use_bidirectional_attention", None)
+    return getattr(config, "is_causal", None) is False or bidirectional in (True, "all")
 
 
 def _module_pooling(folder: Path, modules: tuple[StModule, ...]) -> str:
