@@ -78,7 +78,7 @@ def test_init_writes_a_preset_that_can_be_planned(tmp_path: Path) -> None:
     assert made.returncode == 0, made.stderr
     folder = tmp_path / "My Search"
     rows = [json.loads(line) for line in (folder / "data" / "pairs.jsonl").read_text().splitlines()]
-    assert len(rows) == 400
+    assert len(rows) == 2000
     planned = embedline("plan", str(folder / "preset.yaml"), "--work", str(tmp_path / "runs"), "--json")
     assert planned.returncode == 0, planned.stderr
     plan = json.loads(planned.stdout)

@@ -171,7 +171,7 @@ def test_absent_relevant_documents_are_kept_and_counted_when_asked(retrieval: Pa
         "relevant documents that the corpus lacks, counted as not found: 2",
         "judged queries without a relevant document, not scored (they are 0 in mteb): 1",
     ]
-    assert Protected.read(out).answers  # the documents that are there
+    assert Protected.read(out).index  # of the documents that are there
 
 
 @pytest.mark.parametrize(

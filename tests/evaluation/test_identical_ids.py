@@ -271,5 +271,5 @@ def test_a_preset_is_scored_on_the_records_that_it_holds_out(tiny_model, tmp_pat
     config = validate_config({"name": "held", "data": values}, where="test")
     preset = str(tmp_path / "preset.yaml")
     rows = score_folder(tiny_model(), [], config, preset, tmp_path / "runs")
-    assert {(row.set, row.kind) for row in rows} == {("held_out", "retrieval")}
+    assert {(row.set, row.kind) for row in rows} == {("held_out", "retrieval"), ("unrelated texts", "spread")}
     assert 1 < rows[0].count < 30

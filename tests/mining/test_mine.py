@@ -254,5 +254,8 @@ def test_queries_that_differ_in_code_do_not_share_their_positives():
     pool = {"one": 0, "two": 1}
     apart = _KnownPositives(source(("git branch -d", "one"), ("git branch -D", "two")))
     same = _KnownPositives(source(("Как удалить ветку?", "one"), ("как удалить ветку", "two")))
-    assert apart.indices(Record("0", "git branch -d", ["one"], [], "short-long", "ru"), pool) == {0}
-    assert same.indices(Record("0", "Как удалить ветку?", ["one"], [], "short-long", "ru"), pool) == {0, 1}
+    assert apart.indices(Record("0", "git branch -d", ["one"], [], "short-long", "ru"), pool, {}) == {0}
+    assert same.indices(Record("0", "Как удалить ветку?", ["one"], [], "short-long", "ru"), pool, {}) == {
+        0,
+        1,
+    }

@@ -203,7 +203,8 @@ def test_dims_and_heads_count_from_the_width_they_read(encoder: Path, tmp_path: 
     assert heads["multi_vector"].project.in_features == 32
     retromae = RetroMAE(embedder, length=8)
     ids = torch.tensor([[5, 6, 7, 8]])
-    losses = retromae(ids, torch.ones_like(ids), ids.clone().fill_(9), torch.ones_like(ids).bool())
+    everywhere = torch.ones_like(ids).bool()
+    losses = retromae(ids, torch.ones_like(ids), ids.clone().fill_(9), everywhere, everywhere)
     losses.decoder.backward()
     assert embedder.dense_layers[0].linear.weight.grad.abs().sum() > 0
 

@@ -143,7 +143,7 @@ def test_a_language_model_gets_its_window_once_however_often_it_is_saved(kind: s
     _tiny(kind, DECODERS[kind]).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for number in range(3):
-        embedder = load_embedder(folder, attention="sdpa").eval()
+        embedder = load_embedder(folder, attention="sdpa", as_base=True).eval()
         prepare_backbone(embedder.backbone, tokenizer, ModelConfig(base="base"))
         assert _reach(lambda **inputs: embedder.states(**inputs)[0]) == (3, 3)  # noqa: B023 (called at once)
         folder = tmp_path / str(number)

@@ -160,8 +160,10 @@ def _prompts(folder: Path) -> PromptTable:
     the sides of NAME; mteb's task types become ours.
     """
     config = read_json(folder / "config_sentence_transformers.json")
-    prompts: dict[str, str] = {name: text for name, text in (config.get("prompts") or {}).items() if text}
-    always = prompts.get(config.get("default_prompt_name") or "", "")  # precedes every text
+    saved = {name: text or "" for name, text in (config.get("prompts") or {}).items()}
+    always = saved.get(config.get("default_prompt_name") or "", "")  # precedes every text
+    # An empty prompt keeps the default one from these texts; without a default it changes nothing.
+    prompts = saved if always else {name: text for name, text in saved.items() if text}
     sides: dict[str, dict[str, str]] = {"default": {"query": always, "document": always} if always else {}}
     for name, text in prompts.items():
         entry, _, side = name.rpartition("-")
