@@ -48,9 +48,9 @@ model:
 # unsupervised: {{steps: 1000, batch: 256}}
 # supervised: {{steps: 500, batch: 128, negatives: 4, matryoshka: true}}
 pretrain: {{steps: 60, batch: 16, learning_rate: 2.0e-3}}
-unsupervised: {{steps: 300, batch: 64, learning_rate: 3.0e-3, temperature: 0.05}}
+unsupervised: {{steps: 200, batch: 64, learning_rate: 3.0e-3, temperature: 0.05}}
 supervised:
-  {{steps: 120, batch: 32, learning_rate: 2.0e-3, temperature: 0.05, negatives: 1, matryoshka: true}}
+  {{steps: 100, batch: 32, learning_rate: 2.0e-3, temperature: 0.05, negatives: 1, matryoshka: true}}
 runtime: {{precision: fp32}}  # on a GPU: bf16
 # Without rules the gate refuses a model below its base or its untrained form, or one that gives all texts
 # alike vectors. Minimum scores of your own; `*` is the mean of all held-out retrieval sets:
