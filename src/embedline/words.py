@@ -1,8 +1,8 @@
 """Words of any script, and the form in which texts are compared.
 
-Everything that asks whether two texts say the same takes the form from here: duplicates, false negatives,
-decontamination, held-out records, known positives of mining. What asks whether two texts are the same bytes
-(a pool of texts, a batch's documents) compares the texts themselves.
+Every comparison of two texts by content takes the form from here: duplicates, false negatives,
+decontamination, held-out records, known positives of mining. A comparison by bytes (a pool of texts, a
+batch's documents) compares the texts themselves.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from embedline.models.stated import NOTHING, Stated, require_unstated
 from embedline.registry.versions import download, get_champion
 from embedline.vectors.unit import unit
 
-# A folder with the last one alone is no model that can be loaded, but its error says what it is.
+# A folder with the last one alone is no model that can be loaded, but its error names what it is.
 _MODEL_FILES = ("config.json", "model.onnx", "modules.json", "adapter_config.json")
 
 

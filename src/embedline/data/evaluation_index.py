@@ -42,7 +42,7 @@ class EvaluationText(NamedTuple):
 
 
 class Leak(NamedTuple):
-    """An evaluation text that was found, and the rule that says how."""
+    """An evaluation text that was found, and the rule that names how."""
 
     rule: str
     source: EvaluationText

@@ -75,11 +75,11 @@ def _reason(path: Path, folder: Path, split: str, texts: bool) -> str:
     return "a kind that is not read"
 
 
-def _split(inside: Path, asked: str) -> str:
+def _split(inside: Path, split: str) -> str:
     """Return the split that a file, or a folder above it, is called; train when neither is."""
     stem = inside.name.partition(".")[0]
     names = [_SHARD.sub("", stem), *reversed(inside.parts[:-1])]
-    return next((name for name in names if name in _SPLITS or name == asked), "train")
+    return next((name for name in names if name in _SPLITS or name == split), "train")
 
 
 def _nothing(folder: Path, split: str, files: Sequence[Path]) -> InputError:

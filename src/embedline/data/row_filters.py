@@ -74,15 +74,15 @@ class RowFilters:
                 return FilterResult({**row, "positives": positives}, rule_name(rule))
             positives = kept
         changed["positives_removed"] += len(row["positives"]) - len(positives)
-        asked, answers = Tidied.of(query), [Tidied.of(text) for text in positives]
-        query_form, positive_forms = asked.form, [answer.form for answer in answers]
+        question, answers = Tidied.of(query), [Tidied.of(text) for text in positives]
+        query_form, positive_forms = question.form, [answer.form for answer in answers]
         row["positives"] = positives
         indices = [tidied.index(text) for text in positives]
         row["positive_scores"] = _selected(row.get("positive_scores"), indices)
         negatives = self._negatives(row["negatives"], {query_form, *positive_forms}, changed)
         row["negatives"] = list(negatives.values())
         row["negative_scores"] = _selected(row.get("negative_scores"), list(negatives))
-        leak, phrases = self.protected.in_record(asked, answers)
+        leak, phrases = self.protected.in_record(question, answers)
         if leak:
             return FilterResult(row, leak.rule, leak=leak)
         uses = self._uses(row)

@@ -149,7 +149,7 @@ def verdict_json(verdict: Verdict) -> dict[str, Any]:
 
 
 def finding(reason: Mapping[str, Any]) -> str:
-    """Return what a reason of verdict.json says of its rule: holds, broken, warning or unchecked."""
+    """Return the state of a rule by its reason in verdict.json: holds, broken, warning or unchecked."""
     if not reason.get("passed"):
         return "broken"
     return str(reason.get("note") or "holds")

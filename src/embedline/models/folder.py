@@ -161,7 +161,7 @@ def load_embedder(
     Raises:
         InputError: no such folder, no safetensors weights, weights that are damaged or of another
             architecture, a tokenizer that does not fit, a causal model, lengths beyond its positions, a
-            pooling that Embedline does not have, or one that nothing says.
+            pooling that Embedline does not have, or one that is stated nowhere.
 
     Example:
         >>> embedder = load_embedder(Path("model"))

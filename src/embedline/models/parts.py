@@ -103,7 +103,7 @@ def load_parts(
 
 
 def _load_tokenizer(folder: Path, config: PretrainedConfig, local: dict[str, Any]) -> PreTrainedTokenizerBase:
-    """Load the tokenizer; without its files transformers would make one that knows the special tokens only.
+    """Load the tokenizer; without its files transformers would make one with the special tokens only.
 
     Raises:
         InputError: there is no vocabulary, or the tokenizer's class cannot be made here.

@@ -137,7 +137,7 @@ def _require_inside(module: StModule, file: Path) -> None:
     path = module.path
     if not isinstance(path, str) or not isinstance(module.type, str):
         raise InputError(f"module {module.idx}: path and type are not texts.", where=str(file))
-    parts = PureWindowsPath(path)  # knows both kinds of slashes, and drives
+    parts = PureWindowsPath(path)  # splits at both kinds of slashes, and finds drives
     if parts.anchor or ".." in parts.parts or "\0" in path:
         raise InputError(f"names the path {path!r}, which leaves the model's folder.", where=str(file))
 

@@ -13,8 +13,8 @@ class Stated:
     """Pooling and mask of a folder, as the user states them; they come before the folder's files.
 
     Args:
-        pooling: mean, cls or last; None: as the folder says.
-        causal: whether a token attends to earlier ones only; None: as the folder says.
+        pooling: mean, cls or last; None: as the folder states it.
+        causal: whether a token attends to earlier ones only; None: as the folder states it.
     """
 
     pooling: str | None = None

@@ -1,7 +1,7 @@
 """How a third-party folder makes one vector of a text: its pooling, and its mask where it is a decoder.
 
-The user's statement comes first, then modules.json. A folder without it says nothing: an encoder is pooled by
-the mean, as sentence-transformers does with a warning; of a decoder neither can be guessed (e5-mistral is
+The user's statement comes first, then modules.json. A folder without it states nothing: an encoder is pooled
+by the mean, as sentence-transformers does with a warning; of a decoder neither can be guessed (e5-mistral is
 causal and takes the last token, LLM2Vec is bidirectional and takes the mean).
 """
 
@@ -35,7 +35,7 @@ class VectorRule:
     Args:
         pooling: a name in POOLING.
         causal: the mask that the backbone is to have; None: the one that it is loaded with.
-        assumed: what neither the folder nor the user says, as one line; empty when all is known.
+        assumed: what neither the folder nor the user states, as one line; empty when all is stated.
     """
 
     pooling: str
