@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from embedline.data.language import guess, is_written_in, may_be
-from embedline.data.normalize import comparison_form, normalize
+from embedline.data.normalize import normalize
+from embedline.words import comparison_form
 
 PIECES = ["<b>", "</b>", "<br>", "<p class='x'>", "<script>", "</script>", "&amp;", "lt;", "&lt;", "&#60;"]
 PIECES += [

@@ -11,8 +11,8 @@ from embedline.data.clean import clean
 from embedline.data.evaluation_reader import read_retrieval
 from embedline.data.evaluation_sets import lay_out
 from embedline.data.ingest import ingest
-from embedline.data.normalize import comparison_form
 from embedline.data.tables import read_rows
+from embedline.words import comparison_form
 
 SETS = ("PhpDocRetrieval_ru", "PhpDocRetrieval_en2ru")
 

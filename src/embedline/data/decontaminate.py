@@ -22,7 +22,8 @@ from embedline.data.evaluation_index import EvaluationIndex, EvaluationText, Fou
 from embedline.data.evaluation_reader import TEST, read_labelled, read_pairs, read_retrieval, read_sets
 from embedline.data.lookalikes import skeleton
 from embedline.data.markup import strip_markup
-from embedline.data.normalize import comparison_form, normalize
+from embedline.data.normalize import normalize
+from embedline.words import comparison_form
 
 COUNTED_DOCUMENTS = 100_000  # of each set, whose n-grams are counted: enough to know a template
 _IN_TEXT: frozenset[Kind] = frozenset({"query", "sentence"})

@@ -8,9 +8,9 @@ from pathlib import Path
 from embedline.config.data import HoldOut
 from embedline.data.evaluation_reader import Retrieval, SetInfo, read_sets
 from embedline.data.evaluation_sets import write_retrieval, write_sets
-from embedline.data.normalize import comparison_form
 from embedline.data.tables import RECORD_SCHEMA, RECORDS, Row, RowWriter, read_rows
 from embedline.errors import InputError
+from embedline.words import comparison_form
 
 
 def hold_out(dataset: Path, evaluation: Path, config: HoldOut) -> tuple[SetInfo, int]:
@@ -33,8 +33,9 @@ def hold_out(dataset: Path, evaluation: Path, config: HoldOut) -> tuple[SetInfo,
             where="data.hold_out.sources",
             fix="Name sources that have records.",
         )
-    chosen = sorted({place for row in candidates if (place := _place(row)) < config.share})[: config.at_most]
-    held = {row["id"] for row in candidates if chosen and _place(row) <= chosen[-1]}
+    places = {row["id"]: _place(row) for row in candidates}
+    chosen = sorted({place for place in places.values() if place < config.share})[: config.at_most]
+    held = {identity for identity, place in places.items() if chosen and place <= chosen[-1]}
     if not held or len(held) == len(candidates):
         raise InputError(
             f"would hold out {len(held)} of {len(candidates)} records.",

@@ -1,4 +1,4 @@
-"""Normalised text for training, and the form in which texts are compared (`embedline.words`)."""
+"""Normalised text for training."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import re
 import unicodedata
 
 from embedline.data.markup import strip_html
-from embedline.words import comparison_form
-
-__all__ = ["comparison_form", "normalize"]
 
 _LINE_ENDS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 # control characters, and the invisible ones that only break words: soft hyphen, zero-width space, byte order

@@ -11,9 +11,10 @@ from typing import get_args
 from embedline.config.data import CleanConfig, Stage
 from embedline.data.decontaminate import Protected, Tidied
 from embedline.data.evaluation_index import Leak, Phrase
-from embedline.data.normalize import comparison_form, normalize
+from embedline.data.normalize import normalize
 from embedline.data.tables import Row
 from embedline.data.text_rules import TEXT_RULES, Text, rule_name
+from embedline.words import comparison_form
 
 Uses = frozenset[str]
 _ONE_USE: Uses = frozenset({"text"})

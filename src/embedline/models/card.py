@@ -13,9 +13,7 @@ from embedline.artifacts.manifest import file_sha256
 from embedline.artifacts.record import write_json
 from embedline.config.model import HybridWeights, LatentConfig
 from embedline.models.embedder import DenseSpec, Embedder, EmbedderSpec
-from embedline.models.model_files import CARD as CARD
-from embedline.models.model_files import HEADS as HEADS
-from embedline.models.model_files import read_json as read_json
+from embedline.models.model_files import CARD, read_json
 from embedline.models.prompts import PromptTable
 
 

@@ -1,8 +1,10 @@
-"""The processors that this process's container may use."""
+"""The machine's processors: how many this process's container may use, and their name."""
 
 from __future__ import annotations
 
 import math
+import platform
+from pathlib import Path
 
 from embedline.models.memory import CGROUP
 
@@ -18,3 +20,13 @@ def cpu_limit() -> int | None:
     except (OSError, ValueError):
         return None
     return None if quota == "max" else max(1, math.ceil(int(quota) / int(period)))
+
+
+def processor_name() -> str:
+    """Return the processor's model name; of a machine that states none, its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from functools import cache
 from pathlib import Path
@@ -12,6 +11,9 @@ import torch
 from filelock import FileLock
 from huggingface_hub.constants import HF_HOME
 from torch import nn
+
+from embedline.artifacts.record import write_json
+from embedline.models.cpus import processor_name
 
 # bf16 instructions of x86 and ARM. A CPU without any of them computes bf16 products number by number.
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
@@ -55,7 +57,7 @@ def bf16_is_faster(device: torch.device) -> tuple[bool, str]:
 @cache
 def _bf16_gain(device: torch.device, threads: int) -> float:
     """Return the measured gain of this processor; measure it when no process has done so before."""
-    key = f"{_processor()}, torch {torch.__version__}, threads {threads}"
+    key = f"{processor_name()}, torch {torch.__version__}, threads {threads}"
     file = Path(HF_HOME) / "embedline" / "bf16.json"
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -63,20 +65,10 @@ def _bf16_gain(device: torch.device, threads: int) -> float:
             known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
             if key not in known:
                 known[key] = _measured_gain(device)
-                file.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+                write_json(file, known)
             return float(known[key])
     except (OSError, ValueError):  # a folder that cannot be written to, a damaged file
         return _measured_gain(device)
-
-
-def _processor() -> str:
-    """Return the processor's model name: one workspace may serve machines of several kinds."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def _measured_gain(device: torch.device) -> float:

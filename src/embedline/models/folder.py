@@ -23,7 +23,7 @@ from embedline.config.model import ModelConfig
 from embedline.errors import InputError, first_line
 from embedline.models import modeling_embedline, pooling, rotary
 from embedline.models.attention import attention_for, use_attention
-from embedline.models.card import CARD, HEADS, read_json, read_lineage, read_spec, write_card
+from embedline.models.card import read_lineage, read_spec, write_card
 from embedline.models.dense import load_dense_weights
 from embedline.models.device import best_device
 from embedline.models.embedder import Embedder, EmbedderSpec
@@ -38,7 +38,7 @@ from embedline.models.folder_checks import (
 )
 from embedline.models.lengths import require_lengths
 from embedline.models.log_once import warn_once
-from embedline.models.model_files import require_files
+from embedline.models.model_files import CARD, HEADS, read_json, require_files
 from embedline.models.modeling_embedline import EmbedlineConfig, EmbedlineModel
 from embedline.models.parts import load_parts
 from embedline.models.prompts import PromptTable

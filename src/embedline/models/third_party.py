@@ -15,9 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from embedline.config.model import LatentConfig, Prompt
 from embedline.errors import InputError
-from embedline.models.card import read_json
 from embedline.models.dense import read_dense_layers
 from embedline.models.embedder import DenseSpec, EmbedderSpec
+from embedline.models.model_files import read_json
 from embedline.models.modeling_embedline import EmbedlineConfig
 from embedline.models.pooling import POOLING
 from embedline.models.positions import max_tokens

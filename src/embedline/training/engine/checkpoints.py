@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from torch import nn
 
 from embedline.artifacts.record import write_json
 from embedline.errors import StepError, first_line
+from embedline.models.cpus import processor_name
 from embedline.models.device import bf16_instructions
 from embedline.training.engine import processes
 
@@ -140,7 +140,7 @@ def machine() -> dict[str, Any]:
     """Describe what the last digits of a sum depend on."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "instructions": " ".join(
             [torch.backends.cpu.get_cpu_capability(), *bf16_instructions(torch.device("cpu"))]
         ),
@@ -149,15 +149,6 @@ def machine() -> dict[str, Any]:
         "processes": processes.world_size(),
         "torch": torch.__version__,
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def _damage(checkpoint: Path) -> str | None:
