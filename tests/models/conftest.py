@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -24,12 +25,18 @@ MakeEmbedder = Callable[..., Embedder]
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerFast:
+def trained_tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer(TEXTS * 3, 512)
 
 
+@pytest.fixture
+def tokenizer(trained_tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A copy for each test: what one changes in it, another does not see."""
+    return copy.deepcopy(trained_tokenizer)
+
+
 @pytest.fixture(scope="session")
-def make_embedder(tokenizer: PreTrainedTokenizerFast) -> MakeEmbedder:
+def make_embedder(trained_tokenizer: PreTrainedTokenizerFast) -> MakeEmbedder:
     def make(architecture: str = "modernbert", pooling: str = "mean", **settings: object) -> Embedder:
         prompts = PromptTable(
             {
@@ -38,6 +45,7 @@ def make_embedder(tokenizer: PreTrainedTokenizerFast) -> MakeEmbedder:
             }
         )
         spec = EmbedderSpec(pooling, query_length=16, document_length=40, dims=(16, 8), prompts=prompts)
+        tokenizer = copy.deepcopy(trained_tokenizer)
         backbone = new_backbone(architecture, {**SIZES, **settings}, tokenizer, 1)
         return Embedder(backbone, tokenizer, spec).eval()
 

@@ -136,8 +136,9 @@ def test_a_layout_with_0_transformer_is_loaded_and_saved(
 def test_an_encoder_without_modules_is_pooled_by_the_mean_with_a_warning(
     folder: Path, texts: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As sentence-transformers does; stated, nothing is assumed."""
+    """As sentence-transformers does, which then reads no lengths either; stated, nothing is assumed."""
     (folder / "modules.json").unlink()
+    texts = [*texts, texts[-1] * 3]  # longer than the 40 tokens that the folder's own settings name
     with caplog.at_level(logging.WARNING, logger="embedline"):
         same_as_peer(folder, texts)
     assert "mean pooling is assumed" in caplog.text
@@ -147,6 +148,14 @@ def test_an_encoder_without_modules_is_pooled_by_the_mean_with_a_warning(
     assert load_embedder(folder, stated=Stated("cls")).spec.pooling == "cls"
     assert open_model(folder, Stated("cls")) == ""
     assert not caplog.records
+
+
+@pytest.mark.parametrize("longest", [20, 512])
+def test_without_modules_the_tokenizer_gives_the_length(folder: Path, texts: list[str], longest: int) -> None:
+    (folder / "modules.json").unlink()
+    edit(folder / "tokenizer_config.json", model_max_length=longest)
+    assert load_embedder(folder).spec.document_length == longest
+    same_as_peer(folder, [texts[-1], texts[-1] * 3])
 
 
 def test_a_decoder_without_modules_is_refused_until_pooling_and_mask_are_stated(decoder: Path) -> None:

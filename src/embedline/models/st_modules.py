@@ -115,9 +115,13 @@ def transformer_folder(folder: Path) -> Path:
 def transformer_config(folder: Path) -> dict[str, Any]:
     """Read the settings of the Transformer module (max_seq_length, do_lower_case) under any of its names.
 
+    Without modules.json sentence-transformers does not read them, and neither is done here.
+
     Raises:
         InputError: as for `read_modules`, or the file is not a JSON object.
     """
+    if not (folder / MODULES).is_file():
+        return {}
     inner = transformer_folder(folder)
     files = [inner / name for name in _TRANSFORMER_CONFIGS if (inner / name).is_file()]
     return next((values for file in files if (values := _read_object(file))), {})

@@ -23,7 +23,7 @@ from embedline.models.pooling import POOLING
 from embedline.models.positions import max_tokens
 from embedline.models.prompts import MTEB_TYPES, PromptTable
 from embedline.models.st_checks import require_supported
-from embedline.models.st_modules import find_module, read_modules, transformer_config
+from embedline.models.st_modules import MODULES, find_module, read_modules, transformer_config
 
 # sentence-transformers' names of poolings, older and newer, and ours.
 POOLING_MODES = {
@@ -90,12 +90,16 @@ def with_own_pooling(spec: EmbedderSpec, config: EmbedlineConfig) -> EmbedderSpe
 
 
 def _lengths(folder: Path, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:
-    """Read the lengths at which queries and documents are cut, as in sentence-transformers; 512 by default.
+    """Read the lengths at which queries and documents are cut, as in sentence-transformers.
 
-    Its newer versions leave the length to the tokenizer. No length exceeds the model's positions.
+    Its newer versions leave the length to the tokenizer, as a folder without modules.json does: there it is
+    512 at most, because the tokenizers of decoders declare up to a million. No length exceeds the model's
+    positions.
     """
     saved = transformer_config(folder)
-    default = tokenizer.model_max_length if (folder / "modules.json").is_file() else 512
+    default = tokenizer.model_max_length
+    if not (folder / MODULES).is_file():
+        default = min(default, 512)
     longest = max_tokens(backbone) or max(default if default < _NO_LENGTH else 0, 512)
     length = min(saved.get("max_seq_length") or default, longest)
     query_length, document_length = saved.get("query_length"), saved.get("document_length")
