@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import socket
@@ -22,6 +23,10 @@ settings.load_profile("same")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
 
+# At each setting of a task kfp asks for its caller's name, and so reads the sources of the whole stack.
+# Below pytest that is most of a compilation's time; without source lines (context 0) it is none.
+_stack = inspect.stack
+inspect.stack = lambda context=0: _stack(0)
 
 # Files that take minutes, the longest first: begun last, one of them would work alone at the end.
 LONG = (
