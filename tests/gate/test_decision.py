@@ -42,11 +42,13 @@ def judge(
     parity: bool | None = True,
     champion: bool = False,
     base: bool = False,
+    candidate_digest: str | None = None,
     champion_digest: str | None = None,
     **config: Any,
 ) -> Verdict:
     settled = GateConfig(rules=rules or [], **config)
-    return decide(rows, parity, settled, champion, base, champion_digest=champion_digest)
+    digests = {"candidate_digest": candidate_digest, "champion_digest": champion_digest}
+    return decide(rows, parity, settled, champion, base, **digests)
 
 
 def rule(set_: str = "docs", **what: Any) -> Rule:
@@ -235,6 +237,24 @@ def test_the_champion_itself_is_already_champion(known_by: str) -> None:
     assert failed(
         judge(rows, [rule(against="champion", min_gain=0.1, min=0.6)], champion=True, champion_digest=digest)
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "config"),
+    [
+        ([row("candidate", "docs", 0.5), row("champion", "docs", 0.6)], {"mode": "off"}),
+        ([], {}),
+        ([row("candidate", "new", 0.5), row("champion", "old", 0.5)], {}),
+        ([row("candidate", "docs", 0.5), row("champion", "docs", 0.9)], {"max_drop_vs_champion": 0.0}),
+    ],
+    ids=["mode off", "no scores", "no set in common", "a lower score"],
+)
+def test_the_champion_is_recognised_by_its_digest(rows: Any, config: dict[str, Any]) -> None:
+    digests = {"candidate_digest": "same", "champion_digest": "same"}
+    verdict = judge(rows, champion=True, **config, **digests)
+    assert verdict.already_champion
+    assert verdict.outcome is not Outcome.REFUSED
+    assert not judge(rows, champion=True, **config, **{**digests, "champion_digest": "x"}).already_champion
 
 
 def test_parity_is_checked_only_when_required() -> None:

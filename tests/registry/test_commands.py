@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +70,20 @@ def test_an_alias_moved_by_hand_is_reported_and_restored(run: Any, uri: str) -> 
     code, output = run("reconcile", "demo", "--restore", "--json")
     assert (code, json.loads(output)["undecided"]) == (0, [])
     assert run("status", "demo", "--json")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["promote", "demo", "1"], *([name, "demo"] for name in ("rollback", "history", "reconcile", "status"))],
+)
+def test_a_missing_work_folder_is_named_and_not_created(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, message in (("missing", "no such work folder"), ("empty", "holds no registry")):
+        result = CliRunner().invoke(app, [*words, "--work", str(tmp_path / name)])
+        assert (result.exit_code, message in result.output) == (2, True), result.output
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,58 @@ def test_changed_files_are_not_promoted(
     assert now(uri) == {"champion": 3, "previous_champion": 2}
 
 
+def test_rollback_to_a_version_without_recorded_digests_says_so(
+    uri: str, versions: MlflowClient, promote: Any, rollback: Any
+) -> None:
+    versions.delete_model_version_tag("demo", "1", "embedline.files")
+    versions.set_registered_model_alias("demo", "champion", "1")
+    reconcile("demo", uri=uri, by="ann", accept=True)
+    promote(2)
+    back = rollback()
+    assert (back.version, "no recorded digests" in back.text) == (1, True)
+    assert "no recorded digests" not in rollback().text
+    with pytest.raises(InputError, match="no digests were recorded"):
+        promote(1)
+
+
+def test_a_version_is_compared_with_the_champion_of_its_alias(uri: str, add: Any, promote: Any) -> None:
+    for content in ("a", "b"):
+        add(content)
+    add("c", **{"embedline.judged_against": "1"})
+    add("d", **{"embedline.judged_against": "1", "embedline.judged_against.staging": "2"})
+    promote(1)
+    promote(2, alias="staging")
+    assert promote(3, alias="staging").previous == 2, "the gate compared it with the champion"
+    with pytest.raises(
+        ConflictError, match=r"staging became version 3 .* version 4 was to replace version 2"
+    ):
+        promote(4, alias="staging")
+    assert promote(4).previous == 1
+
+
+def test_two_promotions_of_one_version_at_once_both_succeed(
+    uri: str, versions: Any, promote: Any, while_verifying: Any
+) -> None:
+    promote(1)
+    while_verifying(lambda: promote(2, by="bob"))
+    second = promote(2)
+    assert (second.moved, "already champion" in second.text) == (False, True)
+    assert moves(uri) == [("promote", None, 1), ("promote", 1, 2)]
+
+
+def test_a_deployed_version_keeps_its_verdict(
+    uri: str, versions: MlflowClient, add: Any, promote: Any
+) -> None:
+    promote(1)
+    promote(2, alias="staging")
+    for content in ("a", "b", "c"):
+        add(content, verdict="refused")
+    verdicts = [versions.get_model_version("demo", str(n)).tags["verdict"] for n in (1, 2, 3)]
+    assert verdicts == ["passed", "passed", "refused"]
+    add("c", verdict="outside")
+    assert versions.get_model_version("demo", "3").tags["verdict"] == "refused"
+
+
 def test_aliases_of_one_model_are_independent(uri: str, versions: Any, promote: Any, rollback: Any) -> None:
     promote(1)
     promote(2, alias="staging")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import mlflow
@@ -19,9 +20,11 @@ from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder import save_embedder
 from embedline.models.prompts import PromptTable
 from embedline.models.tokenizer import train_tokenizer
+from embedline.registry import files, promotion
+from embedline.registry.copy import promote_across
 from embedline.registry.registered_form import registered_form
 from embedline.registry.server import default_uri, prepare
-from embedline.registry.versions import register
+from embedline.registry.versions import get_champion, register
 
 TEXTS = ["Как настроить почту?", "The printer does not answer.", "VPN"]
 
@@ -100,3 +103,65 @@ def test_a_model_that_mlflow_made_keeps_its_own_description(model: Artifact, tmp
     with registered_form(outside, None, tmp_path) as folder:
         assert (folder / "MLmodel").read_text() == "flavors: {}\n"
         assert not (folder / "requirements.txt").exists()
+
+
+def test_a_version_that_mlflow_loaded_is_rolled_back_to_and_copied(
+    address: str, model: Artifact, tmp_path: Path
+) -> None:
+    uri, production = mlflow.get_tracking_uri(), default_uri(tmp_path / "production")
+    other = tmp_path / "other"
+    shutil.copytree(model.path, other)
+    (other / "README.md").write_text("Another version.", encoding="utf-8")
+    changed = write_manifest(other, kind="model", step="train_supervised", key="other")
+    MlflowClient(uri, uri).delete_registered_model_alias("mail", "champion")
+    for digest in (model.digest, changed.digest):
+        folder = model.path if digest == model.digest else other
+        with registered_form(folder, None, tmp_path) as form:
+            version = register("mail", form, digest=digest, tags={"verdict": "passed"}, uri=uri)
+        promotion.promote("mail", version, reason="", by="ann", uri=uri)
+
+    mlflow.pyfunc.load_model("models:/mail/1")
+    assert promotion.rollback("mail", by="ann", uri=uri).version == 1
+    champion = get_champion("mail", uri=uri)
+    assert champion is not None
+    assert champion.path is not None
+    assert (champion.path / "registered_model_meta").is_file(), "MLflow wrote it there"
+    (champion.path / "__pycache__").mkdir()
+    (champion.path / "__pycache__" / "modeling.cpython-311.pyc").write_bytes(b"bytecode")
+
+    assert promote_across("mail", 1, uri=uri, to_uri=production, reason="", by="ann").version == 1
+    copied = get_champion("mail", uri=production)
+    assert copied is not None
+    assert copied.path is not None
+    assert not (copied.path / "registered_model_meta").exists()
+    assert copied.tags["embedline.files"] == champion.tags["embedline.files"]
+    assert promote_across("mail", 1, uri=uri, to_uri=production, reason="", by="ann").moved is False
+
+
+def test_a_folder_that_mlflow_downloaded_is_the_same_model(
+    address: str, model: Artifact, tmp_path: Path
+) -> None:
+    (tmp_path / "copy").mkdir()
+    downloaded = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(tmp_path / "copy")))
+    assert (downloaded / "registered_model_meta").is_file(), "MLflow wrote it there"
+    with (
+        registered_form(model.path, None, tmp_path) as made,
+        registered_form(downloaded, None, tmp_path) as form,
+    ):
+        assert folder_digest(form) == folder_digest(downloaded) == folder_digest(made)
+        assert not (form / "registered_model_meta").exists()
+
+
+def test_files_on_a_server_are_compared_without_what_loading_added(tmp_path: Path) -> None:
+    (tmp_path / "code" / "__pycache__").mkdir(parents=True)
+    for path in (
+        "model.bin",
+        "registered_model_meta",
+        "code/a.py",
+        "code/__pycache__/a.pyc",
+        "code/added.py",
+    ):
+        (tmp_path / path).write_text(path, encoding="utf-8")
+    assert set(files._remote_digests(tmp_path.as_uri(), "")) == {"model.bin", "code/a.py", "code/added.py"}
+    recorded = {"embedline.files": '{"a": "1", "registered_model_meta": "2"}'}
+    assert files.recorded_files(recorded) == {"a": "1"}, "as an older embedline recorded it"

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import html
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console
 
 from embedline.artifacts.manifest import Artifact, write_manifest
+from embedline.artifacts.record import OutputRecord, StepRecord, write_record
 from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace
 from embedline.config.registry import PromoteConfig, TrackingConfig
+from embedline.evaluation.report import ReportData, render_report
+from embedline.orchestration import outcome
 from embedline.registry.promotion import history
 from embedline.registry.promotion import promote as promote_by_hand
 from embedline.registry.server import default_uri, prepare
 from embedline.registry.versions import aliases, get_champion
+from embedline.runs.finish import finish
 from embedline.steps import promote
 from embedline.steps.context import Context, StepConfig
 
@@ -53,7 +60,14 @@ def promoted(uri: str, tmp_path: Path):
     runs = iter(range(100))
 
     def run(
-        name: str, content: str, *, passed: bool | None, met: int | None, policy: str = "auto", **more: Any
+        name: str,
+        content: str,
+        *,
+        passed: bool | None,
+        met: int | None,
+        policy: str = "auto",
+        alias: str = "champion",
+        **more: Any,
     ) -> dict[str, Any]:
         """`passed`: None when the gate did not judge the model."""
         run_name = f"{name}-{next(runs)}"
@@ -77,7 +91,7 @@ def promoted(uri: str, tmp_path: Path):
         (run_folder / "fingerprint.json").write_text(json.dumps(FINGERPRINT), encoding="utf-8")
         config = {
             "name": name,
-            "promote": PromoteConfig(policy=policy).model_dump(),
+            "promote": PromoteConfig(policy=policy, alias=alias).model_dump(),
             "tracking": TrackingConfig(uri=uri).model_dump(),
         }
         pins = {"champion": {"version": met, "digest": ""} if met else None}
@@ -95,6 +109,12 @@ def promoted(uri: str, tmp_path: Path):
         )
         promote.run(context)
         assert [p.name for p in draft.iterdir()] == ["promotion"]
+        made = write_manifest(draft / "promotion", kind="promotion", step="promote", key="key")
+        for step, each in (("gate", inputs["verdict"]), ("promote", made)):
+            assert each is not None
+            outputs = {each.kind: OutputRecord(kind=each.kind, path=str(each.path), digest=each.digest)}
+            done = StepRecord(step=step, status="done", outputs=outputs)
+            write_record(Workspace(tmp_path / "work").step_folder(run_name, step), done)
         return json.loads((draft / "promotion" / "promotion.json").read_text(encoding="utf-8"))
 
     return run
@@ -153,9 +173,9 @@ def test_refused_candidate_is_registered_without_a_move(uri: str, promoted) -> N
 
 
 def test_manual_policy_keeps_the_champion_and_names_the_command(uri: str, promoted) -> None:
-    outcome = promoted("d", "one", passed=True, met=None, policy="manual")
-    assert (outcome["version"], outcome["champion"]) == (1, None)
-    assert "embedline promote d 1" in outcome["text"]
+    done = promoted("d", "one", passed=True, met=None, policy="manual")
+    assert (done["version"], done["champion"]) == (1, None)
+    assert "embedline promote d 1" in done["text"]
     assert aliases("d", uri=uri) == {"challenger": 1}
 
 
@@ -171,9 +191,9 @@ def test_champion_moved_by_hand_stays(uri: str, promoted) -> None:
     promoted("h", "two", passed=False, met=1)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     client.set_registered_model_alias("h", "champion", "2")
-    outcome = promoted("h", "three", passed=True, met=2)
-    assert (outcome["moved"], outcome["champion"]) == (False, 2)
-    assert "moved by other means" in outcome["text"]
+    done = promoted("h", "three", passed=True, met=2)
+    assert (done["moved"], done["champion"]) == (False, 2)
+    assert "moved by other means" in done["text"]
 
 
 def test_the_version_belongs_to_the_run_that_made_it(uri: str, promoted) -> None:
@@ -233,3 +253,69 @@ def test_description_and_tags_of_a_version_hold_warnings_and_scores(uri: str, pr
     assert version.tags["verdict.warnings"] == "Below BM25."
     assert "- **warning**: Below BM25. (`below_bm25`)" in version.description
     assert "0.710" in version.description
+
+
+@pytest.mark.parametrize("passed", [True, False, None])
+def test_the_same_model_again_is_champion_whatever_the_gate_finds(
+    uri: str, promoted, tmp_path: Path, passed: bool | None
+) -> None:
+    name = f"m-{passed}"
+    promoted(name, "one", passed=True, met=None)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    before = client.get_model_version(name, "1")
+    again = promoted(name, "one", passed=passed, met=1)
+    after = client.get_model_version(name, "1")
+    assert (after.tags, after.description) == (before.tags, before.description)
+    assert (again["already_champion"], again["aliases"]) == (True, {"challenger": 1, "champion": 1})
+    record = finish(tmp_path / "work", f"{name}-1")
+    assert (record.status, record.exit_code) == ("succeeded", 0)
+    page = render_report(ReportData(name, "run", "today", verdict=record.verdict, promotion=again))
+    assert "The gate refused the candidate" not in page
+
+
+def test_the_champion_s_weights_with_refused_files_are_refused(uri: str, promoted, tmp_path: Path) -> None:
+    """Other exported files make another version: the verdict is its own, and the run says so."""
+    promoted("n", "one", passed=True, met=None)
+    again = promoted("n", "two", passed=False, met=1, already_champion=True)
+    assert (again["version"], again["already_champion"], again["aliases"]["champion"]) == (2, False, 1)
+    assert finish(tmp_path / "work", "n-1").exit_code == 3
+
+
+@pytest.mark.parametrize("mover", ["another run", "by hand"])
+def test_a_pre_empted_promotion_exits_4_and_says_who_moved_the_alias(
+    uri: str, promoted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mover: str
+) -> None:
+    name = f"o-{mover[0]}"
+    promoted(name, "one", passed=True, met=None)
+    promoted(name, "two", passed=mover == "another run", met=1)
+    if mover == "by hand":
+        MlflowClient(uri, uri).set_registered_model_alias(name, "champion", "2")
+    late = promoted(name, "three", passed=True, met=1)
+    assert (late["version"], late["moved"], late["champion"]) == (3, False, 2)
+
+    record = finish(tmp_path / "work", f"{name}-2")
+    assert (record.status, record.exit_code) == ("conflict", 4)
+    conflict = record.model["conflict"]
+    move = conflict["move"]
+    assert (move["alias"], move["previous"], move["version"]) == ("champion", 1, 2)
+    if mover == "another run":
+        (entry,) = [g.entry for g in history(name, uri=uri) if g.entry.version == 2]
+        assert (move["by"], move["when"], move["reason"]) == (f"run {name}-1", entry.when, entry.reason)
+        said = (f"from version 1 to version 2 by run {name}-1 at {entry.when}", f"автор: run {name}-1")
+    else:
+        said = ("MLflow records neither user nor time", "в обход embedline (было: 1, стало: 2)")
+    assert [part in conflict[key] for key, part in zip(("text", "ru"), said, strict=True)] == [True, True]
+
+    page = render_report(ReportData(name, "run", "today", verdict=record.verdict, promotion=late))
+    assert [conflict[key] in html.unescape(page) for key in ("text", "ru")] == [True, True]
+    monkeypatch.setattr(outcome, "next_commands", lambda *_: [])
+    printed = io.StringIO()
+    outcome.show_outcome(Console(file=printed, width=500), record, tmp_path)
+    assert f"not promoted: {conflict['text']}" in printed.getvalue()
+
+
+def test_a_run_for_another_alias_records_what_that_alias_was_compared_with(uri: str, promoted) -> None:
+    promoted("p", "one", passed=True, met=None, alias="staging")
+    tags = MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version("p", "1").tags
+    assert tags["embedline.judged_against.staging"] == "none"
+    assert "embedline.judged_against" not in tags

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -67,12 +67,26 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_added_by_loading(path: str) -> bool:
+    """Return whether a file below a model's folder was written there by a program that loaded the model.
+
+    MLflow writes `registered_model_meta` (name and version) into the folder that it loads as `models:/NAME`:
+    the stored folder itself when that is on this machine (`ModelsArtifactRepository` in its source).
+    Python writes the bytecode of the modules that it imports. Neither is part of the model.
+
+    Args:
+        path: relative to the folder.
+    """
+    return path == "registered_model_meta" or "__pycache__" in PurePosixPath(path).parts[:-1]
+
+
 def folder_entries(folder: Path) -> list[FileEntry]:
-    """List every file below `folder` in path order, without the manifest."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    """List every file below `folder` in path order, without manifests and what loading the model added."""
+    files = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
     return [
-        FileEntry(path=p.relative_to(folder).as_posix(), size=p.stat().st_size, sha256=file_sha256(p))
-        for p in files
+        FileEntry(path=path, size=p.stat().st_size, sha256=file_sha256(p))
+        for path, p in files.items()
+        if p.name != MANIFEST and not is_added_by_loading(path)
     ]
 
 

@@ -22,7 +22,8 @@ class RunRecord(BaseModel):
 
     Args:
         name: of the registered model.
-        status: succeeded (the gate passed, or the model is champion already), refused, not judged, …
+        status: succeeded (the gate passed, or the model is champion already), refused, not judged, conflict
+            (the gate passed, and another move of the alias came first), …
         exit_code: of `embedline run`.
         started, ended: seconds since the epoch.
         stages: nDCG@10 by stage and evaluation set, with their `mean`.
@@ -36,7 +37,7 @@ class RunRecord(BaseModel):
     run: str = ""
     preset: str = ""
     name: str = ""
-    status: Literal["", "running", "succeeded", "refused", "not judged", "failed", "killed"] = ""
+    status: Literal["", "running", "succeeded", "refused", "not judged", "conflict", "failed", "killed"] = ""
     exit_code: int | None = None
     error: RunError | None = None
     started: float = 0.0

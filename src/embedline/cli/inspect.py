@@ -20,9 +20,9 @@ from embedline.cli.shared import (
     Work,
     command,
     note,
+    registry_uri,
     run_folder,
     show,
-    tracking_uri,
     wide_console,
 )
 from embedline.errors import EmbedlineError, InputError
@@ -62,7 +62,7 @@ def status(
     Exit code 4, with NAME: an alias was moved by other means; `embedline reconcile NAME` settles it.
     """
     if name:
-        return show_model(name, tracking_uri(uri, work), as_json)
+        return show_model(name, registry_uri(uri, work), as_json)
     if not work.is_dir():
         raise InputError("no such work folder.", where=str(work), fix="Give the --work of your runs.")
     records = []

@@ -184,7 +184,8 @@ def run(
     """Run the whole line on this machine. Steps whose results are cached are not rerun.
 
     Exit codes: 0 the gate passed, the model is already champion, or it is not judged (then no alias moves),
-    3 the gate refused, 2 bad input, 1 a step failed, 143 stopped by SIGTERM.
+    4 the gate passed and somebody else moved the champion first, 3 the gate refused, 2 bad input, 1 a step
+    failed, 143 stopped by SIGTERM.
     """
     from embedline.planning.preflight import require_same_run
 

@@ -20,6 +20,7 @@ from embedline.config.load import read_overrides
 from embedline.config.registry import TrackingConfig
 from embedline.errors import EmbedlineError, InputError, Stopped, without_passwords
 from embedline.models.stated import Stated
+from embedline.registry.server import DATABASE, default_uri
 from embedline.registry.tracking import prepare
 from embedline.registry.tracking_target import tracking_target
 
@@ -217,6 +218,21 @@ def tracking_uri(uri: str, work: Path) -> str:
     address = tracking_target(TrackingConfig(uri=uri), Workspace(work)).uri
     prepare(address)
     return address
+
+
+def registry_uri(uri: str, work: Path) -> str:
+    """Find the address of a registry that must be there: as `tracking_uri`, but nothing is created.
+
+    Raises:
+        InputError: the work folder has no registry, or the tracking server does not answer.
+    """
+    folder = Workspace(work).internal / "tracking"
+    target = tracking_target(TrackingConfig(uri=uri), Workspace(work))
+    if target.uri == default_uri(folder) and not (folder / DATABASE).is_file():
+        what = "holds no registry: nothing was run there." if work.is_dir() else "no such work folder."
+        fix = "Give the --work of your runs, or the --uri of a tracking server."
+        raise InputError(what, where=str(work), fix=fix)
+    return tracking_uri(uri, work)
 
 
 def os_reason(error: OSError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 
+CHAMPION = "champion"  # the alias that promotions move by default
 CHALLENGER = "challenger"  # alias of the last candidate that passed the gate, moved automatically
 PREVIOUS = "previous_"  # prefix of the alias for the version that another alias pointed at before
 _MAX_ALIAS, _MAX_MODEL = 255, 256

@@ -18,6 +18,10 @@ LABELS: dict[str, tuple[str, str]] = {
         "Not judged: the candidate is registered, and no alias moves by itself",
         "Вердикт не вынесен: кандидат зарегистрирован, алиасы сами не переносятся",
     ),
+    "already_champion": (
+        "The candidate is the champion already; its registered verdict stays",
+        "Кандидат уже чемпион; вердикт в реестре не меняется",
+    ),
     "no_verdict": ("There is no verdict", "Вердикта нет"),
     "rule": ("Rule", "Правило"),
     "holds": ("holds", "выполнено"),
@@ -31,6 +35,7 @@ LABELS: dict[str, tuple[str, str]] = {
     "not_moved": ("not moved by this run", "не изменены этим запуском"),
     "already": ("already champion", "уже чемпион"),
     "none": ("none", "нет"),
+    "conflict": ("Not promoted", "Алиас не перенесён"),
     "stages": ("What every stage adds", "Вклад каждого этапа"),
     "stages_note": (
         "nDCG@10 on the held-out sets that every stage was scored on, beside BM25 and the model "

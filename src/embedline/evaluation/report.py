@@ -76,7 +76,7 @@ def render_report(data: ReportData) -> str:
     environment.filters |= {"n": _whole, "score": _score, "real": _real, "share": _share}
     return environment.get_template("report.html.j2").render(
         data=data,
-        outcome=_outcome(data.verdict),
+        outcome=_outcome(data.verdict, data.promotion),
         warnings=warnings(data.verdict),
         table=table,
         columns=columns_of(table),
@@ -95,10 +95,12 @@ def render_report(data: ReportData) -> str:
     )
 
 
-def _outcome(verdict: Json) -> str:
+def _outcome(verdict: Json, promotion: Json) -> str:
     if not verdict:
         return "no_verdict"
     outcome = outcome_of(verdict)
+    if outcome != "passed" and (promotion or verdict).get("already_champion"):
+        return "already_champion"
     would_refuse = outcome == "passed" and not verdict.get("would_pass", True)
     return "would_refuse" if would_refuse else outcome.replace(" ", "_")
 

@@ -48,6 +48,7 @@ def decide(
     champion_present: bool,
     base_present: bool,
     *,
+    candidate_digest: str | None = None,
     champion_digest: str | None = None,
 ) -> Verdict:
     """Decide whether the candidate may become the champion.
@@ -64,11 +65,9 @@ def decide(
         scores: score rows of all models.
         parity: whether the exported models agree with torch; None when that was not measured.
         champion_present, base_present: whether there is such a model to compare with.
-        champion_digest: of the champion; taken from its rows when None.
+        candidate_digest, champion_digest: of the models; taken from their rows when None. Equal digests, not
+            equal scores, make the candidate the champion.
     """
-    if config.mode == "off":
-        off = Reason("mode", True, Code.GATE_OFF, note="unchecked")
-        return Verdict(Outcome.NOT_JUDGED, config.mode, (off,), False)
     candidate = ModelScores.of("candidate", scores)
     others = {name: ModelScores.of(name, scores) for name in ("base", "champion", "bm25", "untrained")}
     present: dict[str, ModelScores | None] = {
@@ -76,8 +75,12 @@ def decide(
         "base": others["base"] if base_present else None,
         "champion": others["champion"] if champion_present else None,
     }
+    digests = {candidate_digest} if candidate_digest else candidate.digests
     champion_digests = {champion_digest} if champion_digest else others["champion"].digests
-    same = champion_present and bool(candidate.digests) and candidate.digests == champion_digests
+    same = champion_present and bool(digests) and digests == champion_digests
+    if config.mode == "off":
+        off = Reason("mode", True, Code.GATE_OFF, note="unchecked")
+        return Verdict(Outcome.NOT_JUDGED, config.mode, (off,), False, same)
 
     checks: list[Reason] = []
     for index, rule in enumerate(config.rules):

@@ -43,7 +43,9 @@ def show_outcome(console: Console, record: RunRecord, run_folder: Path) -> None:
         print_line(f"  {line}")
     if model := record.model:
         print_line(f"model: {model_words(model)}")
-        if outcome_of(record.verdict) is Outcome.NOT_JUDGED and model.get("text"):
+        if conflict := model.get("conflict"):
+            print_line(f"not promoted: {conflict['text']}")
+        elif outcome_of(record.verdict) is Outcome.NOT_JUDGED and model.get("text"):
             print_line(model["text"])
     if (run_folder / "report.html").is_file():
         print_line(f"report: {run_folder / 'report.html'}")

@@ -12,7 +12,7 @@ from embedline.artifacts.run_folder import read_fingerprint, read_run
 from embedline.planning.fingerprint import PARTS, DataEntry, Fingerprint, ModelEntry
 
 Entry = DataEntry | ModelEntry
-_COMPLETED = ("succeeded", "refused", "not judged")  # the run reached a verdict
+_COMPLETED = ("succeeded", "refused", "not judged", "conflict")  # the run reached a verdict
 
 
 @dataclass(frozen=True)

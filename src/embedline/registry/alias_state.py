@@ -19,6 +19,38 @@ UNKNOWN_AUTHOR = "an unknown user"
 
 
 @dataclass(frozen=True)
+class AliasMove:
+    """A move of an alias by somebody else, as far as the registry knows it.
+
+    Args:
+        previous, version: where the alias pointed before and points now; None: at nothing.
+        by, when, reason: from the ledger. All empty after a move by other means than embedline: MLflow
+            records neither the author nor the time of an alias.
+    """
+
+    alias: str
+    previous: int | None
+    version: int | None
+    by: str = ""
+    when: str = ""
+    reason: str = ""
+
+    @classmethod
+    def of(cls, entry: Entry) -> AliasMove:
+        """Return the move that an entry of the ledger records."""
+        by = entry.by or UNKNOWN_AUTHOR
+        return cls(entry.alias, entry.previous, entry.version, by, entry.when, entry.reason)
+
+
+class PreemptedError(ConflictError):
+    """Conflict with another move of the same alias."""
+
+    def __init__(self, what: str, move: AliasMove, *, fix: str = "") -> None:
+        super().__init__(what, fix=fix)
+        self.move = move
+
+
+@dataclass(frozen=True)
 class AliasState:
     """One alias of a model in the ledger and in the registry, read at one moment.
 
@@ -65,7 +97,8 @@ class AliasState:
         if self.moved_by_hand:
             return (
                 f"{name} is {version_text(self.pointed)} in the registry and {recorded} in the ledger: "
-                f"it was moved by other means. {fix} --accept keeps it, --restore puts it back."
+                f"it was moved by other means, of which MLflow records neither user nor time. "
+                f"{fix} --accept keeps it, --restore puts it back."
             )
         if self.previous_is_wrong:
             assert self.newest is not None
@@ -116,7 +149,8 @@ def complete_unfinished(
     """Complete unfinished moves; return the alias's state then, and the last move that was completed.
 
     Raises:
-        ConflictError: the alias was moved by hand; the operator decides what happens to it.
+        PreemptedError: the alias was moved by hand; the operator decides what happens to it.
+        ConflictError: the version of an unfinished move was deleted.
     """
     state, completed = read_alias_state(client, ledger, name, alias), None
     while state.unfinished:
@@ -125,7 +159,7 @@ def complete_unfinished(
         apply_generation(client, ledger, name, state.newest)
         state = read_alias_state(client, ledger, name, alias)
     if state.moved_by_hand:
-        raise ConflictError(state.drift)
+        raise PreemptedError(state.drift, AliasMove(alias, state.recorded, state.pointed))
     return state, completed
 
 
@@ -135,26 +169,30 @@ def claim_generation(ledger: Ledger, state: AliasState, entry: Entry) -> Generat
     A generation that moves another alias of the model is no conflict: the next number is taken.
 
     Raises:
-        ConflictError: another process has moved the alias; the message names it.
+        PreemptedError: another process has moved the alias; the message names it.
     """
     number = state.count
     while not ledger.append(number, entry):
         generations = ledger.read()
         newest = newest_of(generations, entry.alias)
         if newest is not None and (state.newest is None or newest.number > state.newest.number):
-            raise ConflictError(
+            raise PreemptedError(
                 f"{state.name}: {entry.alias} {move_text(newest.entry)}; "
                 f"{version_text(entry.version)} came second and nothing was moved.",
+                AliasMove.of(newest.entry),
             )
         number = len(generations)
     return Generation(number, entry, False)
 
 
 def move_text(entry: Entry) -> str:
-    """Describe a move: its author, target, time and reason."""
+    """Describe a move: its target, author and time, the version before, and the reason."""
     verb = {"rollback": "was rolled back to", "undo": "went back to"}.get(entry.kind, "became")
     reason = f" ({entry.reason})" if entry.reason else ""
-    return f"{verb} {version_text(entry.version)} by {entry.by or UNKNOWN_AUTHOR} at {entry.when}{reason}"
+    return (
+        f"{verb} {version_text(entry.version)} by {entry.by or UNKNOWN_AUTHOR} at {entry.when}, until then "
+        f"{version_text(entry.previous)}{reason}"
+    )
 
 
 def apply_generation(client: MlflowClient, ledger: Ledger, name: str, target: Generation) -> None:

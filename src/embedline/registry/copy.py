@@ -12,7 +12,7 @@ from pathlib import Path
 
 from embedline.errors import InputError, without_passwords
 from embedline.registry.challenger import update_challenger
-from embedline.registry.files import FILES_DIGEST_TAG
+from embedline.registry.files import FILES_DIGEST_TAG, remove_added_by_loading
 from embedline.registry.promotion import Promotion, promote, require_not_refused
 from embedline.registry.server import client, prepare, tracking_errors
 from embedline.registry.versions import (
@@ -109,6 +109,7 @@ def copy_version(
     if copied_before is not None:
         return copied_before
     files = download(name, version, folder / "model", uri=uri)
+    remove_added_by_loading(files)
     origin = Origin(uri, name, version, source.run_id or "")
     with signed_in(to_token):
         return register(
@@ -123,7 +124,7 @@ def copy_version(
 
 def _copied_tags(tags: Mapping[str, str], origin: Origin) -> dict[str, str]:
     origins = [*json.loads(tags.get(SOURCE_TAG) or "[]"), asdict(origin)]
-    kept = {key: value for key, value in tags.items() if key != JUDGED_AGAINST_TAG}
+    kept = {key: value for key, value in tags.items() if not key.startswith(JUDGED_AGAINST_TAG)}
     return {**kept, SOURCE_TAG: json.dumps(origins, ensure_ascii=False)}
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
-from embedline.artifacts.manifest import MANIFEST, file_sha256, folder_entries
+from embedline.artifacts.manifest import MANIFEST, file_sha256, folder_entries, is_added_by_loading
 from embedline.errors import InputError, StepError
 
 if TYPE_CHECKING:
@@ -35,8 +36,26 @@ def file_tags(folder: Path) -> dict[str, str]:
     return {FILES_TAG: text, FILES_DIGEST_TAG: hashlib.sha256(text.encode()).hexdigest()}
 
 
+def recorded_files(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the SHA-256 of every file as a version's tags record them; empty without a record.
+
+    A folder that MLflow had downloaded may have been registered with the file that MLflow added to it.
+    """
+    digests: dict[str, str] = json.loads(tags.get(FILES_TAG) or "{}")
+    return {path: digest for path, digest in digests.items() if not is_added_by_loading(path)}
+
+
+def remove_added_by_loading(folder: Path) -> None:
+    """Delete what loading the model added to its folder: in a copy it would name another version."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and is_added_by_loading(path.relative_to(folder).as_posix()):
+            path.unlink()
+
+
 def verify_files(client: MlflowClient, version: ModelVersion, uri: str) -> int:
     """Compare every file with what was recorded at registration; each is read once.
+
+    What loading the model added to its folder is ignored.
 
     Returns:
         The number of files.
@@ -46,7 +65,7 @@ def verify_files(client: MlflowClient, version: ModelVersion, uri: str) -> int:
         StepError: a file has changed, is missing, or was added.
     """
     where = f"{version.name} version {version.version}"
-    recorded: dict[str, str] = json.loads(version.tags.get(FILES_TAG) or "{}")
+    recorded = recorded_files(version.tags)
     if not recorded:
         raise InputError(
             "no digests were recorded at registration.",
@@ -101,13 +120,13 @@ def _remote_digests(location: str, uri: str) -> dict[str, str]:
 
 
 def _listed(repository: ArtifactRepository) -> list[str]:
-    """List the files of a location without manifests: they describe how a model was made."""
+    """List the files of a location as `folder_entries` lists those of a folder."""
     files: list[str] = []
     folders: list[str | None] = [None]
     while folders:
         for item in repository.list_artifacts(folders.pop()):
             if item.is_dir:
                 folders.append(item.path)
-            elif Path(item.path).name != MANIFEST:
+            elif Path(item.path).name != MANIFEST and not is_added_by_loading(item.path):
                 files.append(item.path)
     return sorted(files)

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from embedline.errors import ConflictError, InputError, RefusedError
+from embedline.errors import InputError, RefusedError
 from embedline.registry.alias_state import (
+    AliasMove,
     AliasState,
+    PreemptedError,
     apply_generation,
     claim_generation,
     complete_unfinished,
@@ -17,12 +19,11 @@ from embedline.registry.alias_state import (
     require_names,
     version_text,
 )
-from embedline.registry.files import verify_files
+from embedline.registry.files import recorded_files, verify_files
 from embedline.registry.ledger import Entry, Generation, Kind, Ledger
 from embedline.registry.server import client, tracking_errors
 from embedline.registry.versions import (
     INDEX_TAG,
-    JUDGED_AGAINST_TAG,
     NOT_JUDGED,
     PASSED,
     REASONS_TAG,
@@ -30,6 +31,7 @@ from embedline.registry.versions import (
     THIRD_PARTY,
     VERDICT_TAG,
     find_version,
+    judged_against_tag,
     read_aliases,
 )
 
@@ -79,13 +81,14 @@ def promote(
     Args:
         reason, by: reason and author of the move, for the ledger.
         expect: version that the alias must point at now, or `none`. By default the one that the gate compared
-            this version with; for a version without such a record, the alias's version at the start.
+            this version with under this alias; without such a record, the alias's version at the start.
 
     Raises:
         InputError: there is no such version, or the alias cannot be moved.
         RefusedError: the gate did not pass.
-        ConflictError: the champion is not the expected one, another process was faster (both messages name
+        PreemptedError: the champion is not the expected one, another process was faster (both messages name
             the author of the move), or the alias was moved by hand.
+        ConflictError: a version was deleted during its move, or the ledger was.
         StepError: the files are not those that were registered.
         TrackingError: the server failed.
 
@@ -103,11 +106,17 @@ def promote(
         if state.pointed == version:
             text = f"{name} version {version} is already {alias}; nothing moved."
             return Promotion(name, alias, version, state.previous, False, False, text)
-        _require_expected(state, version, expect or candidate.tags.get(JUDGED_AGAINST_TAG))
+        _require_expected(state, version, expect or candidate.tags.get(judged_against_tag(alias)))
         require_not_refused(candidate)
         verify_files(opened, candidate, uri)
         entry = _entry("promote", alias, candidate, state.pointed, by, reason)
-        generation = claim_generation(ledger, state, entry)
+        try:
+            generation = claim_generation(ledger, state, entry)
+        except PreemptedError as error:
+            if error.move.version != version:
+                raise
+            # Another process has just promoted this version: nothing is left to do.
+            return promote(name, version, alias, reason=reason, by=by, uri=uri, expect=expect)
         apply_generation(opened, ledger, name, generation)
         unjudged = candidate.tags.get(VERDICT_TAG) == NOT_JUDGED
         note = " It was not judged by the gate." if unjudged else ""
@@ -125,7 +134,8 @@ def rollback(
 ) -> Promotion:
     """Swap `alias` and its predecessor; a second rollback swaps them back.
 
-    A rollback that was cut off is completed, not followed by another.
+    A rollback that was cut off is completed, not followed by another. A predecessor whose files were not
+    recorded at registration (an older embedline, another program) returns unverified, which the text says.
 
     Args:
         expect: version that the alias must point at now; not checked by default.
@@ -152,13 +162,18 @@ def rollback(
             back = generation.entry.previous
             predecessor = find_version(opened, name, back, uri)
             _require_expected(state, back, expect)
-            verify_files(opened, predecessor, uri)
+            if recorded_files(predecessor.tags):
+                verify_files(opened, predecessor, uri)
             entry = _entry("rollback", alias, predecessor, state.pointed, by, reason)
             generation = claim_generation(ledger, state, entry)
             apply_generation(opened, ledger, name, generation)
         assert generation.entry.version is not None
         restored = find_version(opened, name, generation.entry.version, uri)
-        return _moved(opened, generation, restored, f"{name} version {restored.version} is {alias} again")
+        unverified = (
+            "" if recorded_files(restored.tags) else " Its files have no recorded digests to compare."
+        )
+        head = f"{name} version {restored.version} is {alias} again"
+        return _moved(opened, generation, restored, head, unverified)
 
 
 def history(name: str, *, uri: str) -> list[Generation]:
@@ -172,10 +187,15 @@ def _require_expected(state: AliasState, version: int, expected: str | None) -> 
     now = str(state.pointed or NOTHING)
     if expected is None or expected == now:
         return
-    last_move = f" {move_text(state.newest.entry)}" if state.newest else f" is {version_text(state.pointed)}"
+    if state.newest:
+        last_move, move = move_text(state.newest.entry), AliasMove.of(state.newest.entry)
+    else:
+        last_move = f"is {version_text(state.pointed)}"
+        move = AliasMove(state.alias, int(expected) if expected.isdigit() else None, state.pointed)
     replaced = "nothing" if expected == NOTHING else f"version {expected}"
-    raise ConflictError(
-        f"{state.name}: {state.alias}{last_move}, but {version_text(version)} was to replace {replaced}.",
+    raise PreemptedError(
+        f"{state.name}: {state.alias} {last_move}; {version_text(version)} was to replace {replaced}.",
+        move,
         fix=f"Run again to compare it with {version_text(state.pointed)}, or give --expect {now} "
         "to replace that one anyway.",
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from embedline.registry.files import remove_added_by_loading
 from embedline.registry.flavor import add_flavor
 
 
@@ -27,6 +28,7 @@ def registered_form(model: Path, onnx: Path | None, scratch: Path) -> Iterator[P
         shutil.copytree(model, folder, copy_function=_link_or_copy)
         if onnx is not None:
             shutil.copytree(onnx, folder / "onnx", copy_function=_link_or_copy)
+        remove_added_by_loading(folder)
         add_flavor(folder)
         yield folder
 

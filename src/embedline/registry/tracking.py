@@ -65,10 +65,10 @@ class RunMirror:
             return str(parent.info.run_id)
 
     def reopen(self, run_id: str) -> None:
-        """Set an ended run that was restarted to RUNNING; remove the tags of its earlier failure."""
+        """Set an ended run that was restarted to RUNNING; remove the tags of its earlier end."""
         with tracking_errors(self.uri):
             parent = self._find_or_create(run_id, None)
-            for tag in {"error", "exit_code"} & set(parent.data.tags):
+            for tag in {"error", "conflict", "exit_code"} & set(parent.data.tags):
                 self._client.delete_tag(parent.info.run_id, tag)
             if parent.info.status != "RUNNING":
                 self._client.update_run(parent.info.run_id, status="RUNNING")

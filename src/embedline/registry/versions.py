@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedline.artifacts.manifest import folder_digest, read_artifact
+from embedline.config.names import CHAMPION, alias_problem
 from embedline.errors import InputError, StepError
 from embedline.gate.outcome import Outcome
 from embedline.registry.files import FILES_DIGEST_TAG, file_tags, local_path, location_of
@@ -38,9 +39,14 @@ THIRD_PARTY = (
 )
 SCORES_TAG = "embedline.scores"  # JSON: evaluation set → main score
 INDEX_TAG = "embedline.index_version"
-JUDGED_AGAINST_TAG = "embedline.judged_against"  # the champion's version when the gate decided, or none
+JUDGED_AGAINST_TAG = "embedline.judged_against"  # see `judged_against_tag`
 JUDGED_AT_TAG = "embedline.judged_at"  # milliseconds since the epoch
 _MAX_DESCRIPTION = 5000  # characters, of MLflow's column
+
+
+def judged_against_tag(alias: str) -> str:
+    """Return the tag with the version that the alias had when the gate decided, or `none`."""
+    return JUDGED_AGAINST_TAG if alias == CHAMPION else f"{JUDGED_AGAINST_TAG}.{alias}"
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,9 @@ def register(
     """Register a model folder unchanged; MLflow keeps a copy.
 
     The same digest and the same files under the same name are one version: it is returned with `tags` and
-    `description` set on it, and nothing is copied again. Tags of a candidate that was not judged do not
-    replace an earlier verdict on the version. An upload that a crash cut off is completed.
+    `description` set on it, and nothing is copied again. A version under an alias that promotions move keeps
+    its own, and one that was judged keeps them when `tags` hold no verdict. An upload that a crash cut off is
+    completed.
 
     Args:
         digest: digest of the model; with the same model, other exported files make another version.
@@ -105,7 +112,7 @@ def register(
         _ensure_model(opened, name)
         known = _find_version(opened, name, identity)
         if known is not None:
-            if tags.get(VERDICT_TAG) != NOT_JUDGED or known.tags.get(VERDICT_TAG, NOT_JUDGED) == NOT_JUDGED:
+            if not _keeps_its_tags(known, tags, read_aliases(opened, name)):
                 _set_tags(opened, known, tags)
                 if description:
                     opened.update_model_version(name, known.version, description[:_MAX_DESCRIPTION])
@@ -122,6 +129,19 @@ def register(
                 model_id=logged.model_id,
             )
         return int(made.version)
+
+
+def _keeps_its_tags(known: ModelVersion, tags: Mapping[str, str], aliases: Mapping[str, int]) -> bool:
+    """Return whether a version that is registered again keeps its verdict, and what belongs to it.
+
+    It does while it is deployed: under an alias that promotions move. Else a new verdict replaces the old
+    one, and the lack of one replaces nothing.
+    """
+    deployed = {number for alias, number in aliases.items() if not alias_problem(alias)}
+    if int(known.version) in deployed:
+        return True
+    unjudged = {None, NOT_JUDGED, THIRD_PARTY}
+    return tags.get(VERDICT_TAG) in unjudged and known.tags.get(VERDICT_TAG) not in unjudged
 
 
 def _set_tags(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str]) -> None:

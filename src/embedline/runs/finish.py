@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from embedline.artifacts.record import StepRecord, read_records, write_record
 from embedline.artifacts.run_folder import read_plan, read_run, write_run
@@ -14,7 +14,7 @@ from embedline.artifacts.run_record import RunError, RunRecord
 from embedline.artifacts.workspace import Workspace, checked_run_name
 from embedline.config.load import preset_name
 from embedline.dag import STEPS
-from embedline.errors import EmbedlineError
+from embedline.errors import ConflictError, EmbedlineError
 from embedline.evaluation.summary import main_scores, stage_gains
 from embedline.gate.outcome import Outcome, outcome_of
 from embedline.registry.tracking_target import TrackingTarget, read_tracking, warn_once
@@ -22,7 +22,7 @@ from embedline.runs import record as runrecord
 
 DIED = "The process died without an error (a signal, or out of memory)."
 _MLFLOW = {
-    **dict.fromkeys(("succeeded", "refused", "not judged"), "FINISHED"),
+    **dict.fromkeys(("succeeded", "refused", "not judged", "conflict"), "FINISHED"),
     "failed": "FAILED",
     "killed": "KILLED",
 }
@@ -101,12 +101,14 @@ def _record(
     begun, plan = read_run(folder), read_plan(folder)
     verdict, promotion = runrecord.verdict_of(records), runrecord.promotion_of(records)
     broken = next((r for r in records if r.status in {"failed", "killed"}), None)
-    status: Literal["succeeded", "refused", "not judged", "failed", "killed"]
+    status: Literal["succeeded", "refused", "not judged", "conflict", "failed", "killed"]
     if killed:
         status, exit_code = "killed", killed
     elif broken or failed or not verdict:
-        status, exit_code = "failed", 2 if broken and broken.exit_code == 2 else 1
-    elif verdict.get("already_champion") or outcome_of(verdict) is Outcome.PASSED:
+        status, exit_code = "failed", broken.exit_code if broken and broken.exit_code in {2, 4} else 1
+    elif promotion.get("conflict"):
+        status, exit_code = "conflict", ConflictError.exit_code
+    elif _is_champion(verdict, promotion) or outcome_of(verdict) is Outcome.PASSED:
         status, exit_code = "succeeded", 0
     elif outcome_of(verdict) is Outcome.NOT_JUDGED:
         status, exit_code = "not judged", 0
@@ -135,6 +137,11 @@ def _record(
         tracking=_tracking(folder),
         config=plan.get("config", {}),
     )
+
+
+def _is_champion(verdict: dict[str, Any], promotion: dict[str, Any]) -> bool:
+    """Return whether the candidate was the champion before; the verdict knows less: its weights alone."""
+    return bool((promotion or verdict).get("already_champion"))
 
 
 def _tracking(folder: Path) -> dict[str, str]:
@@ -167,6 +174,8 @@ def _close(
             tags["verdict"] = outcome_of(record.verdict).value
         if record.model:
             tags["model"] = f"{record.model['name']} version {record.model['version']}"
+            if conflict := record.model.get("conflict"):
+                tags["conflict"] = conflict["text"]
         scores = main_scores(runrecord.output_folder(records, "evaluate", "scores"))
         mirror.parent(run, tags, scores)
         mirror.replay(folder, run)

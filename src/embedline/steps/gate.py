@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from embedline.artifacts.manifest import Artifact
@@ -57,11 +56,12 @@ def decide_on(
         raise InputError("there is nothing to decide on: no scores, or no candidate.", where="gate")
     rows = read_scores(scores.path)
     return decide(
-        [replace(row, digest=candidate.digest) if row.model == "candidate" else row for row in rows],
+        rows,
         _read_parity(inputs["onnx"]),
         config,
         champion_present=champion is not None,
         base_present=any(row.model == "base" for row in rows),
+        candidate_digest=candidate.digest,
         champion_digest=champion["digest"] if champion else None,
     )
 
@@ -76,6 +76,8 @@ def _read_parity(onnx: Artifact | None) -> bool | None:
 
 
 def _headline(verdict: Verdict) -> str:
+    if verdict.already_champion:
+        return "The candidate is **the champion already**: its registered verdict stays."
     if verdict.outcome is Outcome.NOT_JUDGED:
         return "The candidate is **not judged**: no alias moves by itself."
     if verdict.outcome is Outcome.REFUSED:

@@ -21,6 +21,7 @@ from embedline.registry.tracking_target import TrackingTarget, read_tracking, tr
 from embedline.registry.versions import aliases, register
 from embedline.steps.context import Context, StepResult
 from embedline.steps.gate import VERDICT
+from embedline.steps.shared.conflict import Conflict, conflict_of
 from embedline.steps.shared.version_tags import candidate_tags, version_description
 
 PROMOTION = "promotion.json"
@@ -28,7 +29,12 @@ PROMOTION = "promotion.json"
 
 @dataclass(frozen=True)
 class Registration:
-    """Content of promotion.json: the candidate's version, and the aliases after the step."""
+    """Content of promotion.json: the candidate's version, and the aliases after the step.
+
+    Args:
+        already_champion: whether the alias pointed at this version before.
+        conflict: why a promotion that gate and policy allowed was not made; the run then exits 4.
+    """
 
     name: str
     version: int
@@ -41,6 +47,7 @@ class Registration:
     digest: str
     uri: str
     text: str
+    conflict: Conflict | None = None
 
 
 def run(context: Context) -> StepResult:
@@ -58,7 +65,7 @@ def run(context: Context) -> StepResult:
             name,
             folder,
             digest=model.digest,
-            tags=candidate_tags(context, verdict),
+            tags=candidate_tags(context, verdict, config.alias),
             description=version_description(context, verdict),
             run_id=target.mirror().parent(context.run),
             uri=target.uri,
@@ -78,11 +85,12 @@ def _move_alias(
     context: Context, config: PromoteConfig, name: str, version: int, verdict: Mapping[str, Any], uri: str
 ) -> Registration:
     """Move the alias to the candidate if gate and policy allow it; else the text gives the reason."""
-    alias, moved, outcome = config.alias, False, outcome_of(verdict)
+    alias, moved, outcome, conflict = config.alias, False, outcome_of(verdict), None
     compared_with = (context.step_config.pins.get("champion") or {}).get("version")
     update_challenger(name, uri=uri)
     current = aliases(name, uri=uri).get(alias)
-    if current == version:
+    already = current == version
+    if already:
         text = f"{name} version {version} is already {alias}; nothing moved."
     elif outcome is Outcome.REFUSED:
         text = f"{name} version {version} is registered; the gate refused it, {_stays(alias, current)}."
@@ -107,24 +115,24 @@ def _move_alias(
                 expect=str(compared_with or NOTHING),
                 uri=uri,
             )
-            moved, text = promotion.moved, promotion.text
-        except (
-            ConflictError
-        ) as error:  # not a failure: the candidate is registered, the alias has a new owner
-            text = f"{name} version {version} is registered; {_stays(alias, current)}. {error}"
+            moved, already, text = promotion.moved, not promotion.moved, promotion.text
+        except ConflictError as error:  # no failure of the step: the candidate is registered
+            conflict = conflict_of(error, name, version, alias)
+            text = conflict.text
     now = aliases(name, uri=uri)
     return Registration(
         name=name,
         version=version,
         alias=alias,
         moved=moved,
-        already_champion=current == version,
+        already_champion=already,
         champion=now.get(alias),
         previous=now.get(f"previous_{alias}"),
         aliases=now,
         digest=context.artifact("candidate").digest,
         uri=uri,
         text=text,
+        conflict=conflict,
     )
 
 

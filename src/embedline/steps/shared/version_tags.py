@@ -16,21 +16,22 @@ from embedline.evaluation.summary import main_scores
 from embedline.gate.outcome import Outcome, outcome_of
 from embedline.registry.versions import (
     INDEX_TAG,
-    JUDGED_AGAINST_TAG,
     JUDGED_AT_TAG,
     REASONS_TAG,
     SCORES_TAG,
     VERDICT_TAG,
+    judged_against_tag,
 )
 from embedline.steps.context import Context
 
 _MAX_REASONS = 4000  # characters; the complete verdict is in the run's artefacts
 
 
-def candidate_tags(context: Context, verdict: dict[str, Any]) -> dict[str, str]:
+def candidate_tags(context: Context, verdict: dict[str, Any], alias: str) -> dict[str, str]:
     """Return the tags of the candidate's version.
 
     Args:
+        alias: of the champion that the gate compared the candidate with.
         verdict: content of verdict.json.
     """
     compared_with = (context.step_config.pins.get("champion") or {}).get("version")
@@ -38,7 +39,7 @@ def candidate_tags(context: Context, verdict: dict[str, Any]) -> dict[str, str]:
     scores = context.inputs["scores"]
     fingerprint = read_fingerprint(context.workspace.run_folder(context.run))
     judged = {
-        JUDGED_AGAINST_TAG: str(compared_with or "none"),
+        judged_against_tag(alias): str(compared_with or "none"),
         JUDGED_AT_TAG: str(int(time.time() * 1000)),
     }
     return {
