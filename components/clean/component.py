@@ -20,7 +20,7 @@ def clean(
     """Normalise and filter the records, remove duplicates and evaluation leaks, count what each rule removed.
 
     Args:
-        config_json: Settings and pins of this step as JSON, made by preflight.
+        config_json: Settings and pins of this step as JSON, or their file, made by preflight.
         workspace: Folder shared by all steps: runs, store and checkpoints.
         run: Name of the run and of its folder in the workspace.
         dataset: Records and passages from ingest.

@@ -24,7 +24,7 @@ def evaluate(
     """Score candidate, champion, base and the model of every stage on the evaluation sets.
 
     Args:
-        config_json: Settings and pins of this step as JSON, made by preflight.
+        config_json: Settings and pins of this step as JSON, or their file, made by preflight.
         workspace: Folder shared by all steps: runs, store and checkpoints.
         run: Name of the run and of its folder in the workspace.
         pretrained: Model after pretrain.

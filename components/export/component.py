@@ -22,7 +22,7 @@ def export(
     An int8 vector depends on the other texts of its batch, unless each is run alone (export.int8_scales).
 
     Args:
-        config_json: Settings and pins of this step as JSON, made by preflight.
+        config_json: Settings and pins of this step as JSON, or their file, made by preflight.
         workspace: Folder shared by all steps: runs, store and checkpoints.
         run: Name of the run and of its folder in the workspace.
         model: Candidate.

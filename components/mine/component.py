@@ -20,7 +20,7 @@ def mine(
     """Choose hard negatives by search with the current model, below a margin of the positive's score.
 
     Args:
-        config_json: Settings and pins of this step as JSON, made by preflight.
+        config_json: Settings and pins of this step as JSON, or their file, made by preflight.
         workspace: Folder shared by all steps: runs, store and checkpoints.
         run: Name of the run and of its folder in the workspace.
         model: Model that embeds queries and candidates.

@@ -92,5 +92,4 @@ def preflight(
         "promotion": promotion,
         "experiment": experiment,
     }
-    plan = run_preflight(preset, overrides, workspace, run_name, job_id, summary, inputs)
-    return (plan.run, *plan.step_configs.values())
+    return run_preflight(preset, overrides, workspace, run_name, job_id, summary, inputs)

@@ -21,7 +21,7 @@ def pretrain(
     """Train a tokenizer when starting from scratch, and pretrain the encoder on passages.
 
     Args:
-        config_json: Settings and pins of this step as JSON, made by preflight.
+        config_json: Settings and pins of this step as JSON, or their file, made by preflight.
         workspace: Folder shared by all steps: runs, store and checkpoints.
         run: Name of the run and of its folder in the workspace.
         model: Base, pruned or not; empty when starting from scratch.

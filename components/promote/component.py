@@ -22,7 +22,7 @@ def promote(
     """Register the candidate with its verdict; move the alias when the gate passed and the policy allows it.
 
     Args:
-        config_json: Settings and pins of this step as JSON, made by preflight.
+        config_json: Settings and pins of this step as JSON, or their file, made by preflight.
         workspace: Folder shared by all steps: runs, store and checkpoints.
         run: Name of the run and of its folder in the workspace.
         verdict: Decision of the gate.

@@ -24,7 +24,7 @@ def prune(
     """Drop layers before or after training, and heal the model by distillation.
 
     Args:
-        config_json: Settings and pins of this step as JSON, made by preflight.
+        config_json: Settings and pins of this step as JSON, or their file, made by preflight.
         workspace: Folder shared by all steps: runs, store and checkpoints.
         run: Name of the run and of its folder in the workspace.
         step: Either prune_before or prune_after.

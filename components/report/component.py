@@ -25,7 +25,7 @@ def report(
     """Write one HTML report from the artefacts of all steps.
 
     Args:
-        config_json: Settings and pins of this step as JSON, made by preflight.
+        config_json: Settings and pins of this step as JSON, or their file, made by preflight.
         workspace: Folder shared by all steps: runs, store and checkpoints.
         run: Name of the run and of its folder in the workspace.
         dataset: Clean dataset, for the counts by cleaning rule.

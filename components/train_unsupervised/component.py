@@ -21,7 +21,7 @@ def train_unsupervised(
     """Train stage two on weak pairs: InfoNCE, GradCache, single-source batches.
 
     Args:
-        config_json: Settings and pins of this step as JSON, made by preflight.
+        config_json: Settings and pins of this step as JSON, or their file, made by preflight.
         workspace: Folder shared by all steps: runs, store and checkpoints.
         run: Name of the run and of its folder in the workspace.
         model: Pretrained model.

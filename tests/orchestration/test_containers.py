@@ -190,11 +190,11 @@ def test_run_fails_when_exit_events_contradict_its_success(
 
         pid, returncode = 2**22 + 1, 0
 
-        def __init__(self, command: list[str], env: dict[str, str], **_: Any) -> None:
-            given = json.loads(env["EMBEDLINE_CONTAINERS"])
+        def __init__(self, command: list[str], stdin: Any, env: dict[str, str], **_: Any) -> None:
+            given = json.loads(stdin.read())
             assert given["labels"] == {containers.LABEL: str(folder)}
             assert given["environment"] == secret
-            assert "canary" not in " ".join(command), "everybody can read a process's arguments"
+            assert "canary" not in " ".join([*command, *env.values()]), "everybody can read the arguments"
             runrecord.begin_run(folder, run="r", preset="p")
             record = {**read_run(folder).as_json(), "status": "succeeded", "exit_code": 0, "error": None}
             (folder / RUN).write_text(json.dumps(record))

@@ -224,10 +224,10 @@ def test_a_components_body_calls_its_step_with_every_input_and_output(
 def test_preflight_returns_a_step_config_for_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     from embedline.components.preflight.component import preflight
 
-    plan = SimpleNamespace(run="r", step_configs={name: json.dumps(name) for name in STEPS})
+    made = ("r", *(json.dumps(name) for name in STEPS))
     called: list[Any] = []
     monkeypatch.setattr(
-        "embedline.planning.preflight_component.run_preflight", lambda *given: called.extend(given) or plan
+        "embedline.planning.preflight_component.run_preflight", lambda *given: called.extend(given) or made
     )
     inputs = {name: f"given {name}" for name in KEYS}
     returned = preflight.python_func("p", "o", "w", "r", "job", summary=None, **inputs)

@@ -113,6 +113,10 @@ def test_recurring_run_has_no_overlap_and_no_catch_up(
     assert made["what"] == "recurring run"
     (job,) = kfp_server.all("recurring")
     assert job["trigger"] == trigger
+    zoned = "cron_schedule" in trigger
+    assert made["schedule"].endswith(" (UTC)") is zoned
+    assert f"Schedule: {made['schedule']}." in job["description"]
+    assert made.get("next", "+00:00").endswith("+00:00")
     assert (int(job["max_concurrency"]), job["no_catchup"], job["status"]) == (1, True, "ENABLED")
     assert not kfp_server.all("runs")
     again = _submit(kfp_server, "demo", *words)
@@ -135,6 +139,16 @@ def test_two_projects_have_their_own_schedules(kfp_server: Any, tmp_path: Path) 
         "my-search-scheduled",
         "search-ru-scheduled",
     }
+
+
+def test_long_names_that_begin_alike_have_their_own_schedules(kfp_server: Any, tmp_path: Path) -> None:
+    for end in "ab":
+        preset = tmp_path / f"{end}.yaml"
+        preset.write_text(f"extends: demo\nname: {'search-' * 8}{end}\n")
+        _made(kfp_server, str(preset), "--every", "1d")
+    names = {job["display_name"] for job in kfp_server.all("recurring")}
+    assert len(names) == 2
+    assert all(len(name) <= 63 for name in names)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def test_inputs_reach_the_command_unchanged(tmp_path: Path) -> None:
     assert (told["MODEL"], told["VERSION"], told["EXPECT"]) == ("mine", "2", "1")
     assert (told["REASON"], told["BY"]) == (GIVEN["reason"], "anna")
     assert told["MLFLOW_TRACKING_TOKEN"] == "of-production"
-    assert (done.group, done.environments) == ("promote-mine", {"promote": "production"})
+    assert (done.group, done.environments) == ("promote-mine-2", {"promote": "production"})
     with pytest.raises(AssertionError, match="reason is required"):
         service.run(
             "promote.yml", "workflow_dispatch", inputs={"model": "mine", "version": "2", "expect": "1"}

@@ -60,13 +60,29 @@ def test_arguments_of_each_trigger(
     )
     assert asked["MLFLOW_TRACKING_TOKEN"] == "canary-tracking"
     assert "KFP_TOKEN" not in asked
-    assert done.group == f"retrain-{preset}"
+    assert done.group.startswith(f"retrain-{preset}-")
     forced = bool(more.get("inputs", {}).get("force"))
     assert done.jobs == {"plan": "success", "submit": "success" if forced else "skipped"}
     if forced:  # nothing was executed, so nothing said that a run is needed
         told = done.step("Start a run").environment
         assert (told["UNLESS"], told["KFP_TOKEN"]) == ("--even-if-unchanged", "canary-kfp")
         assert done.environments["submit"] == "training"
+
+
+def test_a_forced_retraining_is_not_displaced_by_a_push_that_waits(tmp_path: Path) -> None:
+    """The service cancels the waiting run of a group when another run of the group begins to wait."""
+
+    def group(event: str, **more: Any) -> str:
+        return Service(tmp_path).run("retrain.yml", event, execute=False, **more).group
+
+    pushed = group("push")
+    assert group("push") == pushed  # the newer push has the older one's commits
+    asked = [
+        group("workflow_dispatch", inputs={"force": True}),
+        group("workflow_dispatch", inputs={"overrides": "seed=3"}),
+        group("repository_dispatch", payload={"client_payload": {}}),
+    ]
+    assert len({pushed, *asked}) == 4
 
 
 def test_without_settings_the_demo_is_retrained(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_expressions_use_only_contexts_that_the_service_offers_there(name: str) 
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_of_one_thing_do_not_overlap(name: str) -> None:
     concurrency = read(name)["concurrency"]
-    wanted = {"retrain.yml": "inputs.preset", "promote.yml": "inputs.model"}.get(name, "github.ref")
+    wanted = {"retrain.yml": "inputs.preset", "promote.yml": "inputs.version"}.get(name, "github.ref")
     assert wanted in concurrency["group"]
     if name in {"retrain.yml", "promote.yml"}:  # a training or a promotion is never cut off by the next
         assert concurrency["cancel-in-progress"] is False

@@ -9,6 +9,7 @@ replaced by a recorder, first on PATH or in the copy, which writes down how it w
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from typing import Any
 import yaml
 from workflow_expressions import as_text, evaluate, expressions_in, resolve, truth
 
+_RUN_IDS = itertools.count(1)
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = ROOT / ".github" / "workflows"
 _LEFT_OUT = shutil.ignore_patterns("*.egg-info", "__pycache__", ".*_cache")
@@ -131,6 +133,7 @@ class Service:
         values = read(workflow)
         assert event in values["on"], f"{workflow} does not listen to {event}"
         github = {"event_name": event, "event": dict(payload or {}), "ref": ref, "actor": "anna"}
+        github["run_id"] = next(_RUN_IDS)
         base = {"github": github, "vars": self.variables, "inputs": _inputs(values, event, inputs or {})}
         group = resolve(str(values["concurrency"]["group"]), _at("concurrency", base))
         outcome = Outcome(group, remote=self.folder / "remote.git")

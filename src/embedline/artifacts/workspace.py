@@ -6,10 +6,10 @@ import tempfile
 from pathlib import Path
 
 from embedline.artifacts.store import Store
+from embedline.config.names import MAX_NAME
 from embedline.errors import InputError
 
 HUB_CACHE = ".embedline/huggingface"  # below the workspace: later pods must find what preflight fetched
-_MAX_NAME = 200  # bytes of a run's name; a folder has room for 255
 
 
 class Workspace:
@@ -39,10 +39,12 @@ def checked_run_name(name: str, *, where: str) -> str:
             character.
     """
     plain = name.isprintable() and "'" not in name and Path(name).name == name
-    if not name or not plain or name.startswith(".") or name == "latest" or len(name.encode()) > _MAX_NAME:
+    if not name or not plain or name.startswith(".") or name == "latest" or len(name.encode()) > MAX_NAME:
         shown = f"{name[:50]}…" if len(name) > 50 else name
         raise InputError(
-            f"{shown!r} is not a name for a run.", where=where, fix="Use letters, digits and dashes."
+            f"{shown!r} is not a name for a run.",
+            where=where,
+            fix=f"Use letters, digits and dashes, at most {MAX_NAME} bytes.",
         )
     return name
 

@@ -80,7 +80,9 @@ def submit(
     schedule: Annotated[
         str,
         typer.Option(
-            metavar="CRON", help="Start a recurring run by a cron expression (minute hour day month weekday)."
+            metavar="CRON",
+            help="Start a recurring run by a cron expression (minute hour day month weekday; Sunday is 0) "
+            "in UTC, or in the zone of the server's CRON_SCHEDULE_TIMEZONE.",
         ),
     ] = "",
     every: Annotated[
@@ -166,6 +168,9 @@ def submit(
         typer.echo(f"nothing started: {made['text']}")
     else:
         typer.echo(f"{made['what']} {made['id']}{_state(made)}: {made['url']}")
+        if "schedule" in made:
+            first = f", first at {made['next']}" if "next" in made else ""
+            typer.echo(f"schedule: {made['schedule']}{first}")
 
 
 def _state(made: dict[str, str]) -> str:

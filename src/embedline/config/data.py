@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from embedline.config.base import Section
+from embedline.config.names import name_problem
 
 TaskType = Literal[
     "short-short", "short-long", "long-short", "long-long", "sts", "bitext", "classification", "clustering"
@@ -166,6 +167,13 @@ class HoldOut(Section):
     language: str = Field("ru", description="language of the texts: ru, en, en-ru")
 
 
+def _require_name(item: Source | CorpusSource | EvaluationSet, where: str) -> None:
+    """Refuse a name that no folder or server takes; without a name the path's last part is one."""
+    name = item.name or PurePath(item.path).name or item.path
+    if problem := name_problem(name):
+        raise ValueError(f"{where}.name: {name[:50]!r} {problem}; give it another name")
+
+
 class DataConfig(Section):
     """Sources, passages and evaluation sets of a run."""
 
@@ -189,6 +197,11 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _names_are_unique(self) -> DataConfig:
         sets = [item.name or PurePath(item.path).name for item in self.evaluation]  # one folder each
+        for group in ("sources", "corpus", "evaluation"):
+            for number, item in enumerate(getattr(self, group)):
+                _require_name(item, f"{group}.{number}")
+        if self.hold_out is not None and (problem := name_problem(self.hold_out.name)):
+            raise ValueError(f"hold_out.name: {self.hold_out.name[:50]!r} {problem}")
         for names in (
             *([item.name or item.path for item in group] for group in (self.sources, self.corpus)),
             sets,

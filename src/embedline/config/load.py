@@ -14,13 +14,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from embedline.config.base import section_in
+from embedline.config.preset_input import is_text, pack, unpack
 from embedline.config.renamed import old_spellings
 from embedline.config.schema import RunConfig
-from embedline.config.yamltext import read_yaml
+from embedline.config.yamltext import MAX_DEPTH, read_yaml
 from embedline.encoding import read_text
 from embedline.errors import InputError
 
 PRESETS = "embedline.pipelines.retrain"
+_SHOWN = 20  # problems in one message
 
 
 def preset_names() -> list[str]:
@@ -45,7 +47,7 @@ def load_config(preset: str, overrides: Sequence[str] = ()) -> RunConfig:
         >>> config.supervised.steps
         100
     """
-    where = "preset" if preset.startswith("{") else preset
+    where = "preset" if is_text(preset) else preset
     return validate_config(_with_overrides(preset, overrides), where=where)
 
 
@@ -86,23 +88,24 @@ def validate_config(values: dict[str, Any], *, where: str) -> RunConfig:
         return RunConfig.model_validate(values)
     except ValidationError as error:
         problems = [_explain(item) for item in error.errors(include_url=False)]
-        raise InputError("; ".join(problems) + ".", where=where) from error
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise InputError("; ".join(problems[:_SHOWN]) + f"{more}.", where=where) from error
 
 
 def preset_text(preset: str) -> str:
-    """Write a preset for another machine: a shipped name as it is, a file as JSON on one line.
+    """Write a preset for another machine: a shipped name as it is, a file as text on one line.
 
     Raises:
         InputError: no such preset, or it cannot be read.
     """
     if not _is_file(preset):
         return preset
-    return json.dumps(_read(preset, ()), ensure_ascii=False, default=str)
+    return pack(_read(preset, ()))
 
 
 def preset_name(preset: str) -> str:
     """Return a name for display: the shipped name, the file's stem, or the name in a preset's text."""
-    if preset.startswith("{"):
+    if is_text(preset):
         return str(_read(preset, ()).get("name", "preset"))
     return Path(preset).stem
 
@@ -112,9 +115,11 @@ def _read(preset: str, seen: tuple[str, ...], folder: Path = Path()) -> dict[str
     text, where = _text_of(preset, folder)
     try:
         # what `preset_text` wrote is JSON
-        values = json.loads(text) if preset.startswith("{") else read_yaml(text)
+        values = json.loads(text) if is_text(preset) else read_yaml(text)
     except (yaml.YAMLError, json.JSONDecodeError) as error:
         raise InputError(f"is not valid YAML ({' '.join(str(error).split())}).", where=where) from error
+    except RecursionError as error:
+        raise InputError("is not a preset: it is nested too deeply.", where=where) from error
     if not isinstance(values, dict):
         raise InputError("is not a preset: a preset is a mapping of sections.", where=where)
     parent = values.pop("extends", None)
@@ -132,12 +137,12 @@ def _read(preset: str, seen: tuple[str, ...], folder: Path = Path()) -> dict[str
 
 
 def _is_file(preset: str) -> bool:
-    return not preset.startswith("{") and Path(preset).suffix in {".yaml", ".yml"}
+    return not is_text(preset) and Path(preset).suffix in {".yaml", ".yml"}
 
 
 def _text_of(preset: str, folder: Path) -> tuple[str, str]:
-    if preset.startswith("{"):
-        return preset, "preset"
+    if is_text(preset):
+        return unpack(preset), "preset"
     if _is_file(preset):
         path = folder / preset
         if not path.is_file():
@@ -167,13 +172,17 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
+    shown = _short(override)
     if not equals or not key.strip():
-        raise InputError(f"override {override!r} is not of the form section.key=value.")
+        raise InputError(f"override {shown} is not of the form section.key=value.")
     try:
         value = read_yaml(text)
     except yaml.YAMLError as error:
-        raise InputError(f"override {override!r}: the value is not valid YAML.") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"override {shown}: the value is not valid YAML ({reason}).") from error
     *parents, last = key.strip().split(".")
+    if len(parents) >= MAX_DEPTH:
+        raise InputError(f"override {shown}: the key has more than {MAX_DEPTH} parts.")
     node: Any = values
     for part in parents:
         if isinstance(node, list) and part.isdigit() and int(part) < len(node):
@@ -183,13 +192,13 @@ def _apply(values: dict[str, Any], override: str) -> None:
                 node[part] = {}
             node = node[part]
         else:
-            raise InputError(f"override {override!r}: there is nothing at {part!r} to set a key of.")
+            raise InputError(f"override {shown}: there is nothing at {part!r} to set a key of.")
     if isinstance(node, list) and last.isdigit() and int(last) < len(node):
         node[int(last)] = value
     elif isinstance(node, dict):
         node[last] = value
     else:
-        raise InputError(f"override {override!r}: there is nothing to set {last!r} of.")
+        raise InputError(f"override {shown}: there is nothing to set {last!r} of.")
 
 
 def _explain(item: Mapping[str, Any]) -> str:
@@ -202,10 +211,15 @@ def _explain(item: Mapping[str, Any]) -> str:
         return f"{key} is missing"
     message = str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "model_type":
-        return f"{key}: is a section of settings, got {item['input']!r}"
+        return f"{key}: is a section of settings, got {_short(item['input'])}"
     if item["type"] == "value_error":
         return f"{key}: {message}" if location else message
-    return f"{key}: {message[:1].lower()}{message[1:]}, got {item['input']!r}"
+    return f"{key}: {message[:1].lower()}{message[1:]}, got {_short(item['input'])}"
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 200 else f"{shown[:200]}…"
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
@@ -230,7 +244,7 @@ def read_overrides(text: str) -> list[str]:
     if text.lstrip().startswith("["):
         try:
             return [str(item) for item in json.loads(text)]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"is not a JSON list ({error}).", where="overrides") from error
     lines = [line.strip() for line in text.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from embedline.config.base import Section
-from embedline.config.names import alias_problem, model_problem
+from embedline.config.names import alias_problem, experiment_problem, model_problem
 from embedline.config.renamed import renamed_promote
 from embedline.config.secrets import SecretRef
 
@@ -57,3 +57,9 @@ class TrackingConfig(Section):
         description="bearer token as env:NAME or secret:NAME/KEY; when empty MLflow reads "
         "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
     )
+
+    @model_validator(mode="after")
+    def _experiment_has_a_name(self) -> TrackingConfig:
+        if problem := experiment_problem(self.experiment):
+            raise ValueError(f"experiment: {self.experiment[:50]!r} {problem}")
+        return self

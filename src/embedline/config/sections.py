@@ -11,6 +11,7 @@ from embedline.config.evaluation import EvaluateConfig
 from embedline.config.export import ExportConfig
 from embedline.config.gate import GateConfig
 from embedline.config.model import ModelConfig, Prompt, PruneConfig, TeacherConfig
+from embedline.config.names import MAX_PRESET_NAME
 from embedline.config.registry import PromoteConfig, TrackingConfig
 from embedline.config.train_job import TrainJobConfig
 from embedline.config.training import ContrastiveConfig, MineConfig, PretrainConfig, RuntimeConfig
@@ -21,6 +22,7 @@ class RunSections(Section):
 
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9._-]*$",
+        max_length=MAX_PRESET_NAME,
         description="name of the preset, its runs and, unless promote.model is set, the registered model",
     )
     description: str = Field("", description="one line shown in reports")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from embedline.config.data import EvaluationSet, first_repeated
+from embedline.config.names import name_problem
 from embedline.data.evaluation_reader import SETS, TEST, TRAIN, Retrieval, SetInfo
 from embedline.data.lines import Line
 from embedline.data.retrieval_files import load_retrieval, rows_of_file, text_of
@@ -239,4 +240,6 @@ def set_names(sets: Sequence[EvaluationSet]) -> list[str]:
                 where=f"data.evaluation.{number}.name",
                 fix="Leave out the slashes.",
             )
+        if problem := name_problem(name):
+            raise InputError(f"{name[:50]!r} {problem}.", where=f"data.evaluation.{number}.name")
     return names

@@ -58,7 +58,7 @@ def has_configs(folder: Path) -> bool:
     found = _FRONT_MATTER.match(readme.read_text(encoding="utf-8-sig", errors="replace"))
     try:
         card = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return False
     return isinstance(card, dict) and bool(card.get("configs"))
 

@@ -14,8 +14,10 @@ from embedline.artifacts.curves import read_curves
 from embedline.artifacts.manifest import MANIFEST
 from embedline.artifacts.record import RECORD, StepRecord
 from embedline.artifacts.workspace import Workspace
+from embedline.config.limits import METADATA, argument_bytes
 from embedline.errors import StepError
 from embedline.evaluation.curves import curves_page
+from embedline.execution.config_parameter import from_parameter
 from embedline.execution.execute import execute
 from embedline.execution.plain_failure import log_to_stderr, plain_failure
 from embedline.execution.torchrun import ChooseDelegate, processes_here
@@ -43,6 +45,7 @@ def run_component(
     """Run one step for a component.
 
     Args:
+        config_json: the step's config, as `config_parameter.to_parameter` passes it.
         inputs, outputs: the step's own names → kfp artefacts; a reference lies at their `path`.
         metrics: kfp's Metrics artefact.
         summary, page, curves: kfp artefacts for the step's Markdown, the report and the curves as HTML.
@@ -53,6 +56,7 @@ def run_component(
     log_to_stderr()
     with plain_failure():
         _raise_earlier_failure(folder / RECORD)
+        config_json = from_parameter(config_json, run_workspace)
         record = execute(
             name,
             config_json=config_json,
@@ -67,11 +71,7 @@ def run_component(
         artifact.metadata.update(kind=made.kind, key=record.key, digest=made.digest or "")
         if made.path:
             manifest = json.loads((Path(made.path) / MANIFEST).read_text(encoding="utf-8"))
-            artifact.metadata.update(manifest["counts"])
-            texts = {
-                name: value for name, value in manifest.get("metadata", {}).items() if isinstance(value, str)
-            }
-            artifact.metadata.update(texts)
+            artifact.metadata.update(_described(manifest))
             if page is not None:
                 _show_page(Path(made.path) / "report.html", Path(page.path))
     for key, value in record.metrics.items():
@@ -86,6 +86,22 @@ def run_component(
     if curves is not None:
         Path(curves.path).write_text(curves_page(name, found), encoding="utf-8")
     return record
+
+
+def _described(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an artefact's counts and texts for the UI; of more than its readers' inputs can hold, the first.
+
+    kfp passes an artefact's metadata to every step that reads it, and an evaluation artefact counts each set.
+    """
+    texts = {name: value for name, value in manifest.get("metadata", {}).items() if isinstance(value, str)}
+    shown: dict[str, Any] = {}
+    left = METADATA
+    for name, value in {**texts, **manifest["counts"]}.items():
+        left -= argument_bytes(json.dumps({name: value}))
+        if left < 0:
+            break
+        shown[name] = value
+    return shown
 
 
 def _show_page(report: Path, page: Path) -> None:

@@ -73,7 +73,7 @@ def list_modules(folder: Path) -> tuple[StModule, ...]:
             StModule(idx, str(item.get("name", idx)), item["path"], item["type"])
             for idx, item in enumerate(listed)
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"is not a list of modules with path and type ({type(error).__name__}: {first_line(error)}).",
             where=str(file),
@@ -130,7 +130,7 @@ def transformer_config(folder: Path) -> dict[str, Any]:
 def _read_object(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"cannot be loaded ({first_line(error)}).", where=str(file)) from error
     if not isinstance(values, dict):
         raise InputError("is not a JSON object.", where=str(file))

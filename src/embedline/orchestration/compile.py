@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedline.config.cluster import PER_RUN
+from embedline.config.limits import check_pipeline, check_run_inputs
 from embedline.config.load import load_config, preset_text
 from embedline.errors import InputError
 
@@ -26,9 +27,12 @@ def compile_pipeline(
             its own.
 
     Raises:
-        InputError: the config is not valid, kfp is missing, or the workspace is outside the volume.
+        InputError: the config is not valid, kfp is missing, the workspace is outside the volume, or preset or
+            pipeline are too large for a cluster.
     """
     config = load_config(preset, overrides)
+    given = preset_text(preset)
+    check_run_inputs(given, overrides)
     folder = workspace or config.cluster.workspace.mounted_at
     if config.cluster.workspace.size and not folder.startswith(PER_RUN):
         raise InputError(
@@ -37,12 +41,14 @@ def compile_pipeline(
             fix="Leave the workspace out, or name an existing claim.",
         )
     compiler, retrain_pipeline = _kfp()
-    values = {"preset": preset_text(preset), "overrides": one_line(overrides)} if defaults else {}
+    values = {"preset": given, "overrides": one_line(overrides)} if defaults else {}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "pipeline.yaml"
         pipeline = retrain_pipeline(config, folder)
         compiler.Compiler().compile(pipeline, str(path), pipeline_parameters=values)
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+    check_pipeline(text)
+    return text
 
 
 def one_line(overrides: Sequence[str]) -> str:

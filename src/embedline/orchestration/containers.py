@@ -250,8 +250,8 @@ def _readable_folders(config: RunConfig, preset: str, workspace: Path, working_d
         if path.exists():
             folders.append(path if path.is_dir() else path.parent)
     kept: list[Path] = []
-    for path in sorted(set(folders)):
-        if not any(path.is_relative_to(other) for other in (*kept, workspace)):
+    for path in sorted(set(folders)):  # in this order a folder is followed by what lies in it
+        if not any(path.is_relative_to(other) for other in (*kept[-1:], workspace)):
             kept.append(path)
     return kept
 

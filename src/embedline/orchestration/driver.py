@@ -1,9 +1,9 @@
 """Process that drives the line on this machine.
 
 `python -m embedline.orchestration.driver PRESET OVERRIDES WORKSPACE RUN`, started by `local.run_here`. It
-imports kfp, prints a lot, and leads a process group of its own. With EMBEDLINE_CONTAINERS in the environment
-(the arguments of kfp's DockerRunner as JSON) the steps are containers, else processes. The arguments hold
-passwords, and every user of the machine can read an argument list.
+imports kfp, prints a lot, and leads a process group of its own. With the arguments of kfp's DockerRunner as
+JSON on standard input the steps are containers, else processes. They hold passwords, and every user of the
+machine can read an argument list; and a mount for each folder of data is too long for a variable.
 """
 
 from __future__ import annotations
@@ -22,12 +22,10 @@ from embedline.artifacts.record import read_records
 from embedline.execution.parent_process import end_with_parent
 from embedline.orchestration.containers import pipeline_root, stop_containers
 
-CONTAINERS = "EMBEDLINE_CONTAINERS"
-
 
 def main(preset: str, overrides: str, workspace: str, run: str) -> int:
     """Run the DAG with one of kfp's own local runners; return 0 when every step succeeded."""
-    containers = os.environ.pop(CONTAINERS, "")
+    containers = sys.stdin.read()
     _stop_with_parent(Path(workspace) / run if containers else None)
     from kfp import local
 

@@ -8,10 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from filelock import FileLock, Timeout
 
@@ -19,11 +20,11 @@ from embedline.artifacts.record import StepRecord, read_records
 from embedline.artifacts.run_folder import RUN, read_run
 from embedline.artifacts.run_record import RunRecord
 from embedline.artifacts.workspace import check_workspace
+from embedline.config.limits import check_run_inputs
 from embedline.dag import STEPS
 from embedline.errors import InputError, Stopped
 from embedline.orchestration.compile import one_line
 from embedline.orchestration.containers import Containers, ExitWatch, give_to_user, stop_containers
-from embedline.orchestration.driver import CONTAINERS
 from embedline.runs import record as runrecord
 from embedline.runs.finish import finish
 
@@ -68,8 +69,9 @@ def run_here(
         containers: settings of the steps' containers; without them the steps are processes.
 
     Raises:
-        InputError: a run of that name is going on.
+        InputError: a run of that name is going on, or the overrides are too long for kfp.
     """
+    check_run_inputs(preset, overrides)
     workspace = workspace.resolve()
     folder = workspace / run
     with run_lock(folder):
@@ -89,21 +91,21 @@ def _run(
     runrecord.begin_run(folder, run=run, preset=preset, pid=os.getpid())
     command = [sys.executable, "-m", "embedline.orchestration.driver"]
     command += [preset, one_line(overrides), str(workspace), run]
-    environment = _environment()
+    given = ""
     if containers is not None:
-        environment[CONTAINERS] = json.dumps(containers.arguments(folder))
+        given = json.dumps(containers.arguments(folder))
         give_to_user(folder, containers.user)
     killed = 0
     exits = ExitWatch(folder)
     watched = exits.watching() if containers is not None else contextlib.nullcontext()
-    with (folder / LOG).open("ab") as log, _terminable(), watched:
+    with (folder / LOG).open("ab") as log, _stdin(given) as stdin, _terminable(), watched:
         driver = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=environment,
+            env=_environment(),
         )
         try:
             while driver.poll() is None:
@@ -213,6 +215,15 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _stdin(text: str) -> Iterator[IO[bytes]]:
+    """Open `text` as the standard input of a process."""
+    with tempfile.TemporaryFile() as file:
+        file.write(text.encode())
+        file.seek(0)
+        yield file
 
 
 def _environment() -> dict[str, str]:

@@ -20,7 +20,7 @@ from embedline.orchestration.component_docs import components_folder, readme
 
 _TYPES = {"model": "Model", "onnx": "Model", "dataset": "Dataset", "triplets": "Dataset"}
 _COMMON = {
-    "config_json": "settings and pins of this step as JSON, made by preflight",
+    "config_json": "settings and pins of this step as JSON, or their file, made by preflight",
     "workspace": "folder shared by all steps: runs, store and checkpoints",
     "run": "name of the run and of its folder in the workspace",
     "metrics": "metrics of this step",

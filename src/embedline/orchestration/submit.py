@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from embedline import __version__
@@ -44,7 +45,8 @@ def submit_run(
         schedule: makes a recurring run.
 
     Returns:
-        what (run, recurring run), id, url, name, version, experiment.
+        what (run, recurring run), id, url, name, version, experiment; of a recurring run its schedule, and
+        `next`, the first moment of a cron expression in UTC.
 
     Raises:
         InputError: the config is not valid, or the server refuses.
@@ -64,7 +66,9 @@ def submit_run(
             experiment=opened.experiment_id,
             name=_job_name(config.name, key, schedule),
             mark=str(uuid.uuid4()),
-            about=f"{config.name}, by embedline {__version__}." + (f" Train key: {key}." if key else ""),
+            about=f"{config.name}, by embedline {__version__}."
+            + (f" Train key: {key}." if key else "")
+            + (f" Schedule: {schedule}." if schedule else ""),
             reference=(version.pipeline_id, version.pipeline_version_id),
             parameters={
                 "preset": preset_text(preset),
@@ -74,6 +78,7 @@ def submit_run(
             service_account=service_account or config.cluster.service_account,
         )
         made = _start_recurring(client, job, schedule) if schedule else _start(client, job)
+        made |= _timing(schedule) if schedule else {}
         about = {"name": job.name, "version": version.display_name, "experiment": opened.display_name}
         return {**made, "url": f"{host.rstrip('/')}{made['url']}", **about}
 
@@ -203,6 +208,11 @@ def _start_recurring(client: Any, job: _Job, schedule: Schedule) -> dict[str, st
     )
     key = made.recurring_run_id
     return {"what": "recurring run", "id": key, "url": f"/#/recurringrun/details/{key}"}
+
+
+def _timing(schedule: Schedule) -> dict[str, str]:
+    first = schedule.next_after(datetime.now(UTC))
+    return {"schedule": str(schedule), **({"next": first.isoformat()} if first else {})}
 
 
 def _marked(runs: Iterable[Any], job: _Job) -> Any:

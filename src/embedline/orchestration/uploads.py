@@ -16,6 +16,7 @@ from embedline.errors import InputError
 from embedline.orchestration.server import list_all, with_retries
 
 EXPERIMENT = "embedline"
+_MAX_NAME = 128  # characters of an experiment's or pipeline's name, of the server's columns
 
 
 def find_or_create_experiment(client: Any, name: str, namespace: str | None) -> Any:
@@ -25,6 +26,7 @@ def find_or_create_experiment(client: Any, name: str, namespace: str | None) -> 
         InputError: there is no experiment of that name.
     """
     title = name or EXPERIMENT
+    _require_short(title, "--experiment")
 
     def find() -> Any:
         listed = list_all(client.list_experiments, "experiments", title, namespace=namespace)
@@ -47,6 +49,7 @@ def find_or_create_experiment(client: Any, name: str, namespace: str | None) -> 
 def find_or_upload_version(client: Any, title: str, text: str, pipeline: str, namespace: str | None) -> Any:
     """Return the version with this content, uploaded once; its name holds config name, release and digest."""
     models, api = client.api_models, client.pipelines
+    _require_short(pipeline, "--pipeline")
 
     def find_pipeline() -> Any:
         return next(list_all(client.list_pipelines, "pipelines", pipeline, namespace=namespace), None)
@@ -85,6 +88,16 @@ def _find_or_create(find: Callable[[], Any], create: Callable[[], Any]) -> Any:
         return existing
 
 
+def _require_short(name: str, where: str) -> None:
+    if len(name) > _MAX_NAME:
+        raise InputError(
+            f"{name[:50]!r}… has {len(name)} characters; the server takes at most {_MAX_NAME}.", where=where
+        )
+
+
 def slug(name: str) -> str:
-    """Return a config's name in letters, digits and dashes: the server's names are DNS labels."""
-    return re.sub(r"[^a-z0-9]+", "-", name).strip("-")[:40]
+    """Return a config's name in letters, digits and dashes, at most 40: the server's names are DNS labels."""
+    plain = re.sub(r"[^a-z0-9]+", "-", name).strip("-")
+    if len(plain) <= 40:
+        return plain
+    return f"{plain[:31].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -28,6 +28,7 @@ from embedline.planning.fingerprint import (
 )
 
 _FORMAT = 1
+_SHOWN = 20  # differences in one message
 
 
 def write_data_manifest(path: Path, found: Fingerprint) -> None:
@@ -68,17 +69,17 @@ def _read(path: Path, preset: str, config: RunConfig) -> tuple[list[DataEntry], 
         base = [ModelEntry(**entry) for entry in values["base"]]
     except OSError as error:
         raise InputError("no such data manifest.", where=str(path), fix=fix) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError("is not a data manifest.", where=str(path), fix=fix) from error
     listed = {(entry.kind, entry.name, entry.uri) for entry in data}
     listed |= {(model.role, model.uri, model.revision or "") for model in base}
     wanted = set(named_data(config))
     wanted |= {(role, uri, revision or "") for role, uri, revision in named_models(config)}
     if listed != wanted:
-        what = "; ".join(
-            [f"{preset} names {_words(entry)}, it does not" for entry in sorted(wanted - listed)]
-            + [f"it names {_words(entry)}, {preset} does not" for entry in sorted(listed - wanted)]
-        )
+        differ = [f"{preset} names {_words(entry)}, it does not" for entry in sorted(wanted - listed)]
+        differ += [f"it names {_words(entry)}, {preset} does not" for entry in sorted(listed - wanted)]
+        more = f"; and {len(differ) - _SHOWN} more" if len(differ) > _SHOWN else ""
+        what = "; ".join(differ[:_SHOWN]) + more
         raise InputError(f"does not fit the preset: {what}.", where=str(path), fix=fix)
     return data, base
 

@@ -12,7 +12,8 @@ from embedline.artifacts.record import StepRecord, forget_records
 from embedline.artifacts.run_folder import read_plan
 from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace, check_workspace
-from embedline.config.load import deprecated, load_config, validate_config
+from embedline.config.limits import check_run_inputs
+from embedline.config.load import deprecated, load_config, preset_text, validate_config
 from embedline.config.schema import RunConfig
 from embedline.data.root import data_root
 from embedline.data.sources import source_files
@@ -76,6 +77,7 @@ def make_plan(preset: str, overrides: Sequence[str], work: Path, run: str = "", 
     Raises:
         InputError: the config, a source, a model, the machine or the tracking server is not usable.
     """
+    check_run_inputs(preset, overrides)
     config = load_config(preset, overrides)
     require_known_names(config)
     check_workspace(work)
@@ -119,8 +121,18 @@ def make_plan(preset: str, overrides: Sequence[str], work: Path, run: str = "", 
             *assumed,
             *machine,
             *advice(config, root),
+            *_cluster_notes(preset, overrides),
         ],
     )
+
+
+def _cluster_notes(preset: str, overrides: Sequence[str]) -> list[str]:
+    """Return one line when the run can start here, and its preset is too large to be submitted."""
+    try:
+        check_run_inputs(preset_text(preset), overrides)
+    except InputError as error:
+        return [f"on a cluster: {error}"]
+    return []
 
 
 def _fingerprint(plan: Plan) -> Fingerprint:

@@ -13,6 +13,7 @@ from embedline.artifacts.run_folder import read_plan, read_run, write_run
 from embedline.artifacts.run_record import RunError, RunRecord
 from embedline.artifacts.workspace import Workspace, checked_run_name
 from embedline.config.load import preset_name
+from embedline.config.preset_input import is_text
 from embedline.dag import STEPS
 from embedline.errors import ConflictError, EmbedlineError
 from embedline.evaluation.summary import main_scores, stage_gains
@@ -68,7 +69,7 @@ def run_finish(workspace: str, run_name: str, job_id: str, preset: str, state: s
         finish(
             Path(workspace),
             checked_run_name(run_name or job_id, where="run_name"),
-            preset=preset_name(preset) if preset.startswith("{") else preset,
+            preset=preset_name(preset) if is_text(preset) else preset,
             failed=state not in {"SUCCEEDED", "CANCELLED"},
             killed=state == "CANCELLED",
             message=message,

@@ -76,7 +76,7 @@ def read_train_file(path: Path, limit: int | None) -> TrainFile:
 def _count(file: TrainFile, line: bytes) -> None:
     try:
         row: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return
     if not isinstance(row, dict):
         return
