@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from embedline.artifacts.manifest import write_manifest
 from embedline.artifacts.record import OutputRecord, StepRecord, write_record
 from embedline.config.load import read_overrides
 from embedline.errors import InputError
@@ -44,9 +44,9 @@ def test_what_a_step_says_reaches_the_pipeline_artefacts(
 ) -> None:
     made = tmp_path / "made-here"
     made.mkdir()
-    described = {"counts": {"rows": 7}, "metadata": {"outcome": "not judged", "funnel": {}}}
-    (made / "manifest.json").write_text(json.dumps(described))
     (made / "report.html").write_text("<p>hello</p>")
+    metadata = {"outcome": "not judged", "funnel": {}}
+    write_manifest(made, kind="dataset", step="clean", key="k1", counts={"rows": 7}, metadata=metadata)
     record = StepRecord(step="clean", status="done", key="k1", seconds=1.5)
     record.outputs = {"dataset": OutputRecord(kind="dataset", path=str(made), digest="d1")}
     record.metrics, record.summary = {"kept": 7.0, "ratio": float("nan")}, "**kept** 7"

@@ -17,10 +17,11 @@ import pytest
 from mlflow import MlflowClient
 
 from embedline.artifacts.tracker import Tracker
+from embedline.registry.download import download
 from embedline.registry.promotion import promote
 from embedline.registry.server import DATABASE, TrackingError
 from embedline.registry.tracking import RunMirror
-from embedline.registry.versions import download, register
+from embedline.registry.versions import register
 
 pytestmark = pytest.mark.slow  # real servers take their time to start
 KEYS = {

@@ -18,9 +18,10 @@ from mlflow import MlflowClient
 
 from embedline.errors import InputError, RefusedError, StepError
 from embedline.registry.copy import promote_across, signed_in
+from embedline.registry.download import download
 from embedline.registry.promotion import history, promote
 from embedline.registry.server import DATABASE
-from embedline.registry.versions import aliases, download, get_champion, register
+from embedline.registry.versions import aliases, get_champion, register
 
 pytestmark = pytest.mark.slow  # real servers take their time to start
 
@@ -80,7 +81,7 @@ def test_copy_refuses_what_may_not_be_promoted(uri: str, production: Any, make_m
     assert champion is not None
     assert champion.path is not None
     (champion.path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(StepError, match="not those that were registered"):
+    with pytest.raises(StepError, match=r"model\.safetensors has changed since it was registered: SHA-256"):
         carried(uri, production, "spoilt", 1)
     with pytest.raises(InputError, match="in already"):
         promote_across("demo", 1, uri=uri, to_uri=uri, reason="", by="ann")

@@ -13,10 +13,11 @@ from mlflow import MlflowClient
 from embedline.artifacts.manifest import Artifact
 from embedline.artifacts.tracker import Tracker
 from embedline.errors import InputError
+from embedline.registry.download import download
 from embedline.registry.promotion import promote, rollback
 from embedline.registry.server import TrackingError, prepare
 from embedline.registry.tracking import RunMirror
-from embedline.registry.versions import aliases, download, get_champion, register
+from embedline.registry.versions import aliases, get_champion, register
 
 
 def nested_run(server: Any, experiment: str, step: str):

@@ -11,9 +11,10 @@ from mlflow import MlflowClient
 
 from embedline.errors import InputError, StepError
 from embedline.registry import versions
+from embedline.registry.download import download
 from embedline.registry.promotion import promote
 from embedline.registry.server import TrackingError
-from embedline.registry.versions import aliases, download, get_champion, register, version_of
+from embedline.registry.versions import aliases, get_champion, register, version_of
 
 
 def registered(uri: str, artifact, name: str = "demo", **tags: str) -> int:
@@ -100,7 +101,7 @@ def test_download_of_changed_files_leaves_nothing(uri: str, make_model, tmp_path
     assert champion is not None
     assert champion.path is not None
     (champion.path / "model.safetensors").write_bytes(b"two" * 100)
-    with pytest.raises(StepError, match="not those that were registered"):
+    with pytest.raises(StepError, match=r"model\.safetensors has changed since it was registered: SHA-256"):
         download("demo", version, tmp_path / "copy", uri=uri)
     assert not (tmp_path / "copy").exists()
     with pytest.raises(InputError, match="has no version 9"):

@@ -128,7 +128,8 @@ def test_run_follows_the_table(row: Row, uri: str, tmp_path: Path) -> None:
         assert ("not judged" in again.text) is unjudged
         assert promotion.history(name, uri=uri)[-1].entry.verdict == row.verdict
 
-    made = {"verdict": OutputRecord(kind="verdict", path=str(inputs["verdict"].path), digest="d")}
+    path, digest = str(inputs["verdict"].path), inputs["verdict"].digest
+    made = {"verdict": OutputRecord(kind="verdict", path=path, digest=digest)}
     record = StepRecord(step="gate", status="done", outputs=made)
     write_record(place.step_folder("run-1", "gate"), record)
     record = finish(place.root, "run-1")

@@ -28,11 +28,11 @@ def write_curves(step_folder: Path, curves: Curves) -> None:
 
 
 def read_curves(step_folder: Path) -> Curves:
-    """Read the curves of a step; empty when it trained nothing."""
-    path = step_folder / _FILE
-    if not path.is_file():
+    """Read the curves of a step; empty when it trained nothing, or when they are damaged."""
+    try:
+        kept = json.loads((step_folder / _FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
-    kept = json.loads(path.read_text(encoding="utf-8"))
     return {name: [(x, y) for x, y in points] for name, points in kept.items()}
 
 

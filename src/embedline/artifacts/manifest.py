@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
+import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from embedline.errors import InputError
+from embedline.artifacts.checked_json import read_checked_json, write_checked_json
+from embedline.errors import InputError, first_line
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 1
+
+# File systems round times: a file that changed within this time may change again and show the same time.
+_CLOCK_NS = 2_000_000_000
+_known_digests: dict[tuple[int, ...], str] = {}  # state of a file → SHA-256
 
 
 class FileEntry(BaseModel):
@@ -62,9 +68,21 @@ class Artifact:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
+    """Return the SHA-256 of a file; a process reads a file once, and again only after a change.
+
+    The time of the last change of status (ctime) is part of a file's state: programs cannot set it back.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        status = os.fstat(file.fileno())
+        state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        known = _known_digests.get(state)
+        if known is not None:
+            return known
+        settled = time.time_ns() - status.st_ctime_ns > _CLOCK_NS
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if settled:
+        _known_digests[state] = digest
+    return digest
 
 
 def is_added_by_loading(path: str) -> bool:
@@ -115,34 +133,79 @@ def write_manifest(
         counts=counts or {},
         metadata=metadata or {},
     )
-    (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    write_checked_json(folder / MANIFEST, manifest.model_dump(mode="json"))
     return Artifact(folder, manifest)
 
 
-def read_artifact(folder: Path, kind: str | None = None, *, verify_digests: bool = False) -> Artifact:
-    """Open an artefact.
+def read_artifact(folder: Path, kind: str | None = None, *, digest: str | None = None) -> Artifact:
+    """Open an artefact, and compare each of its files with the manifest: by SHA-256, once a process.
+
+    Args:
+        digest: of the artefact that is meant, where the caller knows it.
 
     Raises:
-        InputError: no manifest, another kind than expected, a missing file, or a file of another size
-            (or, with `verify_digests`, of another content).
+        InputError: no manifest, a damaged one, another kind or digest than expected, or a file that is
+            missing or not the one that was written.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise InputError("not an artefact: it has no manifest.json.", where=str(folder))
-    try:
-        manifest = Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise InputError(f"the manifest is damaged ({error}).", where=str(path)) from error
+    manifest = read_manifest(folder)
     if kind is not None and manifest.kind != kind:
         raise InputError(f"holds {manifest.kind!r}, expected {kind!r}.", where=str(folder))
+    again = f"Run again: the step {manifest.step} makes it anew." if manifest.step else "Make it again."
     for entry in manifest.files:
-        file = folder / entry.path
-        if not file.is_file() or file.stat().st_size != entry.size:
-            raise InputError(
-                f"{entry.path} is missing or not {entry.size} bytes long.",
-                where=str(folder),
-                fix="Delete the folder; its step makes it again at the next run.",
-            )
-        if verify_digests and file_sha256(file) != entry.sha256:
-            raise InputError(f"{entry.path} has changed since it was written.", where=str(folder))
+        if (problem := _problem(folder, entry)) is not None:
+            raise InputError(problem, where=str(folder / entry.path), fix=again)
+    if digest is not None and manifest.digest != digest:
+        what = f"the artefact has the digest {manifest.digest}, expected {digest}."
+        raise InputError(what, where=str(folder), fix=again)
     return Artifact(folder, manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of an artefact without looking at its files.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = folder / MANIFEST
+    try:
+        return Manifest.model_validate(read_checked_json(path))
+    except OSError as error:
+        raise InputError("not an artefact: it has no manifest.json.", where=str(folder)) from error
+    except ValueError as error:
+        raise InputError(
+            f"the manifest is damaged ({first_line(error)}).",
+            where=str(path),
+            fix="Run again: the step that wrote it makes it anew.",
+        ) from error
+
+
+def require_intact(folder: Path) -> None:
+    """Compare a folder from outside with its manifest, if it has one of ours.
+
+    Raises:
+        InputError: a file is missing or not the one that was written.
+    """
+    try:
+        if "schema_version" not in read_checked_json(folder / MANIFEST):
+            return  # another program's
+    except OSError:
+        return
+    except ValueError:
+        pass  # damaged
+    try:
+        read_artifact(folder)
+    except InputError as error:
+        fix = f"{error.fix} If you changed it on purpose, remove {folder / MANIFEST}."
+        raise InputError(error.what, where=error.where, fix=fix) from error
+
+
+def _problem(folder: Path, entry: FileEntry) -> str | None:
+    """Return how a file differs from its entry in the manifest; None when it does not."""
+    file = folder / entry.path
+    if not file.is_file():
+        return "the file is missing."
+    if (size := file.stat().st_size) != entry.size:
+        return f"the file has {size} bytes, {entry.size} were written."
+    if (found := file_sha256(file)) != entry.sha256:
+        return f"the file has changed since it was written: SHA-256 {found}, expected {entry.sha256}."
+    return None

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
+from embedline.artifacts.durable import put_in_place
+
 Status = Literal["running", "done", "failed", "killed"]
 RECORD = "record.json"
 
@@ -44,11 +46,11 @@ class StepRecord(BaseModel):
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON to a draft and rename it, so that a reader never sees half a file."""
+    """Write JSON to a draft and rename it: a reader never sees half a file, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
+    put_in_place(draft, path)
 
 
 def write_record(step_folder: Path, record: StepRecord) -> None:
@@ -57,10 +59,21 @@ def write_record(step_folder: Path, record: StepRecord) -> None:
 
 
 def read_records(run_folder: Path) -> list[StepRecord]:
-    """Read the records of a run's steps, in the order in which they started."""
-    files = (run_folder / "steps").glob(f"*/{RECORD}")
-    records = [StepRecord.model_validate_json(file.read_text(encoding="utf-8")) for file in files]
-    return sorted(records, key=lambda record: record.started_at)
+    """Read the records of a run's steps, in the order in which they started; a damaged one as failed."""
+    records = [read_record(file.parent) for file in (run_folder / "steps").glob(f"*/{RECORD}")]
+    return sorted((record for record in records if record), key=lambda record: record.started_at)
+
+
+def read_record(step_folder: Path) -> StepRecord | None:
+    """Read a step's record: None before the step began, and a failure when the record is damaged."""
+    file = step_folder / RECORD
+    try:
+        return StepRecord.model_validate_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        message = f"{file} is damaged. Start the run again: what the step made is found by its key."
+        return StepRecord(step=step_folder.name, status="failed", error=message, exit_code=1)
 
 
 def forget_records(run_folder: Path) -> None:

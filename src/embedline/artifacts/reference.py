@@ -30,5 +30,10 @@ def read_reference(workspace: Workspace, path: Path, kind: str) -> Artifact | No
     """
     if not path.is_file():
         raise InputError("the step before this one wrote no output.", where=str(path))
-    value = json.loads(path.read_text(encoding="utf-8"))
-    return read_artifact(workspace.root / value["path"], kind) if value["path"] else None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError("the reference is damaged.", where=str(path), fix="Start the run again.") from error
+    if not value["path"]:
+        return None
+    return read_artifact(workspace.root / value["path"], kind, digest=value["digest"])

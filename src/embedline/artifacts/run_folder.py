@@ -15,9 +15,11 @@ FINGERPRINT = "fingerprint.json"
 
 
 def read_plan(run_folder: Path) -> dict[str, Any]:
-    """Read plan.json; empty for a run that was never planned."""
-    path = run_folder / PLAN
-    value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """Read plan.json; empty for a run that was never planned, or when it is damaged."""
+    try:
+        value: dict[str, Any] = json.loads((run_folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
     if "slices" in value:  # the name in plan.json of earlier releases
         value["step_configs"] = value.pop("slices")
     return value

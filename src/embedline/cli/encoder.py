@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from embedline.artifacts.manifest import require_intact
 from embedline.artifacts.workspace import Workspace
 from embedline.cli.shared import registry_uri
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.models.stated import NOTHING, Stated, require_unstated
-from embedline.registry.versions import download, get_champion
+from embedline.registry.download import downloaded
+from embedline.registry.files import verify_folder
+from embedline.registry.versions import get_champion
 from embedline.vectors.unit import unit
 
 # A folder with the last one alone is no model that can be loaded, but its error names what it is.
@@ -70,13 +73,15 @@ def find_model(model: str, work: Path, uri: str) -> Path:
     """Find a model: its folder, an ONNX folder, a run's folder, `models:/name@alias` or `models:/name/3`.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or its folder is damaged.
+        StepError: its files are not those that were registered.
     """
     if model.startswith("models:"):
         return _registered(model, work, uri)
     folder = Path(model).expanduser()
     for candidate in (folder, folder / "model"):
         if any((candidate / file).is_file() for file in _MODEL_FILES):
+            require_intact(candidate)
             return candidate
     raise InputError(
         "is not a model folder (no config.json) and not an ONNX folder (no model.onnx).",
@@ -97,9 +102,10 @@ def _registered(model: str, work: Path, uri: str) -> Path:
         if champion is None:
             raise InputError(f"no version of {name!r} has the alias {alias!r}.", where=address)
         if champion.path is not None:
+            verify_folder(champion.path, champion.tags, f"{name} version {champion.version}")
             return champion.path
         version = champion.version
     else:
         version = int(number)
     folder = Workspace(work).internal / "models" / f"{name}-{version}"
-    return folder if folder.is_dir() else download(name, version, folder, uri=address)
+    return downloaded(name, version, folder, uri=address)

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from embedline.artifacts.code_version import sources_digest
+from embedline.artifacts.durable import put_in_place
 from embedline.artifacts.workspace import Workspace
 from embedline.config.schema import RunConfig
 from embedline.data.demo import write_demo
@@ -51,7 +52,7 @@ def _demo(seed: str, workspace: Workspace) -> Path:
             draft = folder.with_name(f".{digest}.{uuid.uuid4().hex[:8]}")
             try:
                 write_demo(draft, int(seed or 0))
-                draft.rename(folder)
+                put_in_place(draft, folder)
             except BaseException:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 UNTRAINED = "untrained"
 BASE = "base"
+CHAMPION = "champion"
 BM25_DIGEST = "bm25-stemmed-k1.2-b0.75"  # in the place of a model's digest in BM25's score rows
 
 

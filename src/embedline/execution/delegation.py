@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedline.artifacts.record import RECORD, StepRecord, write_json
+from embedline.artifacts.record import StepRecord, read_record, write_json
 from embedline.artifacts.workspace import Workspace
 from embedline.errors import EmbedlineError, StepError, Stopped
 
@@ -58,8 +58,7 @@ class DelegatedStep:
 
     def record(self) -> StepRecord | None:
         """Read the first worker's record; None before it began."""
-        path = self.folder / RECORD
-        return StepRecord.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return read_record(self.folder)
 
     @property
     def peak_memory_mb(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import json
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -12,22 +12,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
+from embedline.artifacts.checked_json import read_checked_json, write_checked_json
 from embedline.artifacts.code_version import code_version
 from embedline.artifacts.curves import read_metric_series, write_curves
 from embedline.artifacts.manifest import Artifact, write_manifest
-from embedline.artifacts.record import OutputRecord, StepRecord, write_json
+from embedline.artifacts.record import OutputRecord, StepRecord
 from embedline.artifacts.reference import read_reference, write_reference
 from embedline.artifacts.store import cache_key
 from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS, Step
-from embedline.errors import StepError
+from embedline.errors import StepError, first_line
 from embedline.execution.delegation import Delegate, DelegatedStep
 from embedline.execution.key_index import note_key, read_key_note
 from embedline.execution.mirroring import mirrored
 from embedline.execution.recorded import recorded
 from embedline.steps.context import Context, StepConfig, StepResult
 
+_log = logging.getLogger(__name__)
 _RESULT = "result.json"
 Made = tuple[StepResult, dict[str, Artifact | None]]  # a step's result, and its outputs by name
 
@@ -123,18 +125,21 @@ class _Work:
 
     def was_done_before(self) -> bool:
         """Return whether the store has outputs under the key, or the step passed its input through."""
-        stored = self.workspace.store.find(self.step.name, self.key, self.step.outputs)
-        return stored is not None or self.find_passed_through() is not None
+        return self.find_stored() is not None or self.find_passed_through() is not None
 
     def find_stored(self) -> Made | None:
-        """Return the outputs that a cached step left under its key."""
+        """Return the outputs that a cached step left under its key; None when one of them is damaged."""
         found = None
         if self.step.cached:
             found = self.workspace.store.find(self.step.name, self.key, self.step.outputs)
         if found is None:
             return None
         path = self.workspace.store.root / self.step.name / self.key / _RESULT
-        kept = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            kept = read_checked_json(path)
+        except (OSError, ValueError) as error:
+            _log.warning("%s: damaged, made again. %s: %s", self.step.name, path, first_line(error))
+            return None
         result = StepResult(metrics=kept["metrics"], summary=kept["summary"], curves=kept.get("curves", {}))
         return result, dict(found)
 
@@ -176,7 +181,7 @@ class _Work:
             if output not in result.passed_through:
                 self._seal(draft, output, result)
         kept = {"metrics": result.metrics, "summary": result.summary, "curves": result.curves}
-        write_json(draft / _RESULT, kept)
+        write_checked_json(draft / _RESULT, kept)
         return result
 
     def _seal(self, draft: Path, output: str, result: StepResult) -> None:

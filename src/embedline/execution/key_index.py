@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from embedline.artifacts.record import StepRecord, write_json
+from embedline.artifacts.checked_json import read_checked_json, write_checked_json
+from embedline.artifacts.record import StepRecord
 from embedline.artifacts.workspace import Workspace
 from embedline.dag import Step
 
@@ -29,13 +30,15 @@ def note_key(workspace: Workspace, step: Step, record: StepRecord) -> None:
     """Record the outputs of the record's key, so that a plan can predict what the next run finds."""
     digests = {name: output.digest for name, output in record.outputs.items()}
     note = KeyNote(passed_through=record.passed_through, outputs=digests, summary=record.summary)
-    write_json(_path(workspace, step, record.key), note.model_dump())
+    write_checked_json(_path(workspace, step, record.key), note.model_dump())
 
 
 def read_key_note(workspace: Workspace, step: Step, key: str) -> KeyNote | None:
-    """Return the earlier outputs of `key`; None when it was never made in this workspace."""
-    path = _path(workspace, step, key)
-    return KeyNote.model_validate_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """Return the earlier outputs of `key`; None when it was never made here, or the note is damaged."""
+    try:
+        return KeyNote.model_validate(read_checked_json(_path(workspace, step, key)))
+    except (OSError, ValueError):
+        return None
 
 
 def _path(workspace: Workspace, step: Step, key: str) -> Path:

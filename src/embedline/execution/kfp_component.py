@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from embedline.artifacts.curves import read_curves
-from embedline.artifacts.manifest import MANIFEST
-from embedline.artifacts.record import RECORD, StepRecord
+from embedline.artifacts.manifest import Manifest, read_manifest
+from embedline.artifacts.record import StepRecord, read_record
 from embedline.artifacts.workspace import Workspace
 from embedline.config.limits import METADATA, argument_bytes
 from embedline.errors import StepError
@@ -55,7 +55,7 @@ def run_component(
     folder = run_workspace.step_folder(run, name)
     log_to_stderr()
     with plain_failure():
-        _raise_earlier_failure(folder / RECORD)
+        _raise_earlier_failure(folder)
         config_json = from_parameter(config_json, run_workspace)
         record = execute(
             name,
@@ -70,8 +70,7 @@ def run_component(
         made = record.outputs[key]
         artifact.metadata.update(kind=made.kind, key=record.key, digest=made.digest or "")
         if made.path:
-            manifest = json.loads((Path(made.path) / MANIFEST).read_text(encoding="utf-8"))
-            artifact.metadata.update(_described(manifest))
+            artifact.metadata.update(_described(read_manifest(Path(made.path))))
             if page is not None:
                 _show_page(Path(made.path) / "report.html", Path(page.path))
     for key, value in record.metrics.items():
@@ -88,15 +87,15 @@ def run_component(
     return record
 
 
-def _described(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _described(manifest: Manifest) -> dict[str, Any]:
     """Return an artefact's counts and texts for the UI; of more than its readers' inputs can hold, the first.
 
     kfp passes an artefact's metadata to every step that reads it, and an evaluation artefact counts each set.
     """
-    texts = {name: value for name, value in manifest.get("metadata", {}).items() if isinstance(value, str)}
+    texts = {name: value for name, value in manifest.metadata.items() if isinstance(value, str)}
     shown: dict[str, Any] = {}
     left = METADATA
-    for name, value in {**texts, **manifest["counts"]}.items():
+    for name, value in {**texts, **manifest.counts}.items():
         left -= argument_bytes(json.dumps({name: value}))
         if left < 0:
             break
@@ -113,12 +112,10 @@ def _show_page(report: Path, page: Path) -> None:
     page.write_text(f"<p>The report has {size} MB: open {html.escape(str(report))}</p>", encoding="utf-8")
 
 
-def _raise_earlier_failure(path: Path) -> None:
+def _raise_earlier_failure(folder: Path) -> None:
     """Raise the error of an earlier attempt when a retry would end in it again."""
-    if not path.is_file():
-        return
-    record = StepRecord.model_validate_json(path.read_text(encoding="utf-8"))
-    if record.status == "failed" and record.final:
+    record = read_record(folder)
+    if record is not None and record.status == "failed" and record.final:
         error = StepError(record.error)
         error.exit_code = record.exit_code
         raise error

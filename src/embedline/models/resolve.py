@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedline.artifacts.manifest import folder_digest
+from embedline.artifacts.durable import put_in_place
+from embedline.artifacts.manifest import file_sha256, folder_digest, require_intact
 from embedline.errors import InputError
 from embedline.models.model_files import read_config
 from embedline.models.st_modules import list_modules
@@ -17,6 +19,7 @@ from embedline.models.st_modules import list_modules
 _SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "README.md", "*.py"]  # code runs only if it is trusted
 _FILES = [*_SMALL, "*.safetensors"]
 _HEADS = ["sparse_linear.pt", "colbert_linear.pt"]  # BGE-M3's
+_SHA256 = re.compile("[0-9a-f]{64}")
 _OTHER_FORMS = ["onnx/*", "openvino/*", "coreml/*"]  # of the same model
 
 
@@ -51,6 +54,7 @@ def resolve_model(reference: str, revision: str | None = None, *, root: Path | N
     path, found_revision = _locate(reference, revision, root)
     try:
         read_config(path)
+        require_intact(path)
     except InputError as error:
         raise InputError(error.what, where=f"{reference} ({error.where})", fix=error.fix) from error
     return ResolvedModel(reference, found_revision, path, folder_digest(path))
@@ -106,7 +110,7 @@ def _demo(reference: str) -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
             demo_decoder.write_demo_decoder(Path(draft) / "model")
             with contextlib.suppress(OSError):  # another process wrote the same bytes first
-                (Path(draft) / "model").rename(folder)
+                put_in_place(Path(draft) / "model", folder)
     return folder
 
 
@@ -131,4 +135,21 @@ def _from_hub(reference: str, revision: str | None) -> tuple[Path, str]:
             where=reference,
             fix="Check the name, the network, or HF_HUB_OFFLINE.",
         ) from error
+    _require_undamaged(folder)
     return folder, folder.name
+
+
+def _require_undamaged(folder: Path) -> None:
+    """Compare the files of the hub's cache with the names of its blobs: SHA-256 of what the hub has in LFS.
+
+    Raises:
+        InputError: one differs.
+    """
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        blob = file.resolve()
+        if _SHA256.fullmatch(blob.name) and (found := file_sha256(blob)) != blob.name:
+            raise InputError(
+                f"the downloaded file is damaged: SHA-256 {found}, the hub has {blob.name}.",
+                where=str(file),
+                fix=f"Delete {blob}; it is downloaded again.",
+            )

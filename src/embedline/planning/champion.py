@@ -11,6 +11,7 @@ from embedline.artifacts.workspace import Workspace
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
 from embedline.models.resolve import resolve_model
+from embedline.registry.files import verify_folder
 from embedline.registry.registered_form import registered_form
 from embedline.registry.tracking_target import TrackingTarget
 
@@ -28,12 +29,18 @@ class Champion:
 
 
 def find_champion(config: RunConfig, target: TrackingTarget, workspace: Workspace, root: Path) -> Champion:
-    """Return the version under the alias; without one, promote.first_champion, the future version 1."""
+    """Return the version under the alias; without one, promote.first_champion, the future version 1.
+
+    Raises:
+        StepError: the champion's files are not those that were registered.
+    """
     from embedline.registry.versions import get_champion
 
     name, alias = config.promote.model or config.name, config.promote.alias
     current = get_champion(name, alias, uri=target.uri)
     if current is not None:
+        if current.path is not None:
+            verify_folder(current.path, current.tags, f"{name} version {current.version}")
         path = current.path or _downloaded(current, target.uri, workspace)
         return Champion({"version": current.version, "digest": current.digest}, path)
     if config.promote.first_champion is None:
@@ -80,14 +87,8 @@ def register_first(
 
 def _downloaded(champion: ChampionRef, uri: str, workspace: Workspace) -> Path:
     """Download a champion whose files are on another machine, once for each registry and version."""
-    from embedline.registry.versions import download
+    from embedline.registry.download import downloaded
 
     identity = hashlib.sha256((champion.digest or uri).encode()).hexdigest()[:12]
     folder = workspace.internal / "champions" / f"{champion.name}-{champion.version}-{identity}"
-    if not folder.is_dir():
-        try:
-            download(champion.name, champion.version, folder, uri=uri)
-        except InputError:
-            if not folder.is_dir():  # else another run has downloaded it meanwhile
-                raise
-    return folder
+    return downloaded(champion.name, champion.version, folder, uri=uri)

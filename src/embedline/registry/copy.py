@@ -12,13 +12,13 @@ from pathlib import Path
 
 from embedline.errors import InputError, without_passwords
 from embedline.registry.challenger import update_challenger
+from embedline.registry.download import download
 from embedline.registry.files import FILES_DIGEST_TAG, remove_added_by_loading
 from embedline.registry.promotion import Promotion, promote, require_not_refused
 from embedline.registry.server import client, prepare, tracking_errors
 from embedline.registry.versions import (
     DIGEST_TAG,
     JUDGED_AGAINST_TAG,
-    download,
     find_version,
     register,
     version_of,

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 FILES_TAG = "embedline.files"
 FILES_DIGEST_TAG = "embedline.files_digest"
+_REPAIR = (
+    "Do not deploy it. Restore the file from a backup or from the run that made it, or use another version: "
+    "embedline rollback NAME, embedline promote NAME VERSION."
+)
 _MAX_TAG = 100_000  # characters of a version's tag: about a thousand files
 
 
@@ -75,15 +79,29 @@ def verify_files(client: MlflowClient, version: ModelVersion, uri: str) -> int:
     location = location_of(client, version)
     folder = local_path(location)
     stored = _local_digests(folder) if folder else _remote_digests(location, uri)
-    wrong = sorted(path for path in recorded.keys() | stored.keys() if recorded.get(path) != stored.get(path))
-    if wrong:
-        path = wrong[0]
-        what = "is missing" if path not in stored else "was added" if path not in recorded else "has changed"
-        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        raise StepError(
-            f"{path} {what} since it was registered{more}.", where=where, fix="Do not deploy it: run again."
-        )
+    _require_same(recorded, stored, f"{where}, {location}")
     return len(recorded)
+
+
+def verify_folder(folder: Path, tags: Mapping[str, str], where: str) -> None:
+    """Compare a folder on this machine with what a version's tags record; without a record, do nothing.
+
+    Raises:
+        StepError: a file has changed, is missing, or was added.
+    """
+    if recorded := recorded_files(tags):
+        _require_same(recorded, _local_digests(folder), f"{where}, {folder}")
+
+
+def _require_same(recorded: Mapping[str, str], stored: Mapping[str, str], where: str) -> None:
+    wrong = sorted(path for path in recorded.keys() | stored.keys() if recorded.get(path) != stored.get(path))
+    if not wrong:
+        return
+    path = wrong[0]
+    what = "is missing" if path not in stored else "was added" if path not in recorded else "has changed"
+    more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+    digests = f"SHA-256 {stored.get(path, 'none')}, recorded {recorded.get(path, 'none')}"
+    raise StepError(f"{path} {what} since it was registered{more}: {digests}.", where=where, fix=_REPAIR)
 
 
 def location_of(client: MlflowClient, version: ModelVersion) -> str:

@@ -20,9 +20,10 @@ from embedline.registry.alias_state import (
     version_text,
 )
 from embedline.registry.challenger import last_passed_version
+from embedline.registry.files import recorded_files, verify_files
 from embedline.registry.ledger import Entry, Generation, Kind, Ledger
 from embedline.registry.server import client, quoted, tracking_errors
-from embedline.registry.versions import MODEL_TAG, read_aliases
+from embedline.registry.versions import MODEL_TAG, find_version, read_aliases
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -66,6 +67,7 @@ def reconcile(
     Raises:
         InputError: promotions do not move this alias.
         ConflictError: another process moved the alias at the same time.
+        StepError: the files of the version to restore are not those that were registered.
         TrackingError: the server failed.
 
     Example:
@@ -82,7 +84,7 @@ def reconcile(
             result.done.append(_complete(opened, ledger, state, by))
             state = read_alias_state(opened, ledger, name, alias)
         if state.moved_by_hand and (accept or restore):
-            result.done.append(_decide(opened, Ledger.open(uri, name), state, by, accept))
+            result.done.append(_decide(opened, Ledger.open(uri, name), state, by, accept, uri))
         elif state.moved_by_hand:
             result.undecided.append(state.drift)
         elif state.previous_is_wrong and state.newest is not None:
@@ -124,7 +126,7 @@ def _undo(client: MlflowClient, ledger: Ledger, name: str, broken: Generation, b
     return Entry(alias, None, None, reason, kind="undo", by=by)
 
 
-def _decide(client: MlflowClient, ledger: Ledger, state: AliasState, by: str, accept: bool) -> str:
+def _decide(client: MlflowClient, ledger: Ledger, state: AliasState, by: str, accept: bool, uri: str) -> str:
     """Record an alias that was moved by hand in the ledger, or move it back."""
     newest = state.newest
     kind: Kind = "accept" if accept else "restore"
@@ -133,6 +135,9 @@ def _decide(client: MlflowClient, ledger: Ledger, state: AliasState, by: str, ac
         reason = f"moved by other means from {version_text(state.recorded)}"
     else:
         version, previous = state.recorded, newest.entry.previous if newest else None
+        found = find_version(client, state.name, version, uri) if version else None
+        if found is not None and recorded_files(found.tags):
+            verify_files(client, found, uri)
         reason = f"moved by other means to {version_text(state.pointed)}"
     entry = Entry(kind=kind, alias=state.alias, version=version, previous=previous, by=by, reason=reason)
     apply_generation(client, ledger, state.name, claim_generation(ledger, state, entry))

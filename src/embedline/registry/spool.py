@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from embedline.artifacts.durable import put_in_place
+
 SENT = "spool.sent"
 # Limits of one log_batch call: https://mlflow.org/docs/latest/rest-api.html#log-batch
 MAX_LINES = 1000
@@ -66,7 +68,7 @@ class Sent:
         """Replace the file in one move."""
         draft = folder / f".{SENT}.{os.getpid()}"
         draft.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        draft.replace(folder / SENT)
+        put_in_place(draft, folder / SENT)
 
 
 def batches(path: Path, offset: int) -> Iterator[Batch]:

@@ -1,17 +1,16 @@
-"""Versions of a registered model: register a model folder, find it by alias or digest, download it."""
+"""Versions of a registered model: register a model folder, find it by alias or digest."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedline.artifacts.manifest import folder_digest, read_artifact
+from embedline.artifacts.durable import flush_tree
 from embedline.config.names import CHAMPION, alias_problem
-from embedline.errors import InputError, StepError
+from embedline.errors import InputError
 from embedline.gate.outcome import Outcome
 from embedline.registry.files import FILES_DIGEST_TAG, file_tags, local_path, location_of
 from embedline.registry.server import (
@@ -186,51 +185,6 @@ def version_of(name: str, identity: Mapping[str, str], *, uri: str) -> int | Non
         return None if version is None else int(version.version)
 
 
-def download(name: str, version: int, dst: Path, *, uri: str) -> Path:
-    """Copy the files of a version to `dst`, which appears complete or not at all.
-
-    Raises:
-        InputError: no such version, or `dst` exists.
-        StepError: the downloaded files are not those that were registered.
-    """
-    from mlflow.artifacts import download_artifacts
-
-    if dst.exists():
-        raise InputError("exists already.", where=str(dst))
-    with tracking_errors(uri):
-        opened = client(uri)
-        registered = find_version(opened, name, version, uri)
-        dst.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=dst.parent, prefix=f".{dst.name}.") as draft:
-            arrived = download_artifacts(location_of(opened, registered), dst_path=draft, tracking_uri=uri)
-            _check_arrived(Path(arrived), registered.tags)
-            try:
-                Path(arrived).rename(dst)
-            except OSError as error:
-                if dst.exists():  # another process was faster
-                    raise InputError("exists already.", where=str(dst)) from error
-                raise
-    return dst
-
-
-def _check_arrived(folder: Path, tags: Mapping[str, str]) -> None:
-    """Compare with the digest of all files; for a version of an older embedline, with the model's digest."""
-    if recorded := tags.get(FILES_DIGEST_TAG):
-        if file_tags(folder)[FILES_DIGEST_TAG] != recorded:
-            raise StepError("the downloaded files are not those that were registered.", where=str(folder))
-        return
-    digest = tags.get(DIGEST_TAG, "")
-    if not digest or folder_digest(folder) == digest:
-        return
-    try:
-        arrived = read_artifact(folder, verify_digests=True).digest
-    except InputError as error:
-        raise StepError(f"the downloaded files are not those that were registered: {error}") from error
-    if arrived != digest:
-        what = f"the downloaded files have the digest {arrived[:12]}, the registered ones {digest[:12]}."
-        raise StepError(what, where=str(folder))
-
-
 def _ensure_model(client: MlflowClient, name: str) -> None:
     from mlflow.exceptions import MlflowException
 
@@ -300,6 +254,8 @@ def _logged_model(
         )
     )
     client.log_model_artifacts(logged.model_id, str(folder))
+    if (copied := local_path(str(logged.artifact_location))) is not None:
+        flush_tree(copied)
     return client.finalize_logged_model(logged.model_id, "READY")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import time
@@ -11,9 +12,13 @@ from typing import Any
 
 import psutil
 
+from embedline.artifacts.manifest import read_artifact
 from embedline.artifacts.record import StepRecord, forget_records
 from embedline.artifacts.run_folder import write_run
 from embedline.artifacts.run_record import RunRecord
+from embedline.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 
 def begin_run(run_folder: Path, *, run: str, preset: str, pid: int = 0) -> None:
@@ -33,11 +38,17 @@ def begin_run(run_folder: Path, *, run: str, preset: str, pid: int = 0) -> None:
 
 
 def output_folder(records: list[StepRecord], step: str, output: str) -> Path | None:
-    """Return the folder of a step's output; None when the step made none and passed none through."""
+    """Return the folder of a step's output; None when the step made none, or it is damaged by now."""
     for record in records:
         if record.step == step and record.status == "done" and output in record.outputs:
-            path = record.outputs[output].path
-            return Path(path) if path else None
+            made = record.outputs[output]
+            if made.path is None:
+                return None
+            try:
+                return read_artifact(Path(made.path), made.kind, digest=made.digest).path
+            except InputError as error:
+                _log.warning("%s", error)
+                return None
     return None
 
 

@@ -88,5 +88,5 @@ def _inputs(folder: Path, name: str) -> dict[str, Artifact | None]:
                 fix=f"embedline run … --name {folder.name} resumes the run where it stopped.",
             )
         made = record.outputs[output]
-        found[key] = read_artifact(Path(made.path), made.kind) if made.path else None
+        found[key] = read_artifact(Path(made.path), made.kind, digest=made.digest) if made.path else None
     return found

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedline.artifacts.manifest import MANIFEST
+from embedline.artifacts.manifest import MANIFEST, read_manifest
 from embedline.artifacts.record import read_records
 from embedline.artifacts.run_folder import read_run
 from embedline.artifacts.workspace import Workspace
@@ -96,7 +95,7 @@ def _references(workspace: Workspace, runs: Iterable[Path]) -> tuple[set[Path], 
     unfinished: set[str] = set()
     digests: set[str] = set()
     for run in runs:
-        for record in read_records(run):
+        for record in (*read_records(run), *read_run(run).steps):  # either may be damaged
             if record.status != "done" and record.key:
                 unfinished.add(f"{record.step}-{record.key}")
             for output in record.outputs.values():
@@ -108,11 +107,12 @@ def _references(workspace: Workspace, runs: Iterable[Path]) -> tuple[set[Path], 
 
 def _scores_of(outputs: Path, digests: set[str]) -> bool:
     """Return whether these are scores of an evaluation set in use; no record refers to scores by model."""
-    manifest = outputs / "scores" / MANIFEST
-    if outputs.parent.name != "scores" or not manifest.is_file():
+    if outputs.parent.name != "scores":
         return False
-    inputs = json.loads(manifest.read_text(encoding="utf-8"))["inputs"]
-    return inputs.get("evaluation") in digests
+    try:
+        return read_manifest(outputs / "scores").inputs.get("evaluation") in digests
+    except InputError:
+        return False
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from embedline.artifacts.manifest import Artifact
+from embedline.artifacts.manifest import Artifact, folder_digest
 from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace
 from embedline.config.partial import build, merge
 from embedline.config.schema import RunConfig
-from embedline.errors import StepError
+from embedline.errors import InputError, StepError
 
 T = TypeVar("T")
 
@@ -79,6 +79,21 @@ class Context:
         """Return the folder to write the output `name` into."""
         folder = self.draft / name
         folder.mkdir(exist_ok=True)
+        return folder
+
+    def outside(self, role: str) -> Path:
+        """Return the folder of a pinned input from outside (base, teacher, mteb), unchanged since preflight.
+
+        Raises:
+            InputError: its content has another digest than the pin.
+        """
+        folder, pin = Path(str(self.step_config.locations[role])), self.step_config.pins.get(role)
+        if pin is not None and (found := folder_digest(folder)) != pin:
+            raise InputError(
+                f"the {role} has changed since the run was planned: digest {found}, planned {pin}.",
+                where=str(folder),
+                fix="Start the run again: preflight reads it anew.",
+            )
         return folder
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from embedline.artifacts.code_version import code_version
-from embedline.artifacts.manifest import Artifact, write_manifest
+from embedline.artifacts.manifest import MANIFEST, Artifact, read_artifact, write_manifest
 from embedline.artifacts.scores import ScoreRow, read_scores
 from embedline.artifacts.store import cache_key
 from embedline.config.evaluation import EvaluateConfig
@@ -26,6 +26,7 @@ from embedline.evaluation.haystack import GENERATOR
 from embedline.evaluation.requests import (
     BASE,
     BM25_DIGEST,
+    CHAMPION,
     UNTRAINED,
     ScoringRequest,
     ScoringSettings,
@@ -108,7 +109,7 @@ def _requests(context: Context, config: EvaluateConfig) -> Iterator[ScoringReque
         digest = untrained_digest(pretrained.path)
         yield ScoringRequest(UNTRAINED, digest, pretrained.path, stage_sets, tasks, of_stage=True)
     if champion and config.score_champion:
-        yield ScoringRequest("champion", champion["digest"], Path(locations["champion"]), sets, tasks)
+        yield ScoringRequest(CHAMPION, champion["digest"], Path(locations["champion"]), sets, tasks)
     for name, stage in stage_inputs().items():
         model = context.inputs[name]
         if model is not None and model.manifest.step == stage:  # else the stage is off and passed it through
@@ -135,12 +136,23 @@ def _scored(context: Context, request: ScoringRequest, settings: ScoringSettings
         with store.writing("scores", key) as draft:
             folder = draft / "scores"
             folder.mkdir()
+            _require_unchanged(context, request)
             scores = score_request(request, settings)
             write_scores(folder, scores.rows, scores.per_query)
             write_manifest(folder, kind="scores", step="scores", key=key, inputs=inputs)
         made = store.find("scores", key, outputs)
     assert made is not None
     return made["scores"], False
+
+
+def _require_unchanged(context: Context, request: ScoringRequest) -> None:
+    """Compare what was pinned from outside and is about to be scored with its pin."""
+    if request.role == BASE:
+        context.outside(BASE)
+    if request.role == CHAMPION and request.folder and (request.folder / MANIFEST).is_file():
+        read_artifact(request.folder, digest=request.digest or None)
+    if request.tasks and "mteb" in context.step_config.locations:
+        context.outside("mteb")
 
 
 def _scored_under(context: Context, request: ScoringRequest, settings: ScoringSettings) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedline.config.data import CorpusSource
@@ -81,7 +80,7 @@ def _head_of_base(context: Context, embedder: Embedder) -> LanguageHead | None:
 
     model = context.step_config.section("model", ModelConfig)
     return load_language_head(
-        Path(str(context.step_config.locations["base"])),
+        context.outside("base"),
         len(embedder.tokenizer),
         trust_remote_code=model.trust_remote_code,
     )

@@ -50,7 +50,10 @@ def run(context: Context) -> StepResult:
     if not before and config.when != "after":
         return passed_through(context) if _has_run_card(context) else _write_run_card(context)
     bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
-    embedder = fit_to_run(context, load_folder(context, Path(str(base)))) if before else load_model(context)
+    if before:
+        embedder = fit_to_run(context, load_folder(context, context.outside("base")))
+    else:
+        embedder = load_model(context)
     if before and config.when != "before":
         save_model(context, embedder, base=context.step_config.pins.get("base"))
         return StepResult(summary="The base model, with the run's pooling and lengths.")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from embedline.artifacts.durable import put_in_place
 
 SHARD = 16_384  # texts whose vectors are computed before they are written
 
@@ -21,7 +24,7 @@ def embed_corpus(
 ) -> np.ndarray:
     """Compute the vectors (N × D, float32, memory-mapped) of `texts`, or read those that are in `folder`.
 
-    Vectors that a killed call has written are not computed again.
+    Vectors that a killed call has written are not computed again, unless they were damaged since.
 
     Args:
         encode: texts, at most `shard` at a time, to vectors.
@@ -35,8 +38,9 @@ def embed_corpus(
     folder.mkdir(parents=True, exist_ok=True)
     name = _digest(about, texts)
     path, marker = folder / f"{name}.npy", folder / f"{name}.rows"
-    done = int(marker.read_text()) if marker.is_file() and path.is_file() else 0
-    vectors = np.lib.format.open_memmap(path, mode="r+") if done else None
+    done, checksum, vectors = 0, 0, None
+    if marker.is_file() and path.is_file():
+        done, checksum, vectors = _written(path, marker, shard)
     for start in range(done, len(texts), shard):
         block = encode(texts[start : start + shard])
         if vectors is None:
@@ -44,7 +48,8 @@ def embed_corpus(
             vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         vectors[start : start + len(block)] = block
         vectors.flush()
-        _replace(marker, str(start + len(block)))
+        checksum = zlib.crc32(vectors[start : start + len(block)], checksum)
+        _replace(marker, f"{start + len(block)} {checksum}")
     if vectors is None:
         return np.zeros((0, 0), np.float32)
     mapped: np.ndarray = np.load(path, mmap_mode="c")
@@ -59,7 +64,20 @@ def _digest(about: str, texts: Sequence[str]) -> str:
     return digest.hexdigest()[:32]
 
 
+def _written(path: Path, marker: Path, shard: int) -> tuple[int, int, np.ndarray | None]:
+    """Return the rows written so far, their CRC-32 and the vectors; no rows when these are damaged."""
+    try:
+        done, expected = map(int, marker.read_text().split())
+        vectors = np.lib.format.open_memmap(path, mode="r+")
+        checksum = 0
+        for start in range(0, done, shard):
+            checksum = zlib.crc32(vectors[start : min(start + shard, done)], checksum)
+    except (ValueError, OSError):
+        return 0, 0, None
+    return (done, checksum, vectors) if checksum == expected else (0, 0, None)
+
+
 def _replace(path: Path, text: str) -> None:
     draft = path.with_suffix(".draft")
     draft.write_text(text)
-    draft.replace(path)
+    put_in_place(draft, path)

@@ -72,7 +72,7 @@ def load_teacher(context: Context) -> Embedder:
     config = context.step_config.section("teacher", TeacherConfig)
     runtime = context.step_config.section("runtime", RuntimeConfig)
     teacher = load_embedder(
-        Path(str(context.step_config.locations["teacher"])),
+        context.outside("teacher"),
         attention=attention(runtime),
         stated=Stated(config.pooling, config.causal),
     )

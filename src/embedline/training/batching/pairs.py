@@ -13,7 +13,7 @@ from embedline.models.prompts import Side, is_long
 from embedline.training.batching.batches import Draw
 from embedline.training.batching.records import Record
 from embedline.training.batching.rows import SourceRows
-from embedline.training.batching.tokens import TokenIds, TokenisedRow, TokenStore, write_tokens
+from embedline.training.batching.tokens import TokenIds, TokenisedRow, TokenStore, are_written, write_tokens
 from embedline.training.engine import processes
 
 
@@ -60,7 +60,7 @@ def tokenised(
 ) -> TokenStore:
     """Return the records of a stage with their token ids, cut as in its batches.
 
-    The first process writes them to `folder`, unless they are there: a resumed training reuses them.
+    The first process writes them to `folder`. A resumed training reuses them, unless they are damaged.
     """
 
     def ids(rows: Sequence[Record]) -> TokenIds:
@@ -75,7 +75,7 @@ def tokenised(
         flat = iter(token_ids(embedder, owners, [text for own in texts for text in own], "document", config))
         return [[next(flat) for _ in own] for own in texts]
 
-    if processes.is_first() and not folder.exists():
+    if processes.is_first() and not are_written(folder):
         write_tokens(folder, records, ids)
     processes.broadcast(None)  # the other processes wait for the folder
     return TokenStore(folder)

@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from embedline.artifacts.durable import put_in_place
+from embedline.artifacts.manifest import read_artifact, write_manifest
 from embedline.artifacts.record import write_json
-from embedline.errors import StepError
+from embedline.errors import InputError, StepError
 from embedline.training.batching.records import Record
 from embedline.training.batching.rows import Columns, RowGroup
 
 ROWS, ROW_GROUPS = "rows.arrow", "kinds.json"
 # Rows written at a time, which bounds the memory of writing, and rows of a block of the file.
+_KIND = "tokens"
 BLOCK = 8192
 
 _TEXTS, _SCORES = pa.list_(pa.string()), pa.list_(pa.float64())
@@ -114,7 +117,18 @@ def write_tokens(folder: Path, records: Iterable[Record], tokenise: Tokenise) ->
         draft / ROW_GROUPS,
         {"kinds": [asdict(row_group) for row_group in row_groups], "score_ranges": ranges},
     )
-    draft.rename(folder)
+    write_manifest(draft, kind=_KIND, step="", key="")
+    put_in_place(draft, folder)
+
+
+def are_written(folder: Path) -> bool:
+    """Return whether `write_tokens` wrote this folder; one that was damaged since is removed."""
+    try:
+        read_artifact(folder, _KIND)
+    except InputError:
+        shutil.rmtree(folder, ignore_errors=True)
+        return False
+    return True
 
 
 def _block(rows: list[Record], ids: TokenIds, row_groups: dict[RowGroup, int]) -> pa.RecordBatch:

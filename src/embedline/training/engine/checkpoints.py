@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from embedline.artifacts.durable import flush, flush_tree, put_in_place
 from embedline.artifacts.record import write_json
 from embedline.errors import StepError, first_line
 from embedline.models.cpus import processor_name
@@ -63,13 +63,11 @@ def mark_complete(checkpoint: Path) -> None:
     """Write the mark of a complete checkpoint, with each file's size and checksum, after all files."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     marks = {path.relative_to(checkpoint).as_posix(): [path.stat().st_size, _crc(path)] for path in files}
-    for path in files:
-        _to_disk(path)
+    flush_tree(checkpoint)
     draft = checkpoint / f".{COMPLETE}"
     draft.write_text(json.dumps(marks), encoding="utf-8")
-    _to_disk(draft)
-    draft.rename(checkpoint / COMPLETE)
-    _to_disk(checkpoint)
+    put_in_place(draft, checkpoint / COMPLETE)
+    flush(checkpoint.parent)
 
 
 def remove_old(folder: Path) -> None:
@@ -177,14 +175,6 @@ def _crc(path: Path) -> int:
         while block := file.read(2**20):
             value = zlib.crc32(block, value)
     return value
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _step_of(checkpoint: Path) -> int:
