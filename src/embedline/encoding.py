@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from embedline.errors import InputError
+from embedline.quoting import command_line
 
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = ((b"\xff\xfe\x00\x00", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
@@ -74,10 +75,11 @@ def wrong_encoding(encoding: str, where: str, name: str = "FILE") -> InputError:
         where: the file, and its first line that cannot be read (file:line).
         name: of the file, for the command that converts it.
     """
+    convert = command_line("iconv", "-f", encoding, "-t", "UTF-8", Path(name))
     return InputError(
         f"is not UTF-8: it seems to be {encoding}.",
         where=where,
-        fix=f"Convert the file: iconv -f {encoding} -t UTF-8 {name} > {name}.utf8",
+        fix=f"Convert the file: {convert} > {command_line(Path(f'{name}.utf8'))}",
     )
 
 

@@ -15,6 +15,7 @@ from embedline.cli.shared import registry_uri
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.models.stated import NOTHING, Stated, require_unstated
+from embedline.quoting import home_expanded
 from embedline.registry.download import downloaded
 from embedline.registry.files import verify_folder
 from embedline.registry.versions import get_champion
@@ -78,7 +79,7 @@ def find_model(model: str, work: Path, uri: str) -> Path:
     """
     if model.startswith("models:"):
         return _registered(model, work, uri)
-    folder = Path(model).expanduser()
+    folder = home_expanded(model)
     for candidate in (folder, folder / "model"):
         if any((candidate / file).is_file() for file in _MODEL_FILES):
             require_intact(candidate)

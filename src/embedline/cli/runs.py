@@ -39,6 +39,7 @@ from embedline.orchestration.progress import Progress
 from embedline.planning.checks.recommendations import advice
 from embedline.planning.cost import GPUS, estimate_run
 from embedline.planning.cost_table import cost_table as table
+from embedline.quoting import command_line
 
 
 class Runner(StrEnum):
@@ -80,8 +81,8 @@ def init(
     if left_out:
         typer.echo(f"{len(left_out)} settings have no counterpart; {preset} lists them with reasons")
     typer.echo("Then:" if from_flagembedding else "Put your own rows into the data file, then:")
-    typer.echo(f"  embedline plan {preset}")
-    typer.echo(f"  embedline run {preset}")
+    for name in ("plan", "run"):
+        typer.echo(f"  {command_line('embedline', name, preset)}")
 
 
 @command

@@ -20,6 +20,7 @@ from embedline.config.load import read_overrides
 from embedline.config.registry import TrackingConfig
 from embedline.errors import EmbedlineError, InputError, Stopped, without_passwords
 from embedline.models.stated import Stated
+from embedline.quoting import command_line
 from embedline.registry.server import DATABASE, default_uri
 from embedline.registry.tracking import prepare
 from embedline.registry.tracking_target import tracking_target
@@ -185,11 +186,13 @@ def note(text: str) -> None:
 
 
 def wide_console(*, stderr: bool = False) -> Console:
-    """Open a console; in a file or a pipe lines are at least 140 characters, so that no table is cut."""
+    """Open a console without markup; in a file or a pipe lines have 140 characters or more, for tables."""
     from rich.console import Console
 
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=max(140, console.width))
+    console = Console(stderr=stderr, markup=False, emoji=False)  # paths and names are printed as they are
+    if not console.is_terminal:
+        console.width = max(140, console.width)
+    return console
 
 
 def absolute_preset(preset: str) -> str:
@@ -206,7 +209,11 @@ def run_folder(run: Path, work: Path) -> Path:
     for folder in (run, work / run):
         if (folder / "plan.json").is_file() or (folder / "run.json").is_file():
             return folder.resolve()
-    raise InputError("no such run.", where=str(run), fix=f"`embedline status --work {work}` lists them.")
+    raise InputError(
+        "no such run.",
+        where=str(run),
+        fix=f"`{command_line('embedline', 'status', '--work', work)}` lists them.",
+    )
 
 
 def tracking_uri(uri: str, work: Path) -> str:

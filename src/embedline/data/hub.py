@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import yaml
@@ -13,6 +15,7 @@ from embedline.data.lines import Line
 from embedline.errors import InputError, first_line
 
 PREFIX = "hub:"
+_PATTERN = re.compile(r"[*?\[\]{}!]|::|://")
 _FRONT_MATTER = re.compile(r"---\s*\n(.*?)\n---\s*(?:\n|$)", re.DOTALL)
 
 
@@ -77,7 +80,10 @@ def read_folder(folder: Path, split: str, configuration: str | None = None) -> I
         InputError: the folder, its configuration or the split cannot be loaded.
     """
     fix = "Check the split, the README.md's configs and the files."
-    return _rows(f"{folder}[{split}]", fix, path=str(folder), name=configuration, split=split, streaming=True)
+    with plain_name(folder) as plain:
+        yield from _rows(
+            f"{folder}[{split}]", fix, path=str(plain), name=configuration, split=split, streaming=True
+        )
 
 
 def files_of_split(folder: Path, split: str, configuration: str | None = None) -> list[Path]:
@@ -85,8 +91,10 @@ def files_of_split(folder: Path, split: str, configuration: str | None = None) -
     import datasets
 
     try:
-        builder = datasets.load_dataset_builder(str(folder), configuration)
-        return [Path(file) for file in (builder.config.data_files or {}).get(split, ())]
+        with plain_name(folder) as plain:
+            builder = datasets.load_dataset_builder(str(plain), configuration)
+            files = (builder.config.data_files or {}).get(split, ())
+            return [folder / Path(file).relative_to(plain) for file in files]
     except Exception:  # `read_folder` raises it with its reason
         return []
 
@@ -102,8 +110,9 @@ def splits_of(folder: Path) -> dict[str, list[str]]:
     import datasets
 
     try:
-        names = datasets.get_dataset_config_names(str(folder))
-        return {name: datasets.get_dataset_split_names(str(folder), name) for name in names}
+        with plain_name(folder) as plain:
+            names = datasets.get_dataset_config_names(str(plain))
+            return {name: datasets.get_dataset_split_names(str(plain), name) for name in names}
     except Exception as error:  # `datasets` raises dozens of kinds
         fix = "Check its configs and the files that they name."
         where = str(folder / "README.md")
@@ -118,7 +127,8 @@ def read_columns(path: Path) -> Iterator[Line]:
     """
     fix = "Check the file, or fetch it again."
     kind = path.suffix.lower().removeprefix(".")
-    return _rows(str(path), fix, path=kind, data_files=str(path), split="train", streaming=True)
+    with plain_name(path) as plain:
+        yield from _rows(str(path), fix, path=kind, data_files=str(plain), split="train", streaming=True)
 
 
 def count_parquet(path: Path) -> int:
@@ -135,6 +145,26 @@ def count_parquet(path: Path) -> int:
     except (OSError, pa.ArrowException) as error:
         fix = "Check the file, or fetch it again."
         raise InputError(f"cannot be read ({first_line(error)}).", where=str(path), fix=fix) from error
+
+
+@contextmanager
+def plain_name(path: Path) -> Iterator[Path]:
+    """Yield a path of the same file or folder in which `datasets` reads no pattern and no chain of protocols.
+
+    It takes a path for a pattern and reads all files that match, also of other folders. Where a path has
+    such characters, its files are read through links.
+    """
+    absolute = path.absolute()
+    if not _PATTERN.search(str(absolute)):
+        yield absolute
+        return
+    with TemporaryDirectory(prefix="embedline-") as folder:
+        plain = Path(folder).resolve() / f"data{path.suffix}"
+        inside = {file: file.relative_to(absolute) for file in absolute.rglob("*") if file.is_file()}
+        for file, name in (inside or {absolute: Path()}).items():  # `datasets` resolves links of folders
+            (plain / name).parent.mkdir(parents=True, exist_ok=True)
+            (plain / name).symlink_to(file)
+        yield plain
 
 
 def _rows(where: str, fix: str, **arguments: Any) -> Iterator[Line]:

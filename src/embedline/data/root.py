@@ -15,6 +15,7 @@ from embedline.artifacts.workspace import Workspace
 from embedline.config.schema import RunConfig
 from embedline.data.demo import write_demo
 from embedline.errors import InputError
+from embedline.quoting import home_expanded
 
 DEMO = "demo:"
 
@@ -31,7 +32,7 @@ def data_root(config: RunConfig, preset: str, workspace: Workspace) -> Path:
         return _demo(root.removeprefix(DEMO), workspace)
     if not root:
         return Path(preset).resolve().parent if Path(preset).suffix in {".yaml", ".yml"} else Path.cwd()
-    folder = Path(root).expanduser()
+    folder = home_expanded(root)
     if not folder.is_dir():
         raise InputError(
             "is not a folder.", where=f"data.root: {root}", fix="Create it or correct data.root."

@@ -22,6 +22,7 @@ from embedline.data.lines import Line, count_jsonl, read_json, read_jsonl
 from embedline.data.tally import Tally
 from embedline.data.texts import read_text_file
 from embedline.errors import InputError
+from embedline.quoting import home_expanded
 
 
 def is_hub(path: str) -> bool:
@@ -34,7 +35,7 @@ def locate(path: str, root: Path) -> Path:
     Raises:
         InputError: there is no such file; the message suggests the nearest name in its folder.
     """
-    located = root / Path(path).expanduser()
+    located = root / home_expanded(path)
     if located.exists():
         return located
     names = [p.name for p in located.parent.iterdir()] if located.parent.is_dir() else []

@@ -19,6 +19,7 @@ from embedline.evaluation.requests import BM25_DIGEST
 from embedline.models.machine import attention, prepare
 from embedline.models.prompts import PromptTable
 from embedline.models.stated import NOTHING, Stated, require_unstated
+from embedline.quoting import home_expanded
 
 if TYPE_CHECKING:
     from embedline.evaluation.evaluated_models import EvaluatedModel
@@ -67,7 +68,7 @@ def score_folder(
         root = data_root(config, preset, Workspace(work))
         listed, tasks = [*listed, *config.data.evaluation], config.evaluate.mteb_tasks
         if config.evaluate.mteb_root:
-            copies = root / Path(config.evaluate.mteb_root).expanduser()
+            copies = root / home_expanded(config.evaluate.mteb_root)
     set_names(listed)
     rows: list[ScoreRow] = []
     with tempfile.TemporaryDirectory(prefix="embedline-sets-") as scratch:

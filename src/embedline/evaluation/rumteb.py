@@ -14,6 +14,7 @@ import mteb
 from mteb.results import BenchmarkResults, ModelResult
 
 from embedline.artifacts.scores import ScoreRow
+from embedline.data.hub import plain_name
 from embedline.errors import InputError, StepError
 from embedline.evaluation.compare import BENCHMARK
 from embedline.evaluation.evaluated_models import EvaluatedModel
@@ -96,8 +97,8 @@ def _local_dataset(task: Any, root: Path | None) -> Iterator[None]:
         yield
         return
     cache = datasets.config.HF_DATASETS_CACHE
-    with TemporaryDirectory(prefix="mteb-") as own:
-        dataset["path"], datasets.config.HF_DATASETS_CACHE = str(folder.resolve()), own
+    with TemporaryDirectory(prefix="mteb-") as own, plain_name(folder.resolve()) as plain:
+        dataset["path"], datasets.config.HF_DATASETS_CACHE = str(plain), own
         try:
             yield
         finally:

@@ -15,6 +15,7 @@ from embedline.artifacts.manifest import file_sha256, folder_digest, require_int
 from embedline.errors import InputError
 from embedline.models.model_files import read_config
 from embedline.models.st_modules import list_modules
+from embedline.quoting import home_expanded
 
 _SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "README.md", "*.py"]  # code runs only if it is trusted
 _FILES = [*_SMALL, "*.safetensors"]
@@ -65,7 +66,7 @@ def _locate(reference: str, revision: str | None, root: Path | None) -> tuple[Pa
         return _in_package(reference.removeprefix("package:")), "package"
     if reference.startswith("demo:"):
         return _demo(reference), "demo"
-    for folder in (Path(reference).expanduser(), *([root / reference] if root else [])):
+    for folder in (home_expanded(reference), *([root / reference] if root else [])):
         if folder.is_dir():
             return folder.resolve(), "local"
     if reference.startswith((".", "/", "~")) or reference.count("/") != 1:

@@ -22,6 +22,7 @@ from embedline.components.image import IMAGE
 from embedline.config.schema import RunConfig
 from embedline.config.secrets import FOLDER, mounted_secrets, secret_variables, secrets_folder
 from embedline.errors import InputError
+from embedline.quoting import command_line, home_expanded
 
 EXITS = "containers.json"
 LABEL = "embedline.run"
@@ -112,7 +113,7 @@ def _owner(workspace: Path) -> str:
         raise InputError(
             "the work directory belongs to root, and containers never run as root.",
             where=str(workspace),
-            fix=f"Give it to another user: chown -R 10001:10001 {workspace}",
+            fix=f"Give it to another user: {command_line('chown', '-R', '10001:10001', workspace)}",
         )
     return f"{owner.st_uid}:{owner.st_gid}"
 
@@ -236,7 +237,7 @@ def _working_folder(config: RunConfig, preset: str, workspace: Path) -> Path:
     root, beside = config.data.root, _preset_folder(preset)
     if root.startswith("demo:"):
         return beside or workspace
-    return Path(root).expanduser().resolve() if root else beside or Path.cwd()
+    return home_expanded(root).resolve() if root else beside or Path.cwd()
 
 
 def _readable_folders(config: RunConfig, preset: str, workspace: Path, working_dir: Path) -> list[Path]:
@@ -246,7 +247,7 @@ def _readable_folders(config: RunConfig, preset: str, workspace: Path, working_d
     if not config.data.root.startswith("demo:"):
         folders.append(working_dir)
     for name in _paths(config):
-        path = (working_dir / Path(name).expanduser()).resolve() if name else working_dir
+        path = (working_dir / home_expanded(name)).resolve() if name else working_dir
         if path.exists():
             folders.append(path if path.is_dir() else path.parent)
     kept: list[Path] = []

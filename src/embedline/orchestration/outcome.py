@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from embedline.artifacts.run_record import RunRecord
 from embedline.dag import STEPS
 from embedline.evaluation.reasons import finding, warnings
 from embedline.gate.outcome import Outcome, outcome_of
+from embedline.quoting import command_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,11 +84,11 @@ def model_words(model: dict[str, Any]) -> str:
 def next_commands(record: RunRecord, run_folder: Path) -> list[str]:
     """Return commands that open the tracker and search with the run's model."""
     uri = record.tracking.get("uri", "")
-    ui = f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+    opener = ["open"] if uri.startswith("http") else ["mlflow", "ui", "--backend-store-uri"]
     latest = run_folder.parent / "latest"
     model = (latest if latest.resolve() == run_folder.resolve() else run_folder) / "model"
-    words = ["embedline", "search", str(model), str(_corpus(record, run_folder)), _question(record)]
-    return [ui, shlex.join(words)]
+    search = command_line("embedline", "search", model, _corpus(record, run_folder), _question(record))
+    return [command_line(*opener, uri), search]
 
 
 def _steps(record: RunRecord) -> Table:

@@ -52,11 +52,13 @@ class Progress:
             self._status = None
 
     def _spin(self, run_folder: Path, running: StepRecord | None) -> None:
+        from rich.text import Text
+
         text = self._now(run_folder, running) if running else "…"
         if self._status is None:
-            self._status = self._console.status(text)
+            self._status = self._console.status(Text(text))
             self._status.start()
-        self._status.update(text)
+        self._status.update(Text(text))
 
     def _now(self, run_folder: Path, record: StepRecord) -> str:
         """Return the running step, its seconds, and the last metrics of its training."""

@@ -26,6 +26,7 @@ from embedline.planning.fingerprint import (
     named_models,
     take_fingerprint,
 )
+from embedline.quoting import command_line
 
 _FORMAT = 1
 _SHOWN = 20  # differences in one message
@@ -60,7 +61,8 @@ def fingerprint(
 
 
 def _read(path: Path, preset: str, config: RunConfig) -> tuple[list[DataEntry], list[ModelEntry]]:
-    fix = f"Write it anew where the data is: embedline fingerprint {preset} --write {path}"
+    anew = command_line("embedline", "fingerprint", preset, "--write", path)
+    fix = f"Write it anew where the data is: {anew}"
     try:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != _FORMAT:

@@ -26,6 +26,7 @@ from embedline.dag import STEPS
 from embedline.data.root import data_root
 from embedline.data.sources import count_rows, is_hub, source_files
 from embedline.planning.pins import Pinned, named_sources, pin_data, pin_models
+from embedline.quoting import home_expanded
 
 PARTS = ("data", "code", "image", "config", "base")
 _LAST_STEP = "gate"  # the steps after it only register and report
@@ -190,7 +191,7 @@ def _data(config: RunConfig, root: Path, data: Pinned, models: Pinned) -> Iterat
             data.pins["sources"][name],
         )
     for held_out in config.data.evaluation:
-        folder = root / Path(held_out.path).expanduser()
+        folder = root / home_expanded(held_out.path)
         name = held_out.name or folder.name
         files = [path for path in folder.rglob("*") if path.is_file()]
         tables = [path for path in files if path.name.lower().endswith(_TABLES)]
@@ -209,7 +210,7 @@ def _uri(path: str) -> str:
 
     if is_hub(path):
         return path.partition("@")[0]
-    place = Path(path).expanduser()
+    place = home_expanded(path)
     return place.name if place.is_absolute() else place.as_posix()
 
 

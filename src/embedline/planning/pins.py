@@ -16,6 +16,7 @@ from embedline.data.hub import hub_name
 from embedline.data.sources import is_hub, locate, source_files, source_name
 from embedline.errors import InputError
 from embedline.models.resolve import resolve_model
+from embedline.quoting import home_expanded
 
 _KEYS = {"base": "model.base", "teacher": "teacher.model"}
 
@@ -41,7 +42,7 @@ def pin_data(config: RunConfig, root: Path) -> Pinned:
         sources[name] = _pin_source(item.path, root, f"{place}.path", pinned.revisions)
     evaluation = {}
     for number, held_out in enumerate(config.data.evaluation):
-        folder = root / Path(held_out.path).expanduser()
+        folder = root / home_expanded(held_out.path)
         where = f"data.evaluation.{number}.path"
         if not folder.is_dir():
             raise InputError(
@@ -87,7 +88,7 @@ def pin_models(config: RunConfig, root: Path) -> Pinned:
                 raise InputError(error.what, where=f"{_KEYS[role]}: {error.where}", fix=error.fix) from error
             pinned.pins[role], pinned.locations[role] = found.digest, str(found.path)
     if config.evaluate.mteb_tasks and config.evaluate.mteb_root:
-        folder = root / Path(config.evaluate.mteb_root).expanduser()
+        folder = root / home_expanded(config.evaluate.mteb_root)
         if not folder.is_dir():
             raise InputError(
                 "is not a folder.", where=f"evaluate.mteb_root: {folder}", fix="Correct the path."

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from embedline.config.names import alias_problem, model_problem
 from embedline.errors import ConflictError, InputError
+from embedline.quoting import command_line
 from embedline.registry.ledger import Entry, Generation, Ledger, newest_of
 from embedline.registry.server import error_code
 from embedline.registry.versions import read_aliases
@@ -123,7 +123,7 @@ def require_names(name: str, alias: str) -> None:
 
 def reconcile_command(name: str) -> str:
     """Return the command that repairs the aliases of a model."""
-    return f"embedline reconcile {shlex.quote(name)}"
+    return command_line("embedline", "reconcile", name)
 
 
 def version_text(version: int | None) -> str:

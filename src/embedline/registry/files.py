@@ -8,10 +8,10 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlparse
 
 from embedline.artifacts.manifest import MANIFEST, file_sha256, folder_entries, is_added_by_loading
 from embedline.errors import InputError, StepError
+from embedline.quoting import file_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -113,11 +113,8 @@ def location_of(client: MlflowClient, version: ModelVersion) -> str:
 
 def local_path(location: str) -> Path | None:
     """Return the folder of a file URI; None when it is not on this machine."""
-    parts = urlparse(location)
-    if parts.scheme not in {"", "file"}:
-        return None
-    path = Path(unquote(parts.path))
-    return path if path.is_dir() else None
+    path = file_path(location)
+    return path if path and path.is_dir() else None
 
 
 def _local_digests(folder: Path) -> dict[str, str]:

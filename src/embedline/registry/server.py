@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from embedline.errors import EmbedlineError, InputError, first_line
+from embedline.quoting import file_uri, sqlite_path, sqlite_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DATABASE = "mlflow.db"
-_SQLITE = "sqlite:///"
 _DENIED = re.compile(r"error code (401|403)\b")
 # A server whose artefact store is down returns 5xx for files; a server that is down itself returns nothing.
 _ARTIFACT_STORE_DOWN = re.compile(r"/mlflow-artifacts/.*(too many|error code) 5\d\d", re.DOTALL)
@@ -34,7 +34,7 @@ class TrackingError(EmbedlineError):
 
 def default_uri(folder: Path) -> str:
     """Return the address of the sqlite database in a work folder."""
-    return f"{_SQLITE}{(folder / DATABASE).resolve()}"
+    return sqlite_uri((folder / DATABASE).resolve())
 
 
 def prepare(uri: str, *, timeout_s: int = 10) -> None:
@@ -45,7 +45,7 @@ def prepare(uri: str, *, timeout_s: int = 10) -> None:
     """
     for verbose in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(verbose).setLevel(logging.WARNING)
-    path = _sqlite_path(uri)
+    path = sqlite_path(uri)
     fix = "Check tracking.uri or the environment's MLFLOW_TRACKING_URI."
     try:
         with limited_retries(retries=1, timeout_s=timeout_s):
@@ -181,12 +181,6 @@ def error_code(error: Any) -> str:
     return str(getattr(error, "error_code", ""))
 
 
-def _sqlite_path(uri: str) -> Path | None:
-    if not uri.startswith(_SQLITE) or uri == _SQLITE:
-        return None
-    return Path(uri.removeprefix(_SQLITE))
-
-
 def _open_sqlite(path: Path, timeout_s: int) -> None:
     """Fail at once where mlflow would try ten times: no such folder, not a database, not writable."""
     with closing(sqlite3.connect(path, timeout=timeout_s)) as connection:
@@ -196,8 +190,8 @@ def _open_sqlite(path: Path, timeout_s: int) -> None:
 
 def artifacts_beside(uri: str) -> str | None:
     """Return the artefact location beside a sqlite database; None for a server, which has its own."""
-    path = _sqlite_path(uri)
-    return None if path is None else (path.resolve().parent / "mlartifacts").as_uri()
+    path = sqlite_path(uri)
+    return None if path is None else file_uri(path.resolve().parent / "mlartifacts")
 
 
 def _denied(error: BaseException) -> tuple[str, str] | None:

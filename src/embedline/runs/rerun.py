@@ -18,6 +18,7 @@ from embedline.errors import InputError
 from embedline.execution.execute import execute
 from embedline.execution.torchrun import processes_here
 from embedline.gate.decision import Verdict
+from embedline.quoting import command_line
 from embedline.steps.context import StepConfig
 
 
@@ -85,7 +86,7 @@ def _inputs(folder: Path, name: str) -> dict[str, Artifact | None]:
             raise InputError(
                 f"needs what {step} makes, and that is not done.",
                 where=f"step {name} of {folder.name}",
-                fix=f"embedline run … --name {folder.name} resumes the run where it stopped.",
+                fix=f"embedline run … {command_line('--name', folder.name)} resumes it where it stopped.",
             )
         made = record.outputs[output]
         found[key] = read_artifact(Path(made.path), made.kind, digest=made.digest) if made.path else None

@@ -14,6 +14,7 @@ from embedline.artifacts.record import write_json
 from embedline.config.registry import PromoteConfig, TrackingConfig
 from embedline.errors import ConflictError
 from embedline.gate.outcome import Outcome, outcome_of
+from embedline.quoting import command_line
 from embedline.registry.challenger import update_challenger
 from embedline.registry.promotion import NOTHING, promote
 from embedline.registry.registered_form import registered_form
@@ -97,12 +98,12 @@ def _move_alias(
     elif outcome is Outcome.NOT_JUDGED:
         text = (
             f"{name} version {version} is registered as not judged, {_stays(alias, current)}. "
-            f"To promote it all the same: embedline promote {name} {version}"
+            f"To promote it all the same: {command_line('embedline', 'promote', name, version)}"
         )
     elif config.policy == "manual":
         text = (
             f"{name} version {version} is registered; promote.policy is manual, {_stays(alias, current)}. "
-            f"To promote it: embedline promote {name} {version}"
+            f"To promote it: {command_line('embedline', 'promote', name, version)}"
         )
     else:
         try:

@@ -17,6 +17,7 @@ from embedline.importers.flagembedding.shell_script import Command, read_command
 from embedline.importers.flagembedding.train_files import TrainFile, read_train_file, without_counterpart
 from embedline.importers.flagembedding.writers import NO_IN_BATCH, Arguments, prompt
 from embedline.importers.preset import ImportedPreset, KeyValue, preset_yaml
+from embedline.quoting import home_expanded
 
 # What FlagEmbedding does whatever its flags are, and the questions that the gate needs.
 FIXED = {
@@ -55,7 +56,7 @@ def preset_from(command_line: str, name: str) -> ImportedPreset:
     paths = _files(given)
     files = [read_train_file(path, values.get("max_example_num_per_dataset")) for path in paths]
     values["train_data"] = [str(path) for path in paths]
-    base = Path(values["model_name_or_path"]).expanduser()
+    base = home_expanded(values["model_name_or_path"])
     if base.is_dir():
         values["model_name_or_path"] = str(base.resolve())
     counts = [file.rows for file in files]
@@ -128,7 +129,7 @@ def _files(paths: list[Path]) -> list[Path]:
     """List the training files; of a folder, as FlagEmbedding does, each JSONL file as a dataset."""
     files: list[Path] = []
     for path in paths:
-        inside = sorted(path.expanduser().glob("*.jsonl")) if path.expanduser().is_dir() else []
+        inside = sorted(home_expanded(path).glob("*.jsonl")) if home_expanded(path).is_dir() else []
         files += inside or [path]
     return files
 
@@ -162,7 +163,7 @@ def _prompts(
 
 def _files_left_out(paths: list[Path]) -> dict[str, str]:
     """List the JSON files of folders, which FlagEmbedding reads."""
-    folders = [path.expanduser() for path in paths if path.expanduser().is_dir()]
+    folders = [home_expanded(path) for path in paths if home_expanded(path).is_dir()]
     reason = "is not read; write its rows as JSON lines, in a file that ends in .jsonl"
     return {path.name: reason for folder in folders for path in sorted(folder.glob("*.json"))}
 

@@ -6,10 +6,10 @@ import os
 import re
 import shlex
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from embedline.encoding import read_text
 from embedline.errors import InputError
+from embedline.quoting import home_expanded
 
 _MODULE = re.compile(r"FlagEmbedding\.[\w.]+")
 _ASSIGNED = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
@@ -81,7 +81,7 @@ def _text_of(command_line: str) -> tuple[str, str]:
     if len(words) != 1 or words[0].startswith("--"):
         return re.sub(r"\\?\n", " ", command_line), "--from-flagembedding"  # one command on several lines
     try:
-        return read_text(Path(command_line.strip()).expanduser()), command_line
+        return read_text(home_expanded(command_line.strip())), command_line
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise InputError(

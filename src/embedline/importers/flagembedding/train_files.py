@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from embedline.quoting import home_expanded
+
 PARSED_ROWS = 100_000  # of each file, to look at their columns; the other rows are only counted
 KNOWN = frozenset({"query", "pos", "neg", "pos_scores", "neg_scores", "prompt", "type"})
 # Both sides get the prompt, as with our task types; the documents of symmetric_class do not.
@@ -58,7 +60,7 @@ class TrainFile:
 def read_train_file(path: Path, limit: int | None) -> TrainFile:
     """Read the columns of a file's rows, at most `limit` of them; a malformed row is passed over."""
     file = TrainFile(path)
-    located = path.expanduser()
+    located = home_expanded(path)
     if not located.is_file():
         return file
     file.rows = 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from embedline.config.schema import RunConfig
 from embedline.data.sources import source_files
 from embedline.errors import InputError
+from embedline.quoting import home_expanded
 
 
 def missing(config: RunConfig, root: Path) -> list[str]:
@@ -22,9 +23,7 @@ def missing(config: RunConfig, root: Path) -> list[str]:
     lines = [
         _line("data.sources", sources, [path for path in sources if not _has_source(path, root)]),
         _line("data.corpus", passages, [path for path in passages if not _has_source(path, root)]),
-        _line(
-            "data.evaluation", sets, [path for path in sets if not (root / Path(path).expanduser()).is_dir()]
-        ),
+        _line("data.evaluation", sets, [path for path in sets if not (root / home_expanded(path)).is_dir()]),
     ]
     models = {"model.base": config.model.base, "teacher.model": config.teacher and config.teacher.model}
     lines += [f"{key}: {name}" for key, name in models.items() if name and not _has_model(name, root)]
@@ -49,7 +48,7 @@ def _has_source(path: str, root: Path) -> bool:
 def _has_model(name: str, root: Path) -> bool:
     """Return whether a model is a folder, a package's, the demo's, or a hub model fetched before."""
     if name.startswith(("package:", "demo:")) or any(
-        path.is_dir() for path in (Path(name).expanduser(), root / name)
+        path.is_dir() for path in (home_expanded(name), root / name)
     ):
         return True
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
