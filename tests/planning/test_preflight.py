@@ -136,7 +136,7 @@ def test_preflight_leaves_the_plan_and_where_the_tracker_is(preset: Path, tmp_pa
     plan = preflight(str(preset), ["tracking.uri=sqlite:///x.db"], work, "one")
     folder = Workspace(work).run_folder("one")
     assert json.loads((folder / "plan.json").read_text())["step_configs"] == plan.step_configs
-    assert json.loads((folder / "tracking.json").read_text())["uri"] == "sqlite:///x.db"
+    assert json.loads((folder / "tracking.json").read_text())["uri"] == f"sqlite:///{Path.cwd() / 'x.db'}"
     record = json.loads((folder / "steps" / "preflight" / "record.json").read_text())
     assert record["status"] == "done"
 
@@ -177,7 +177,9 @@ def test_a_machine_that_is_too_small_is_refused(
 def test_the_demo_world_is_written_once_a_workspace(preset: Path, tmp_path: Path) -> None:
     words = ['data.root="demo:"', "data.sources.0.path=train/sts.jsonl", "data.evaluation=[]"]
     first = make_plan(str(preset), words, tmp_path / "runs")
-    root = Path(json.loads(first.step_configs["ingest"])["locations"]["root"])
+    reference = json.loads(first.step_configs["ingest"])["locations"]["root"]
+    assert reference.startswith(".embedline/demo/")
+    root = Workspace(tmp_path / "runs").locate(reference)
     stamp = (root / "train" / "sts.jsonl").stat().st_mtime_ns
     make_plan(str(preset), words, tmp_path / "runs")
     assert (root / "train" / "sts.jsonl").stat().st_mtime_ns == stamp

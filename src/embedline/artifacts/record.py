@@ -1,15 +1,20 @@
-"""The record of a step: `record.json` in its folder, true at every moment."""
+"""The record of a step: `record.json` in its folder, true at every moment.
+
+In memory the paths of outputs are absolute, in files relative to the workspace.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from embedline.artifacts.durable import put_in_place
+from embedline.artifacts.workspace import Workspace, output_reference
 
 Status = Literal["running", "done", "failed", "killed"]
 RECORD = "record.json"
@@ -55,7 +60,25 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_record(step_folder: Path, record: StepRecord) -> None:
     """Write a step's record into its folder."""
-    write_json(step_folder / RECORD, record.model_dump())
+    write_json(step_folder / RECORD, movable(record).model_dump())
+
+
+def movable(record: StepRecord) -> StepRecord:
+    """Return a record as files keep it: with paths relative to the workspace."""
+    return _with_paths(record, lambda path: output_reference(Path(path)))
+
+
+def located(record: StepRecord, workspace: Workspace) -> StepRecord:
+    """Return a record of a file with absolute paths."""
+    return _with_paths(record, lambda path: str(workspace.locate_output(path)))
+
+
+def _with_paths(record: StepRecord, change: Callable[[str], str]) -> StepRecord:
+    outputs = {
+        name: output.model_copy(update={"path": change(output.path) if output.path else None})
+        for name, output in record.outputs.items()
+    }
+    return record.model_copy(update={"outputs": outputs})
 
 
 def read_records(run_folder: Path) -> list[StepRecord]:
@@ -68,12 +91,13 @@ def read_record(step_folder: Path) -> StepRecord | None:
     """Read a step's record: None before the step began, and a failure when the record is damaged."""
     file = step_folder / RECORD
     try:
-        return StepRecord.model_validate_json(file.read_text(encoding="utf-8"))
+        record = StepRecord.model_validate_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
         message = f"{file} is damaged. Start the run again: what the step made is found by its key."
         return StepRecord(step=step_folder.name, status="failed", error=message, exit_code=1)
+    return located(record, Workspace(step_folder.resolve().parents[2]))
 
 
 def forget_records(run_folder: Path) -> None:

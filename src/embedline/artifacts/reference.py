@@ -18,7 +18,7 @@ def write_reference(workspace: Workspace, path: Path, kind: str, artifact: Artif
         artifact: None when the step passes nothing through.
     """
     folder, digest = (None, None) if artifact is None else (artifact.path, artifact.digest)
-    relative = None if folder is None else str(folder.relative_to(workspace.root))
+    relative = None if folder is None else workspace.reference(folder)
     write_json(path, {"kind": kind, "path": relative, "digest": digest})
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from embedline.artifacts.record import write_json
+from embedline.artifacts.record import StepRecord, located, movable, write_json
 from embedline.artifacts.run_record import RunRecord
+from embedline.artifacts.workspace import FORMAT, Workspace
 
 PLAN = "plan.json"
 RUN = "run.json"
@@ -26,16 +28,42 @@ def read_plan(run_folder: Path) -> dict[str, Any]:
 
 
 def read_run(run_folder: Path) -> RunRecord:
-    """Read run.json; an empty record (no status) when there is none or it is damaged."""
+    """Read run.json; an empty record (no status) when there is none or it is damaged.
+
+    Paths and addresses in the workspace are those of the place where it lies now.
+    """
     try:
-        return RunRecord.model_validate_json((run_folder / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        value = json.loads((run_folder / RUN).read_text(encoding="utf-8"))
+        written_as = value.pop("format", 1)
+        record = RunRecord.model_validate(value)
+    except (OSError, ValueError, AttributeError):
         return RunRecord()
+    workspace = Workspace(run_folder.resolve().parent)
+    return _with_places(
+        record,
+        [located(step, workspace) for step in record.steps],
+        lambda uri: workspace.locate_uri(uri, written_as),
+    )
 
 
 def write_run(run_folder: Path, record: RunRecord) -> None:
-    """Write run.json."""
-    write_json(run_folder / RUN, record.as_json())
+    """Write run.json, which stays true when the workspace is moved."""
+    workspace = Workspace(run_folder.resolve().parent)
+    steps = [movable(step) for step in record.steps]
+    kept = _with_places(record, steps, workspace.uri_reference)
+    write_json(run_folder / RUN, {"format": FORMAT, **kept.as_json()})
+
+
+def _with_places(record: RunRecord, steps: list[StepRecord], change: Callable[[str], str]) -> RunRecord:
+    """Replace a record's steps and addresses; values that were not set stay so."""
+    tracking, model = (
+        {**value, "uri": change(value["uri"])} if value.get("uri") else value
+        for value in (record.tracking, record.model)
+    )
+    changed = {"steps": steps, "tracking": tracking, "model": model}
+    return record.model_copy(
+        update={name: value for name, value in changed.items() if name in record.model_fields_set}
+    )
 
 
 def read_fingerprint(run_folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from embedline.artifacts.workspace import Workspace, check_workspace
+from embedline.artifacts.workspace import Workspace
 from embedline.cli.shared import (
     NO_OVERRIDES,
     WORK,
@@ -22,10 +22,11 @@ from embedline.cli.shared import (
     command,
     os_reason,
     show,
+    work_or_scratch,
 )
 from embedline.config.load import load_config
 from embedline.errors import InputError
-from embedline.registry.tracking import prepare
+from embedline.registry.server import exists, prepare
 from embedline.registry.tracking_target import tracking_target
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def fingerprint(
     """
     from embedline.planning import data_lock as datamanifest
 
-    found = datamanifest.fingerprint(preset, overrides, work, data_manifest)
+    with work_or_scratch(work) as place:
+        found = datamanifest.fingerprint(preset, overrides, place, data_manifest)
     if write:
         datamanifest.write_data_manifest(write, found)
     if as_json:
@@ -91,12 +93,14 @@ def since_last(
     from embedline.registry.trained import newest_trained, version_with_key
 
     config = load_config(preset, overrides)
-    check_workspace(work)
-    found = fingerprint_of(preset, overrides, work, data_manifest)
+    with work_or_scratch(work) as place:
+        found = fingerprint_of(preset, overrides, place, data_manifest)
     name, uri = config.promote.model or config.name, tracking_target(config.tracking, Workspace(work)).uri
-    prepare(uri)
-    version = version_with_key(name, found.train_key, uri=uri)
-    newest = newest_trained(name, uri=uri)
+    version, newest = None, None
+    if exists(uri):
+        prepare(uri)
+        version = version_with_key(name, found.train_key, uri=uri)
+        newest = newest_trained(name, uri=uri)
     since = Since(f"version {newest.version} of {name}", newest.values) if newest else last_run(work, name)
     result = compare_fingerprints(found, since, f"version {version} of {name}" if version else "")
     if ci_output:

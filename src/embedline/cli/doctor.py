@@ -13,10 +13,13 @@ from typing import NamedTuple
 
 import typer
 
-from embedline.artifacts.workspace import check_workspace
+from embedline.artifacts.workspace import Workspace, check_workspace, nearest_folder
 from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show, tracking_uri
+from embedline.config.registry import TrackingConfig
 from embedline.errors import EmbedlineError, without_passwords
 from embedline.planning.checks.machine import check_disk, check_memory
+from embedline.registry.server import exists
+from embedline.registry.tracking_target import tracking_target
 
 PACKAGES = (
     "embedline",
@@ -112,9 +115,10 @@ def _memory() -> str:
 
 
 def _disk(work: Path) -> str:
-    check_workspace(work)
-    total = shutil.disk_usage(work).total / 1e9
-    return f"{check_disk(work):.1f} of {total:.1f} GB free at {work.resolve()}"
+    check_workspace(work, create=False)
+    place = nearest_folder(work)
+    total = shutil.disk_usage(place).total / 1e9
+    return f"{check_disk(place):.1f} of {total:.1f} GB free at {work.resolve()}"
 
 
 def _providers() -> str:
@@ -124,4 +128,5 @@ def _providers() -> str:
 
 
 def _tracker(uri: str, work: Path) -> str:
-    return tracking_uri(uri, work)
+    address = tracking_target(TrackingConfig(uri=uri), Workspace(work)).uri
+    return tracking_uri(uri, work) if exists(address) else f"{address} (the first run creates it)"

@@ -11,7 +11,7 @@ import numpy as np
 
 from embedline.artifacts.manifest import require_intact
 from embedline.artifacts.workspace import Workspace
-from embedline.cli.shared import registry_uri
+from embedline.cli.shared import tracking_uri
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.models.stated import NOTHING, Stated, require_unstated
@@ -97,7 +97,7 @@ def _registered(model: str, work: Path, uri: str) -> Path:
     if match is None:
         raise InputError("is not of the form models:/NAME@ALIAS or models:/NAME/VERSION.", where=model)
     name, alias, number = match.groups()
-    address = registry_uri(uri, work)
+    address = tracking_uri(uri, work)
     if alias is not None:
         champion = get_champion(name, alias, uri=address)
         if champion is None:

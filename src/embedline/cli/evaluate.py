@@ -25,6 +25,7 @@ from embedline.cli.shared import (
     show,
     stated,
     wide_console,
+    work_or_scratch,
 )
 from embedline.config.data import EvaluationSet
 from embedline.config.load import load_config
@@ -121,16 +122,17 @@ def evaluate(
         )
         for path in sets
     ]
-    rows = score_folder(
-        find_model(model, work, uri),
-        folders,
-        config,
-        absolute_preset(preset),
-        work,
-        bm25=bm25,
-        trust_remote_code=trust,
-        stated=stated(pooling, causal),
-    )
+    with work_or_scratch(work) as place:
+        rows = score_folder(
+            find_model(model, work, uri),
+            folders,
+            config,
+            absolute_preset(preset),
+            place,
+            bm25=bm25,
+            trust_remote_code=trust,
+            stated=stated(pooling, causal),
+        )
     if as_json:
         show({"model": model, "scores": [row.as_json() for row in rows]})
         return

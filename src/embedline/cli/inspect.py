@@ -10,6 +10,7 @@ import typer
 
 from embedline.artifacts.run_folder import read_run
 from embedline.artifacts.run_record import RunRecord
+from embedline.artifacts.workspace import Workspace
 from embedline.cli.registry import show_model
 from embedline.cli.shared import (
     WORK,
@@ -19,14 +20,18 @@ from embedline.cli.shared import (
     Uri,
     Work,
     command,
+    no_workspace,
     note,
-    registry_uri,
     run_folder,
     show,
+    tracking_uri,
     wide_console,
 )
 from embedline.errors import EmbedlineError, InputError
 from embedline.orchestration.outcome import show_outcome
+from embedline.quoting import sqlite_path
+from embedline.registry.relocation import relocate
+from embedline.registry.server import exists
 from embedline.runs.record import is_abandoned
 
 
@@ -62,9 +67,7 @@ def status(
     Exit code 4, with NAME: an alias was moved by other means; `embedline reconcile NAME` settles it.
     """
     if name:
-        return show_model(name, registry_uri(uri, work), as_json)
-    if not work.is_dir():
-        raise InputError("no such work folder.", where=str(work), fix="Give the --work of your runs.")
+        return show_model(name, tracking_uri(uri, work), as_json)
     records = []
     for file in sorted(work.glob("*/run.json"), key=lambda path: path.stat().st_mtime):
         if not file.parent.is_symlink():
@@ -72,6 +75,8 @@ def status(
             if is_abandoned(record):
                 record = record.model_copy(update={"status": "killed"})
             records.append(record)
+    if not records and not Workspace(work).exists:
+        raise no_workspace(work)
     champions = _champions(records)
     if as_json:
         keys = {"run", "preset", "status", "exit_code", "started", "seconds", "model", "verdict", "error"}
@@ -108,6 +113,8 @@ def report(
         raise InputError("the run has no record yet.", where=str(folder), fix="Wait until it has finished.")
     if record.status == "running":
         raise InputError("the run is not finished.", where=str(folder), fix="Wait until it has finished.")
+    if database := sqlite_path(record.tracking.get("uri", "")):
+        relocate(database)  # the printed `mlflow ui` line reads it as it stands
     if as_json:
         page = folder / "report.html"
         show({**record.as_json(), "report": str(page) if page.is_file() else None})
@@ -139,6 +146,9 @@ def _champions(records: list[RunRecord]) -> list[Champions]:
             known[name, uri] = None
     champions = []
     for name, uri in known:
+        if not exists(uri):
+            note(f"warning: {uri}: there is no such tracking database.")
+            continue
         try:
             model = overview(name, uri=uri)
             aliases = {alias: at.version for alias, at in model.aliases.items()}

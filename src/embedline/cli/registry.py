@@ -21,8 +21,8 @@ from embedline.cli.shared import (
     Uri,
     Work,
     command,
-    registry_uri,
     show,
+    tracking_uri,
 )
 from embedline.config.secrets import refuse_password, resolve_secret
 from embedline.errors import InputError
@@ -63,7 +63,7 @@ def promote(
     """
     from embedline.registry import promotion
 
-    by, expected, here = by or current_user(), _expected(expect), registry_uri(uri, work)
+    by, expected, here = by or current_user(), _expected(expect), tracking_uri(uri, work)
     if not to_uri:
         if to_name or to_token:
             raise InputError("need --to-uri, which is not given.", where="--to-name and --to-token")
@@ -108,7 +108,7 @@ def rollback(
         reason=reason,
         by=by or current_user(),
         expect=_expected(expect),
-        uri=registry_uri(uri, work),
+        uri=tracking_uri(uri, work),
     )
     _print_promotion(moved, as_json)
 
@@ -122,7 +122,7 @@ def history(
     from embedline.registry.alias_state import version_text
     from embedline.registry.versions import NOT_JUDGED
 
-    generations = promotion.history(name, uri=registry_uri(uri, work))
+    generations = promotion.history(name, uri=tracking_uri(uri, work))
     if as_json:
         show(
             [
@@ -174,7 +174,7 @@ def reconcile(
     result = reconcile_aliases(
         name,
         alias,
-        uri=registry_uri(uri, work),
+        uri=tracking_uri(uri, work),
         by=by or current_user(),
         accept=accept,
         restore=restore,

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from embedline.artifacts.run_record import RunRecord
-from embedline.artifacts.workspace import check_workspace, checked_run_name
+from embedline.artifacts.workspace import Workspace, check_workspace, checked_run_name
 from embedline.cli.changed import since_last
 from embedline.cli.deploy import require_kfp
 from embedline.cli.shared import (
@@ -28,6 +28,7 @@ from embedline.cli.shared import (
     note,
     show,
     wide_console,
+    work_or_scratch,
 )
 from embedline.cli.starter import run_name, write_new, write_starter
 from embedline.config.load import deprecated, load_config
@@ -136,14 +137,17 @@ def plan(
     if gpu not in GPUS:
         raise InputError(f"{gpu!r} is not a known GPU.", where="--gpu", fix=f"Known: {', '.join(GPUS)}.")
     config = load_config(preset, overrides)
-    planned, problem = None, None
-    if not estimate:
-        try:
-            planned = make_plan(absolute_preset(preset), overrides, work)
-        except InputError as error:
-            problem = error
-    absent = missing_here(config, absolute_preset(preset), work) if problem else []
-    cost = estimate_run(config, planned.base if planned else None, gpu=gpu, utilisation=utilisation)
+    planned, problem, absent = None, None, []
+    with work_or_scratch(work) as place:
+        if not estimate:
+            try:
+                check_workspace(work, create=False)
+                planned = make_plan(absolute_preset(preset), overrides, place)
+            except InputError as error:
+                problem = error
+                absent = missing_here(config, absolute_preset(preset), place)
+        base = planned.base(Workspace(place)) if planned else None
+        cost = estimate_run(config, base, gpu=gpu, utilisation=utilisation)
     warnings = [*deprecated(preset, overrides), *advice(config)]
     if as_json:
         value = {**dataclasses.asdict(planned), "step_configs": None} if planned else {"warnings": warnings}

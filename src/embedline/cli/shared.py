@@ -7,22 +7,23 @@ import inspect
 import json
 import os
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from embedline.artifacts.workspace import Workspace
+from embedline.artifacts.workspace import Workspace, nearest_folder
 from embedline.config.load import read_overrides
 from embedline.config.registry import TrackingConfig
 from embedline.errors import EmbedlineError, InputError, Stopped, without_passwords
 from embedline.models.stated import Stated
 from embedline.quoting import command_line
-from embedline.registry.server import DATABASE, default_uri
-from embedline.registry.tracking import prepare
+from embedline.registry.server import exists, prepare
 from embedline.registry.tracking_target import tracking_target
 
 if TYPE_CHECKING:
@@ -41,8 +42,23 @@ def _split_overrides(values: list[str]) -> list[str]:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value instead of text.")]
 Debug = Annotated[bool, typer.Option("--debug", help="On failure print the traceback, too.")]
+
+
+def _work_folder(text: str | Path) -> Path:
+    """Read --work; an empty value (a variable that is not set) is not the current folder."""
+    if not str(text).strip():
+        raise typer.BadParameter("is empty; give the folder of your runs.")
+    return Path(text)
+
+
 Work = Annotated[
-    Path, typer.Option("--work", help="Work folder: holds runs, cached results, checkpoints and tracking.")
+    Path,
+    typer.Option(
+        "--work",
+        metavar="PATH",
+        parser=_work_folder,
+        help="Work folder: holds runs, cached results, checkpoints and tracking.",
+    ),
 ]
 Preset = Annotated[
     str, typer.Argument(metavar="PRESET", help="Name of a shipped preset, or path of a preset file.")
@@ -209,6 +225,8 @@ def run_folder(run: Path, work: Path) -> Path:
     for folder in (run, work / run):
         if (folder / "plan.json").is_file() or (folder / "run.json").is_file():
             return folder.resolve()
+    if not Workspace(work).exists:
+        raise no_workspace(work)
     raise InputError(
         "no such run.",
         where=str(run),
@@ -220,26 +238,37 @@ def tracking_uri(uri: str, work: Path) -> str:
     """Find the tracking address that a command uses, and check that it answers.
 
     Raises:
-        InputError: the tracking server does not answer.
+        InputError: there is no workspace or no such database, or the tracking server does not answer.
     """
-    address = tracking_target(TrackingConfig(uri=uri), Workspace(work)).uri
+    workspace = Workspace(work)
+    address = tracking_target(TrackingConfig(uri=uri), workspace).uri
+    if not exists(address):
+        if uri or workspace.exists:
+            raise InputError("there is no such tracking database.", where=address)
+        raise no_workspace(work)
     prepare(address)
     return address
 
 
-def registry_uri(uri: str, work: Path) -> str:
-    """Find the address of a registry that must be there: as `tracking_uri`, but nothing is created.
+def no_workspace(work: Path) -> InputError:
+    """Return the error for a folder in which nothing was run; a command that reads creates nothing there."""
+    what = "there is no workspace: nothing was run here." if work.is_dir() else "no such work folder."
+    return InputError(what, where=str(work), fix="Give the --work of your runs.")
 
-    Raises:
-        InputError: the work folder has no registry, or the tracking server does not answer.
+
+@contextmanager
+def work_or_scratch(work: Path) -> Iterator[Path]:
+    """Yield the work folder; a temporary one where nothing was run yet, for commands that only read.
+
+    It lies on the disk of the work folder, if that can be written to.
     """
-    folder = Workspace(work).internal / "tracking"
-    target = tracking_target(TrackingConfig(uri=uri), Workspace(work))
-    if target.uri == default_uri(folder) and not (folder / DATABASE).is_file():
-        what = "holds no registry: nothing was run there." if work.is_dir() else "no such work folder."
-        fix = "Give the --work of your runs, or the --uri of a tracking server."
-        raise InputError(what, where=str(work), fix=fix)
-    return tracking_uri(uri, work)
+    if Workspace(work).exists:
+        yield work
+        return
+    near = nearest_folder(work)
+    writable = near.is_dir() and os.access(near, os.W_OK)
+    with tempfile.TemporaryDirectory(prefix=".embedline-", dir=near if writable else None) as scratch:
+        yield Path(scratch)
 
 
 def os_reason(error: OSError) -> str:

@@ -20,7 +20,7 @@ from embedline.artifacts.record import OutputRecord, StepRecord
 from embedline.artifacts.reference import read_reference, write_reference
 from embedline.artifacts.store import cache_key
 from embedline.artifacts.tracker import Tracker
-from embedline.artifacts.workspace import Workspace
+from embedline.artifacts.workspace import Workspace, output_reference
 from embedline.dag import STEPS, Step
 from embedline.errors import StepError, first_line
 from embedline.execution.delegation import Delegate, DelegatedStep
@@ -63,7 +63,7 @@ def execute(
     folder = workspace.step_folder(run, name)
     record = StepRecord(step=name, status="running", started_at=time.time())
     with recorded(record_in or folder, record):
-        config = StepConfig.model_validate_json(config_json)
+        config = StepConfig.model_validate_json(config_json).located(workspace)
         opened = {
             input_name: read_reference(workspace, path, step.input_kinds[input_name])
             for input_name, path in inputs.items()
@@ -213,5 +213,6 @@ def _track(
     tracker.tags({"key": record.key, "cache_hit": record.cache_hit})
     for output, artifact in made.items():
         if artifact is not None:
-            tracker.tags({f"artifact.{output}": artifact.path, f"digest.{output}": artifact.digest})
+            place = output_reference(artifact.path)
+            tracker.tags({f"artifact.{output}": place, f"digest.{output}": artifact.digest})
             tracker.params({f"{output}.{name}": count for name, count in artifact.manifest.counts.items()})

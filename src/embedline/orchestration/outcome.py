@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedline.artifacts.run_folder import read_plan
 from embedline.artifacts.run_record import RunRecord
+from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS
 from embedline.evaluation.reasons import finding, warnings
 from embedline.gate.outcome import Outcome, outcome_of
@@ -123,7 +124,8 @@ def _table(*columns: str) -> Table:
 def _corpus(record: RunRecord, run_folder: Path) -> Path:
     """Return a corpus of this run to search: a file of the user where there is one."""
     plan = read_plan(run_folder)
-    root = Path(json.loads(plan["step_configs"]["ingest"])["locations"]["root"])
+    locations = json.loads(plan["step_configs"]["ingest"])["locations"]
+    root = Workspace(run_folder.parent).locate(locations["root"])
     for source in record.config["data"]["corpus"]:
         path = root / str(source["path"])
         if path.is_file():

@@ -13,6 +13,7 @@ from embedline.errors import InputError
 from embedline.models.resolve import resolve_model
 from embedline.registry.files import verify_folder
 from embedline.registry.registered_form import registered_form
+from embedline.registry.server import exists
 from embedline.registry.tracking_target import TrackingTarget
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def find_champion(config: RunConfig, target: TrackingTarget, workspace: Workspac
     from embedline.registry.versions import get_champion
 
     name, alias = config.promote.model or config.name, config.promote.alias
-    current = get_champion(name, alias, uri=target.uri)
+    current = get_champion(name, alias, uri=target.uri) if exists(target.uri) else None
     if current is not None:
         if current.path is not None:
             verify_folder(current.path, current.tags, f"{name} version {current.version}")

@@ -53,11 +53,10 @@ class Plan:
         """Write plan.json."""
         write_json(run_folder / PLAN, asdict(self))
 
-    @property
-    def base(self) -> Path | None:
-        """Folder of the base model on this machine; None when the run starts from scratch."""
+    def base(self, workspace: Workspace) -> Path | None:
+        """Return the folder of the base model on this machine; None when the run starts from scratch."""
         found = StepConfig.model_validate_json(self.step_configs["prune_before"]).locations.get("base")
-        return Path(found) if found else None
+        return workspace.locate(found) if found else None
 
     def markdown(self) -> str:
         """Return the plan as Markdown, for the pipelines UI."""

@@ -33,6 +33,7 @@ from embedline.planning.fingerprint import Fingerprint, fingerprint_of, write_fi
 from embedline.planning.pins import Pinned, pin_data, pin_models
 from embedline.planning.plan import Plan, predict_steps
 from embedline.planning.step_configs import make_step_configs
+from embedline.registry.server import exists
 from embedline.registry.tracking_target import tracking_target, warn_once, write_tracking
 from embedline.steps.context import StepConfig
 
@@ -58,7 +59,7 @@ def preflight(preset: str, overrides: Sequence[str], work: Path, run: str) -> Pl
         require_same_run(workspace.run_folder(run), config)
         plan = make_plan(preset, overrides, work, run, act=True)
         plan.write(workspace.run_folder(run))
-        found = _fingerprint(plan)
+        found = _fingerprint(plan, workspace)
         write_fingerprint(workspace.run_folder(run), found)
         tracker = Tracker(folder)
         tracker.params(_flat(plan.config))
@@ -83,7 +84,8 @@ def make_plan(preset: str, overrides: Sequence[str], work: Path, run: str = "", 
     check_workspace(work)
     workspace = Workspace(work)
     target = tracking_target(config.tracking, workspace)
-    _prepare(target.uri)
+    if act or exists(target.uri):
+        _prepare(target.uri)
     if act:
         write_tracking(workspace.run_folder(run), target)
         _begin(run, config, workspace)
@@ -101,9 +103,12 @@ def make_plan(preset: str, overrides: Sequence[str], work: Path, run: str = "", 
     assumed = require_usable_models(config, models.locations, champion)
     if act and champion.first:
         champion = register_first(config, target, champion, workspace, run)
+    locations = {**data.locations, **models.locations}
+    if champion.path:
+        locations["champion"] = str(champion.path)
     pinned = Pinned(
         {**data.pins, **models.pins, "champion": champion.pin},
-        {**data.locations, **models.locations, **({"champion": str(champion.path)} if champion.path else {})},
+        {name: workspace.reference(Path(path)) for name, path in locations.items()},
         data.revisions,
     )
     step_configs = make_step_configs(config, pinned)
@@ -135,9 +140,9 @@ def _cluster_notes(preset: str, overrides: Sequence[str]) -> list[str]:
     return []
 
 
-def _fingerprint(plan: Plan) -> Fingerprint:
+def _fingerprint(plan: Plan, workspace: Workspace) -> Fingerprint:
     """Return the run's fingerprint from the plan's pins, without digesting anything again."""
-    locations = StepConfig.model_validate_json(plan.step_configs["ingest"]).locations
+    locations = StepConfig.model_validate_json(plan.step_configs["ingest"]).located(workspace).locations
     pinned = Pinned(plan.pins, locations)
     config = validate_config(plan.config, where=plan.preset)
     return fingerprint_of(config, Path(locations["root"]), pinned, pinned)

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from embedline.errors import EmbedlineError, InputError, first_line
 from embedline.quoting import file_uri, sqlite_path, sqlite_uri
+from embedline.registry.relocation import ARTIFACTS, relocate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -34,7 +35,19 @@ class TrackingError(EmbedlineError):
 
 def default_uri(folder: Path) -> str:
     """Return the address of the sqlite database in a work folder."""
-    return sqlite_uri((folder / DATABASE).resolve())
+    return sqlite_uri(folder.absolute() / DATABASE)
+
+
+def absolute(uri: str) -> str:
+    """Return an address with the full path of its sqlite database, which other processes understand, too."""
+    path = sqlite_path(uri)
+    return uri if path is None or path.is_absolute() else sqlite_uri(path.absolute())
+
+
+def exists(uri: str) -> bool:
+    """Return whether a sqlite database exists; a server is taken to."""
+    path = sqlite_path(uri)
+    return path is None or path.is_file()
 
 
 def prepare(uri: str, *, timeout_s: int = 10) -> None:
@@ -64,7 +77,12 @@ def prepare(uri: str, *, timeout_s: int = 10) -> None:
 
 
 def client(uri: str) -> MlflowClient:
-    """Return a client of this address only: without global state, and ignoring MLFLOW_RUN_ID."""
+    """Return a client of this address only: without global state, and ignoring MLFLOW_RUN_ID.
+
+    A sqlite store that was moved is made to find its artefacts first (`relocation`).
+    """
+    if path := sqlite_path(uri):
+        relocate(path)
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # a new database logs every migration
     from mlflow import MlflowClient
@@ -191,7 +209,7 @@ def _open_sqlite(path: Path, timeout_s: int) -> None:
 def artifacts_beside(uri: str) -> str | None:
     """Return the artefact location beside a sqlite database; None for a server, which has its own."""
     path = sqlite_path(uri)
-    return None if path is None else file_uri(path.resolve().parent / "mlartifacts")
+    return None if path is None else file_uri(path.resolve().parent / ARTIFACTS)
 
 
 def _denied(error: BaseException) -> tuple[str, str] | None:

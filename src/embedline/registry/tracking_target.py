@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from embedline.artifacts.record import write_json
-from embedline.artifacts.workspace import Workspace
+from embedline.artifacts.workspace import FORMAT, Workspace
 from embedline.config.registry import TrackingConfig
 from embedline.config.secrets import refuse_password, resolve_secret
 from embedline.errors import EmbedlineError
-from embedline.registry.server import default_uri
+from embedline.registry.server import absolute, default_uri
 from embedline.registry.tracking import RunMirror
 
 TRACKING = "tracking.json"
@@ -53,7 +53,7 @@ def tracking_target(config: TrackingConfig, workspace: Workspace) -> TrackingTar
         InputError: the address holds a password, or there is no such secret.
     """
     ambient = os.environ.get("MLFLOW_TRACKING_URI")
-    uri = config.uri or ambient or default_uri(workspace.internal / "tracking")
+    uri = absolute(config.uri or ambient or "") or default_uri(workspace.internal / "tracking")
     refuse_password(uri, where="tracking.uri" if config.uri else "MLFLOW_TRACKING_URI")
     target = TrackingTarget(uri, config.experiment, token=config.token)
     target.sign_in()
@@ -62,13 +62,19 @@ def tracking_target(config: TrackingConfig, workspace: Workspace) -> TrackingTar
 
 def write_tracking(run_folder: Path, target: TrackingTarget) -> None:
     """Write a run's target to tracking.json, which all its steps read."""
-    write_json(run_folder / TRACKING, asdict(target))
+    uri = Workspace(run_folder.resolve().parent).uri_reference(target.uri)
+    write_json(run_folder / TRACKING, {"format": FORMAT, **asdict(target), "uri": uri})
 
 
 def read_tracking(run_folder: Path) -> TrackingTarget | None:
     """Read the target that preflight wrote; None when preflight did not get that far."""
     path = run_folder / TRACKING
-    return TrackingTarget(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    value = json.loads(path.read_text(encoding="utf-8"))
+    written_as = value.pop("format", 1)
+    uri = Workspace(run_folder.resolve().parent).locate_uri(value.pop("uri"), written_as)
+    return TrackingTarget(uri, **value)
 
 
 def mirror_run(workspace: Workspace, run: str) -> None:

@@ -25,7 +25,7 @@ class StepConfig(BaseModel):
         config: settings that decide the step's outputs, by section (`data.sources`); part of its key.
         unkeyed: settings that change no output (threads, how often a training logs).
         pins: digests of outside things; part of the key.
-        locations: where those things lie on this machine.
+        locations: where those things lie on this machine; in JSON, references of the workspace.
         train_job: the section of that name, for steps that several nodes can share.
     """
 
@@ -34,6 +34,11 @@ class StepConfig(BaseModel):
     pins: dict[str, Any] = {}
     locations: dict[str, Any] = {}
     train_job: dict[str, Any] = {}
+
+    def located(self, workspace: Workspace) -> StepConfig:
+        """Return it with the paths of its locations in the workspace as it lies now."""
+        paths = {name: str(workspace.locate(str(kept))) for name, kept in self.locations.items()}
+        return self.model_copy(update={"locations": paths})
 
     def section(self, name: str, kind: type[T]) -> T:
         """Return a section of the config, or a part of one (`data.corpus`), with the schema's types.
