@@ -42,6 +42,37 @@ def test_a_source_in_another_encoding_is_refused_with_line_and_command(
     assert f"iconv -f {name_of_codec} -t UTF-8 {path.name}" in refused.value.fix
 
 
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("name", ROWS)
+def test_a_source_in_utf32_is_refused_with_and_without_its_mark(
+    tmp_path: Path, name: str, encoding: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(ROWS[name].encode(encoding))
+    with pytest.raises(InputError, match=r":1: is not UTF-8: it seems to be UTF-32(LE|BE)?\. ") as refused:
+        list(read_source(name.partition("/")[0], tmp_path, texts=True))
+    codec = refused.value.what.removesuffix(".").rpartition(" ")[2]
+    assert path.read_bytes().decode(codec) == ROWS[name]
+
+
+def test_a_text_with_a_zero_byte_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\ntwo\0\nthree and many more words\n" * 9)
+    with pytest.raises(InputError, match=r"a\.txt:2: holds a zero byte"):
+        read_passages(tmp_path / "a.txt")
+    (line,) = read_source("a.txt", tmp_path, texts=True)
+    assert (line.line, line.reason) == (2, "a zero byte, as in a damaged file")
+
+
+def test_passages_and_judgements_may_end_their_lines_with_carriage_returns(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\rtwo\r")
+    assert [passage.text for passage in read_passages(tmp_path / "a.txt")] == ["one", "two"]
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "d", "text": "t"}\n')
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "t"}\n')
+    (tmp_path / "qrels.tsv").write_bytes(b"query-id\tcorpus-id\tscore\rq\td\t1\r")
+    assert load_retrieval(tmp_path, "test").qrels == {"q": {"d": 1}}
+
+
 def test_every_other_reader_of_texts_names_the_encoding(tmp_path: Path) -> None:
     held_out = tmp_path / "set"
     held_out.mkdir()

@@ -137,7 +137,7 @@ def test_unexpected_error_has_no_password(
         raise RuntimeError(f"could not connect to postgresql://me:{CANARY}@db/mlflow?token={CANARY}")
 
     record = StepRecord(step="clean", status="running", started_at=0.0)
-    with pytest.raises(RuntimeError), recorded(tmp_path, record):
+    with pytest.raises(RuntimeError), recorded(tmp_path, record, tmp_path):
         breaks()
     with pytest.raises(typer.Exit):
         command(lambda **_: int(breaks()))()

@@ -23,11 +23,18 @@ _COMMON_WESTERN = frozenset("éèêëàâäáãåçîïíìñôöóòõøùûü�
 
 
 def wide_encoding(start: bytes) -> str | None:
-    """Return UTF-16 or UTF-32 when a file begins as one: with a byte order mark, or with zero bytes."""
+    """Return the UTF-16 or UTF-32 that a file begins as: with a byte order mark, or with zero bytes."""
     for mark, name in _WIDE_BOMS:
         if start.startswith(mark):
             return name
     start = start[:_SAMPLE_BYTES]
+    first, second, third, fourth = (start[place::4].count(0) for place in range(4))
+    characters = len(start) // 4
+    if characters >= 2:  # two or three of the four bytes of each are zero
+        if third + fourth >= 1.8 * characters and first <= 0.1 * characters:
+            return "UTF-32LE"
+        if first + second >= 1.8 * characters and fourth <= 0.1 * characters:
+            return "UTF-32BE"
     odd, even = start[1::2].count(0), start[::2].count(0)
     zeros = odd + even
     # Latin letters, digits and spaces have one zero byte each; a few zeros are damage of a UTF-8 file.
@@ -87,11 +94,15 @@ def decode_text(raw: bytes, where: str) -> str:
     """Decode a whole text; a byte order mark is dropped.
 
     Raises:
-        InputError: it is not UTF-8; with its likely encoding and the first line that cannot be decoded.
+        InputError: it is not UTF-8, with its likely encoding and the first line that cannot be decoded; or it
+            holds a zero byte.
     """
     name = Path(where).name
     if encoding := wide_encoding(raw):
         raise wrong_encoding(encoding, f"{where}:1", name)
+    if (zero := raw.find(b"\0")) >= 0:
+        place = raw.count(b"\n", 0, zero) + 1
+        raise InputError("holds a zero byte.", where=f"{where}:{place}", fix="Check the file: it is damaged.")
     try:
         return raw.removeprefix(_BOM).decode("utf-8")
     except UnicodeDecodeError:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
+from pathlib import Path
 
 # scheme://user:password@host, and for HTTP also scheme://token@host
 _PASSWORD = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]*://[^\s/:@?#]*):[^\s/?#]+@")
@@ -83,3 +87,52 @@ class Stopped(BaseException):
     """
 
     exit_code = 143
+
+
+class DiskFullError(EmbedlineError):
+    """No space on a disk: exit code 1. A retry at once would fail again."""
+
+
+_FULL = {
+    errno.ENOSPC: "no space is left on the disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file is larger than this process may write (ulimit -f)",
+}
+# as safetensors and pyarrow report the system's error, and SQLite its own
+_FULL_TEXTS = {
+    "no space left on device": errno.ENOSPC,
+    "database or disk is full": errno.ENOSPC,
+    "disk quota exceeded": errno.EDQUOT,
+    "file too large": errno.EFBIG,
+}
+
+
+def disk_full(error: BaseException, folder: Path) -> DiskFullError | None:
+    """Return the error for a full disk when `error`, or what it came from, is one; else None.
+
+    Args:
+        folder: where the program was writing, for an error that names no file.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DiskFullError):
+            return cause
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number not in _FULL:
+            number = next((code for text, code in _FULL_TEXTS.items() if text in str(cause).lower()), None)
+        if number is not None:
+            named = getattr(cause, "filename", None)
+            return _disk_full(_FULL[number], Path(os.fsdecode(named)) if named else folder)
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _disk_full(what: str, path: Path) -> DiskFullError:
+    existing = next((place for place in (path, *path.absolute().parents) if place.exists()), Path("/"))
+    free_mb = shutil.disk_usage(existing).free / 1e6
+    return DiskFullError(
+        f"{what}; {free_mb:,.1f} MB are free.",
+        where=str(path),
+        fix="Free space (`embedline clean-up` removes old runs), raise the limit, or choose another --work; "
+        "`embedline run PRESET --name RUN` resumes a run.",
+    )

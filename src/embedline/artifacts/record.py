@@ -54,8 +54,12 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON to a draft and rename it: a reader never sees half a file, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    put_in_place(draft, path)
+    try:
+        draft.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        put_in_place(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
 
 
 def write_record(step_folder: Path, record: StepRecord) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from embedline.artifacts.workspace import FORMAT, Workspace
 PLAN = "plan.json"
 RUN = "run.json"
 FINGERPRINT = "fingerprint.json"
+_RESERVE = ".reserve"
+_RESERVE_BYTES = 1_000_000
 
 
 def read_plan(run_folder: Path) -> dict[str, Any]:
@@ -64,6 +67,20 @@ def _with_places(record: RunRecord, steps: list[StepRecord], change: Callable[[s
     return record.model_copy(
         update={name: value for name, value in changed.items() if name in record.model_fields_set}
     )
+
+
+def reserve_space(run_folder: Path) -> None:
+    """Occupy space for the last records of a run, so that a full disk does not leave it running."""
+    try:
+        (run_folder / _RESERVE).write_bytes(os.urandom(_RESERVE_BYTES))  # zeros may be compressed away
+    except OSError:
+        release_space(run_folder)
+        raise
+
+
+def release_space(run_folder: Path) -> None:
+    """Give back the space that `reserve_space` occupied."""
+    (run_folder / _RESERVE).unlink(missing_ok=True)
 
 
 def read_fingerprint(run_folder: Path) -> dict[str, str]:

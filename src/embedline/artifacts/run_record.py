@@ -30,7 +30,7 @@ class RunRecord(BaseModel):
         verdict, model: the content of verdict.json and promotion.json; empty without one.
         tracking: uri and experiment.
         config: the resolved config.
-        pid, born, host: the process that a running run depends on, its start time, and its machine.
+        pid, born, boot, pid_namespace, host: the process that a running run depends on (`runs.process`).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +51,8 @@ class RunRecord(BaseModel):
     config: dict[str, Any] = {}
     pid: int = 0
     born: float | None = None
+    boot: str = ""
+    pid_namespace: str = ""
     host: str = ""
 
     def as_json(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from embedline import __version__
 from embedline.cli import changed, deploy, doctor, evaluate, inspect, models, registry, runs, steps, webhook
+from embedline.cli.console import lost_output, prepare_streams, report_lost_output
 
 _HELP = """\
 Train, evaluate and promote text-embedding models.
@@ -54,4 +56,10 @@ def main() -> None:
     Exit codes: 0 success, 1 a step failed, 2 bad input, 3 the gate refused the model, 4 the champion is not
     the expected version, or an alias was moved by other means.
     """
-    app()
+    prepare_streams()
+    try:
+        app()
+    except OSError:
+        if (lost := lost_output()) is None:
+            raise
+        sys.exit(report_lost_output(lost))

@@ -8,7 +8,6 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from embedline.artifacts.run_folder import read_run
 from embedline.artifacts.run_record import RunRecord
 from embedline.artifacts.workspace import Workspace
 from embedline.cli.registry import show_model
@@ -32,7 +31,7 @@ from embedline.orchestration.outcome import show_outcome
 from embedline.quoting import sqlite_path
 from embedline.registry.relocation import relocate
 from embedline.registry.server import exists
-from embedline.runs.record import is_abandoned
+from embedline.runs.abandoned import close_abandoned, current_record
 
 
 class Champions(NamedTuple):
@@ -68,15 +67,12 @@ def status(
     """
     if name:
         return show_model(name, tracking_uri(uri, work), as_json)
-    records = []
-    for file in sorted(work.glob("*/run.json"), key=lambda path: path.stat().st_mtime):
-        if not file.parent.is_symlink():
-            record = read_run(file.parent)
-            if is_abandoned(record):
-                record = record.model_copy(update={"status": "killed"})
-            records.append(record)
+    close_abandoned(work)
+    folders = (file.parent for file in work.glob("*/run.json"))
+    records = [current_record(folder) for folder in folders if not folder.is_symlink()]
     if not records and not Workspace(work).exists:
         raise no_workspace(work)
+    records.sort(key=lambda record: (record.started, record.run))
     champions = _champions(records)
     if as_json:
         keys = {"run", "preset", "status", "exit_code", "started", "seconds", "model", "verdict", "error"}
@@ -108,7 +104,7 @@ def report(
 ) -> None:
     """Print the result of a finished run and the path of its HTML report."""
     folder = run_folder(run, work)
-    record = read_run(folder)
+    record = current_record(folder)
     if not record.status:
         raise InputError("the run has no record yet.", where=str(folder), fix="Wait until it has finished.")
     if record.status == "running":
@@ -137,13 +133,15 @@ def _line(record: RunRecord) -> str:
 
 def _champions(records: list[RunRecord]) -> list[Champions]:
     """Read the aliases of every registered model that the runs belong to."""
-    from embedline.registry.overview import overview
-
     known: dict[tuple[str, str], None] = {}
     for record in records:
         name, uri = record.model.get("name"), record.tracking.get("uri")
         if name and uri:
             known[name, uri] = None
+    if not known:
+        return []
+    from embedline.registry.overview import overview
+
     champions = []
     for name, uri in known:
         if not exists(uri):

@@ -13,6 +13,7 @@ import typer
 from embedline.artifacts.run_record import RunRecord
 from embedline.artifacts.workspace import Workspace, check_workspace, checked_run_name
 from embedline.cli.changed import since_last
+from embedline.cli.console import optional_console
 from embedline.cli.deploy import require_kfp
 from embedline.cli.shared import (
     NO_OVERRIDES,
@@ -41,6 +42,7 @@ from embedline.planning.checks.recommendations import advice
 from embedline.planning.cost import GPUS, estimate_run
 from embedline.planning.cost_table import cost_table as table
 from embedline.quoting import command_line
+from embedline.runs.abandoned import close_abandoned
 
 
 class Runner(StrEnum):
@@ -123,6 +125,7 @@ def plan(
     When data or models are missing, the estimate is printed all the same, with exit code 2.
     With --since-last the exit code is 0 whether a run is needed or not.
     """
+    close_abandoned(work)
     if since:
         answer = since_last(preset, overrides, work, data_manifest, ci_output)
         if as_json:
@@ -188,9 +191,12 @@ def run(
 ) -> int:
     """Run the whole line on this machine. Steps whose results are cached are not rerun.
 
+    The run does not need its console: it goes on when the terminal closes (SIGHUP) or the output's reader
+    ends (`| head`). Ctrl-C and SIGTERM stop it; a training writes a checkpoint first.
+
     Exit codes: 0 the gate passed, the model is already champion, or it is not judged (then no alias moves),
     4 the gate passed and somebody else moved the champion first, 3 the gate refused, 2 bad input, 1 a step
-    failed, 143 stopped by SIGTERM.
+    failed, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
     """
     from embedline.planning.preflight import require_same_run
 
@@ -208,16 +214,17 @@ def run(
     folder = work.resolve() / chosen
     folder.mkdir(exist_ok=True)
     require_same_run(folder, config.model_dump(mode="json"))
-    console = wide_console(stderr=as_json)
-    console.print(
-        f"{chosen}: output of the steps goes to {folder / 'log.txt'}", highlight=False, soft_wrap=True
-    )
-    progress = Progress(console)
-    try:
-        record = run_here(absolute_preset(preset), overrides, work, chosen, progress, containers)
-    finally:
-        progress.stop()
-    _conclude(record, folder, as_json, debug)
+    with optional_console():
+        console = wide_console(stderr=as_json)
+        console.print(
+            f"{chosen}: output of the steps goes to {folder / 'log.txt'}", highlight=False, soft_wrap=True
+        )
+        progress = Progress(console)
+        try:
+            record = run_here(absolute_preset(preset), overrides, work, chosen, progress, containers)
+        finally:
+            progress.stop()
+        _conclude(record, folder, as_json, debug)
     return record.exit_code or 0
 
 

@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 import typer
 
 from embedline.artifacts.workspace import Workspace, nearest_folder
+from embedline.cli.console import lost_output, report_lost_output
 from embedline.config.load import read_overrides
 from embedline.config.registry import TrackingConfig
-from embedline.errors import EmbedlineError, InputError, Stopped, without_passwords
+from embedline.errors import EmbedlineError, InputError, Stopped, disk_full, without_passwords
 from embedline.models.stated import Stated
 from embedline.quoting import command_line
 from embedline.registry.server import exists, prepare
 from embedline.registry.tracking_target import tracking_target
+from embedline.runs.abandoned import close_abandoned
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -172,13 +174,12 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
             code = _fail("interrupted.", 130, False, as_json)
         except Stopped as stopped:
             code = _fail(str(stopped), stopped.exit_code, False, as_json)
-        except BrokenPipeError:
-            sys.stderr.close()
-            code = 1
         except Exception as error:
-            message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            message = f"unexpected {without_passwords(message)} (--debug prints the traceback)."
-            code = _fail(message, 1, debug, as_json)
+            if (lost := lost_output()) is not None:
+                code = report_lost_output(lost)
+            else:
+                full = disk_full(error, Path(str(kwargs.get("work", "."))))
+                code = _fail(str(full) if full else _unexpected(error), 1, debug, as_json)
         if code:
             raise typer.Exit(code)
 
@@ -192,8 +193,13 @@ def stated(pooling: PoolingName | None, causal: bool | None) -> Stated:
 
 
 def show(value: Any) -> None:
-    """Print a result as JSON on standard output."""
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=1, default=str))
+    """Print a result as JSON on standard output; what its encoding lacks is escaped, so nothing is lost."""
+    text = json.dumps(value, ensure_ascii=False, indent=1, default=str)
+    try:
+        text.encode(sys.stdout.encoding)
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=1, default=str)
+    typer.echo(text)
 
 
 def note(text: str) -> None:
@@ -219,12 +225,16 @@ def absolute_preset(preset: str) -> str:
 def run_folder(run: Path, work: Path) -> Path:
     """Find the folder of a run, given by its path or by its name in the work folder.
 
+    Abandoned runs of the folder are closed.
+
     Raises:
         InputError: there is no such run.
     """
     for folder in (run, work / run):
         if (folder / "plan.json").is_file() or (folder / "run.json").is_file():
-            return folder.resolve()
+            found = folder.resolve()
+            close_abandoned(found.parent)
+            return found
     if not Workspace(work).exists:
         raise no_workspace(work)
     raise InputError(
@@ -235,7 +245,7 @@ def run_folder(run: Path, work: Path) -> Path:
 
 
 def tracking_uri(uri: str, work: Path) -> str:
-    """Find the tracking address that a command uses, and check that it answers.
+    """Find the tracking address that a command uses, check that it answers, and close abandoned runs.
 
     Raises:
         InputError: there is no workspace or no such database, or the tracking server does not answer.
@@ -247,6 +257,7 @@ def tracking_uri(uri: str, work: Path) -> str:
             raise InputError("there is no such tracking database.", where=address)
         raise no_workspace(work)
     prepare(address)
+    close_abandoned(work)
     return address
 
 
@@ -279,6 +290,11 @@ def os_reason(error: OSError) -> str:
 def _unwrapped(docstring: str) -> str:
     """Join the lines of each paragraph, because the help text keeps line breaks."""
     return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(docstring).split("\n\n"))
+
+
+def _unexpected(error: Exception) -> str:
+    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"unexpected {without_passwords(message)} (--debug prints the traceback)."
 
 
 def _fail(message: str, code: int, debug: bool, as_json: bool) -> int:

@@ -23,8 +23,8 @@ from embedline.cli.shared import (
 )
 from embedline.evaluation.reasons import verdict_json
 from embedline.gate.outcome import Outcome
-from embedline.orchestration.local import run_lock
 from embedline.orchestration.outcome import reason_lines, verdict_words
+from embedline.runs.abandoned import close_abandoned, run_lock
 from embedline.runs.rerun import rerun_gate, rerun_step
 from embedline.runs.retention import find_removals, remove
 
@@ -96,6 +96,7 @@ def clean_up(
 
     Registered versions and the tracking server's records stay.
     """
+    close_abandoned(work)
     removals = find_removals(Workspace(work), keep, grace_s=grace * 3600)
     if not dry_run:
         remove(removals)

@@ -18,6 +18,7 @@ _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"
 _START_BYTES = 4096
 _EXCERPT = 200
+ZERO_BYTE = "a zero byte, as in a damaged file"
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,14 @@ def text_lines(path: Path, blank: bytes = _BLANK) -> Iterator[tuple[int, str] | 
         blank: a line of these characters alone is blank.
 
     Raises:
-        InputError: the file cannot be read, or most of its non-ASCII lines are in another known encoding.
+        InputError: the file cannot be read, most of its non-ASCII lines are in another known encoding, or
+            its lines end with carriage returns.
     """
     suspected = True
     for number, raw in filled_lines(path, blank):
+        if number == 1 and not raw.endswith(b"\n") and b"\r" in raw.strip():
+            fix = f"Convert the file: tr '\\r' '\\n' < {path.name} > {path.name}.lf"
+            raise InputError("ends its lines with carriage returns alone.", where=f"{path}:1", fix=fix)
         try:
             yield number, raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
         except UnicodeDecodeError as error:

@@ -83,7 +83,12 @@ def _lines(path: Path) -> list[Passage]:
 
 
 def text_rows(text: str) -> list[str]:
-    """Split a text into its lines; the last one may end with a line feed. An empty text has none."""
+    """Split a text into its lines; the last one may end with a line feed. An empty text has none.
+
+    A text without line feeds has lines that end with carriage returns.
+    """
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
     lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     return lines if text else []
 

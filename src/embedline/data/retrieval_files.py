@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from embedline.data.evaluation_reader import Retrieval
 from embedline.data.hub import read_folder, splits_of
 from embedline.data.lines import Line
-from embedline.data.passages import identity_of, title_and_text
+from embedline.data.passages import identity_of, text_rows, title_and_text
 from embedline.data.sources import read_source
 from embedline.data.tables import Row
 from embedline.encoding import read_text
@@ -159,7 +159,7 @@ def _judgements(folder: Path, split: str) -> Iterator[Judgement]:
 
 
 def _of_table(path: Path) -> Iterator[Judgement]:
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    for number, line in enumerate(text_rows(read_text(path)), 1):
         fields = line.strip().split("\t")
         if len(fields) == 1 and len(line.split()) == 4:
             fields = line.split()

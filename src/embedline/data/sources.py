@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
-from embedline.data.delimited import count_tsv, read_csv, read_tsv
+from embedline.data.delimited import count_tsv, read_csv, read_tsv, refuse_stated_separator
 from embedline.data.folders import FILES, TEXTS, folder_files, is_kind
 from embedline.data.hub import (
     PREFIX,
@@ -92,6 +92,9 @@ def read_source(
     tally.folder = place
     tally.skipped |= {str(file): reason for file, reason in found.skipped.items()}
     if has_configs(place):
+        for file in found.read:
+            if is_kind(file, (".csv", ".tsv")):
+                refuse_stated_separator(file)
         return tally.counted(read_folder(place, split, configuration))
     tally.files |= {str(file): 0 for file in found.read}
     return tally.counted(chain.from_iterable(map(read_file, found.read)))

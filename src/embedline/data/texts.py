@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from embedline.data.lines import Line, shorten
+from embedline.data.lines import ZERO_BYTE, Line, shorten
 from embedline.encoding import other_encoding, wide_encoding, wrong_encoding
 
 PASSAGE_CHARS = 1400
@@ -35,6 +35,10 @@ def read_text_file(path: Path) -> Iterator[Line]:
         if encoding := other_encoding(raw.split(b"\n")):
             raise wrong_encoding(encoding, f"{path}:{line}", path.name) from error
         yield Line(str(path), line, None, "invalid UTF-8", shorten(raw[:800].decode("utf-8", "replace")))
+        return
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        yield Line(str(path), line, None, ZERO_BYTE, shorten(text.splitlines()[line - 1]))
         return
     lines = text.splitlines()
     markdown = path.suffix.lower() == ".md"

@@ -62,7 +62,7 @@ def execute(
     step = STEPS[name]
     folder = workspace.step_folder(run, name)
     record = StepRecord(step=name, status="running", started_at=time.time())
-    with recorded(record_in or folder, record):
+    with recorded(record_in or folder, record, workspace.run_folder(run)):
         config = StepConfig.model_validate_json(config_json).located(workspace)
         opened = {
             input_name: read_reference(workspace, path, step.input_kinds[input_name])

@@ -13,12 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from embedline.artifacts.record import StepRecord, write_record
-from embedline.errors import EmbedlineError, InputError, StepError, Stopped, without_passwords
+from embedline.artifacts.run_folder import release_space
+from embedline.errors import (
+    DiskFullError,
+    EmbedlineError,
+    InputError,
+    StepError,
+    Stopped,
+    disk_full,
+    without_passwords,
+)
 
 # Errors that return at every retry; only a lost process or network is tried again.
 _FINAL = (
     InputError,
     StepError,
+    DiskFullError,
     TypeError,
     AttributeError,
     NameError,
@@ -30,8 +40,16 @@ _FINAL = (
 
 
 @contextmanager
-def recorded(folder: Path, record: StepRecord) -> Iterator[None]:
-    """Write the record as running, then as done, failed or killed, with reason, time and peak memory."""
+def recorded(folder: Path, record: StepRecord, run_folder: Path) -> Iterator[None]:
+    """Write the record as running, then as done, failed or killed, with reason, time and peak memory.
+
+    Args:
+        folder: of the record.
+        run_folder: has the space that is reserved for the last records.
+
+    Raises:
+        DiskFullError: the disk is full, whatever library reported it.
+    """
     started = time.monotonic()
     record.pid = os.getpid()
     write_record(folder, record)
@@ -39,11 +57,17 @@ def recorded(folder: Path, record: StepRecord) -> Iterator[None]:
         with _sigterm_raises():
             yield
         record.status = "done"
-    except BaseException as error:
+    except BaseException as raised:
+        full = disk_full(raised, folder)
+        error = full or raised
+        if full is not None:
+            release_space(run_folder)
         record.status = "failed" if isinstance(error, Exception) else "killed"
         record.error = _message(error)
         record.exit_code = error.exit_code if isinstance(error, EmbedlineError | Stopped) else 1
         record.final = isinstance(error, _FINAL)
+        if full is not None:
+            raise full from raised
         raise
     finally:
         record.seconds = round(time.monotonic() - started, 2)

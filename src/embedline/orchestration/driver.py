@@ -11,9 +11,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import typer
@@ -32,6 +35,7 @@ def main(preset: str, overrides: str, workspace: str, run: str) -> int:
     from embedline.pipelines.retrain.pipeline import retrain_pipeline
 
     _keep_step_arguments()
+    _read_any_output()
     _retry_only_what_can_succeed(Path(workspace) / run)
     root = pipeline_root(Path(workspace) / run)
     if containers:
@@ -60,6 +64,14 @@ def _keep_step_arguments() -> None:
         return [*replace(full_command[:after], new_executable), *full_command[after:]]
 
     handler.replace_python_executable = in_the_launcher_only
+
+
+def _read_any_output() -> None:
+    """Let steps write bytes that are not UTF-8: kfp's runner would fail the step for one of them."""
+    from kfp.local import subprocess_task_handler as handler
+
+    tolerant = partial(subprocess.Popen, errors="backslashreplace")
+    handler.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": tolerant})
 
 
 def _retry_only_what_can_succeed(run_folder: Path) -> None:

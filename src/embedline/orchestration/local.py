@@ -1,9 +1,10 @@
-"""Runs of the line on this machine: start the driver, watch the records, close abandoned runs."""
+"""Runs of the line on this machine: start the driver, watch the records, close the run."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,24 +15,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from filelock import FileLock, Timeout
-
 from embedline.artifacts.record import StepRecord, read_records
-from embedline.artifacts.run_folder import RUN, read_run
+from embedline.artifacts.run_folder import read_run
 from embedline.artifacts.run_record import RunRecord
 from embedline.artifacts.workspace import check_workspace
 from embedline.config.limits import check_run_inputs
 from embedline.dag import STEPS
-from embedline.errors import InputError, Stopped
+from embedline.errors import Stopped, disk_full
 from embedline.orchestration.compile import one_line
 from embedline.orchestration.containers import Containers, ExitWatch, give_to_user, stop_containers
 from embedline.runs import record as runrecord
+from embedline.runs.abandoned import close_abandoned, run_lock
 from embedline.runs.finish import finish
 
 LOG = "log.txt"
 _POLL_S = 0.1
 _GRACE_S = 30.0  # for a training's checkpoint
-_DIED = "The process that drives the steps died; the log may say why."
+_PROBE_BYTES = 65_536
+_log = logging.getLogger(__name__)
 
 
 class Watcher(Protocol):
@@ -95,10 +96,10 @@ def _run(
     if containers is not None:
         given = json.dumps(containers.arguments(folder))
         give_to_user(folder, containers.user)
-    killed = 0
+    killed, show = 0, _harmless(watch)
     exits = ExitWatch(folder)
     watched = exits.watching() if containers is not None else contextlib.nullcontext()
-    with (folder / LOG).open("ab") as log, _stdin(given) as stdin, _terminable(), watched:
+    with (folder / LOG).open("ab", buffering=0) as log, _stdin(given) as stdin, _terminable(), watched:
         driver = subprocess.Popen(
             command,
             stdin=stdin,
@@ -109,7 +110,7 @@ def _run(
         )
         try:
             while driver.poll() is None:
-                watch(folder, read_records(folder))
+                show(folder, read_records(folder))
                 time.sleep(_POLL_S)
         except KeyboardInterrupt:
             killed = 130
@@ -119,49 +120,59 @@ def _run(
             _end(driver)
             if containers is not None:
                 stop_containers(folder)
+        full = "" if killed or driver.returncode == 0 else _full_disk(folder, log)
     record = read_run(folder)
-    if record.status in {"", "running"}:  # the exit handler did not run
-        record = _close(workspace, run, preset, killed)
+    if full or record.status in {"", "running"}:  # the exit handler did not run, or could not know the reason
+        record = _close(workspace, run, preset, killed, _death(driver.returncode), full)
     elif containers is not None and not record.error and (message := exits.mismatch(len(STEPS) + 2)):
         record = _close(workspace, run, preset, message=message)
-    watch(folder, read_records(folder))
+    show(folder, read_records(folder))
     return record
 
 
-@contextlib.contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
-    """Lock a run for this process; the lock ends with the process."""
+def _harmless(watch: Watcher) -> Watcher:
+    """Return a watcher that does nothing after an error: the run does not depend on its display."""
+    failed = False
+
+    def show(run_folder: Path, records: Sequence[StepRecord]) -> None:
+        nonlocal failed
+        if failed:
+            return
+        try:
+            watch(run_folder, records)
+        except Exception:
+            failed = True
+            _log.exception("the display of the run failed; the run continues")
+
+    return show
+
+
+def _full_disk(folder: Path, log: IO[bytes]) -> str:
+    """Return the message of a full disk when neither the log nor its folder can be written to; else none."""
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout as error:
-        raise InputError(
-            "a run of this name is in progress.",
-            where=str(folder),
-            fix="Wait for its end, or give another name.",
-        ) from error
+        log.write(b"\n")
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_PROBE_BYTES))
+    except OSError as error:
+        return str(disk_full(error, folder / LOG) or "")
+    return ""
 
 
-def close_abandoned(workspace: Path) -> list[str]:
-    """Record runs as killed whose status is running although their process has ended; return their names."""
-    closed = []
-    for file in sorted(workspace.glob(f"*/{RUN}")):
-        folder = file.parent
-        if folder.is_symlink() or not runrecord.is_abandoned(read_run(folder)):
-            continue
-        preset = read_run(folder).preset
-        _close(workspace, folder.name, preset, killed=1, latest=False)
-        closed.append(folder.name)
-    return closed
+def _death(code: int) -> str:
+    """Return how the driver ended."""
+    if code >= 0:
+        return "The process that drives the steps died; the log may say why."
+    return f"The process that drives the steps was ended by {signal.Signals(-code).name}."
 
 
 def _close(
-    workspace: Path, run: str, preset: str, killed: int = 0, latest: bool = True, message: str = _DIED
+    workspace: Path, run: str, preset: str, killed: int = 0, message: str = "", cause: str = ""
 ) -> RunRecord:
     """Write the record of a run whose exit handler did not run.
 
     Args:
         killed: exit code for the signal that ended the run; 0 when none did.
+        message: the reason when no step has one; `cause`: the reason whatever the steps recorded.
     """
     return finish(
         workspace,
@@ -170,8 +181,8 @@ def _close(
         failed=True,
         killed=bool(killed),
         exit_code=killed,
-        message=message,
-        latest=latest,
+        message="" if killed else message,
+        cause=cause,
     )
 
 
@@ -227,7 +238,10 @@ def _stdin(text: str) -> Iterator[IO[bytes]]:
 
 
 def _environment() -> dict[str, str]:
-    """Return this process's environment with defaults that keep the steps' output plain."""
+    """Return this process's environment with defaults that keep the steps' output plain.
+
+    The log is UTF-8, whatever the terminal's encoding is.
+    """
     defaults = {
         "PYTHONUNBUFFERED": "1",
         "DAFT_ANALYTICS_ENABLED": "0",
@@ -235,4 +249,5 @@ def _environment() -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",
     }
-    return {**defaults, **os.environ}
+    encoding = {"PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:backslashreplace"}
+    return {**defaults, **os.environ, **encoding}

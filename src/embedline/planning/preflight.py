@@ -53,7 +53,7 @@ def preflight(preset: str, overrides: Sequence[str], work: Path, run: str) -> Pl
     folder = workspace.step_folder(run, STEP)
     forget_records(workspace.run_folder(run))
     record = StepRecord(step=STEP, status="running", started_at=time.time())
-    with recorded(folder, record):
+    with recorded(folder, record, workspace.run_folder(run)):
         check_image()
         config = load_config(preset, overrides).model_dump(mode="json")
         require_same_run(workspace.run_folder(run), config)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from embedline.artifacts.record import StepRecord, read_records, write_record
-from embedline.artifacts.run_folder import read_plan, read_run, write_run
+from embedline.artifacts.run_folder import read_plan, read_run, release_space, write_run
 from embedline.artifacts.run_record import RunError, RunRecord
 from embedline.artifacts.workspace import Workspace, checked_run_name
 from embedline.config.load import preset_name
@@ -40,6 +40,8 @@ def finish(
     killed: bool = False,
     exit_code: int = 1,
     message: str = "",
+    cause: str = "",
+    ended: float | None = None,
     latest: bool = True,
 ) -> RunRecord:
     """Close a run with its true status; calling it again gives the same.
@@ -47,12 +49,17 @@ def finish(
     Args:
         failed: whether the orchestrator reports a failure, with its `message`.
         killed: whether the run was ended from outside; its command exits with `exit_code`.
+        cause: what ended the run and its running steps, where they could not record it themselves.
+        ended: when it ended, in seconds since the epoch; now when None.
         latest: whether to point `latest` at the run's folder.
     """
     workspace = Workspace(work)
     folder = workspace.run_folder(run)
-    records = _settle(workspace, run, killed)
-    record = _record(folder, run, preset, records, failed, exit_code if killed else 0, message)
+    ended = time.time() if ended is None else ended
+    release_space(folder)
+    default = "Stopped from outside." if killed else DIED
+    records = _settle(workspace, run, "killed" if killed else "failed", cause or default, ended)
+    record = _record(folder, run, preset, records, failed, exit_code if killed else 0, message, cause, ended)
     _link(folder, records)
     write_run(folder, record)
     if latest:
@@ -78,14 +85,15 @@ def run_finish(workspace: str, run_name: str, job_id: str, preset: str, state: s
         _log.exception("the run's record could not be completed")
 
 
-def _settle(workspace: Workspace, run: str, killed: bool) -> list[StepRecord]:
+def _settle(
+    workspace: Workspace, run: str, status: Literal["failed", "killed"], error: str, ended: float
+) -> list[StepRecord]:
     """Close the records of steps that are still marked running: their process died."""
     records = read_records(workspace.run_folder(run))
     for record in records:
         if record.status == "running":
-            record.status, record.exit_code = ("killed" if killed else "failed"), 1
-            record.error = "Stopped from outside." if killed else DIED
-            record.seconds = round(time.time() - record.started_at, 2)
+            record.status, record.exit_code, record.error = status, 1, error
+            record.seconds = round(max(0.0, ended - record.started_at), 2)
             write_record(workspace.step_folder(run, record.step), record)
     return records
 
@@ -98,6 +106,8 @@ def _record(
     failed: bool,
     killed: int,
     message: str,
+    cause: str,
+    ended: float,
 ) -> RunRecord:
     begun, plan = read_run(folder), read_plan(folder)
     verdict, promotion = runrecord.verdict_of(records), runrecord.promotion_of(records)
@@ -118,9 +128,9 @@ def _record(
     started = begun.started or min((r.started_at for r in records), default=time.time())
     error = None
     if broken:
-        error = RunError(step=broken.step, message=broken.error)
+        error = RunError(step=broken.step, message=cause or broken.error)
     elif status in {"failed", "killed"}:
-        error = RunError(step=None, message=message or "The run ended before its gate.")
+        error = RunError(step=None, message=cause or message or "The run ended before its gate.")
     return RunRecord(
         run=run,
         preset=preset or begun.preset,
@@ -129,8 +139,8 @@ def _record(
         exit_code=exit_code,
         error=error,
         started=started,
-        ended=time.time(),
-        seconds=round(time.time() - started, 2),
+        ended=ended,
+        seconds=round(max(0.0, ended - started), 2),
         steps=records,
         stages=stage_gains(runrecord.output_folder(records, "evaluate", "scores")),
         verdict=verdict,

@@ -5,35 +5,31 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from embedline.artifacts.manifest import read_artifact
 from embedline.artifacts.record import StepRecord, forget_records
-from embedline.artifacts.run_folder import write_run
+from embedline.artifacts.run_folder import reserve_space, write_run
 from embedline.artifacts.run_record import RunRecord
 from embedline.errors import InputError
+from embedline.runs.process import process_mark
 
 _log = logging.getLogger(__name__)
 
 
 def begin_run(run_folder: Path, *, run: str, preset: str, pid: int = 0) -> None:
-    """Write run.json as running; `pid`: the process that the run depends on."""
+    """Write run.json as running, without the results of an earlier attempt.
+
+    Args:
+        pid: the process that the run depends on; 0 when there is none, as on a cluster.
+    """
     forget_records(run_folder)
-    record = RunRecord(
-        run=run,
-        preset=preset,
-        status="running",
-        started=time.time(),
-        steps=[],
-        pid=pid,
-        born=_born(pid),
-        host=platform.node(),
-    )
+    (run_folder / "report.html").unlink(missing_ok=True)
+    reserve_space(run_folder)
+    mark = process_mark(pid)._asdict() if pid else {}
+    record = RunRecord(run=run, preset=preset, status="running", started=time.time(), steps=[], **mark)
     write_run(run_folder, record)
 
 
@@ -80,21 +76,3 @@ def link(path: Path, target: Path) -> None:
     draft.unlink(missing_ok=True)
     draft.symlink_to(os.path.relpath(target, path.parent))
     draft.replace(path)
-
-
-def is_abandoned(record: RunRecord) -> bool:
-    """Return whether a running run has lost its process on this host."""
-    if record.status != "running" or not record.pid or record.host != platform.node():
-        return False
-    return _born(record.pid) != record.born
-
-
-def _born(pid: int) -> float | None:
-    """Return the start time of a living process; its pid may be given to another one later."""
-
-    try:
-        process = psutil.Process(pid) if pid else None
-        alive = process is not None and process.status() != psutil.STATUS_ZOMBIE
-        return float(process.create_time()) if process is not None and alive else None
-    except psutil.Error:
-        return None

@@ -13,7 +13,7 @@ from embedline.artifacts.record import read_records
 from embedline.artifacts.run_folder import read_run
 from embedline.artifacts.workspace import Workspace
 from embedline.errors import InputError
-from embedline.runs import record as runrecord
+from embedline.runs.abandoned import current_record
 
 DAY_S = 86_400.0
 
@@ -74,10 +74,10 @@ def _runs(workspace: Workspace) -> tuple[list[Path], list[Path], list[Path]]:
     closed: list[tuple[float, Path]] = []
     going, kept = [], []
     for folder in _folders(workspace.root):
-        record = read_run(folder)
+        record = current_record(folder)
         if folder.is_symlink() or not (record.status or (folder / "steps").is_dir()):
             continue
-        if record.status == "running" and not runrecord.is_abandoned(record):
+        if record.status == "running":
             going.append(folder)
         elif record.status:
             closed.append((record.started, folder))

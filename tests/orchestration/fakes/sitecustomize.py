@@ -2,16 +2,22 @@
 
 What the real steps do is tested elsewhere; this lets the orchestration be tested with real processes.
 EMBEDLINE_FAKE holds `step=what` words: a step can `raise`, `refuse`, `bad-input`, `die` (SIGKILL),
-`die-once`, `hang`, `flaky` (an unexpected error, once).
+`die-once`, `hang`, `flaky` (an unexpected error, once), `fill` (fill the disk from outside the store),
+`shout` (write ten megabytes to the log), `whisper` (write bytes that are not UTF-8 to the log).
 """
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 import types
 from pathlib import Path
+
+if "disk=large" in os.environ.get("EMBEDLINE_FAKE", ""):  # preflight refuses a run on a small disk
+    _usage = shutil.disk_usage
+    shutil.disk_usage = lambda path: _usage("/")
 
 MODULES = ["ingest", "clean", "prune", "pretrain", "train_unsupervised", "mine", "train_supervised"]
 MODULES += ["export", "evaluate", "gate", "promote", "report"]
@@ -39,6 +45,15 @@ def _run(context):
             raise ConnectionError("the network went away")
         if what == "hang":
             time.sleep(120)
+        if what == "fill":
+            with (context.workspace.internal / "filler").open("wb") as filler:
+                while True:
+                    filler.write(bytes(65536))
+        if what == "shout":
+            for _ in range(100):
+                sys.stdout.write("x" * 100_000 + "\n")
+        if what == "whisper":
+            os.write(1, b"caf\xe9\n")
     with (context.workspace.internal / "calls.txt").open("a") as file:
         file.write(context.step + "\n")
     context.tracker.metrics({"loss": 0.5}, step=1)
