@@ -4,36 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 from pathlib import Path
 
-# scheme://user:password@host, and for HTTP also scheme://token@host
-_PASSWORD = re.compile(r"\b([a-zA-Z][a-zA-Z0-9+.-]*://[^\s/:@?#]*):[^\s/?#]+@")
-_TOKEN = re.compile(r"\b(https?://)[^\s/:@?#]+@")
-# scheme://host/path?password=… of database drivers, and ?token=… of presigned addresses
-_IN_QUERY = re.compile(
-    r"\b([a-zA-Z][a-zA-Z0-9+.-]*://[^\s\"'?#]*\?(?:[^\s\"'#]*&)?"
-    r"(?:password|passwd|pwd|sslpassword|(?:access_|api_)?token|api_?key|secret|sig(?:nature)?|X-Amz-Signature)=)"
-    r"(?!\*\*\*)[^\s\"'&#]+",
-    re.IGNORECASE,
-)
-
-
-def without_passwords(text: str) -> str:
-    """Return `text` with the passwords of all addresses in it replaced by ***."""
-    text = _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", text))
-    while (masked := _IN_QUERY.sub(r"\1***", text)) != text:  # masks one parameter of each address at a time
-        text = masked
-    return text
+from embedline.redaction import without_secrets
 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, at most 300 characters; its type where it has no message.
 
-    Enough of another library's error to act on, inside a message of this program.
+    Enough of another library's error to act on, inside a message of this program; without secrets, before a
+    cut can leave half of one.
     """
-    lines = str(error).strip().splitlines()
+    lines = without_secrets(str(error)).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
 
 
@@ -49,7 +32,7 @@ class EmbedlineError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, where: str = "", fix: str = "") -> None:
-        self.what, self.where, self.fix = without_passwords(what), without_passwords(where), fix
+        self.what, self.where, self.fix = map(without_secrets, (what, where, fix))
         super().__init__(self.__str__())
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shlex
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -269,3 +271,30 @@ def test_a_step_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest
     while local._signal_group(driver, 0) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not local._signal_group(driver, 0)
+
+
+def test_a_run_keeps_and_shows_no_secret(line: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A step shows a token of the environment and a mounted one in every form, then fails with both."""
+    token, mounted = "t0ken/of+the?env", "m0unted/key+of#team"
+    (tmp_path / "secrets" / "team").mkdir(parents=True)
+    (tmp_path / "secrets" / "team" / "key").write_text(f"{mounted}\n")
+    monkeypatch.setenv("EMBEDLINE_SECRETS", str(tmp_path / "secrets"))
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", f"{token}\n")
+    failed = line.run("--debug", fake="ingest=leak")
+    assert failed.returncode == 1
+    record = line.record()
+    assert record["error"] == {
+        "step": "ingest",
+        "message": "ValueError: Invalid header value b'Bearer *** ***'",
+    }
+    log = (line.work / "latest" / "log.txt").read_text()
+    assert "sent *** '***\\n' *** *** Basic " in log
+    assert "from below: ***" in log
+    texts = {"console": failed.stdout + failed.stderr}
+    for path in (*line.work.rglob("*"), line.folder / "tracker.txt"):
+        if path.is_file():
+            texts[str(path)] = path.read_bytes().decode("utf-8", "replace")
+    for secret in (token, mounted):
+        basic = base64.b64encode(f"me:{secret}".encode()).decode().rstrip("=")
+        for form in (secret, quote(secret), quote(secret, safe=""), basic):
+            assert [name for name, text in texts.items() if form in text] == []

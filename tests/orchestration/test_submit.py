@@ -204,7 +204,7 @@ def test_token_is_used_and_never_printed(kfp_server: Any) -> None:
     kfp_server.token = "s3cret"
     expired = _submit(kfp_server, "demo", env={"KFP_TOKEN": "old-s3cret"})
     assert expired.exit_code == 2
-    assert "expired (401)" in expired.stderr
+    assert "expired (401: Request header error" in expired.stderr
     fine = _submit(kfp_server, "demo", env={"KFP_TOKEN": "s3cret"})
     assert fine.exit_code == 0
     assert "s3cret" not in expired.output + fine.output + json.dumps(kfp_server.all("runs"))

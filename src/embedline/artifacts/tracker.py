@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from embedline.redaction import without_secrets
+
 SPOOL = "spool.jsonl"
 
 
@@ -39,11 +41,11 @@ class Tracker:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Append parameters; the first value of a key is kept."""
-        self._append([{"type": "param", "key": key, "value": str(value)} for key, value in values.items()])
+        self._append(_texts("param", values))
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Append tags; references to artefacts and fingerprints of datasets are tags too."""
-        self._append([{"type": "tag", "key": key, "value": str(value)} for key, value in values.items()])
+        self._append(_texts("tag", values))
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Append metrics of a step; values that are not finite are left out: servers refuse them."""
@@ -78,6 +80,11 @@ def read_spool(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return lines
+
+
+def _texts(kind: str, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the lines of parameters or tags, which every user of the tracking server can read."""
+    return [{"type": kind, "key": key, "value": without_secrets(str(value))} for key, value in values.items()]
 
 
 def _identity(line: dict[str, Any]) -> tuple[str, str, int]:

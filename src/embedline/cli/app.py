@@ -11,6 +11,7 @@ import typer
 from embedline import __version__
 from embedline.cli import changed, deploy, doctor, evaluate, inspect, models, registry, runs, steps, webhook
 from embedline.cli.console import lost_output, prepare_streams, report_lost_output
+from embedline.redaction import protect_process
 
 _HELP = """\
 Train, evaluate and promote text-embedding models.
@@ -57,6 +58,7 @@ def main() -> None:
     the expected version, or an alias was moved by other means.
     """
     prepare_streams()
+    protect_process()
     try:
         app()
     except OSError:

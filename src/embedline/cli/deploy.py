@@ -109,8 +109,9 @@ def submit(
 ) -> None:
     """Start a run or a recurring run on a cluster, upload the pipeline, or cancel a run.
 
-    The environment variable KFP_TOKEN holds the bearer token. With --if-changed the exit code is also 0 when
-    no run was started.
+    The environment variable KFP_TOKEN holds the bearer token; KFP_TIMEOUT_S the seconds to wait for an answer
+    (30). HTTP_PROXY, HTTPS_PROXY and NO_PROXY are obeyed. With --if-changed the exit code is also 0 when no
+    run was started.
     """
     if bool(preset) == bool(cancel):
         raise InputError("exactly one of PRESET and --cancel ID is needed.")

@@ -16,7 +16,7 @@ import typer
 from embedline.artifacts.workspace import Workspace, check_workspace, nearest_folder
 from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show, tracking_uri
 from embedline.config.registry import TrackingConfig
-from embedline.errors import EmbedlineError, without_passwords
+from embedline.errors import EmbedlineError
 from embedline.planning.checks.machine import check_disk, check_memory
 from embedline.registry.server import exists
 from embedline.registry.tracking_target import tracking_target
@@ -88,7 +88,7 @@ def _check(name: str, measure: Callable[[], str], extra: str = "") -> Check:
     except EmbedlineError as error:
         return Check(name, False, str(error))
     except Exception as error:  # a broken library can raise anything, and finding it is the point
-        return Check(name, False, without_passwords(f"{type(error).__name__}: {error}"))
+        return Check(name, False, f"{type(error).__name__}: {error}")
 
 
 def _cpu() -> str:

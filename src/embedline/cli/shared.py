@@ -21,9 +21,10 @@ from embedline.artifacts.workspace import Workspace, nearest_folder
 from embedline.cli.console import lost_output, report_lost_output
 from embedline.config.load import read_overrides
 from embedline.config.registry import TrackingConfig
-from embedline.errors import EmbedlineError, InputError, Stopped, disk_full, without_passwords
+from embedline.errors import EmbedlineError, InputError, Stopped, disk_full
 from embedline.models.stated import Stated
 from embedline.quoting import command_line
+from embedline.redaction import protect_process
 from embedline.registry.server import exists, prepare
 from embedline.registry.tracking_target import tracking_target
 from embedline.runs.abandoned import close_abandoned
@@ -163,6 +164,7 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        protect_process()
         debug, as_json = bool(kwargs.get("debug")), bool(kwargs.get("as_json"))
         if debug:
             os.environ["EMBEDLINE_DEBUG"] = "1"
@@ -294,7 +296,7 @@ def _unwrapped(docstring: str) -> str:
 
 def _unexpected(error: Exception) -> str:
     message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return f"unexpected {without_passwords(message)} (--debug prints the traceback)."
+    return f"unexpected {message} (--debug prints the traceback)."
 
 
 def _fail(message: str, code: int, debug: bool, as_json: bool) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from embedline.config.sections import RunSections
 from embedline.config.training import ContrastiveConfig
-from embedline.errors import without_passwords
+from embedline.redaction import shows_secret, without_passwords
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,8 @@ def _passwords(config: RunSections) -> Iterator[str]:
     for key, text in _texts("", config.model_dump(mode="json")):
         if without_passwords(text) != text:
             yield f"{key}: holds a password; give it through the environment instead"
+        elif shows_secret(text):
+            yield f"{key}: holds the value of a secret; a run's settings are shown, give it another way"
 
 
 def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator
 
-from embedline.errors import InputError, without_passwords
+from embedline.errors import InputError
+from embedline.redaction import keep_secret, shows_secret, stripped, without_passwords
 
 # Where a cluster mounts the secrets that `secret:NAME/KEY` names: one folder per secret, one file per key.
 MOUNTED_AT = Path("/run/secrets/embedline")
@@ -32,26 +33,55 @@ SecretRef = Annotated[str, BeforeValidator(_reference)]
 
 
 def resolve_secret(reference: str, *, where: str) -> str:
-    """Return the secret that a reference names.
+    """Return the secret that a reference names, without line breaks around it; it is redacted from now on.
 
     Args:
         where: config key or option that holds the reference, for the message.
 
     Raises:
-        InputError: it is not a reference, or there is no such variable or file.
+        InputError: it is not a reference, there is no such variable or file, or it has several lines.
     """
     if match := _ENV.fullmatch(reference):
         secret = os.environ.get(match[1], "")
         missing = f"the environment has no {match[1]}."
     elif match := _MOUNTED.fullmatch(reference):
         file = secrets_folder() / match[1] / match[2]
-        secret = file.read_text(encoding="utf-8").strip() if file.is_file() else ""
+        secret = file.read_text(encoding="utf-8") if file.is_file() else ""
         missing = f"there is no {file}."
     else:
         raise InputError(f"takes {FORMS}, never the secret itself.", where=where)
-    if not secret:
+    if not (secret := stripped(secret)):
         raise InputError(missing, where=where, fix="Set it where the process starts.")
+    keep_secret(secret)
+    return one_line_secret(secret, where=f"{where} ({reference})")
+
+
+def secret_variable(name: str) -> str:
+    """Return a secret that an environment variable holds itself, as `resolve_secret`; empty without one."""
+    return one_line_secret(stripped(os.environ.get(name, "")), where=name)
+
+
+def one_line_secret(secret: str, *, where: str) -> str:
+    """Return a secret that can stand in an HTTP header.
+
+    Raises:
+        InputError: it holds a line break or another control character.
+    """
+    if not secret.isprintable():
+        raise InputError(
+            "holds a line break or another control character.", where=where, fix="Set it to one line."
+        )
     return secret
+
+
+def refuse_secrets(text: str, *, where: str) -> None:
+    """Refuse a text that others will read as it is: it holds a known secret.
+
+    Raises:
+        InputError: the text holds a secret.
+    """
+    if shows_secret(text):
+        raise InputError("holds the value of a secret.", where=where, fix="Refer to it as env:NAME.")
 
 
 def refuse_password(uri: str, *, where: str) -> None:

@@ -15,7 +15,7 @@ from mteb.results import BenchmarkResults, ModelResult
 
 from embedline.artifacts.scores import ScoreRow
 from embedline.data.hub import plain_name
-from embedline.errors import InputError, StepError
+from embedline.errors import InputError, StepError, first_line
 from embedline.evaluation.compare import BENCHMARK
 from embedline.evaluation.evaluated_models import EvaluatedModel
 from embedline.evaluation.mteb_encoder import MtebEncoder
@@ -114,7 +114,7 @@ def _evaluate(encoder: MtebEncoder, task: Any) -> tuple[Any, int]:
             encoder, task, cache=None, co2_tracker=False, show_progress_bar=False, raise_error=True
         )
     except Exception as error:  # datasets and mteb pass on any exception of the libraries below
-        where, first = f"mteb task {name}", (str(error).splitlines() or [""])[0][:300]
+        where, first = f"mteb task {name}", first_line(error)
         raise StepError(
             f"could not be run ({type(error).__name__}: {first}).",
             where=where,

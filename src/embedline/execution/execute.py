@@ -27,6 +27,7 @@ from embedline.execution.delegation import Delegate, DelegatedStep
 from embedline.execution.key_index import note_key, read_key_note
 from embedline.execution.mirroring import mirrored
 from embedline.execution.recorded import recorded
+from embedline.redaction import without_secrets
 from embedline.steps.context import Context, StepConfig, StepResult
 
 _log = logging.getLogger(__name__)
@@ -176,7 +177,8 @@ class _Work:
             self.step.name, self.key, self.config, self.inputs, self.workspace, self.run, self.tracker, draft
         )
         result: StepResult = step_module(self.step).run(context)
-        result = replace(result, curves=read_metric_series(self.tracker.folder))
+        summary = without_secrets(result.summary)
+        result = replace(result, summary=summary, curves=read_metric_series(self.tracker.folder))
         for output in self.step.outputs:
             if output not in result.passed_through:
                 self._seal(draft, output, result)

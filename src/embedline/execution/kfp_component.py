@@ -53,8 +53,8 @@ def run_component(
     """
     run_workspace = Workspace(Path(workspace))
     folder = run_workspace.step_folder(run, name)
-    log_to_stderr()
     with plain_failure():
+        log_to_stderr()
         _raise_earlier_failure(folder)
         config_json = from_parameter(config_json, run_workspace)
         record = execute(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from embedline.errors import EmbedlineError, Stopped
+from embedline.redaction import protect_process
 
 
 def log_to_stderr() -> None:
@@ -19,10 +20,11 @@ def log_to_stderr() -> None:
 
 @contextmanager
 def plain_failure() -> Iterator[None]:
-    """End the process with one message and the error's exit code, without a traceback.
+    """End the process with one message and the error's exit code, without a traceback and without secrets.
 
     SIGTERM ends it with 143, which is retried.
     """
+    protect_process()
     try:
         yield
     except Stopped as stopped:

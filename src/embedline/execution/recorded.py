@@ -14,15 +14,8 @@ from typing import Any
 
 from embedline.artifacts.record import StepRecord, write_record
 from embedline.artifacts.run_folder import release_space
-from embedline.errors import (
-    DiskFullError,
-    EmbedlineError,
-    InputError,
-    StepError,
-    Stopped,
-    disk_full,
-    without_passwords,
-)
+from embedline.errors import DiskFullError, EmbedlineError, InputError, StepError, Stopped, disk_full
+from embedline.redaction import without_secrets
 
 # Errors that return at every retry; only a lost process or network is tried again.
 _FINAL = (
@@ -97,4 +90,4 @@ def _message(error: BaseException) -> str:
     """Return one message; an error that is not ours is preceded by its type."""
     if isinstance(error, EmbedlineError | Stopped):
         return str(error)
-    return without_passwords(f"{type(error).__name__}: {error}".removesuffix(": "))
+    return without_secrets(f"{type(error).__name__}: {error}".removesuffix(": "))

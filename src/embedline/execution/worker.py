@@ -21,6 +21,7 @@ from embedline.execution.delegation import DelegatedStep, read_delegated_step
 from embedline.execution.execute import execute, step_module
 from embedline.execution.parent_process import end_with_parent
 from embedline.execution.plain_failure import log_to_stderr, plain_failure
+from embedline.redaction import without_secrets
 from embedline.steps.context import Context, StepConfig
 
 # Longer than any wait of the other processes: the first one's lock on the key, its saving of a large model.
@@ -97,11 +98,20 @@ def _run_other(delegated: DelegatedStep) -> None:
 
 
 def _main() -> None:
-    from torch.distributed.elastic.multiprocessing.errors import record
+    from torch.distributed.elastic.multiprocessing.errors import ErrorHandler, record
 
-    log_to_stderr()
+    class RedactingErrorHandler(ErrorHandler):
+        """Writes the traceback for the agent without secrets."""
+
+        def record_exception(self, e: BaseException) -> None:
+            super().record_exception(e)
+            if path := self._get_error_file_path():
+                file = Path(path)
+                file.write_text(without_secrets(file.read_text(encoding="utf-8")), encoding="utf-8")
+
     with plain_failure():
-        record(main)(Path(sys.argv[1]))  # the agent reads the reason from its file
+        log_to_stderr()
+        record(main, RedactingErrorHandler())(Path(sys.argv[1]))  # the agent reads the reason from its file
 
 
 if __name__ == "__main__":

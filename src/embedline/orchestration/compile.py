@@ -11,6 +11,7 @@ from typing import Any
 from embedline.config.cluster import PER_RUN
 from embedline.config.limits import check_pipeline, check_run_inputs
 from embedline.config.load import load_config, preset_text
+from embedline.config.secrets import refuse_secrets
 from embedline.errors import InputError
 
 
@@ -31,8 +32,7 @@ def compile_pipeline(
             pipeline are too large for a cluster.
     """
     config = load_config(preset, overrides)
-    given = preset_text(preset)
-    check_run_inputs(given, overrides)
+    check_run_inputs(preset_text(preset), overrides)
     folder = workspace or config.cluster.workspace.mounted_at
     if config.cluster.workspace.size and not folder.startswith(PER_RUN):
         raise InputError(
@@ -41,7 +41,7 @@ def compile_pipeline(
             fix="Leave the workspace out, or name an existing claim.",
         )
     compiler, retrain_pipeline = _kfp()
-    values = {"preset": given, "overrides": one_line(overrides)} if defaults else {}
+    values = pipeline_texts(preset, overrides) if defaults else {}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "pipeline.yaml"
         pipeline = retrain_pipeline(config, folder)
@@ -49,6 +49,18 @@ def compile_pipeline(
         text = path.read_text(encoding="utf-8")
     check_pipeline(text)
     return text
+
+
+def pipeline_texts(preset: str, overrides: Sequence[str]) -> dict[str, str]:
+    """Return preset and overrides as the pipeline's inputs, which everyone reads who sees a run of it.
+
+    Raises:
+        InputError: a secret is in them.
+    """
+    texts = {"preset": preset_text(preset), "overrides": one_line(overrides)}
+    for name, text in texts.items():
+        refuse_secrets(text, where=name)
+    return texts
 
 
 def one_line(overrides: Sequence[str]) -> str:

@@ -24,10 +24,12 @@ import typer
 from embedline.artifacts.record import read_records
 from embedline.execution.parent_process import end_with_parent
 from embedline.orchestration.containers import pipeline_root, stop_containers
+from embedline.redaction import protect_process
 
 
 def main(preset: str, overrides: str, workspace: str, run: str) -> int:
     """Run the DAG with one of kfp's own local runners; return 0 when every step succeeded."""
+    protect_process()  # kfp prints what the steps' processes print
     containers = sys.stdin.read()
     _stop_with_parent(Path(workspace) / run if containers else None)
     from kfp import local

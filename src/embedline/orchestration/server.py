@@ -1,4 +1,4 @@
-"""Client of a Kubeflow Pipelines server: kfp's own, with bounded retries and clear error messages."""
+"""Client of a Kubeflow Pipelines server: kfp's own, with proxies, timeouts, bounded retries, clear errors."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
+from embedline.config.secrets import one_line_secret, secret_variable
 from embedline.errors import EmbedlineError, InputError, first_line
+from embedline.orchestration.answers import described, is_json_object, is_web_page
+from embedline.redaction import keep_secret, stripped
 
-TOKEN = "KFP_TOKEN"
+TOKEN, TIMEOUT = "KFP_TOKEN", "KFP_TIMEOUT_S"
 _AUTHORITIES = ("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")  # mlflow reads the first one as well
-CONNECT_S, READ_S = 10.0, 60.0
+CONNECT_S, READ_S, HEALTH_S = 10.0, 30.0, 10.0
 PAUSES_S = (0.5, 1.0, 2.0, 4.0)
 _RETRIED = (429, 500, 502, 503, 504)
 _NO_EXPERIMENT = "No experiment is found with name"
@@ -26,8 +29,8 @@ T = TypeVar("T")
 def connect(host: str, namespace: str | None = None, token: str | None = None) -> Iterator[Any]:
     """Open a `kfp.Client` of the server at `host`; failures inside the block become one clear error.
 
-    Reads are retried for about eight seconds while the server is overloaded (429, 5xx); wrap calls that
-    create or change something in `with_retries`.
+    Reads are retried for about eight seconds while the server is overloaded (429, 5xx), and once when it is
+    silent for 30 seconds (KFP_TIMEOUT_S); wrap calls that create or change something in `with_retries`.
 
     Args:
         host: address of the API, with http:// or https://.
@@ -35,6 +38,8 @@ def connect(host: str, namespace: str | None = None, token: str | None = None) -
         token: bearer token; else the environment's KFP_TOKEN, else none.
 
     Certificates are checked against the file that REQUESTS_CA_BUNDLE or SSL_CERT_FILE names, else certifi's.
+    HTTP_PROXY, HTTPS_PROXY and NO_PROXY are obeyed. Redirects are not followed: they would carry the token
+    elsewhere.
 
     Raises:
         InputError: wrong address, bad token, missing rights, or a request that the server refuses.
@@ -50,8 +55,11 @@ def connect(host: str, namespace: str | None = None, token: str | None = None) -
     from kfp_server_api import ApiException
     from urllib3.exceptions import HTTPError
 
+    token = one_line_secret(stripped(token), where="token") if token else secret_variable(TOKEN)
+    keep_secret(token)
+    proxy = _proxy(host)
     try:
-        yield _client(host, namespace, token or os.environ.get(TOKEN) or None)
+        yield _client(host, namespace, token or None, proxy)
     except ApiException as error:
         raise _explained(error, host) from error
     except (HTTPError, OSError) as error:
@@ -63,8 +71,8 @@ def connect(host: str, namespace: str | None = None, token: str | None = None) -
             ) from error
         raise InputError(
             f"the server does not answer ({first_line(error)}).",
-            where=host,
-            fix="Check the address (--host, KFP_HOST) and the port forwarding.",
+            where=f"{host} through the proxy {proxy}" if proxy else host,
+            fix="Check the address (--host, KFP_HOST), the port forwarding, HTTPS_PROXY and NO_PROXY.",
         ) from error
     except ValueError as error:
         if not str(error).startswith(_NO_EXPERIMENT):
@@ -74,23 +82,27 @@ def connect(host: str, namespace: str | None = None, token: str | None = None) -
 
 
 def with_retries(call: Callable[[], T], made: Callable[[], T | None] = lambda: None) -> T:
-    """Make `call`, with retries while the server is overloaded.
+    """Make `call`, with retries while the server is overloaded, and one after it was silent.
 
     Args:
         made: finds what an earlier try created although its response was lost; without it, `call` may take
             effect twice.
     """
     from kfp_server_api import ApiException
-    from urllib3.exceptions import HTTPError
+    from urllib3.exceptions import HTTPError, ReadTimeoutError
 
+    silent = False
     for pause in PAUSES_S:
         try:
             return call()
         except ApiException as error:
             if error.status not in _RETRIED:
                 raise
-        except HTTPError:
-            pass
+        except HTTPError as error:
+            if isinstance(error, ReadTimeoutError):
+                if silent:
+                    raise
+                silent = True
         time.sleep(pause)
         if (existing := made()) is not None:
             return existing
@@ -117,18 +129,62 @@ def list_all(listing: Callable[..., Any], field: str, name: str = "", **scope: A
             return
 
 
-def _client(host: str, namespace: str | None, token: str | None) -> Any:
+def _timeouts() -> tuple[float, float]:
+    """Return the seconds to wait for a connection and for an answer; KFP_TIMEOUT_S changes them.
+
+    Raises:
+        InputError: the variable is no number of seconds.
+    """
+    text = os.environ.get(TIMEOUT, "").strip()
+    try:
+        read = float(text) if text else READ_S
+    except ValueError:
+        read = 0.0
+    if not 0 < read <= 3600:
+        raise InputError(f"{text!r} is not a number of seconds from 0 to 3600.", where=TIMEOUT)
+    return min(CONNECT_S, read), read
+
+
+def _proxy(host: str) -> str | None:
+    """Return the proxy that the environment names for a server; None: no proxy, or NO_PROXY names the host.
+
+    Raises:
+        InputError: a proxy of a kind that the client does not know.
+    """
+    from requests.utils import (  # type: ignore[import-untyped]
+        get_environ_proxies,
+        prepend_scheme_if_needed,
+        select_proxy,
+    )
+
+    found = select_proxy(host, get_environ_proxies(host))
+    if not found:
+        return None
+    proxy: str = prepend_scheme_if_needed(found, "http")
+    if urlparse(proxy).scheme not in {"http", "https"}:
+        raise InputError("only http:// and https:// proxies are known.", where=f"HTTPS_PROXY: {proxy}")
+    return proxy
+
+
+def _client(host: str, namespace: str | None, token: str | None, proxy: str | None) -> Any:
     from kfp import Client
-    from urllib3.util import Retry
+    from requests.utils import get_auth_from_url
+    from urllib3.util import Retry, make_headers
+
+    connect_s, read_s = _timeouts()
 
     class BoundedClient(Client):  # type: ignore[misc]
         """A kfp client with bounded retries and a check that the address is an API."""
 
         def _load_config(self, *args: Any, **kwargs: Any) -> Any:
             config = super()._load_config(*args, **kwargs)
+            user, password = get_auth_from_url(proxy) if proxy else ("", "")
+            if user:
+                config.proxy_headers = make_headers(proxy_basic_auth=f"{user}:{password}")
             config.retries = Retry(
                 connect=2,
-                read=len(PAUSES_S),
+                read=1,  # each waits for a silent server once more
+                redirect=False,
                 status=len(PAUSES_S),
                 backoff_factor=PAUSES_S[0],
                 status_forcelist=_RETRIED,
@@ -140,9 +196,9 @@ def _client(host: str, namespace: str | None, token: str | None) -> Any:
 
         def get_kfp_healthz(self, sleep_duration: int = 0) -> Any:
             """Check the server; kfp's own method tries five times, prints tracebacks and accepts any page."""
-            health = self._healthz_api.healthz_service_get_healthz(_request_timeout=(CONNECT_S, READ_S))
-            if not self._healthz_api.api_client.last_response.data.lstrip().startswith("{"):
-                raise _not_the_api(host, "a web page")
+            _check_answers(self._healthz_api.api_client.rest_client, host, (connect_s, read_s))
+            timeout = (connect_s, min(HEALTH_S, read_s))
+            health = self._healthz_api.healthz_service_get_healthz(_request_timeout=timeout)
             if health.multi_user and not namespace:
                 raise InputError("this server has several users.", where=host, fix="Give --namespace.")
             return health
@@ -154,62 +210,85 @@ def _client(host: str, namespace: str | None, token: str | None) -> Any:
             host=host,
             namespace=namespace or "kubeflow",
             existing_token=token,
+            proxy=proxy,
             ssl_ca_cert=authorities,
         )
-    _add_timeouts(client._run_api.api_client.rest_client)
     client.get_kfp_healthz()
     return client
 
 
-def _add_timeouts(rest: Any) -> None:
-    """Set a timeout for every request: without one the client waits forever for a server that hangs."""
+def _check_answers(rest: Any, host: str, timeouts: tuple[float, float]) -> None:
+    """Set a timeout for every request, and accept only the API's answers.
+
+    kfp's client waits forever for a server that hangs, and takes a web page for an empty list.
+    """
+    from kfp_server_api import ApiException
+
+    if "request" in vars(rest):  # checked already
+        return
     request = rest.request
 
-    def request_with_timeout(*args: Any, **kwargs: Any) -> Any:
-        kwargs["_request_timeout"] = kwargs.get("_request_timeout") or (CONNECT_S, READ_S)
-        return request(*args, **kwargs)
+    def checked(method: str, url: str, **kwargs: Any) -> Any:
+        kwargs["_request_timeout"] = kwargs.get("_request_timeout") or timeouts
+        try:
+            response = request(method, url, **kwargs)
+        except ApiException as error:  # the client decodes the body, which may be a page in another encoding
+            error.body = (error.body or b"").decode("utf-8", "replace").encode()
+            raise
+        creates = method == "POST" and ":" not in url.rsplit("/", 1)[-1]  # not …/ID:terminate
+        if not is_json_object(response.data, empty=not creates):
+            content_type = response.getheader("content-type")
+            raise _not_the_api(host, described(response.status, content_type, response.data), response.data)
+        return response
 
-    rest.request = request_with_timeout
+    rest.request = checked
 
 
 def _explained(error: Any, host: str) -> EmbedlineError:
-    detail = _message(error)
+    headers = error.headers or {}
+    answer = described(error.status, headers.get("content-type"), error.body or "")
+    location = headers.get("location", "").split("?")[0]
+    if 300 <= error.status < 400:
+        return InputError(
+            f"redirects to {location} ({answer}).", where=host, fix=_redirect_fix(host, location)
+        )
     if error.status == 401:
         return InputError(
-            "the token is missing or has expired (401).", where=host, fix=f"Put a fresh one into {TOKEN}."
+            f"the token is missing or has expired ({answer}).",
+            where=host,
+            fix=f"Put a fresh one into {TOKEN}.",
         )
     if error.status == 403:
         return InputError(
-            f"this account may not do that (403{detail}).",
+            f"this account may not do that ({answer}).",
             where=host,
             fix=f"Check --namespace and the account of the token in {TOKEN}.",
         )
+    if error.status == 407:
+        return InputError(
+            f"the proxy wants a user and a password ({answer}).", where=host, fix="Set them in HTTPS_PROXY."
+        )
     if error.status in _RETRIED:
         return EmbedlineError(
-            f"the server failed ({error.status}{detail}).",
-            where=host,
-            fix="See its log; try again later.",
+            f"the server failed ({answer}).", where=host, fix="See its log; try again later."
         )
-    if error.status == 404 and not detail:
-        return _not_the_api(host, "404")
-    return InputError(f"the server refused ({error.status}{detail}).", where=host)
+    if error.status == 404 and not is_json_object(error.body or "", empty=False):
+        return _not_the_api(host, answer, error.body or "")
+    return InputError(f"the server refused ({answer}).", where=host)
 
 
-def _not_the_api(host: str, answer: str) -> InputError:
+def _redirect_fix(host: str, location: str) -> str:
+    """Return what to do about a redirect: write the address itself, or sign in."""
+    here, there = urlparse(host), urlparse(location)
+    if there.hostname == here.hostname and there.scheme != here.scheme:
+        return f"Write {there.scheme}://{there.netloc} (--host, KFP_HOST)."
+    return f"A sign-in page needs a token in {TOKEN}; else check the address (--host, KFP_HOST)."
+
+
+def _not_the_api(host: str, answer: str, body: str | bytes) -> InputError:
+    what = "a web page" if is_web_page(body) else "something else"
     return InputError(
-        f"answers with {answer}, not as the pipelines API does.",
+        f"answers with {what} ({answer}), not as the pipelines API does.",
         where=host,
         fix=f"Check the address (--host, KFP_HOST); a sign-in page needs a token in {TOKEN}.",
     )
-
-
-def _message(error: Any) -> str:
-    """Return the server's message in one line after a colon; empty when the response has none."""
-    try:
-        body = json.loads(error.body or "")
-    except ValueError:
-        return ""
-    if not isinstance(body, dict):
-        return ""
-    message = body.get("message") or body.get("error_message") or body.get("error") or ""
-    return f": {' '.join(str(message).split())[:300]}" if message else ""

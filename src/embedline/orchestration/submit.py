@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from embedline import __version__
-from embedline.config.load import load_config, preset_text
+from embedline.config.load import load_config
 from embedline.errors import InputError
-from embedline.orchestration.compile import compile_pipeline, one_line
+from embedline.orchestration.compile import compile_pipeline, pipeline_texts
 from embedline.orchestration.schedule import Schedule
 from embedline.orchestration.server import connect, list_all, with_retries
 from embedline.orchestration.uploads import find_or_create_experiment, find_or_upload_version, slug
@@ -57,7 +57,7 @@ def submit_run(
         >>> run["what"], run["url"]
         ('run', 'http://localhost:8080/#/runs/details/4f1d…')
     """
-    config = load_config(preset, overrides)
+    config, texts = load_config(preset, overrides), pipeline_texts(preset, overrides)
     text = compile_pipeline(preset, overrides, workspace, defaults=False)
     with connect(host, namespace) as client:
         opened = find_or_create_experiment(client, experiment, namespace)
@@ -71,8 +71,7 @@ def submit_run(
             + (f" Schedule: {schedule}." if schedule else ""),
             reference=(version.pipeline_id, version.pipeline_version_id),
             parameters={
-                "preset": preset_text(preset),
-                "overrides": one_line(overrides),
+                **texts,
                 "workspace": workspace or config.cluster.workspace.mounted_at,
             },
             service_account=service_account or config.cluster.service_account,

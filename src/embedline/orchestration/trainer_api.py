@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from embedline.errors import EmbedlineError, InputError
+from embedline.errors import EmbedlineError, InputError, first_line
+from embedline.redaction import without_secrets
 
 if TYPE_CHECKING:
     from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
@@ -102,7 +103,7 @@ class TrainJob:
             pause = min(POLL_MAX_S, pause * 2)
 
     def _refused(self, error: Any) -> InputError:
-        reason = " ".join(str(error.body or error.reason).split())[:500]
+        reason = " ".join(without_secrets(str(error.body or error.reason)).split())[:500]
         return InputError(
             f"the cluster refused it ({error.status}): {reason}.",
             where=f"TrainJob {self}",
@@ -112,6 +113,4 @@ class TrainJob:
 
 def _short(error: Any) -> str:
     status = getattr(error, "status", None)
-    return (
-        f"{status} {error.reason}" if status else (str(error).splitlines() or [type(error).__name__])[0][:200]
-    )
+    return f"{status} {error.reason}" if status else first_line(error)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from embedline.errors import InputError, without_passwords
+from embedline.errors import InputError
 from embedline.registry.challenger import update_challenger
 from embedline.registry.download import download
 from embedline.registry.files import FILES_DIGEST_TAG, remove_added_by_loading
@@ -74,7 +74,7 @@ def promote_across(
         )
     with signed_in(to_token):
         update_challenger(to_name or name, uri=to_uri)
-        why = f"{reason} (copied from {name} version {version} of {without_passwords(uri)})"
+        why = f"{reason} (copied from {name} version {version} of {uri})"
         return promote(to_name or name, copied, alias, reason=why, by=by, expect=expect, uri=to_uri)
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from embedline.errors import ConflictError
+from embedline.redaction import without_secrets
 from embedline.registry.server import artifacts_beside, client, error_code, experiment_id, host_lock, quoted
 from embedline.registry.spool import MAX_PARAM_VALUE, clean_key
 
@@ -56,7 +57,8 @@ class Entry:
 
     def as_text(self) -> str:
         """Return the entry as JSON that fits into a parameter's value, if needed without the last scores."""
-        kept = replace(self, reason=self.reason[:_MAX_REASON], by=self.by[:_MAX_BY])
+        reason, by = without_secrets(self.reason)[:_MAX_REASON], without_secrets(self.by)[:_MAX_BY]
+        kept = replace(self, reason=reason, by=by)
         while len(text := json.dumps(asdict(kept), ensure_ascii=False)) > MAX_PARAM_VALUE and kept.scores:
             kept = replace(kept, scores=dict(list(kept.scores.items())[:-1]))
         return text

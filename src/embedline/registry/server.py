@@ -18,13 +18,20 @@ from filelock import FileLock
 
 from embedline.errors import EmbedlineError, InputError, first_line
 from embedline.quoting import file_uri, sqlite_path, sqlite_uri
+from embedline.redaction import strip_secret_variables
 from embedline.registry.relocation import ARTIFACTS, relocate
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 DATABASE = "mlflow.db"
+_OTHER_SITE = (
+    "Check tracking.uri or the environment's MLFLOW_TRACKING_URI; a sign-in page needs MLFLOW_TRACKING_TOKEN."
+)
 _DENIED = re.compile(r"error code (401|403)\b")
+_FAILED = re.compile(r"(?:too many|error code) (5\d\d)\b")
+# Pages of a proxy, a sign-in page or another site: MLflow's own errors are JSON and have a code.
+_NOT_MLFLOW = re.compile(r"error code (?:3\d\d|404)\b|not in a valid JSON|Exceeded \d+ redirects")
 # A server whose artefact store is down returns 5xx for files; a server that is down itself returns nothing.
 _ARTIFACT_STORE_DOWN = re.compile(r"/mlflow-artifacts/.*(too many|error code) 5\d\d", re.DOTALL)
 
@@ -63,15 +70,17 @@ def prepare(uri: str, *, timeout_s: int = 10) -> None:
     try:
         with limited_retries(retries=1, timeout_s=timeout_s):
             if path is None:
-                client(uri).search_experiments(max_results=1)
+                _require_mlflow(client(uri), uri)
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
             _open_sqlite(path, timeout_s)
             with FileLock(f"{path}.lock"):  # two processes creating the tables of one file break it
                 client(uri).search_experiments(max_results=1)
+    except InputError:
+        raise
     except Exception as error:  # from mlflow, sqlalchemy, requests or os: the address is unusable
-        if denied := _denied(error):
-            raise InputError(denied[0], where=uri, fix=denied[1]) from error
+        if refused := _refusal(error):
+            raise InputError(refused[0], where=uri, fix=refused[1]) from error
         what = f"the tracking store does not answer ({first_line(error)})."
         raise InputError(what, where=uri, fix=fix) from error
 
@@ -83,6 +92,7 @@ def client(uri: str) -> MlflowClient:
     """
     if path := sqlite_path(uri):
         relocate(path)
+    strip_secret_variables()  # mlflow reads the credentials itself
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")  # a new database logs every migration
     from mlflow import MlflowClient
@@ -160,8 +170,8 @@ def tracking_errors(uri: str) -> Iterator[None]:
             what = f"the server answers, but the artefact store behind it failed ({first_line(error)})."
             fix = "See the server's log for the reason; run again when the store is back."
             raise TrackingError(what, where=uri, fix=fix) from error
-        if denied := _denied(error):
-            raise TrackingError(denied[0], where=uri, fix=denied[1]) from error
+        if refused := _refusal(error):
+            raise TrackingError(refused[0], where=uri, fix=refused[1]) from error
         raise TrackingError(f"the tracking store failed ({first_line(error)}).", where=uri) from error
 
 
@@ -212,8 +222,8 @@ def artifacts_beside(uri: str) -> str | None:
     return None if path is None else file_uri(path.resolve().parent / ARTIFACTS)
 
 
-def _denied(error: BaseException) -> tuple[str, str] | None:
-    """Return message and fix for an error of missing credentials or rights; None for other errors."""
+def _refusal(error: BaseException) -> tuple[str, str] | None:
+    """Return message and fix for an answer that refuses, fails, or is not MLflow's; None for other errors."""
     match, code = _DENIED.search(str(error)), error_code(error)
     if code in {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"} or (match and match[1] == "401"):
         return (
@@ -226,7 +236,30 @@ def _denied(error: BaseException) -> tuple[str, str] | None:
             "Use an account with that right. For a refused Host header, add this address to the server's "
             "MLFLOW_SERVER_ALLOWED_HOSTS.",
         )
+    if _NOT_MLFLOW.search(str(error)):
+        return f"answers, but not as MLflow does ({first_line(error)}).", _OTHER_SITE
+    if failed := _FAILED.search(str(error)):
+        return (
+            f"the server, or a proxy before it, fails with {failed[1]} ({first_line(error)}).",
+            "See its log; try again later.",
+        )
     return None
+
+
+def _require_mlflow(opened: MlflowClient, uri: str) -> None:
+    """Raise an `InputError` for a server that answers every request with empty JSON."""
+    from mlflow.exceptions import MlflowException
+
+    if opened.search_experiments(max_results=1):
+        return
+    try:
+        known = opened.get_experiment("0").experiment_id
+    except MlflowException as error:
+        if not error_code(error):
+            raise
+        return
+    if not known:
+        raise InputError("answers with empty JSON, not as MLflow does.", where=uri, fix=_OTHER_SITE)
 
 
 def _user() -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from embedline.artifacts.tracker import SPOOL
+from embedline.redaction import without_secrets
 from embedline.registry.server import (
     client,
     default_uri,
@@ -58,7 +59,8 @@ class RunMirror:
         with tracking_errors(self.uri):
             parent = self._find_or_create(run_id, None)
             for key, value in (tags or {}).items():
-                self._client.set_tag(parent.info.run_id, clean_key(key), str(value)[:MAX_TAG_VALUE])
+                text = without_secrets(str(value))[:MAX_TAG_VALUE]
+                self._client.set_tag(parent.info.run_id, clean_key(key), text)
             for key, number in (metrics or {}).items():
                 if parent.data.metrics.get(clean_key(key)) != number:
                     self._client.log_metric(parent.info.run_id, clean_key(key), number)

@@ -18,6 +18,7 @@ from embedline.dag import STEPS
 from embedline.errors import ConflictError, EmbedlineError
 from embedline.evaluation.summary import main_scores, stage_gains
 from embedline.gate.outcome import Outcome, outcome_of
+from embedline.redaction import protect_process, without_secrets
 from embedline.registry.tracking_target import TrackingTarget, read_tracking, warn_once
 from embedline.runs import record as runrecord
 
@@ -72,6 +73,7 @@ def finish(
 
 def run_finish(workspace: str, run_name: str, job_id: str, preset: str, state: str, message: str) -> None:
     """Run `finish` for the finish component; an error here is logged and does not fail the run."""
+    protect_process()
     try:
         finish(
             Path(workspace),
@@ -130,7 +132,8 @@ def _record(
     if broken:
         error = RunError(step=broken.step, message=cause or broken.error)
     elif status in {"failed", "killed"}:
-        error = RunError(step=None, message=cause or message or "The run ended before its gate.")
+        text = cause or without_secrets(message) or "The run ended before its gate."
+        error = RunError(step=None, message=text)
     return RunRecord(
         run=run,
         preset=preset or begun.preset,

@@ -13,6 +13,7 @@ from embedline.artifacts.manifest import Artifact
 from embedline.artifacts.record import read_records
 from embedline.artifacts.scores import SCORES, ScoreRow, read_scores
 from embedline.evaluation.report import ReportData, render_report
+from embedline.redaction import without_secrets
 from embedline.steps.context import Context, StepResult
 
 PAGE = "report.html"
@@ -41,7 +42,7 @@ def run(context: Context) -> StepResult:
         parity=_json(inputs.get("onnx"), "parity.json"),
         steps=steps,
     )
-    page = render_report(data)
+    page = without_secrets(render_report(data))
     (context.output("report") / PAGE).write_text(page, encoding="utf-8")
     return StepResult(summary=f"[{PAGE}]({PAGE}), {len(page) // 1024 + 1} KB.")
 

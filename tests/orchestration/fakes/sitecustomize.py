@@ -3,10 +3,13 @@
 What the real steps do is tested elsewhere; this lets the orchestration be tested with real processes.
 EMBEDLINE_FAKE holds `step=what` words: a step can `raise`, `refuse`, `bad-input`, `die` (SIGKILL),
 `die-once`, `hang`, `flaky` (an unexpected error, once), `fill` (fill the disk from outside the store),
-`shout` (write ten megabytes to the log), `whisper` (write bytes that are not UTF-8 to the log).
+`shout` (write ten megabytes to the log), `whisper` (write bytes that are not UTF-8 to the log), `leak` (show
+its secrets in every way).
 """
 
+import base64
 import json
+import logging
 import os
 import shutil
 import signal
@@ -14,6 +17,7 @@ import sys
 import time
 import types
 from pathlib import Path
+from urllib.parse import quote
 
 if "disk=large" in os.environ.get("EMBEDLINE_FAKE", ""):  # preflight refuses a run on a small disk
     _usage = shutil.disk_usage
@@ -43,6 +47,8 @@ def _run(context):
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "flaky" and first:
             raise ConnectionError("the network went away")
+        if what == "leak":
+            _leak(context)
         if what == "hang":
             time.sleep(120)
         if what == "fill":
@@ -73,6 +79,23 @@ def _run(context):
         counts={} if handed else {name: {"rows": 3} for name in STEPS[context.step].outputs},
         passed_through=handed,
     )
+
+
+def _leak(context) -> None:
+    from embedline.config.secrets import resolve_secret
+
+    token = os.environ["MLFLOW_TRACKING_TOKEN"]
+    mounted = resolve_secret("secret:team/key", where="x")
+    for secret in (token, mounted):
+        basic = base64.b64encode(f"me:{secret}".encode()).decode()
+        text = f"{secret} {secret + chr(10)!r} {quote(secret)} {quote(secret, safe='')} Basic {basic}"
+        sys.stdout.write(f"{text}\n")
+        sys.stderr.write(f"{text}\n")
+        logging.getLogger("library").warning("sent %s", text)
+        context.tracker.params({"sent": text})
+        context.tracker.tags({"header": text})
+    os.write(1, f"from below: {token}\n".encode())
+    raise ValueError(f"Invalid header value {f'Bearer {token} {mounted}'.encode()!r}")
 
 
 def _write(folder: Path, name: str, kind: str, context) -> None:
