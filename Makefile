@@ -9,8 +9,14 @@ JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL := /bin/bash
 export HF_HUB_OFFLINE ?= 1
+# As `import embedline` does, for pytest and other commands that do not begin with it.
 export DAFT_ANALYTICS_ENABLED ?= 0
+export DO_NOT_TRACK ?= true
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+export HF_UPDATE_DOWNLOAD_COUNTS ?= 0
 export MLFLOW_DISABLE_TELEMETRY ?= true
+export ORT_DISABLE_TELEMETRY ?= 1
+export RAY_USAGE_STATS_ENABLED ?= 0
 
 .PHONY: demo tiny test slow lint types imports lock golden check images demo-docker ablation bench-train soak clean
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -111,3 +112,41 @@ def serve() -> Iterator[Callable[..., Server]]:
     yield start
     for server in started:
         server.stop()
+
+
+class Watched:
+    """An empty HOME and a log of name look-ups, for child processes whose user has chosen nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self._log, self._library = folder / "home", folder / "lookups.txt", folder / "lookups.so"
+        self.home.mkdir()
+        self.sees_lookups = shutil.which("cc") is not None
+        if self.sees_lookups:
+            source = Path(__file__).with_name("lookups.c")
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", self._library, source, "-ldl"], check=True)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = ("PATH", "OMP_NUM_THREADS", "SSL_CERT_FILE", "LANG")
+        values = {name: os.environ[name] for name in kept if name in os.environ}
+        if self.sees_lookups:
+            values |= {"LD_PRELOAD": str(self._library), "LOOKUPS": str(self._log)}
+        return {**values, "HOME": str(self.home)}
+
+    def lookups(self) -> set[str]:
+        """Return the names and addresses outside this machine; those of Python alone are not enough."""
+        if not self.sees_lookups:
+            pytest.skip("name look-ups are not watched: there is no C compiler (cc)")
+        local = {"localhost", "0.0.0.0", "127.0.0.1", "::1", "::", socket.gethostname()}
+        return set(self._log.read_text().split() if self._log.is_file() else []) - local
+
+    def left_at_home(self) -> set[str]:
+        """Return the files in HOME that are in no library's cache."""
+        caches = (".cache/huggingface/", ".cache/matplotlib/", ".cache/torch/")
+        files = {str(path.relative_to(self.home)) for path in self.home.rglob("*") if path.is_file()}
+        return {file for file in files if not file.startswith(caches)}
+
+
+@pytest.fixture
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+    return Watched(tmp_path_factory.mktemp("watched"))

@@ -320,7 +320,39 @@ def test_doctor_lists_the_checks_of_this_machine(tmp_path: Path) -> None:
     checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
     assert {"torch", "kfp", "onnx providers", "tracker", "disk", "cpu"} <= set(checks)
     assert "threads" in checks["cpu"]["value"]
+    assert {"memory", "home"} <= set(checks)
     assert done.returncode == (0 if all(check["ok"] for check in checks.values()) else 1)
+
+
+def test_doctor_and_plan_name_the_limits_of_the_container(
+    preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from embedline import resources
+    from embedline.cli import doctor
+    from embedline.config.training import RuntimeConfig
+    from embedline.planning.checks.machine import machine_found
+    from embedline.planning.plan import Plan
+
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "cpu.max").write_text("150000 100000")
+    (group / "memory.max").write_text("3000000000")
+    monkeypatch.setattr(resources, "ROOT", tmp_path)
+    monkeypatch.setattr(resources, "visible_cores", lambda: 8)
+    quota, limit = f"8 cores, quota 1.5 of them ({group}/cpu.max)", f"limit 3.0 GB ({group}/memory.max)"
+    assert doctor._cpu().startswith(quota)
+    assert doctor._memory().endswith(limit)
+    found = machine_found(RuntimeConfig(threads=5))
+    assert found.startswith(f"{quota}, threads of a process: 5; memory: ")
+    assert found.endswith(limit)
+    assert f"this machine: {found}" in Plan("r", "p", "n", {}, {}, {}, [], [], found).table().splitlines()
+
+
+def test_a_plan_states_the_machine(preset: Path, tmp_path: Path) -> None:
+    work = str(tmp_path / "runs")
+    fake = {"PYTHONPATH": str(FAKES), "MLFLOW_TRACKING_URI": f"fake://{tmp_path}/tracker.txt"}
+    done = embedline("plan", str(preset), "--work", work, "--json", OMP_NUM_THREADS="1", **fake)
+    assert "threads of a process: 1; memory: " in json.loads(done.stdout)["machine"]
 
 
 def test_evaluate_takes_every_kind_of_set_of_a_preset() -> None:

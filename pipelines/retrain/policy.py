@@ -5,11 +5,11 @@ from collections.abc import Callable
 from kfp import dsl, kubernetes
 from kfp.dsl.pipeline_task import PipelineTask
 
-from embedline.artifacts.workspace import HUB_CACHE
 from embedline.components.image import GPU_IMAGE
 from embedline.config.cluster import ClusterConfig, KeyOf, TaskConfig
 from embedline.config.schema import RunConfig
 from embedline.config.secrets import MOUNTED_AT, mounted_secrets
+from embedline.environment import HUB_CACHE
 
 Settle = Callable[[str, PipelineTask], PipelineTask]
 

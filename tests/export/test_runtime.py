@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from embedline.errors import InputError
+from embedline.export import runtime as module
 from embedline.export.runtime import OnnxEmbedder
 
 _WITHOUT_TORCH = """
@@ -117,3 +118,10 @@ def test_a_damaged_graph_is_one_clear_error(exported, tmp_path):
     with pytest.raises(InputError, match="cannot load"):
         OnnxEmbedder(folder)
     json.loads((folder / "embedline.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 3), (5, 5)])
+def test_the_session_takes_the_threads_of_the_container(exported, monkeypatch, asked, expected):
+    monkeypatch.setattr(module, "usable_cores", lambda: 3)
+    options = OnnxEmbedder(exported, threads=asked)._session.get_session_options()
+    assert (options.intra_op_num_threads, options.inter_op_num_threads) == (expected, 1)

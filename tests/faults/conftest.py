@@ -45,6 +45,7 @@ class Line:
 
     def __init__(self, work: Path) -> None:
         self.work = work
+        self.variables: dict[str, str] | None = None  # instead of this process's own
 
     def command(self, **overrides: Any) -> list[str]:
         values = {**SMALL, **{key.replace("__", "."): value for key, value in overrides.items()}}
@@ -52,6 +53,8 @@ class Line:
         return [sys.executable, "-m", "embedline.cli", "run", "demo", "--work", str(self.work), *options]
 
     def environment(self) -> dict[str, str]:
+        if self.variables is not None:
+            return self.variables
         clean = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
         return {**clean, "MLFLOW_DISABLE_TELEMETRY": "true"}
 

@@ -28,7 +28,8 @@ DAG = [
 KEPT = set(DAG[: DAG.index("evaluate")]) - {"prune_before"}  # what the store keeps; that one is off here
 
 
-def test_refused_then_passed_then_reused(line: Any) -> None:
+def test_refused_then_passed_then_reused(line: Any, watched: Any) -> None:
+    line.variables = watched.environment  # no user has set HF_HUB_OFFLINE or switched telemetry off
     refused = line.run(gate__rules='[{set: "*", min: 0.999}]')
     assert refused.returncode == 3, refused.stdout + refused.stderr
     steps = line.steps()
@@ -52,6 +53,8 @@ def test_refused_then_passed_then_reused(line: Any) -> None:
     assert "already" in again.stdout
     _leaves_what_the_readme_says(line)
     _is_mirrored_once(line)
+    assert watched.left_at_home() == set()
+    assert watched.lookups() == set()
 
 
 def _leaves_what_the_readme_says(line: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from embedline.config.training import RuntimeConfig
-from embedline.models import cpus
+from embedline.models import machine
 from embedline.models.log_once import info_once
 from embedline.models.machine import prepare
 from embedline.planning.checks import machine as checks
@@ -70,28 +70,22 @@ def test_the_plan_has_no_note_where_bf16_is_fast(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("quota", "settings", "expected"),
+    ("cores", "settings", "expected"),
     [
-        ("150000 100000", {}, 2),  # a container of 1.5 processors on a node of 8
-        ("400000 100000", {"processes": 2}, 2),
-        ("50000 100000", {"processes": 2}, 1),
-        ("max 100000", {}, 8),
-        ("max 100000", {"processes": 2}, 4),
-        ("150000 100000", {"threads": 6}, 6),
-        (None, {}, 8),
+        (2, {}, 2),
+        (4, {"processes": 2}, 2),
+        (1, {"processes": 2}, 1),
+        (8, {}, 8),
+        (16, {}, 8),  # torch counts cores, not their hardware threads
+        (8, {"processes": 2}, 4),
+        (2, {"threads": 6}, 6),
     ],
 )
 def test_threads_are_those_that_the_container_may_use(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    quota: str | None,
-    settings: dict[str, int],
-    expected: int,
+    monkeypatch: pytest.MonkeyPatch, cores: int, settings: dict[str, int], expected: int
 ) -> None:
-    if quota is not None:
-        (tmp_path / "cpu.max").write_text(f"{quota}\n")
     chosen: list[int] = []
-    monkeypatch.setattr(cpus, "CGROUP", tmp_path)
+    monkeypatch.setattr(machine, "usable_cores", lambda: cores)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     prepare(RuntimeConfig.model_validate(settings))

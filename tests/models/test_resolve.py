@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -134,3 +135,19 @@ def test_a_model_in_0_transformer_is_found(make_embedder, tmp_path: Path) -> Non
     modules = [{"name": "0", "path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     assert resolve_model(str(tmp_path)).path == tmp_path
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "file" / "cache"))
+    with pytest.raises(InputError, match=r"^HF_HOME \(.*file/cache\): models cannot be kept there \(not a"):
+        resolve_model("demo:decoder")
+
+    def refused(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", "/models")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refused)
+    with pytest.raises(InputError, match=r"permission denied: /models\)\. Set HF_HOME to"):
+        resolve_model("org/name")

@@ -98,6 +98,8 @@ def test_the_manifest_runs_torchrun_with_the_workspace_and_secrets_by_reference(
     from embedline.components.image import GPU_IMAGE
 
     assert trainer["image"] == GPU_IMAGE
+    assert {"name": "OMP_NUM_THREADS", "value": "2"} in trainer["env"]  # 8 cores of a node, 4 processes
+    assert {"name": "RAYON_NUM_THREADS", "value": "2"} in trainer["env"]
     secret = {"secretKeyRef": {"key": "token", "name": "hub"}}
     assert {"name": "HF_TOKEN", "valueFrom": secret} in trainer["env"]
     (patch,) = spec["runtimePatches"]

@@ -16,7 +16,6 @@ from embedline.errors import InputError
 from embedline.quoting import sqlite_path, sqlite_uri
 
 INTERNAL = ".embedline"
-HUB_CACHE = f"{INTERNAL}/huggingface"  # below the workspace: later pods must find what preflight fetched
 FORMAT = 2  # of run.json and tracking.json; earlier ones name the place where the workspace was
 _INSIDE = "workspace:"  # addresses of databases in the workspace
 

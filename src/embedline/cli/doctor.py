@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
 import platform
 import shutil
 from collections.abc import Callable
@@ -16,10 +15,13 @@ import typer
 from embedline.artifacts.workspace import Workspace, check_workspace, nearest_folder
 from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show, tracking_uri
 from embedline.config.registry import TrackingConfig
+from embedline.config.training import RuntimeConfig
+from embedline.environment import caches_found
 from embedline.errors import EmbedlineError
 from embedline.planning.checks.machine import check_disk, check_memory
 from embedline.registry.server import exists
 from embedline.registry.tracking_target import tracking_target
+from embedline.resources import cores_found, memory_found
 
 PACKAGES = (
     "embedline",
@@ -62,6 +64,7 @@ def doctor(work: Work = WORK, uri: Uri = "", as_json: AsJson = False, debug: Deb
         _check("cpu", _cpu),
         _check("accelerator", _accelerator),
         _check("memory", _memory),
+        _check("home", caches_found),
         _check("disk", lambda: _disk(work)),
         _check("onnx providers", _providers),
         _check("tracker", lambda: _tracker(uri, work)),
@@ -95,11 +98,11 @@ def _cpu() -> str:
     import torch
 
     from embedline.models.device import bf16_is_faster
+    from embedline.models.machine import thread_count
 
     fast, reason = bf16_is_faster(torch.device("cpu"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     bf16 = f"bf16 fast ({reason})" if fast else f"bf16 slow ({reason}): use precision auto or fp32"
-    return f"{cores} cores, torch uses {torch.get_num_threads()} threads, {bf16}"
+    return f"{cores_found()}, torch uses {thread_count(RuntimeConfig())} threads, {bf16}"
 
 
 def _accelerator() -> str:
@@ -111,7 +114,8 @@ def _accelerator() -> str:
 
 
 def _memory() -> str:
-    return f"{check_memory():.1f} GB available"
+    check_memory()
+    return memory_found()
 
 
 def _disk(work: Path) -> str:

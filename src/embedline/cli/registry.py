@@ -213,10 +213,7 @@ def current_user() -> str:
     for name in _CI_USERS:
         if user := os.environ.get(name):
             return user
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's uid without a passwd entry
-        return f"uid {os.getuid()}"
+    return getpass.getuser()
 
 
 def _expected(text: str) -> str | None:

@@ -21,6 +21,7 @@ from embedline.artifacts.workspace import Workspace, nearest_folder
 from embedline.cli.console import lost_output, report_lost_output
 from embedline.config.load import read_overrides
 from embedline.config.registry import TrackingConfig
+from embedline.environment import keep_caches_in
 from embedline.errors import EmbedlineError, InputError, Stopped, disk_full
 from embedline.models.stated import Stated
 from embedline.quoting import command_line
@@ -168,6 +169,8 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         debug, as_json = bool(kwargs.get("debug")), bool(kwargs.get("as_json"))
         if debug:
             os.environ["EMBEDLINE_DEBUG"] = "1"
+        if isinstance(work := kwargs.get("work"), Path):
+            keep_caches_in(work)
         try:
             code = function(*args, **kwargs) or 0
         except EmbedlineError as error:

@@ -271,10 +271,10 @@ def _merged(wide: Mapping[str, object], narrow: Mapping[str, object]) -> dict[st
 
 
 def _exceeds(request: object, limit: object) -> bool:
-    return isinstance(request, str) and isinstance(limit, str) and _amount(request) > _amount(limit)
+    return isinstance(request, str) and isinstance(limit, str) and amount(request) > amount(limit)
 
 
-def _amount(quantity: str) -> float:
+def amount(quantity: str) -> float:
     """Return `500m`, `2`, `4G`, `16Gi` as a number (cores, bytes)."""
     number = quantity.rstrip("mKMGTPEi")
     unit = quantity[len(number) :]

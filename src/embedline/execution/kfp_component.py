@@ -15,6 +15,7 @@ from embedline.artifacts.manifest import Manifest, read_manifest
 from embedline.artifacts.record import StepRecord, read_record
 from embedline.artifacts.workspace import Workspace
 from embedline.config.limits import METADATA, argument_bytes
+from embedline.environment import keep_caches_in
 from embedline.errors import StepError
 from embedline.evaluation.curves import curves_page
 from embedline.execution.config_parameter import from_parameter
@@ -51,6 +52,7 @@ def run_component(
         summary, page, curves: kfp artefacts for the step's Markdown, the report and the curves as HTML.
         where: chooses the worker processes of a training step.
     """
+    keep_caches_in(Path(workspace))
     run_workspace = Workspace(Path(workspace))
     folder = run_workspace.step_folder(run, name)
     with plain_failure():

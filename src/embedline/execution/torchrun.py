@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from embedline.config.training import RuntimeConfig
 from embedline.dag import STEPS
+from embedline.environment import THREADS
 from embedline.errors import EmbedlineError, InputError, Stopped
 from embedline.execution.delegation import Delegate, DelegatedStep
+from embedline.resources import usable_cores
 from embedline.steps.context import StepConfig
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ def launch(delegated: DelegatedStep, processes: int) -> None:
             f"{processes} processes need a GPU each, here are {gpus}.", where="runtime.processes"
         )
     delegated.write()
+    share = min(torch.get_num_threads(), usable_cores()) // processes
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -75,7 +78,7 @@ def launch(delegated: DelegatedStep, processes: int) -> None:
     )
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: no other network is needed
     try:
-        with _signal_handlers_restored():
+        with _threads_of_each(share), _signal_handlers_restored():
             elastic_launch(config, sys.executable)("-m", WORKER, str(delegated.folder))
     except SignalException as error:
         if error.sigval == signal.SIGINT:
@@ -119,3 +122,17 @@ def _signal_handlers_restored() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _threads_of_each(threads: int) -> Iterator[None]:
+    """Let each worker's libraries start this many threads: the processes share the cores."""
+    before = dict(os.environ)
+    os.environ.update(dict.fromkeys(THREADS, str(max(1, threads))))
+    try:
+        yield
+    finally:
+        for name in THREADS:
+            os.environ.pop(name)
+            if name in before:
+                os.environ[name] = before[name]

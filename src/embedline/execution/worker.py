@@ -17,6 +17,7 @@ from embedline.artifacts.reference import read_reference
 from embedline.artifacts.tracker import Tracker
 from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS
+from embedline.environment import keep_caches_in
 from embedline.execution.delegation import DelegatedStep, read_delegated_step
 from embedline.execution.execute import execute, step_module
 from embedline.execution.parent_process import end_with_parent
@@ -33,6 +34,7 @@ def main(folder: Path) -> None:
     """Run this process's part of the step in `folder`."""
     end_with_parent(signal.SIGKILL)
     delegated = read_delegated_step(folder)
+    keep_caches_in(delegated.workspace)
     import torch
     import torch.distributed as dist
 

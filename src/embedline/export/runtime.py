@@ -13,9 +13,9 @@ from tokenizers import Tokenizer
 
 from embedline.errors import InputError
 from embedline.models.batching import token_batches
-from embedline.models.cpus import cpu_limit
 from embedline.models.head_vectors import HeadArrays, HeadVectors, collect_heads
 from embedline.models.prompts import PromptTable
+from embedline.resources import usable_cores
 from embedline.vectors.unit import unit
 
 Variant = Literal["fp32", "int8"]
@@ -35,7 +35,7 @@ class OnnxEmbedder:
     Args:
         folder: written by `export_onnx`.
         variant: fp32 or int8.
-        threads: threads of one inference; when None, all cores, or as many as the container may use.
+        threads: threads of one inference; when None, as many as the container may use.
         providers: onnxruntime execution providers, the preferred one first.
 
     Raises:
@@ -75,7 +75,8 @@ class OnnxEmbedder:
         self._tokenizer.no_padding()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = threads or cpu_limit() or 0  # 0: all cores
+        options.intra_op_num_threads = threads or usable_cores()
+        options.inter_op_num_threads = 1  # the graph's operators run one after another
         try:
             self._session: Any = onnxruntime.InferenceSession(model, options, providers=list(providers))
         except Exception as error:  # onnxruntime has a class for each status, without a common one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import time
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,6 @@ from huggingface_hub.constants import HF_HOME
 from torch import nn
 
 from embedline.artifacts.record import write_json
-from embedline.models.cpus import processor_name
 
 # bf16 instructions of x86 and ARM. A CPU without any of them computes bf16 products number by number.
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")
@@ -27,6 +27,16 @@ _TOKENS, _WIDTH, _REPEATS = 512, 384, 7
 def best_device() -> torch.device:
     """Return the GPU when there is one, for training, mining, evaluation and teachers alike."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def processor_name() -> str:
+    """Return the processor's model name; of a machine that states none, its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def bf16_instructions(device: torch.device) -> list[str]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import sys
 from typing import TYPE_CHECKING
 
 from embedline.config.training import RuntimeConfig
-from embedline.models.cpus import cpu_limit
 from embedline.models.log_once import info_once
+from embedline.resources import usable_cores
 
 if TYPE_CHECKING:
     from embedline.models.attention import Attention
@@ -27,11 +26,18 @@ def prepare(runtime: RuntimeConfig, *, training: bool = False) -> bool:
 
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    usable = min(torch.get_num_threads(), cpu_limit() or sys.maxsize)
-    torch.set_num_threads(runtime.threads or max(1, usable // runtime.processes))
+    torch.set_num_threads(thread_count(runtime))
     if training:
         _keep_freed_memory()
     return works_in_bf16(runtime)
+
+
+def thread_count(runtime: RuntimeConfig) -> int:
+    """Return the threads of each process: by default those that torch takes, at most a share of the cores."""
+    import torch
+
+    share = usable_cores() // runtime.processes
+    return runtime.threads or max(1, min(torch.get_num_threads(), share))
 
 
 def works_in_bf16(runtime: RuntimeConfig) -> bool:

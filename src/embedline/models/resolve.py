@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import re
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,21 +109,44 @@ def _demo(reference: str) -> Path:
     key = hashlib.sha256(b"".join([*sources, transformers.__version__.encode()])).hexdigest()[:12]
     folder = Path(HF_HOME) / "embedline" / f"demo-decoder-{key}"
     if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
-            demo_decoder.write_demo_decoder(Path(draft) / "model")
-            with contextlib.suppress(OSError):  # another process wrote the same bytes first
-                put_in_place(Path(draft) / "model", folder)
+        with _writable_cache():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
+                demo_decoder.write_demo_decoder(Path(draft) / "model")
+                with contextlib.suppress(OSError):  # another process wrote the same bytes first
+                    put_in_place(Path(draft) / "model", folder)
     return folder
+
+
+@contextlib.contextmanager
+def _writable_cache() -> Iterator[None]:
+    """Name HF_HOME where a file of the cache cannot be written.
+
+    Raises:
+        InputError: no permission, a read-only or full file system.
+    """
+    from huggingface_hub.constants import HF_HOME
+
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR}:
+            raise
+        raise InputError(
+            f"models cannot be kept there ({(error.strerror or '').lower()}: {error.filename}).",
+            where=f"HF_HOME ({HF_HOME})",
+            fix="Set HF_HOME to a folder that can be written to.",
+        ) from error
 
 
 def _from_hub(reference: str, revision: str | None) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
     def get(revision: str | None, patterns: list[str]) -> Path:
-        found = snapshot_download(
-            reference, revision=revision, allow_patterns=patterns, ignore_patterns=_OTHER_FORMS
-        )
+        with _writable_cache():
+            found = snapshot_download(
+                reference, revision=revision, allow_patterns=patterns, ignore_patterns=_OTHER_FORMS
+            )
         return Path(found)
 
     try:

@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from embedline.artifacts.workspace import HUB_CACHE
 from embedline.components.image import IMAGE
 from embedline.config.schema import RunConfig
 from embedline.config.secrets import FOLDER, mounted_secrets, secret_variables, secrets_folder
+from embedline.environment import HUB_CACHE
 from embedline.errors import InputError
 from embedline.quoting import command_line, home_expanded
 

@@ -21,6 +21,7 @@ from embedline.artifacts.run_record import RunRecord
 from embedline.artifacts.workspace import check_workspace
 from embedline.config.limits import check_run_inputs
 from embedline.dag import STEPS
+from embedline.environment import keep_caches_in
 from embedline.errors import Stopped, disk_full
 from embedline.orchestration.compile import one_line
 from embedline.orchestration.containers import Containers, ExitWatch, give_to_user, stop_containers
@@ -92,6 +93,7 @@ def _run(
     runrecord.begin_run(folder, run=run, preset=preset, pid=os.getpid())
     command = [sys.executable, "-m", "embedline.orchestration.driver"]
     command += [preset, one_line(overrides), str(workspace), run]
+    keep_caches_in(workspace)
     given = ""
     if containers is not None:
         given = json.dumps(containers.arguments(folder))
@@ -244,7 +246,6 @@ def _environment() -> dict[str, str]:
     """
     defaults = {
         "PYTHONUNBUFFERED": "1",
-        "DAFT_ANALYTICS_ENABLED": "0",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TQDM_DISABLE": "1",

@@ -7,6 +7,7 @@ before instead of starting another. A stopped task does not stop its job.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from pathlib import Path
@@ -16,7 +17,9 @@ import typer
 
 from embedline.artifacts.record import StepRecord
 from embedline.components.image import GPU_IMAGE, IMAGE
+from embedline.config.cluster import amount
 from embedline.config.train_job import TrainJobConfig
+from embedline.environment import THREADS
 from embedline.errors import EmbedlineError, InputError, StepError
 from embedline.execution.delegation import Delegate, DelegatedStep
 from embedline.execution.kfp_component import run_component
@@ -168,6 +171,8 @@ def _environment(config: TrainJobConfig) -> list[dict[str, Any]]:
         {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
         for name, secret in config.secrets.items()
     ]
+    if cpus := config.resources.get("cpu"):  # torchrun gives each of several processes one thread
+        plain |= dict.fromkeys(THREADS, str(max(1, math.ceil(amount(cpus)) // config.processes_per_node)))
     return [*({"name": name, "value": value} for name, value in plain.items()), *secrets]
 
 

@@ -38,7 +38,11 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """A validated run: its config, each step's config (JSON) and what each step will do."""
+    """A validated run: its config, each step's config (JSON) and what each step will do.
+
+    Args:
+        machine: what the planning process may use of its machine; the steps of a cluster have other pods.
+    """
 
     run: str
     preset: str
@@ -48,6 +52,7 @@ class Plan:
     step_configs: dict[str, str]
     steps: list[PlannedStep]
     warnings: list[str]
+    machine: str = ""
 
     def write(self, run_folder: Path) -> None:
         """Write plan.json."""
@@ -73,6 +78,7 @@ class Plan:
         if seconds:
             missing = "" if len(seconds) == len(known) else f", {len(known) - len(seconds)} steps never timed"
             lines.append(f"about {sum(seconds):.0f} s by the last run's times{missing}")
+        lines += [f"this machine: {self.machine}"] if self.machine else []
         return "\n".join([*lines, *(f"note: {warning}" for warning in self.warnings)])
 
 

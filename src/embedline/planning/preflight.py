@@ -23,7 +23,7 @@ from embedline.planning.champion import find_champion, register_first
 from embedline.planning.checks.availability import missing
 from embedline.planning.checks.batch_sizes import require_enough
 from embedline.planning.checks.dims import require_dims
-from embedline.planning.checks.machine import check_disk, check_memory, precision_notes
+from embedline.planning.checks.machine import check_disk, check_memory, machine_found, precision_notes
 from embedline.planning.checks.memory import memory_notes
 from embedline.planning.checks.models import require_usable_models
 from embedline.planning.checks.recommendations import advice
@@ -128,6 +128,7 @@ def make_plan(preset: str, overrides: Sequence[str], work: Path, run: str = "", 
             *advice(config, root),
             *_cluster_notes(preset, overrides),
         ],
+        machine=machine_found(config.runtime),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from embedline.artifacts.workspace import Workspace, checked_run_name
 from embedline.config.load import read_overrides
+from embedline.environment import keep_caches_in
 from embedline.execution.config_parameter import to_parameter
 from embedline.execution.kfp_component import UI_BYTES
 from embedline.execution.plain_failure import plain_failure
@@ -36,6 +37,7 @@ def run_preflight(
     Returns:
         The run's name and, in the order of the steps, the parameter with each step's config.
     """
+    keep_caches_in(Path(workspace))
     with plain_failure():
         run = checked_run_name(run_name or job_id, where="run_name")
         plan = preflight(preset, with_inputs(read_overrides(overrides), inputs), Path(workspace), run)

@@ -194,7 +194,7 @@ def as_global_store(uri: str) -> Iterator[None]:
 def host_lock(*parts: str) -> FileLock:
     """Return a lock between this user's processes on this host, for things without a folder of their own."""
     name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    return FileLock(Path(tempfile.gettempdir()) / f"embedline-{_user()}-{name}.lock")
+    return FileLock(Path(tempfile.gettempdir()) / f"embedline-{getpass.getuser()}-{name}.lock")
 
 
 def quoted(value: str) -> str:
@@ -260,10 +260,3 @@ def _require_mlflow(opened: MlflowClient, uri: str) -> None:
         return
     if not known:
         raise InputError("answers with empty JSON, not as MLflow does.", where=uri, fix=_OTHER_SITE)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container's uid without a passwd entry
-        return str(os.getuid())

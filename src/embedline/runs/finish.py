@@ -15,6 +15,7 @@ from embedline.artifacts.workspace import Workspace, checked_run_name
 from embedline.config.load import preset_name
 from embedline.config.preset_input import is_text
 from embedline.dag import STEPS
+from embedline.environment import keep_caches_in
 from embedline.errors import ConflictError, EmbedlineError
 from embedline.evaluation.summary import main_scores, stage_gains
 from embedline.gate.outcome import Outcome, outcome_of
@@ -74,6 +75,7 @@ def finish(
 def run_finish(workspace: str, run_name: str, job_id: str, preset: str, state: str, message: str) -> None:
     """Run `finish` for the finish component; an error here is logged and does not fail the run."""
     protect_process()
+    keep_caches_in(Path(workspace))
     try:
         finish(
             Path(workspace),

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedline.models import memory
 from embedline.models.embedder import Embedder
 from embedline.models.heads import Encoded
 from embedline.training.contrastive import activation_memory
@@ -157,20 +156,3 @@ def test_a_resumed_training_measures_its_budget_again(
     progress: Any = SimpleNamespace(restore=lambda _: None)
     CheckpointCallback(progress, SimpleNamespace(), budget).restore(Path())  # type: ignore[arg-type]
     assert (budget.chunk, budget.resident) == (256, expected)
-
-
-def test_free_memory_is_bounded_by_a_containers_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
-    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=10_000))
-    assert memory.available_bytes() == 10_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.available_bytes() == 10_000
-    (tmp_path / "memory.max").write_text("4000\n")
-    (tmp_path / "memory.current").write_text("3500\n")
-    assert memory.available_bytes() == 500
-    (tmp_path / "memory.stat").write_text("anon 3000\ninactive_file 400\n")
-    assert memory.available_bytes() == 900
-    (tmp_path / "memory.max").write_text("400000\n")
-    assert memory.available_bytes() == 10_000

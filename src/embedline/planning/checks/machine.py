@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
-from embedline.models.memory import available_bytes
+from embedline.resources import available_bytes, cores_found, memory_found
 
 _GPU_DRIVER = Path("/proc/driver/nvidia/version")
 MIN_FREE_GB = 2.0
@@ -39,6 +39,13 @@ def check_memory() -> float:
             fix="Close other programs or use a larger machine.",
         )
     return available
+
+
+def machine_found(runtime: RuntimeConfig) -> str:
+    """Describe the processors and the memory that a run may use here, and where their limits were read."""
+    from embedline.models.machine import thread_count
+
+    return f"{cores_found()}, threads of a process: {thread_count(runtime)}; memory: {memory_found()}"
 
 
 def precision_notes(runtime: RuntimeConfig) -> list[str]:

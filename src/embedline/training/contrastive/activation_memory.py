@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from embedline.models.memory import available_bytes
+from embedline.resources import available_bytes
 from embedline.training.engine import processes
 
 # Share of the free memory for kept graphs; the rest is for what is not measured: the loss, the tensors that

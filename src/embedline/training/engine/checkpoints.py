@@ -19,8 +19,7 @@ from torch import nn
 from embedline.artifacts.durable import flush, flush_tree, put_in_place
 from embedline.artifacts.record import write_json
 from embedline.errors import StepError, first_line
-from embedline.models.cpus import processor_name
-from embedline.models.device import bf16_instructions
+from embedline.models.device import bf16_instructions, processor_name
 from embedline.training.engine import processes
 
 COMPLETE = "complete"
