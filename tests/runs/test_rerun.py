@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from embedline.artifacts.durable import write_json
 from embedline.artifacts.manifest import write_manifest
-from embedline.artifacts.record import OutputRecord, StepRecord, write_json, write_record
+from embedline.artifacts.record import OutputRecord, StepRecord, write_record
 from embedline.artifacts.workspace import Workspace
 from embedline.config.load import validate_config
 from embedline.errors import InputError

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from embedline.artifacts.durable import write_json
 from embedline.artifacts.manifest import write_manifest
-from embedline.artifacts.record import OutputRecord, StepRecord, write_json, write_record
+from embedline.artifacts.record import OutputRecord, StepRecord, write_record
 from embedline.artifacts.workspace import Workspace
 from embedline.errors import InputError
 from embedline.runs.retention import find_removals, remove

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import write_json
 
 _CHECKSUM = "checksum"
 

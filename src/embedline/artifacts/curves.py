@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import write_json
 from embedline.artifacts.tracker import SPOOL, read_spool
 
 Curves = dict[str, list[tuple[float, float]]]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 # Some network file systems cannot flush a folder; their files are flushed all the same.
 _UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
@@ -44,3 +46,15 @@ def put_in_place(draft: Path, final: Path) -> None:
         flush(draft)
     draft.replace(final)
     flush(final.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON to a draft and rename it: a reader never sees half a file, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        put_in_place(draft, path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise

@@ -5,15 +5,13 @@ In memory the paths of outputs are absolute, in files relative to the workspace.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from embedline.artifacts.durable import put_in_place
+from embedline.artifacts.durable import write_json
 from embedline.artifacts.workspace import Workspace, output_reference
 
 Status = Literal["running", "done", "failed", "killed"]
@@ -48,18 +46,6 @@ class StepRecord(BaseModel):
     exit_code: int = 0
     final: bool = False
     pid: int = 0
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON to a draft and rename it: a reader never sees half a file, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        put_in_place(draft, path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def write_record(step_folder: Path, record: StepRecord) -> None:

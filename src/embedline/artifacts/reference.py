@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from embedline.artifacts.durable import write_json
 from embedline.artifacts.manifest import Artifact, read_artifact
-from embedline.artifacts.record import write_json
 from embedline.artifacts.workspace import Workspace
 from embedline.errors import InputError
 

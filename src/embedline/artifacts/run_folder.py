@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from embedline.artifacts.record import StepRecord, located, movable, write_json
+from embedline.artifacts.durable import write_json
+from embedline.artifacts.record import StepRecord, located, movable
 from embedline.artifacts.run_record import RunRecord
 from embedline.artifacts.workspace import FORMAT, Workspace
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from embedline.artifacts.durable import write_json
 from embedline.artifacts.manifest import file_sha256
-from embedline.artifacts.record import write_json
 from embedline.artifacts.workspace import Workspace
 from embedline.config.limits import STEP_CONFIG, argument_bytes
 from embedline.errors import StepError

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedline.artifacts.record import StepRecord, read_record, write_json
+from embedline.artifacts.durable import write_json
+from embedline.artifacts.record import StepRecord, read_record
 from embedline.artifacts.workspace import Workspace
 from embedline.errors import EmbedlineError, StepError, Stopped
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import write_json
 from embedline.export.runtime import CARD, MODEL, Scales
 
 

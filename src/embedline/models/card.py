@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from embedline.artifacts.durable import write_json
 from embedline.artifacts.manifest import file_sha256
-from embedline.artifacts.record import write_json
 from embedline.config.model import HybridWeights, LatentConfig
 from embedline.models.embedder import DenseSpec, Embedder, EmbedderSpec
 from embedline.models.model_files import CARD, read_json

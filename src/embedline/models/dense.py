@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import write_json
 from embedline.errors import InputError, first_line
 from embedline.models.embedder import DenseSpec
 from embedline.models.pooling import ACTIVATIONS

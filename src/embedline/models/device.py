@@ -13,7 +13,7 @@ from filelock import FileLock
 from huggingface_hub.constants import HF_HOME
 from torch import nn
 
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import write_json
 
 # bf16 instructions of x86 and ARM. A CPU without any of them computes bf16 products number by number.
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16", "sve_bf16")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import write_json
 from embedline.models.dense import write_dense_layer
 from embedline.models.embedder import Embedder
 from embedline.models.third_party import POOLING_MODES

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import write_json
 from embedline.config.load import load_config
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from embedline.artifacts.code_version import code_version
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import write_json
 from embedline.artifacts.run_folder import FINGERPRINT
 from embedline.artifacts.workspace import Workspace
 from embedline.components.image import IMAGE, RECIPE

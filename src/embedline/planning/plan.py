@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import write_json
 from embedline.artifacts.run_folder import PLAN
 from embedline.artifacts.workspace import Workspace
 from embedline.dag import STEPS, Step

@@ -8,7 +8,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import write_json
 from embedline.artifacts.workspace import FORMAT, Workspace
 from embedline.config.registry import TrackingConfig
 from embedline.config.secrets import refuse_password, resolve_secret

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import write_json
 from embedline.config.export import ExportConfig
 from embedline.config.model import ModelConfig
 from embedline.config.training import RuntimeConfig

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from embedline.artifacts.durable import write_json
 from embedline.artifacts.manifest import Artifact
-from embedline.artifacts.record import write_json
 from embedline.artifacts.scores import read_scores
 from embedline.config.gate import GateConfig
 from embedline.errors import InputError

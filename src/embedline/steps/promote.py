@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import write_json
 from embedline.config.registry import PromoteConfig, TrackingConfig
 from embedline.errors import ConflictError
 from embedline.gate.outcome import Outcome, outcome_of

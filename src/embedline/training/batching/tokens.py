@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from embedline.artifacts.durable import put_in_place
+from embedline.artifacts.durable import put_in_place, write_json
 from embedline.artifacts.manifest import read_artifact, write_manifest
-from embedline.artifacts.record import write_json
 from embedline.errors import InputError, StepError
 from embedline.training.batching.records import Record
 from embedline.training.batching.rows import Columns, RowGroup

@@ -16,8 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from embedline.artifacts.durable import flush, flush_tree, put_in_place
-from embedline.artifacts.record import write_json
+from embedline.artifacts.durable import flush, flush_tree, put_in_place, write_json
 from embedline.errors import StepError, first_line
 from embedline.models.device import bf16_instructions, processor_name
 from embedline.training.engine import processes
