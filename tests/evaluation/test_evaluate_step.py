@@ -1,6 +1,7 @@
 """The evaluate step: which models are scored, under which names, and none of them twice."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,38 @@ def test_nothing_is_scored_again_when_nothing_changed(line):
     assert again == first
 
 
+def test_damaged_scores_are_made_again(line, tmp_path):
+    candidate = line.model(1, "train_supervised")
+    _, first, scored = line(candidate=candidate)
+    damaged = 0
+    for rows in (tmp_path / "work").glob(".embedline/store/scores/*/scores/scores.jsonl"):
+        before, text = rows.stat(), rows.read_text(encoding="utf-8")
+        rows.write_text(text.replace('"value": 0.', '"value": 1.'), encoding="utf-8")
+        os.utime(rows, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert rows.stat().st_size == before.st_size
+        damaged += text != rows.read_text(encoding="utf-8")
+    assert damaged == len(scored)
+    result, second, again = line(candidate=candidate)
+    assert (again, result.reused) == (scored, False)
+    assert second == first
+
+
+def test_a_base_and_a_champion_that_changed_since_preflight_are_not_scored(line, tmp_path):
+    base, champion = line.model(7, "base").path, line.model(8, "train_supervised")
+    (base / "manifest.json").unlink()
+    pins = {"base": folder_digest(base), "champion": {"version": 1, "digest": champion.digest}}
+    locations = {"base": str(base), "champion": str(champion.path)}
+    candidate = line.model(1, "train_supervised")
+    (base / "extra.txt").write_text("another model")
+    with pytest.raises(InputError, match="the input base has changed since the run was planned"):
+        line(pins, locations, candidate=candidate)
+    (base / "extra.txt").unlink()
+    weights = champion.path / "model.safetensors"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    with pytest.raises(InputError, match="the file has changed since it was written"):
+        line(pins, locations, candidate=candidate)
+
+
 def test_cached_evaluation_and_report_import_no_heavy_libraries():
     modules = ("steps.evaluate", "steps.report", "evaluation.untrained", "evaluation.score_files")
     program = "".join(f"import embedline.{module}\n" for module in modules)
@@ -113,7 +146,7 @@ def test_cached_evaluation_and_report_import_no_heavy_libraries():
 def test_a_new_candidate_leaves_the_champion_and_the_base_unscored(line, tmp_path):
     old = line.model(1, "train_supervised")
     base = line.model(5, "outside").path
-    pins = {"base": "base-digest", "champion": {"version": 1, "digest": old.digest}}
+    pins = {"base": folder_digest(base), "champion": {"version": 1, "digest": old.digest}}
     places = {"base": str(base), "champion": str(old.path)}
     result, rows, scored = line(pins, places, candidate=old)
     assert (seen(rows), scored) == (["candidate", "bm25", "base", "champion"], ["candidate", "bm25", "base"])
@@ -154,7 +187,8 @@ def test_third_party_models_are_scored_with_the_runs_prompts(line, tmp_path):
 def test_mteb_tasks_run_from_local_copies_under_their_own_metrics(line, hub_copies):
     config = {"mteb_tasks": ["RUParaPhraserSTS"]}
     models = {"candidate": line.model(1, "x"), "pretrained": line.model(1, "pretrain")}
-    result, rows, _ = line({"mteb": "digest"}, {"mteb": str(hub_copies)}, config=config, **models)
+    pins = {"mteb": folder_digest(hub_copies)}
+    result, rows, _ = line(pins, {"mteb": str(hub_copies)}, config=config, **models)
     row, baseline = [row for row in rows if row["set"] == "RUParaPhraserSTS"]
     assert baseline["model"] == "untrained", "a rule may compare with it"
     assert (row["model"], row["main"], row["count"]) == ("candidate", True, 8)

@@ -25,6 +25,7 @@ from embedline.execution import execute as protocol
 from embedline.execution.delegation import DelegatedStep, read_delegated_step
 from embedline.execution.execute import execute, step_key
 from embedline.execution.key_index import read_key_note
+from embedline.planning.plan import _outcome
 from embedline.steps.context import Context, StepConfig, StepResult
 
 Work = Callable[[Context], StepResult]
@@ -48,14 +49,12 @@ class Bench:
         self.place = Workspace(root)
         self.dataset = root / "refs" / "dataset.json"
         self.model = root / "refs" / "model.json"
+        self.gather("first")
+
+    def gather(self, run: str) -> None:
         gathered = StepConfig(config={"seed": 0}).model_dump_json()
-        arguments = {
-            "workspace": self.place,
-            "run": "first",
-            "inputs": {},
-            "outputs": {"dataset": self.dataset},
-        }
-        execute("gather", config_json=gathered, **arguments)
+        outputs = {"dataset": self.dataset}
+        execute("gather", config_json=gathered, workspace=self.place, run=run, inputs={}, outputs=outputs)
 
     def _run(self, context: Context) -> StepResult:
         self.calls += 1
@@ -133,18 +132,70 @@ def test_other_code_is_another_key(bench: Bench, monkeypatch: pytest.MonkeyPatch
     assert bench.run().cache_hit is False
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "no manifest"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "changed", "no manifest", "manifest", "result", "note"])
 def test_a_damaged_artefact_is_made_again(bench: Bench, damage: str) -> None:
-    bench.run()
+    key = bench.run().key
     folder = bench.stored()[0] / "model"
+    weights = folder / "weights.txt"
     if damage == "cut":
-        (folder / "weights.txt").write_text("s")
+        weights.write_text("s")
     elif damage == "gone":
-        (folder / "weights.txt").unlink()
-    else:
+        weights.unlink()
+    elif damage == "changed":
+        overwrite(weights, b"seed 7")
+    elif damage == "no manifest":
         (folder / "manifest.json").unlink()
-    assert bench.run("second").cache_hit is False
-    assert (folder / "weights.txt").read_text() == "seed 0"
+    elif damage == "manifest":
+        overwrite(folder / "manifest.json", (folder / "manifest.json").read_bytes().replace(b": 2", b": 3"))
+    elif damage == "result":
+        overwrite(folder.parent / "result.json", b"\x00" * 40)
+    else:  # only read for steps that are off
+        overwrite(bench.root / ".embedline" / "index" / "brew" / f"{key}.json", b"\x00" * 40)
+    record = bench.run("second")
+    assert record.cache_hit is (damage == "note")
+    assert (record.metrics, record.summary) == ({"loss": 0.25}, "brewed")
+    assert weights.read_text() == "seed 0"
+    assert bench.run("third").cache_hit
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Change a file in place; its size may stay, and its time does."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_a_plan_expects_a_damaged_artefact_to_be_made_again_and_removes_nothing(bench: Bench) -> None:
+    record = bench.run()
+    folder = bench.stored()[0] / "model"
+    assert _outcome(bench.place, STEP, record.key) is not None
+    overwrite(folder / "weights.txt", b"seed 7")
+    assert _outcome(bench.place, STEP, record.key) is None
+    assert folder.is_dir()
+
+
+def test_a_damaged_input_is_named_with_its_digests_and_made_again_by_the_next_run(bench: Bench) -> None:
+    [rows] = (bench.place.store.root / "gather").glob("*/dataset/records.txt")
+    overwrite(rows, b"three cows")
+    with pytest.raises(InputError, match=r"SHA-256 [0-9a-f]{64}, expected [0-9a-f]{64}") as raised:
+        bench.run()
+    assert raised.value.where == str(rows)
+    assert "the step gather makes it anew" in raised.value.fix
+    assert bench.calls == 0
+    bench.gather("second")
+    assert rows.read_text() == "three rows"
+    assert bench.run("second").status == "done"
+
+
+def test_a_reference_names_the_artefact_that_was_handed_over_and_no_other(bench: Bench) -> None:
+    reference = json.loads(bench.dataset.read_text())
+    bench.dataset.write_text(json.dumps({**reference, "digest": "0" * 64}))
+    with pytest.raises(InputError, match=f"has the digest {reference['digest']}, expected 0000"):
+        bench.run()
+    bench.dataset.write_bytes(bytes(40))
+    with pytest.raises(InputError, match="the reference is damaged"):
+        bench.run()
 
 
 def test_a_failure_leaves_nothing_in_the_store_and_says_why(bench: Bench) -> None:

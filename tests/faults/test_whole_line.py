@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from embedline.artifacts.manifest import file_sha256
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -55,6 +58,38 @@ def test_refused_then_passed_then_reused(line: Any, watched: Any) -> None:
     _is_mirrored_once(line)
     assert watched.left_at_home() == set()
     assert watched.lookups() == set()
+
+
+def test_a_damaged_model_is_made_again_and_the_true_one_is_registered(line: Any) -> None:
+    assert line.run().returncode == 0
+    registered = line.record["model"]
+    damaged = [
+        *line.work.glob(".embedline/store/train_supervised/*/model/model.safetensors"),
+        *line.work.glob(".embedline/store/export/*/onnx/model_int8.onnx"),
+        *line.work.glob(".embedline/store/clean/*/dataset/records.parquet"),
+        *line.work.glob(".embedline/store/mine/*/triplets/*.parquet"),
+        *line.work.glob(".embedline/store/scores/*/scores/scores.jsonl"),
+    ]
+    digests = {path: file_sha256(path) for path in damaged}
+    assert len(digests) >= 6
+    for path in damaged:
+        before = path.stat()
+        with path.open("r+b") as file:
+            file.seek(min(4096, before.st_size // 2))
+            file.write(bytes(min(8192, before.st_size // 4)))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    again = line.run()
+    assert again.returncode == 0, again.stdout + again.stderr
+    steps = line.steps()
+    made = {"clean", "mine", "train_supervised", "export"}
+    assert {
+        name for name in KEPT if not steps[name]["cache_hit"] and not steps[name]["passed_through"]
+    } == made
+    models = [path for path in damaged if path.name == "model.safetensors"]
+    assert {path: file_sha256(path) for path in models} == {path: digests[path] for path in models}
+    assert line.record["model"]["digest"] == registered["digest"]
+    assert line.record["model"]["version"] == registered["version"]
 
 
 def _leaves_what_the_readme_says(line: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 from sentence_transformers import SentenceTransformer
 
+from embedline.artifacts.manifest import write_manifest
 from embedline.errors import InputError
 from embedline.models.folder import load_embedder, save_embedder
 from embedline.models.resolve import resolve_model
@@ -151,3 +153,33 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("huggingface_hub.snapshot_download", refused)
     with pytest.raises(InputError, match=r"permission denied: /models\)\. Set HF_HOME to"):
         resolve_model("org/name")
+
+
+def test_a_damaged_file_in_the_hubs_cache_is_named(make_embedder, tmp_path: Path, monkeypatch) -> None:
+    """The hub's cache names a blob by the SHA-256 that the hub has for it."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
+    save_embedder(make_embedder(), snapshot)
+    blobs.mkdir()
+    weights = snapshot / "model.safetensors"
+    blob = blobs / hashlib.sha256(weights.read_bytes()).hexdigest()
+    weights.rename(blob)
+    weights.symlink_to(blob)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(snapshot))
+    digest = resolve_model("org/name").digest
+    content = blob.read_bytes()
+    blob.write_bytes(content[:-64] + bytes(64))
+    with pytest.raises(InputError, match=f"the hub has {blob.name}") as raised:
+        resolve_model("org/name")
+    assert f"Delete {blob}" in raised.value.fix
+    blob.write_bytes(content)
+    assert resolve_model("org/name").digest == digest
+
+
+def test_a_damaged_model_of_ours_is_no_base(make_embedder, tmp_path: Path) -> None:
+    save_embedder(make_embedder(), tmp_path / "tiny")
+    write_manifest(tmp_path / "tiny", kind="model", step="train_supervised", key="k")
+    resolve_model(str(tmp_path / "tiny"))
+    weights = tmp_path / "tiny" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-64] + bytes(64))
+    with pytest.raises(InputError, match=r"model\.safetensors\): the file has changed since it was written"):
+        resolve_model(str(tmp_path / "tiny"))

@@ -75,10 +75,16 @@ def test_a_run_leaves_a_complete_record_and_a_second_one_reuses_it(line: Any) ->
     told = json.loads(next(pages[1].glob("*/train-supervised/executor_output.json")).read_text())
     assert told["artifacts"]["metrics"]["artifacts"][0]["metadata"]["loss"] == 0.25
 
-    # a new bar reruns the gate and what follows, nothing else
-    before = len(line.calls())
+    # a new bar reruns the gate and what follows, nothing else; so does, with its step, what is damaged
+    [mined] = line.work.glob(".embedline/store/mine/*/triplets/triplets.json")
+    whole, before = mined.read_bytes(), mined.stat()
+    mined.write_bytes(bytes(len(whole)))
+    os.utime(mined, ns=(before.st_atime_ns, before.st_mtime_ns))
+    called = len(line.calls())
     assert line.run("-o", "gate.max_drop_vs_champion=0.5").returncode == 0
-    assert line.calls()[before:] == ["evaluate", "gate", "promote", "report"]
+    assert line.calls()[called:] == ["mine", "evaluate", "gate", "promote", "report"]
+    assert mined.read_bytes() == whole
+    assert f"damaged, made again. {mined}: the file has changed" in (line.work / "latest/log.txt").read_text()
 
 
 @pytest.mark.parametrize(

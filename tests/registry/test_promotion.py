@@ -526,16 +526,30 @@ def test_renamed_model_gets_a_new_ledger(uri: str, versions: MlflowClient, promo
     assert (moved.version, moved.previous) == (3, 2)
 
 
+def test_rollback_from_a_champion_that_was_deleted(
+    uri: str, versions: MlflowClient, promote: Any, rollback: Any
+) -> None:
+    promote(1)
+    promote(2)
+    versions.delete_model_version("demo", "2")
+    assert now(uri) == {"previous_champion": 1}, "MLflow deletes the alias with its version"
+    assert rollback().version == 1
+    assert now(uri) == {"champion": 1}
+    assert moves(uri)[-1] == ("rollback", None, 1)
+    assert [line for line in overview("demo", uri=uri).drift if "champion" in line] == []
+
+
 def test_recreated_model_with_an_old_ledger_is_reported(
-    uri: str, versions: MlflowClient, add: Any, promote: Any
+    uri: str, versions: MlflowClient, add: Any, promote: Any, rollback: Any
 ) -> None:
     """Its versions begin at 1 again: the ledger's entries are about other models."""
     promote(1)
     promote(2)
     versions.delete_registered_model("demo")
     assert add("new") == 1
-    with pytest.raises(ConflictError, match="champion is nothing in the registry and version 2"):
-        promote(1)
+    for act in (lambda: promote(1), rollback):
+        with pytest.raises(ConflictError, match="champion is nothing in the registry and version 2"):
+            act()
     assert reconcile("demo", uri=uri, by="ann").undecided
     reconcile("demo", uri=uri, by="ann", accept=True)
     assert now(uri) == {}

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from embedline.artifacts.durable import write_json
-from embedline.artifacts.manifest import write_manifest
+from embedline.artifacts.manifest import read_artifact, write_manifest
 from embedline.artifacts.record import OutputRecord, StepRecord, write_record
 from embedline.artifacts.workspace import Workspace
 from embedline.config.load import validate_config
 from embedline.errors import InputError
 from embedline.planning.pins import Pinned
 from embedline.planning.step_configs import make_step_configs
+from embedline.runs.finish import finish
 from embedline.runs.rerun import rerun_gate, rerun_step
 
 CONFIG: dict[str, Any] = {
@@ -92,3 +93,35 @@ def test_what_a_step_lacks_is_said(place: Workspace) -> None:
         rerun_step(place, "one", "gat")
     with pytest.raises(InputError, match="this run has no plan"):
         rerun_step(place, "two", "gate")
+
+
+def test_damaged_scores_are_not_decided_on(place: Workspace) -> None:
+    [scores] = place.root.glob(".embedline/store/evaluate/*/scores/scores.jsonl")
+    scores.write_text(scores.read_text().replace("0.5", "0.9"))
+    for act in (lambda: rerun_gate(place, "one", []), lambda: rerun_step(place, "one", "gate")):
+        with pytest.raises(InputError, match=r"scores\.jsonl: the file has changed since it was written"):
+            act()
+
+
+def test_damaged_results_do_not_close_a_run(place: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    """What is damaged by the end of a run is neither mirrored nor believed."""
+    rerun_step(place, "one", "gate")
+    [verdict] = place.root.glob(".embedline/store/gate/*/verdict/verdict.json")
+    made = read_artifact(verdict.parent)
+    output = OutputRecord(kind="verdict", path=str(made.path), digest=made.digest)
+    folder = place.step_folder("one", "gate")
+    write_record(folder, StepRecord(step="gate", status="done", outputs={"verdict": output}))
+    closed = finish(place.root, "one")
+    assert (closed.status, closed.stages["candidate"]["S"]) == ("refused", 0.5)
+    verdict.write_text(verdict.read_text().replace("false", "true "))
+    [scores] = place.root.glob(".embedline/store/evaluate/*/scores/scores.jsonl")
+    scores.write_text(scores.read_text().replace("0.5", "0.9"))
+    closed = finish(place.root, "one")
+    assert (closed.status, closed.verdict, closed.stages) == ("failed", {}, {})
+    assert "verdict.json: the file has changed since it was written" in caplog.text
+
+
+def test_a_damaged_plan_is_no_plan(place: Workspace) -> None:
+    (place.run_folder("one") / "plan.json").write_bytes(bytes(300))
+    with pytest.raises(InputError, match="this run has no plan"):
+        rerun_step(place, "one", "gate")

@@ -131,3 +131,14 @@ def test_nothing_is_removed_while_a_run_is_going_on(place: Workspace) -> None:
     with pytest.raises(InputError, match="no such work folder"):
         find_removals(Workspace(place.root / "nowhere"), keep=1)
     assert json.loads((place.run_folder("first") / "run.json").read_text())["run"] == "first"
+
+
+def test_outputs_of_a_kept_run_with_a_damaged_record_stay(place: Workspace) -> None:
+    record = StepRecord(step="mine", status="done", key="one", outputs={"model": outputs(place, "mine", "x")})
+    folder = run(place, "fourth", 4.0, {}, steps=[record.model_dump()])
+    write_json(folder / "steps" / "mine" / "record.json", {})
+    age(place.root, 100_000)
+    assert place.store.root / "mine" / "x" not in {removal.path for removal in find_removals(place, 1)}
+    (place.store.root / "scores" / "kept" / "scores" / "manifest.json").write_bytes(bytes(200))
+    age(place.root, 100_000)
+    assert place.store.root / "scores" / "kept" in {removal.path for removal in find_removals(place, 1)}

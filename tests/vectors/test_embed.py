@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,19 @@ def test_a_killed_call_is_resumed(tmp_path: Path, shards: int) -> None:
     found = embed_corpus(TEXTS, encoder, tmp_path, shard=7)
     np.testing.assert_array_equal(found, Encoder()(TEXTS))
     assert sum(map(len, encoder.asked)) == len(TEXTS) - 5 * shards
+
+
+@pytest.mark.parametrize("shards", [3, 9])
+def test_damaged_vectors_are_computed_again(tmp_path: Path, shards: int) -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        embed_corpus(TEXTS, Encoder(dies_after=shards), tmp_path, shard=5)
+    [file] = tmp_path.glob("*.npy")
+    with file.open("r+b") as raw:
+        raw.seek(140)
+        raw.write(bytes(16))
+    encoder = Encoder()
+    np.testing.assert_array_equal(embed_corpus(TEXTS, encoder, tmp_path, shard=5), Encoder()(TEXTS))
+    assert sum(map(len, encoder.asked)) == len(TEXTS)
 
 
 def test_no_texts_give_no_vectors(tmp_path: Path) -> None:

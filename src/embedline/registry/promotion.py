@@ -16,6 +16,7 @@ from embedline.registry.alias_state import (
     claim_generation,
     complete_unfinished,
     move_text,
+    read_alias_state,
     require_names,
     version_text,
 )
@@ -134,8 +135,9 @@ def rollback(
 ) -> Promotion:
     """Swap `alias` and its predecessor; a second rollback swaps them back.
 
-    A rollback that was cut off is completed, not followed by another. A predecessor whose files were not
-    recorded at registration (an older embedline, another program) returns unverified, which the text says.
+    A rollback that was cut off is completed, not followed by another. An alias whose version was deleted
+    (MLflow deletes the alias with it) goes back, too. A predecessor whose files were not recorded at
+    registration (an older embedline, another program) returns unverified, which the text says.
 
     Args:
         expect: version that the alias must point at now; not checked by default.
@@ -154,7 +156,12 @@ def rollback(
         if Ledger.find(uri, name) is None and alias not in read_aliases(opened, name):
             raise InputError(f"{name} has no {alias} to roll back.", where=uri)
         ledger = Ledger.open(uri, name)
-        state, completed = complete_unfinished(opened, ledger, name, alias)
+        try:
+            state, completed = complete_unfinished(opened, ledger, name, alias)
+        except PreemptedError:
+            state, completed = read_alias_state(opened, ledger, name, alias), None
+            if not _lost_its_version(opened, state):
+                raise
         generation = state.newest
         if generation is None or generation.entry.previous is None:
             raise InputError(f"{name} has no previous {alias} to roll back to.", where=uri)
@@ -181,6 +188,21 @@ def history(name: str, *, uri: str) -> list[Generation]:
     with tracking_errors(uri):
         ledger = Ledger.find(uri, name)
         return ledger.read() if ledger else []
+
+
+def _lost_its_version(client: MlflowClient, state: AliasState) -> bool:
+    """Return whether an alias points at nothing because the version that it was moved to was deleted.
+
+    A model that was created again since has other versions under the same numbers.
+    """
+    if state.newest is None or state.pointed is not None or state.recorded is None:
+        return False
+    try:
+        find_version(client, state.name, state.recorded, "")
+    except InputError:
+        created: int = client.get_registered_model(state.name).creation_timestamp
+        return created <= state.newest.entry.at
+    return False
 
 
 def _require_expected(state: AliasState, version: int, expected: str | None) -> None:

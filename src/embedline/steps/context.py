@@ -95,7 +95,7 @@ class Context:
         folder, pin = Path(str(self.step_config.locations[role])), self.step_config.pins.get(role)
         if pin is not None and (found := folder_digest(folder)) != pin:
             raise InputError(
-                f"the {role} has changed since the run was planned: digest {found}, planned {pin}.",
+                f"the input {role} has changed since the run was planned: digest {found}, planned {pin}.",
                 where=str(folder),
                 fix="Start the run again: preflight reads it anew.",
             )

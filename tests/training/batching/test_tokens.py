@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -115,3 +116,16 @@ def test_a_resumed_training_does_not_tokenise_again(make_embedder, record, tmp_p
     first = tokenised(embedder, rows, config, tmp_path / "tokens").rows(np.arange(3))
     embedder.tokenize = None
     assert tokenised(embedder, iter(()), config, tmp_path / "tokens").rows(np.arange(3)) == first
+
+
+def test_damaged_tokens_are_written_again(make_embedder, record, tmp_path: Path) -> None:
+    rows = [record(f"вопрос {i}", [f"ответ {i}"]) for i in range(3)]
+    embedder, config = make_embedder(), ContrastiveConfig()
+    first = tokenised(embedder, rows, config, tmp_path / "tokens").rows(np.arange(3))
+    file = tmp_path / "tokens" / tokens.ROWS
+    before = file.stat()
+    with file.open("r+b") as raw:
+        raw.seek(before.st_size // 3)
+        raw.write(bytes(64))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert tokenised(embedder, rows, config, tmp_path / "tokens").rows(np.arange(3)) == first
