@@ -8,6 +8,8 @@ WORK ?= runs
 JOBS ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 SHELL := /bin/bash
+# Recipes read it from the environment: pasted into them, a folder's name would be shell syntax.
+export WORK
 export HF_HUB_OFFLINE ?= 1
 # As `import embedline` does, for pytest and other commands that do not begin with it.
 export DAFT_ANALYTICS_ENABLED ?= 0
@@ -21,12 +23,12 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 .PHONY: demo tiny test slow lint types imports lock golden check images demo-docker ablation bench-train soak clean
 
 demo: $(VENV)/.demo
-	$(BIN)/embedline run demo --work $(WORK)
+	$(BIN)/embedline run demo --work "$$WORK"
 
 # The paths of the three published recipes, each in under three minutes.
 tiny: $(VENV)/.demo
 	for preset in nomic-embed bge-m3 giga-embeddings; do \
-	  $(BIN)/embedline run $$preset-tiny --work $(WORK) || exit 1; done
+	  $(BIN)/embedline run $$preset-tiny --work "$$WORK" || exit 1; done
 
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
@@ -82,11 +84,11 @@ images: $(VENV)/.dev
 
 # The demo's line, shortened, every step in a container without network, as a user that is not root.
 demo-docker: $(VENV)/.dev
-	infra/images/engine.sh with infra/images/demo.sh $(WORK)/docker
+	infra/images/engine.sh with infra/images/demo.sh "$$WORK/docker"
 
 # The demo with one stage left out at a time, over three seeds: about 70 minutes on one core.
 ablation: $(VENV)/.dev
-	$(BIN)/python tests/benchmarks/ablation.py --work $(WORK)/ablation
+	$(BIN)/python tests/benchmarks/ablation.py --work "$$WORK/ablation"
 
 # The same tests repeatedly, each time with other examples and another order of processes.
 soak: $(VENV)/.dev
@@ -98,7 +100,7 @@ soak: $(VENV)/.dev
 
 # Training speed beside sentence-transformers and FlagEmbedding, in one run.
 bench-train: $(VENV)/.dev
-	$(BIN)/python tests/benchmarks/bench_train.py --data $(EMBEDLINE_DATA) --unified --output $(WORK)/bench-train.json
+	$(BIN)/python tests/benchmarks/bench_train.py --data "$$EMBEDLINE_DATA" --unified --output "$$WORK/bench-train.json"
 
 clean:
 	rm -rf $(VENV) build *.egg-info src/*.egg-info

@@ -55,6 +55,14 @@ def test_importing_the_package_switches_telemetry_off() -> None:
     assert OFF.items() <= variables({"HOME": str(ROOT)}).items()
 
 
+def test_a_pods_launcher_loads_no_library_that_has_threads_before_the_package() -> None:
+    code = (
+        "import sys, kfp.dsl.executor_main\nprint(sorted({'numpy', 'pyarrow', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
 def test_telemetry_that_the_user_chose_stays_on() -> None:
     found = variables({"HOME": str(ROOT), "MLFLOW_DISABLE_TELEMETRY": "false"})
     assert found["MLFLOW_DISABLE_TELEMETRY"] == "false"

@@ -1,15 +1,24 @@
-"""Addresses of paths: the libraries that read an address find the path again, whatever its name."""
+"""Addresses and commands: the programs that read them find the path again, whatever its name."""
 
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 
-from embedline.quoting import file_path, file_uri, sqlite_path, sqlite_uri
+from embedline.quoting import (
+    command_line,
+    file_path,
+    file_uri,
+    home_expanded,
+    path_problem,
+    sqlite_path,
+    sqlite_uri,
+)
 
 NAMES = [
     "plain",
@@ -86,3 +95,37 @@ def test_file_path_of_a_plain_path_and_of_other_addresses(tmp_path: Path) -> Non
     for location in ("/a%20b/c?d", "relative/x#y"):
         assert file_path(location) == Path(LocalArtifactRepository(location).artifact_dir)
     assert not any(map(file_path, ["s3://bucket/a", "mlflow-artifacts:/1/2", "http://host/a"]))
+
+
+def test_command_line_gives_a_shell_the_same_words(tmp_path: Path) -> None:
+    printed = command_line("printf", "%s\\0", *NAMES)
+    told = subprocess.run(["bash", "-c", printed], capture_output=True, cwd=tmp_path, check=True).stdout
+    assert told.decode().split("\0")[:-1] == NAMES
+    assert not list(tmp_path.iterdir())
+    assert command_line("embedline", "plan", Path("-rf/preset.yaml")) == "embedline plan ./-rf/preset.yaml"
+
+
+def test_home_expanded_leaves_what_is_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert home_expanded("~/data") == Path("/home/ann/data")
+    assert home_expanded("~nobody-of-that-name/x") == Path("~nobody-of-that-name/x")
+    assert home_expanded("data/~") == Path("data/~")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (b"\xff", "UTF-8"),
+        (b"line\nfeed", "control character"),
+        (b"\x1b[31mred", "control character"),
+        ("a\u2028b".encode(), "control character"),
+        (b"{{$.inputs}}", "kfp"),
+        ("х".encode() * 128, "255 bytes"),
+    ],
+)
+def test_path_problem_names_what_cannot_be_handed_on(name: bytes, problem: str) -> None:
+    assert problem in path_problem(Path("/work") / name.decode(errors="surrogateescape"))
+
+
+def test_path_problem_is_empty_for_other_names() -> None:
+    assert not any(path_problem(Path("/work") / name) for name in NAMES if "\n" not in name)

@@ -193,6 +193,26 @@ def test_password_with_reserved_characters_is_refused_by_the_config(password: st
 
 
 @pytest.mark.parametrize(
+    ("address", "redacted"),
+    [
+        ("mysql://id:Redh4t@321#@host:3306/mlflow", "mysql://id:***@host:3306/mlflow"),
+        (
+            "postgresql+psycopg2://me:a_[]:=?b//db?host=10.0.0.1",
+            "postgresql+psycopg2://me:***//db?host=10.0.0.1",
+        ),
+        ("postgresql://me:pa55word?host=/var/run", "postgresql://me:***/var/run"),
+        ("redis://:pa/ss@cache:6379/0", "redis://:***@cache:6379/0"),
+        ("postgresql://db:5432/mlflow?host=x", "postgresql://db:5432/mlflow?host=x"),
+        ("postgresql://db:5432", "postgresql://db:5432"),
+        ("postgresql://me@db/mlflow", "postgresql://me@db/mlflow"),
+    ],
+)
+def test_addresses_from_bug_reports(address: str, redacted: str) -> None:
+    assert without_passwords(address) == redacted
+    assert without_passwords(redacted) == redacted
+
+
+@pytest.mark.parametrize(
     "text",
     [
         '{"uri":"http://h:5000","mail":"a@b"}',

@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 # What SQLAlchemy, MLflow and masks of passwords read as syntax; other characters stay readable.
 _SYNTAX = re.compile(r"[%?#@\x00-\x1f\x7f]")
+_MAX_NAME = 255  # bytes, of all usual file systems
 _SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:///(?!:memory:|file:)([^?]+)")
 
 
@@ -47,6 +48,26 @@ def command_line(*words: object) -> str:
     return shlex.join(
         f"./{word}" if isinstance(word, Path) and str(word).startswith("-") else str(word) for word in words
     )
+
+
+def path_problem(path: Path) -> str:
+    """Return why a path cannot be handed on, as half a sentence; empty when it can.
+
+    JSON files, databases and terminals hold text without control characters, and kfp replaces its own marks
+    wherever it meets them.
+    """
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8"
+    if control := re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", text):
+        return f"has a name with a control character ({control[0]!r})"
+    if "{{$" in text:
+        return "has a name with {{$, which kfp replaces"
+    if any(len(part.encode()) > _MAX_NAME for part in path.parts):
+        return f"has a name of more than {_MAX_NAME} bytes"
+    return ""
 
 
 def home_expanded(path: str | Path) -> Path:

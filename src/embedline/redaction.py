@@ -38,19 +38,27 @@ _BASE64 = "[A-Za-z0-9+/_-]?"  # the characters beside the secret's own hold some
 
 # scheme://user:password@host. A password may hold / ? # and @. Databases take everything up to the @ for it
 # (sqlalchemy.make_url); elsewhere `host:5000/path@x` has a port and no password.
+_LONGEST = (
+    2000  # characters of a password (a cloud's token): the time for a long text stays proportional to it
+)
 _USER = r"://[^\s/:@?#\[]*"
 _NO_PORT = r"(?!\d*(?:[/?#,;\"'<>(){}\[\]\s]|$))"
-_DATABASES = "(?:postgres|mysql|mariadb|mssql|oracle|redis|mongodb|amqp)"
+_DATABASE = rf"\b((?:postgres|mysql|mariadb|mssql|oracle|redis|mongodb|amqp)[a-z0-9+._-]{{0,30}}{_USER}):"
 _PASSWORDS = (
-    re.compile(rf"\b({_DATABASES}[a-z0-9+._-]*{_USER}):([^\s\"]+)@", re.IGNORECASE),
-    re.compile(rf"\b(?!file:)([a-zA-Z][a-zA-Z0-9+.-]*{_USER}):(?=[^\s/?#\"]+@|{_NO_PORT})([^\s\"]+)@"),
-    re.compile(rf"\b(?!file:)([a-zA-Z][a-zA-Z0-9+.-]*{_USER}):{_NO_PORT}(\S+)@"),
+    re.compile(rf"{_DATABASE}([^\s\"]{{1,{_LONGEST}}})@", re.IGNORECASE),
+    re.compile(
+        rf"\b(?!file:)([a-zA-Z][a-zA-Z0-9+.-]{{0,30}}{_USER}):(?=[^\s/?#\"]{{1,{_LONGEST}}}@|{_NO_PORT})"
+        rf"([^\s\"]{{1,{_LONGEST}}})@"
+    ),
+    re.compile(rf"\b(?!file:)([a-zA-Z][a-zA-Z0-9+.-]{{0,30}}{_USER}):{_NO_PORT}(\S{{1,{_LONGEST}}})@"),
 )
+# postgresql://user:password/database?host=…: no host follows the password, and it stands where a port could
+_NO_HOST = re.compile(rf"{_DATABASE}(?!\*\*\*){_NO_PORT}[^\s\"/@]+(?![^\s\"]{{0,{_LONGEST}}}@)", re.I)
 # https://token@host
 _TOKEN = re.compile(r"\b(https?://)[^\s/:@?#]+@")
 # scheme://host/path?password=… of database drivers, and ?token=… of presigned addresses
 _IN_QUERY = re.compile(
-    r"\b([a-zA-Z][a-zA-Z0-9+.-]*://[^\s\"'?#]*\?(?:[^\s\"'#]*&)?"
+    r"\b([a-zA-Z][a-zA-Z0-9+.-]{0,30}://[^\s\"'?#]*\?(?:[^\s\"'#]*&)?"
     r"(?:password|passwd|pwd|sslpassword|(?:access_|api_)?token|api_?key|secret|sig(?:nature)?|X-Amz-Signature|"
     r"X-Amz-Security-Token)=)"
     r"(?!\*\*\*)[^\s\"&]+",
@@ -89,6 +97,7 @@ def without_passwords(text: str) -> str:
         return text
     for pattern in _PASSWORDS:
         text = pattern.sub(rf"\1:{_HIDDEN}@", text)
+    text = _NO_HOST.sub(rf"\1:{_HIDDEN}", text)
     text = _TOKEN.sub(rf"\1{_HIDDEN}@", text)
     while (masked := _IN_QUERY.sub(rf"\1{_HIDDEN}", text)) != text:  # masks one parameter of each at a time
         text = masked

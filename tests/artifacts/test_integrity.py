@@ -14,8 +14,9 @@ import pytest
 
 from embedline.artifacts import durable, manifest
 from embedline.artifacts.checked_json import read_checked_json, write_checked_json
+from embedline.artifacts.durable import write_json
 from embedline.artifacts.manifest import Artifact, file_sha256, read_artifact, require_intact, write_manifest
-from embedline.artifacts.record import StepRecord, read_record, read_records, write_json, write_record
+from embedline.artifacts.record import StepRecord, read_record, read_records, write_record
 from embedline.artifacts.store import Store
 from embedline.errors import InputError
 

@@ -31,8 +31,9 @@ DAG = [
 KEPT = set(DAG[: DAG.index("evaluate")]) - {"prune_before"}  # what the store keeps; that one is off here
 
 
-def test_refused_then_passed_then_reused(line: Any, watched: Any) -> None:
-    line.variables = watched.environment  # no user has set HF_HUB_OFFLINE or switched telemetry off
+def test_refused_then_passed_then_reused(line: Any, watched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a user who has set neither HF_HUB_OFFLINE nor any library's telemetry
+    monkeypatch.setattr(line, "variables", watched.environment)
     refused = line.run(gate__rules='[{set: "*", min: 0.999}]')
     assert refused.returncode == 3, refused.stdout + refused.stderr
     steps = line.steps()

@@ -26,7 +26,8 @@ class Line:
 
     @property
     def work(self) -> Path:
-        return self.folder / "runs of python3"  # kfp replaces that word wherever it meets it
+        # kfp replaces the word python3 wherever it meets it; the other characters are syntax elsewhere
+        return self.folder / 'runs of python3 [red] it\'s 100%3F? {{x}} "$(id)" #'
 
     @property
     def told(self) -> list[str]:

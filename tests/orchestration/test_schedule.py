@@ -1,4 +1,4 @@
-"""Cron expressions as the pipelines server reads them (robfig/cron 1.2): in UTC, seconds first."""
+"""Cron expressions as the pipelines server reads them (robfig/cron 1.2): UTC, seconds first, Sunday is 0."""
 
 from __future__ import annotations
 

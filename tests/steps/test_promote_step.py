@@ -151,6 +151,24 @@ def test_version_tags_have_lineage_verdict_and_scores(uri: str, promoted) -> Non
     assert (entry.scores["Docs"], entry.verdict, entry.by) == (0.71, "passed", tags_run(tags))
 
 
+def test_tags_longer_than_mlflow_takes_do_not_stop_a_registration(
+    uri: str, promoted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of sources and sets: MLflow would refuse the version after all training."""
+    from embedline.steps.shared import version_tags
+
+    scores = {f"set-{number:04d} of a long name that says what is in it": 0.5 for number in range(3000)}
+    monkeypatch.setattr(version_tags, "main_scores", lambda folder: scores)
+    monkeypatch.setitem(FINGERPRINT, "manifest", "x" * 100_001)
+    promoted("long", "one", passed=True, met=None)
+    tags = MlflowClient(tracking_uri=uri, registry_uri=uri).get_model_version("long", "1").tags
+    kept = json.loads(tags["embedline.scores"])
+    assert kept == dict(list(scores.items())[: len(kept)])
+    assert len(kept) > 1000
+    assert "embedline.manifest" not in tags
+    assert tags["embedline.train_key"] == FINGERPRINT["train_key"]
+
+
 def tags_run(tags: dict[str, str]) -> str:
     return f"run {tags['embedline.run_id']}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +36,7 @@ from embedline.cli.starter import run_name, write_new, write_starter
 from embedline.config.load import deprecated, load_config
 from embedline.errors import InputError
 from embedline.importers import flagembedding
+from embedline.orchestration.compile import one_line
 from embedline.orchestration.local import new_run, run_here
 from embedline.orchestration.outcome import show_outcome
 from embedline.orchestration.progress import Progress
@@ -204,6 +206,7 @@ def run(
     require_kfp()
     if name:
         checked_run_name(name, where="--name")
+    _require_no_placeholder({"--name": name, "-o": one_line(overrides)})
     check_workspace(work)
     containers = None
     if runner is Runner.docker:
@@ -226,6 +229,17 @@ def run(
             progress.stop()
         _conclude(record, folder, as_json, debug)
     return record.exit_code or 0
+
+
+def _require_no_placeholder(values: Mapping[str, str]) -> None:
+    """Refuse kfp's mark of a placeholder in a value of the pipeline: kfp replaces it, or fails at it.
+
+    Raises:
+        InputError: naming the option.
+    """
+    for where, value in values.items():
+        if "{{$" in value:
+            raise InputError("holds {{$, which kfp replaces.", where=where, fix="Write it without {{$.")
 
 
 def _conclude(record: RunRecord, folder: Path, as_json: bool, debug: bool) -> None:

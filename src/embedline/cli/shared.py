@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -24,7 +24,7 @@ from embedline.config.registry import TrackingConfig
 from embedline.environment import keep_caches_in
 from embedline.errors import EmbedlineError, InputError, Stopped, disk_full
 from embedline.models.stated import Stated
-from embedline.quoting import command_line
+from embedline.quoting import command_line, path_problem
 from embedline.redaction import protect_process
 from embedline.registry.server import exists, prepare
 from embedline.registry.tracking_target import tracking_target
@@ -157,6 +157,7 @@ Expect = Annotated[
     ),
 ]
 WORK = Path("runs")
+_PATHS_AS_TEXT = {"preset", "model"}  # a name or a path
 NO_OVERRIDES: list[str] = []  # typer copies it
 
 
@@ -172,6 +173,7 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
         if isinstance(work := kwargs.get("work"), Path):
             keep_caches_in(work)
         try:
+            _require_usable_paths(kwargs)
             code = function(*args, **kwargs) or 0
         except EmbedlineError as error:
             code = _fail(str(error), error.exit_code, debug, as_json)
@@ -190,6 +192,21 @@ def command(function: Callable[P, int | None]) -> Callable[P, None]:
 
     guarded.__doc__ = _unwrapped(function.__doc__ or "")
     return guarded
+
+
+def _require_usable_paths(options: Mapping[str, object]) -> None:
+    """Refuse a path that cannot be handed on, before a command writes anything.
+
+    Raises:
+        InputError: naming the path.
+    """
+    for name, value in options.items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, Path) or (name in _PATHS_AS_TEXT and isinstance(item, str)):
+                path = Path(item).absolute()
+                if problem := path_problem(path):
+                    shown = repr(str(path)) if len(str(path)) <= 200 else f"{str(path)[:200]!r}…"
+                    raise InputError(f"{problem}.", where=shown, fix="Give the folder or file another name.")
 
 
 def stated(pooling: PoolingName | None, causal: bool | None) -> Stated:

@@ -28,21 +28,22 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose a node; raise ComposerError beyond the limits."""
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        mark: Any = event.start_mark
         if isinstance(event, yaml.AliasEvent):
             node = super().compose_node(parent, index)
             if id(node) not in self._sizes:
                 raise yaml.composer.ComposerError(
-                    None, None, f"the alias {event.anchor!r} stands inside its own anchor", event.start_mark
+                    None, None, f"the alias {event.anchor!r} stands inside its own anchor", mark
                 )
             self._repeated += self._sizes[id(node)]
             if self._repeated > MAX_REPEATED:
                 raise yaml.composer.ComposerError(
-                    None, None, f"aliases repeat more than {MAX_REPEATED:,} values", event.start_mark
+                    None, None, f"aliases repeat more than {MAX_REPEATED:,} values", mark
                 )
             return node
         if self._depth == MAX_DEPTH:
-            raise yaml.composer.ComposerError(None, None, _TOO_DEEP, event.start_mark)
+            raise yaml.composer.ComposerError(None, None, _TOO_DEEP, mark)
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1

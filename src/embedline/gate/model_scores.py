@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from embedline.artifacts.scores import DENSE, EFFECTIVE_RANK, MEAN_COSINE, UNRELATED, ScoreRow
 from embedline.gate.reason import Spread
@@ -36,6 +37,14 @@ class ModelScores:
         kept = tuple(row for row in own if row.dim == width[row.set, row.head])
         return cls(model, kept, frozenset(row.digest for row in own if row.digest))
 
+    @cached_property
+    def _rows_of(self) -> dict[tuple[str, str], list[ScoreRow]]:
+        """Group the rows by set and head: a run may have thousands of sets."""
+        found: dict[tuple[str, str], list[ScoreRow]] = {}
+        for row in self.rows:
+            found.setdefault((row.set, row.head), []).append(row)
+        return found
+
     @property
     def spread(self) -> Spread | None:
         """Return the spread of the vectors; None when it was not measured."""
@@ -48,8 +57,8 @@ class ModelScores:
         """Return the score of a set; of several, the lowest (or one that is not a finite number)."""
         matching = [
             row
-            for row in self.rows
-            if (row.set, row.head) == (set_, head) and (row.main if metric == MAIN else row.metric == metric)
+            for row in self._rows_of.get((set_, head), ())
+            if (row.main if metric == MAIN else row.metric == metric)
         ]
         return min(
             matching, key=lambda row: row.value if math.isfinite(row.value) else -math.inf, default=None

@@ -78,8 +78,15 @@ def plan_containers(config: RunConfig, preset: str, workspace: Path, network: st
     """Choose user, folders and environment of the containers for runs in `workspace`, a resolved path.
 
     Raises:
-        InputError: no engine answers, the image does not exist, or the workspace belongs to root.
+        InputError: no engine answers, the image does not exist, or the workspace belongs to root or cannot be
+            mounted.
     """
+    if ":" in str(workspace):  # kfp mounts the run's folder as SOURCE:TARGET:MODE
+        raise InputError(
+            "Docker cannot mount a folder with a colon in its path.",
+            where=str(workspace),
+            fix="Choose another with --work, or run without --runner docker.",
+        )
     with engine() as client:
         _require_image(client)
     working_dir = _working_folder(config, preset, workspace)

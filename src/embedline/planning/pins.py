@@ -16,7 +16,7 @@ from embedline.data.hub import hub_name
 from embedline.data.sources import is_hub, locate, source_files, source_name
 from embedline.errors import InputError
 from embedline.models.resolve import resolve_model
-from embedline.quoting import home_expanded
+from embedline.quoting import home_expanded, path_problem
 
 _KEYS = {"base": "model.base", "teacher": "teacher.model"}
 
@@ -125,6 +125,8 @@ def _files_digest(files: Sequence[Path], base: Path, where: str) -> str:
         )
     digest = hashlib.sha256()
     for file in files:
+        if problem := path_problem(file):
+            raise InputError(f"{problem}.", where=f"{where}: {str(file)!r}", fix="Rename it.")
         name = file.relative_to(base).as_posix() if len(files) > 1 else file.suffix
         digest.update(f"{name} {file_sha256(file)}\n".encode())
     return digest.hexdigest()

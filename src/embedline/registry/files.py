@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from embedline.artifacts.manifest import MANIFEST, file_sha256, folder_entries, is_added_by_loading
 from embedline.errors import InputError, StepError
@@ -31,9 +32,14 @@ def file_tags(folder: Path) -> dict[str, str]:
     """Return, as tags, the SHA-256 of every file below `folder` as JSON, and one digest of all of them.
 
     Raises:
-        InputError: there are more files than a version's tag can list.
+        InputError: there are more files than a version's tag can list, or MLflow could not return one.
     """
     digests = {entry.path: entry.sha256 for entry in folder_entries(folder)}
+    for name in digests:
+        if "#" in name or unquote(name) != name:  # MLflow refuses #, and looks for the unquoted name
+            raise InputError(
+                "has a name that MLflow reads as an address.", where=str(folder / name), fix="Rename it."
+            )
     text = json.dumps(digests, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     if len(text) > _MAX_TAG:
         raise InputError(f"holds {len(digests)} files, too many to register.", where=str(folder))

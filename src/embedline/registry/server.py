@@ -66,6 +66,8 @@ def prepare(uri: str, *, timeout_s: int = 10) -> None:
     for verbose in ("alembic", "mlflow.store.db.utils"):
         logging.getLogger(verbose).setLevel(logging.WARNING)
     path = sqlite_path(uri)
+    if path is not None:
+        _require_same_reading(uri, path)
     fix = "Check tracking.uri or the environment's MLFLOW_TRACKING_URI."
     try:
         with limited_retries(retries=1, timeout_s=timeout_s):
@@ -207,6 +209,23 @@ def quoted(value: str) -> str:
 def error_code(error: Any) -> str:
     """Return MLflow's code of an error; empty when it has none."""
     return str(getattr(error, "error_code", ""))
+
+
+def _require_same_reading(uri: str, path: Path) -> None:
+    """Check that SQLAlchemy reads the same path from an address: before 2.1 it unquoted none.
+
+    Raises:
+        InputError: it reads another path.
+    """
+    import sqlalchemy
+
+    found = sqlalchemy.make_url(uri).database
+    if found != str(path):
+        raise InputError(
+            f"SQLAlchemy {sqlalchemy.__version__} reads another path from this address: {found}.",
+            where=uri,
+            fix="Install SQLAlchemy 2.1, or choose a path without %, ?, # and @.",
+        )
 
 
 def _open_sqlite(path: Path, timeout_s: int) -> None:

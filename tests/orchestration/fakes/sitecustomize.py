@@ -2,26 +2,20 @@
 
 What the real steps do is tested elsewhere; this lets the orchestration be tested with real processes.
 EMBEDLINE_FAKE holds `step=what` words: a step can `raise`, `refuse`, `bad-input`, `die` (SIGKILL),
-`die-once`, `hang`, `flaky` (an unexpected error, once), `fill` (fill the disk from outside the store),
-`shout` (write ten megabytes to the log), `whisper` (write bytes that are not UTF-8 to the log), `leak` (show
-its secrets in every way).
+`die-once`, `hang`, `flaky` (an unexpected error, once), `leak` (shows its secrets in every way), `shout`
+(writes ten megabytes to the log), `whisper` (writes bytes that are not UTF-8 to the log).
 """
 
 import base64
 import json
 import logging
 import os
-import shutil
 import signal
 import sys
 import time
 import types
 from pathlib import Path
 from urllib.parse import quote
-
-if "disk=large" in os.environ.get("EMBEDLINE_FAKE", ""):  # preflight refuses a run on a small disk
-    _usage = shutil.disk_usage
-    shutil.disk_usage = lambda path: _usage("/")
 
 MODULES = ["ingest", "clean", "prune", "pretrain", "train_unsupervised", "mine", "train_supervised"]
 MODULES += ["export", "evaluate", "gate", "promote", "report"]
@@ -51,10 +45,6 @@ def _run(context):
             _leak(context)
         if what == "hang":
             time.sleep(120)
-        if what == "fill":
-            with (context.workspace.internal / "filler").open("wb") as filler:
-                while True:
-                    filler.write(bytes(65536))
         if what == "shout":
             for _ in range(100):
                 sys.stdout.write("x" * 100_000 + "\n")

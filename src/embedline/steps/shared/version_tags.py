@@ -10,10 +10,12 @@ from typing import Any
 
 from embedline.artifacts.run_folder import read_fingerprint
 from embedline.artifacts.scores import read_scores
+from embedline.config.limits import VERSION_TAG
 from embedline.evaluation.compare import CANDIDATE, markdown
 from embedline.evaluation.reasons import finding, verdict_markdown, warnings
 from embedline.evaluation.summary import main_scores
 from embedline.gate.outcome import Outcome, outcome_of
+from embedline.markdown import cell
 from embedline.registry.versions import (
     INDEX_TAG,
     JUDGED_AT_TAG,
@@ -38,6 +40,8 @@ def candidate_tags(context: Context, verdict: dict[str, Any], alias: str) -> dic
     outcome = outcome_of(verdict)
     scores = context.inputs["scores"]
     fingerprint = read_fingerprint(context.workspace.run_folder(context.run))
+    if len(fingerprint.get("manifest", "")) > VERSION_TAG:
+        fingerprint.pop("manifest")  # the parts' checksums remain, which decide whether a run is needed
     judged = {
         judged_against_tag(alias): str(compared_with or "none"),
         JUDGED_AT_TAG: str(int(time.time() * 1000)),
@@ -46,7 +50,7 @@ def candidate_tags(context: Context, verdict: dict[str, Any], alias: str) -> dic
         "embedline.run_id": context.run,
         **{f"embedline.{name}": value for name, value in fingerprint.items()},
         INDEX_TAG: _index_version(context.artifact("candidate").path),
-        SCORES_TAG: json.dumps(main_scores(scores.path if scores else None), ensure_ascii=False),
+        SCORES_TAG: _scores(main_scores(scores.path if scores else None)),
         **({} if outcome is Outcome.NOT_JUDGED else judged),
         VERDICT_TAG: outcome.value,
         "verdict.mode": verdict["mode"],
@@ -65,8 +69,15 @@ def version_description(context: Context, verdict: Mapping[str, Any]) -> str:
     scores = context.inputs["scores"]
     rows = [row for row in read_scores(scores.path) if row.model == CANDIDATE] if scores else []
     mode = "" if verdict["mode"] == "enforce" else f" (gate.mode: {verdict['mode']})"
-    head = f"Verdict of run {context.run}: **{outcome_of(verdict).value}**{mode}"
+    head = f"Verdict of run {cell(context.run)}: **{outcome_of(verdict).value}**{mode}"
     return "\n\n".join([head, verdict_markdown(verdict), markdown(rows)])
+
+
+def _scores(scores: dict[str, float]) -> str:
+    """Return scores as JSON; of more sets than a tag can hold, the first."""
+    while len(text := json.dumps(scores, ensure_ascii=False)) > VERSION_TAG:
+        scores = dict(list(scores.items())[: len(scores) * VERSION_TAG // len(text)])
+    return text
 
 
 def _reasons(verdict: Mapping[str, Any], outcome: Outcome) -> str:
