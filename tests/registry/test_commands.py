@@ -80,7 +80,7 @@ def test_a_missing_work_folder_is_named_and_not_created(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty").mkdir()
-    for name, message in (("missing", "no such work folder"), ("empty", "holds no registry")):
+    for name, message in (("missing", "no such work folder"), ("empty", "there is no workspace")):
         result = CliRunner().invoke(app, [*words, "--work", str(tmp_path / name)])
         assert (result.exit_code, message in result.output) == (2, True), result.output
     assert [path.name for path in tmp_path.rglob("*")] == ["empty"]

@@ -22,8 +22,8 @@ from embedline.cli.shared import (
     command,
     os_reason,
     show,
-    work_or_scratch,
 )
+from embedline.cli.work_folder import work_or_scratch
 from embedline.config.load import load_config
 from embedline.errors import InputError
 from embedline.registry.server import exists, prepare

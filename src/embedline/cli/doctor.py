@@ -13,7 +13,8 @@ from typing import NamedTuple
 import typer
 
 from embedline.artifacts.workspace import Workspace, check_workspace, nearest_folder
-from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show, tracking_uri
+from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show
+from embedline.cli.work_folder import tracking_uri
 from embedline.config.registry import TrackingConfig
 from embedline.config.training import RuntimeConfig
 from embedline.environment import caches_found

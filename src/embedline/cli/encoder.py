@@ -11,7 +11,7 @@ import numpy as np
 
 from embedline.artifacts.manifest import require_intact
 from embedline.artifacts.workspace import Workspace
-from embedline.cli.shared import tracking_uri
+from embedline.cli.work_folder import tracking_uri
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.models.stated import NOTHING, Stated, require_unstated

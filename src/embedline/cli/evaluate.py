@@ -25,8 +25,8 @@ from embedline.cli.shared import (
     show,
     stated,
     wide_console,
-    work_or_scratch,
 )
+from embedline.cli.work_folder import work_or_scratch
 from embedline.config.data import EvaluationSet
 from embedline.config.load import load_config
 from embedline.errors import InputError

@@ -11,21 +11,8 @@ import typer
 from embedline.artifacts.run_record import RunRecord
 from embedline.artifacts.workspace import Workspace
 from embedline.cli.registry import show_model
-from embedline.cli.shared import (
-    WORK,
-    AsJson,
-    Debug,
-    Run,
-    Uri,
-    Work,
-    command,
-    no_workspace,
-    note,
-    run_folder,
-    show,
-    tracking_uri,
-    wide_console,
-)
+from embedline.cli.shared import WORK, AsJson, Debug, Run, Uri, Work, command, note, show, wide_console
+from embedline.cli.work_folder import no_workspace, run_folder, tracking_uri
 from embedline.errors import EmbedlineError, InputError
 from embedline.orchestration.outcome import show_outcome
 from embedline.quoting import sqlite_path

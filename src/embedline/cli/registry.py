@@ -22,8 +22,8 @@ from embedline.cli.shared import (
     Work,
     command,
     show,
-    tracking_uri,
 )
+from embedline.cli.work_folder import tracking_uri
 from embedline.config.secrets import refuse_password, resolve_secret
 from embedline.errors import InputError
 

@@ -30,9 +30,9 @@ from embedline.cli.shared import (
     note,
     show,
     wide_console,
-    work_or_scratch,
 )
 from embedline.cli.starter import run_name, write_new, write_starter
+from embedline.cli.work_folder import work_or_scratch
 from embedline.config.load import deprecated, load_config
 from embedline.errors import InputError
 from embedline.importers import flagembedding

@@ -7,28 +7,21 @@ import inspect
 import json
 import os
 import sys
-import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 
-from embedline.artifacts.workspace import Workspace, nearest_folder
 from embedline.cli.console import lost_output, report_lost_output
 from embedline.config.load import read_overrides
-from embedline.config.registry import TrackingConfig
 from embedline.environment import keep_caches_in
 from embedline.errors import EmbedlineError, InputError, Stopped, disk_full
 from embedline.models.stated import Stated
-from embedline.quoting import command_line, path_problem
+from embedline.quoting import path_problem
 from embedline.redaction import protect_process
-from embedline.registry.server import exists, prepare
-from embedline.registry.tracking_target import tracking_target
-from embedline.runs.abandoned import close_abandoned
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -242,66 +235,6 @@ def wide_console(*, stderr: bool = False) -> Console:
 def absolute_preset(preset: str) -> str:
     """Make a preset file's path absolute, for processes in other folders; a name stays as it is."""
     return str(Path(preset).resolve()) if Path(preset).suffix in {".yaml", ".yml"} else preset
-
-
-def run_folder(run: Path, work: Path) -> Path:
-    """Find the folder of a run, given by its path or by its name in the work folder.
-
-    Abandoned runs of the folder are closed.
-
-    Raises:
-        InputError: there is no such run.
-    """
-    for folder in (run, work / run):
-        if (folder / "plan.json").is_file() or (folder / "run.json").is_file():
-            found = folder.resolve()
-            close_abandoned(found.parent)
-            return found
-    if not Workspace(work).exists:
-        raise no_workspace(work)
-    raise InputError(
-        "no such run.",
-        where=str(run),
-        fix=f"`{command_line('embedline', 'status', '--work', work)}` lists them.",
-    )
-
-
-def tracking_uri(uri: str, work: Path) -> str:
-    """Find the tracking address that a command uses, check that it answers, and close abandoned runs.
-
-    Raises:
-        InputError: there is no workspace or no such database, or the tracking server does not answer.
-    """
-    workspace = Workspace(work)
-    address = tracking_target(TrackingConfig(uri=uri), workspace).uri
-    if not exists(address):
-        if uri or workspace.exists:
-            raise InputError("there is no such tracking database.", where=address)
-        raise no_workspace(work)
-    prepare(address)
-    close_abandoned(work)
-    return address
-
-
-def no_workspace(work: Path) -> InputError:
-    """Return the error for a folder in which nothing was run; a command that reads creates nothing there."""
-    what = "there is no workspace: nothing was run here." if work.is_dir() else "no such work folder."
-    return InputError(what, where=str(work), fix="Give the --work of your runs.")
-
-
-@contextmanager
-def work_or_scratch(work: Path) -> Iterator[Path]:
-    """Yield the work folder; a temporary one where nothing was run yet, for commands that only read.
-
-    It lies on the disk of the work folder, if that can be written to.
-    """
-    if Workspace(work).exists:
-        yield work
-        return
-    near = nearest_folder(work)
-    writable = near.is_dir() and os.access(near, os.W_OK)
-    with tempfile.TemporaryDirectory(prefix=".embedline-", dir=near if writable else None) as scratch:
-        yield Path(scratch)
 
 
 def os_reason(error: OSError) -> str:

@@ -9,18 +9,8 @@ from typing import Annotated
 import typer
 
 from embedline.artifacts.workspace import Workspace
-from embedline.cli.shared import (
-    NO_OVERRIDES,
-    WORK,
-    AsJson,
-    Debug,
-    Overrides,
-    Run,
-    Work,
-    command,
-    run_folder,
-    show,
-)
+from embedline.cli.shared import NO_OVERRIDES, WORK, AsJson, Debug, Overrides, Run, Work, command, show
+from embedline.cli.work_folder import run_folder
 from embedline.evaluation.reasons import verdict_json
 from embedline.gate.outcome import Outcome
 from embedline.orchestration.outcome import reason_lines, verdict_words

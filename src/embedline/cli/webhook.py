@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show, tracking_uri
+from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show
+from embedline.cli.work_folder import tracking_uri
 from embedline.config.secrets import refuse_password, resolve_secret
 
 if TYPE_CHECKING:

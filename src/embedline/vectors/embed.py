@@ -6,6 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,8 @@ def embed_corpus(
     folder.mkdir(parents=True, exist_ok=True)
     name = _digest(about, texts)
     path, marker = folder / f"{name}.npy", folder / f"{name}.rows"
-    done, checksum, vectors = 0, 0, None
+    done, checksum = 0, 0
+    vectors: np.memmap[Any, Any] | None = None
     if marker.is_file() and path.is_file():
         done, checksum, vectors = _written(path, marker, shard)
     for start in range(done, len(texts), shard):
@@ -48,7 +50,7 @@ def embed_corpus(
             vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         vectors[start : start + len(block)] = block
         vectors.flush()
-        checksum = zlib.crc32(vectors[start : start + len(block)], checksum)
+        checksum = zlib.crc32(vectors[start : start + len(block)].data, checksum)
         _replace(marker, f"{start + len(block)} {checksum}")
     if vectors is None:
         return np.zeros((0, 0), np.float32)
@@ -64,14 +66,14 @@ def _digest(about: str, texts: Sequence[str]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _written(path: Path, marker: Path, shard: int) -> tuple[int, int, np.ndarray | None]:
+def _written(path: Path, marker: Path, shard: int) -> tuple[int, int, np.memmap[Any, Any] | None]:
     """Return the rows written so far, their CRC-32 and the vectors; no rows when these are damaged."""
     try:
         done, expected = map(int, marker.read_text().split())
         vectors = np.lib.format.open_memmap(path, mode="r+")
         checksum = 0
         for start in range(0, done, shard):
-            checksum = zlib.crc32(vectors[start : min(start + shard, done)], checksum)
+            checksum = zlib.crc32(vectors[start : min(start + shard, done)].data, checksum)
     except (ValueError, OSError):
         return 0, 0, None
     return (done, checksum, vectors) if checksum == expected else (0, 0, None)
