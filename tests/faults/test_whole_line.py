@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -106,9 +105,11 @@ def _leaves_what_the_readme_says(line: Any) -> None:
 def _is_mirrored_once(line: Any) -> None:
     from mlflow import MlflowClient
 
-    tracking = json.loads((line.work / "latest" / "tracking.json").read_text(encoding="utf-8"))
-    client = MlflowClient(tracking["uri"])
-    experiment = client.get_experiment_by_name(tracking["experiment"])
+    from embedline.registry.tracking_target import read_tracking
+
+    tracking = read_tracking(line.work / "latest")
+    client = MlflowClient(tracking.uri)
+    experiment = client.get_experiment_by_name(tracking.experiment)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     parents = {

@@ -12,7 +12,8 @@ from embedline.artifacts.manifest import write_manifest
 from embedline.artifacts.workspace import Workspace
 from embedline.config.load import load_config
 from embedline.planning.champion import find_champion
-from embedline.registry import download, versions
+from embedline.registry import download as downloads
+from embedline.registry import versions
 from embedline.registry.promotion import promote
 from embedline.registry.server import DATABASE, default_uri, prepare
 from embedline.registry.tracking_target import TrackingTarget
@@ -55,7 +56,7 @@ def test_a_champion_is_fetched_once_and_not_taken_for_another_registrys(
         return (champion.path / "model.safetensors").read_text()
 
     assert [fetched(uri) for uri in registries] == ["staging", "production"]
-    monkeypatch.setattr(download, "download", None)  # it is there
+    monkeypatch.setattr(downloads, "download", None)  # it is there
     assert [fetched(uri) for uri in registries] == ["staging", "production"]
 
 
@@ -64,15 +65,15 @@ def test_two_runs_that_fetch_it_at_once_share_one_copy(
 ) -> None:
     config, place = load_config("demo"), Workspace(tmp_path / "work")
     here = TrackingTarget(registries[0], "embedline")
-    check, first = download._check_arrived, []
+    check, first = downloads._check_arrived, []
 
     def meanwhile(*args: Any) -> None:
         """The other run is faster, once."""
-        monkeypatch.setattr(download, "_check_arrived", check)
+        monkeypatch.setattr(downloads, "_check_arrived", check)
         first.append(find_champion(config, here, place, tmp_path))
         check(*args)
 
-    monkeypatch.setattr(download, "_check_arrived", meanwhile)
+    monkeypatch.setattr(downloads, "_check_arrived", meanwhile)
     second = find_champion(config, here, place, tmp_path)
     assert first == [second]
     assert second.path is not None

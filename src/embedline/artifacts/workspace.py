@@ -31,7 +31,7 @@ class Workspace:
     @property
     def exists(self) -> bool:
         """Whether anything was run in this folder."""
-        return self.internal.is_dir()
+        return self.internal.is_dir() or any(self.root.glob("*/run.json"))
 
     def run_folder(self, run: str) -> Path:
         return self.root / run

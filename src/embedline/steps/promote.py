@@ -131,7 +131,7 @@ def _move_alias(
         previous=now.get(f"previous_{alias}"),
         aliases=now,
         digest=context.artifact("candidate").digest,
-        uri=uri,
+        uri=context.workspace.uri_reference(uri),
         text=text,
         conflict=conflict,
     )
