@@ -41,7 +41,11 @@ class Run:
     @cached_property
     def scores(self) -> list[dict[str, Any]]:
         outputs = next(step for step in self.record["steps"] if step["step"] == "evaluate")["outputs"]
-        lines = (Path(outputs["scores"]["path"]) / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = (
+            (self.folder.parent / outputs["scores"]["path"] / "scores.jsonl")
+            .read_text(encoding="utf-8")
+            .splitlines()
+        )
         return [row for row in map(json.loads, lines) if row["main"]]
 
     def told(self, step: str) -> dict[str, list[float]]:

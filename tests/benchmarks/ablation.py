@@ -41,7 +41,7 @@ def score(work: Path, seed: int, overrides: list[str]) -> float:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
     record = json.loads((work / "latest" / "run.json").read_text(encoding="utf-8"))
     scores = next(step["outputs"]["scores"]["path"] for step in record["steps"] if step["step"] == "evaluate")
-    lines = (Path(scores) / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (work / scores / "scores.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["head"] == "dense"]
     full = max(row["dim"] for row in rows if row["model"] == "candidate")
     found = {

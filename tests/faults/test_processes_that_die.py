@@ -78,7 +78,7 @@ class Place:
         return value
 
     def weights(self) -> dict[str, torch.Tensor]:
-        return load_file(Path(self.record["outputs"]["model"]["path"]) / "model.safetensors")
+        return load_file(self.root / self.record["outputs"]["model"]["path"] / "model.safetensors")
 
     def told(self) -> list[tuple[str, int, float]]:
         lines = (self.root / "r" / "steps" / STEP / "spool.jsonl").read_text().splitlines()

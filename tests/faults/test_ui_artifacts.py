@@ -38,7 +38,7 @@ class Shown:
 
     def output(self, step: str, output: str) -> Path:
         record = json.loads((self.run / "steps" / step / "record.json").read_text(encoding="utf-8"))
-        return Path(record["outputs"][output]["path"])
+        return self.run.parent / str(record["outputs"][output]["path"])
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_outputs_belong_to_the_containers_user(demo: Path) -> None:
     for step in record["steps"]:
         for name, output in step["outputs"].items():
             if output["path"]:  # a stage that is off at the line's head hands nothing on
-                manifest = json.loads((Path(output["path"]) / MANIFEST).read_text())
+                manifest = json.loads((demo / output["path"] / MANIFEST).read_text())
                 assert manifest["kind"] == output["kind"], (step["step"], name)
     latest = demo / "latest"
     assert (latest / "model" / "model.safetensors").stat().st_size > 100_000

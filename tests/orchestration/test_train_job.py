@@ -303,7 +303,7 @@ def test_the_component_trains_on_two_nodes_and_takes_the_result_from_the_store(
     assert len(server.jobs) == 1
     record = json.loads((tmp_path / "r" / "steps" / "train_supervised" / "record.json").read_text())
     assert (record["status"], record["cache_hit"]) == ("done", False)
-    assert (Path(record["outputs"]["model"]["path"]) / "model.safetensors").is_file()
+    assert (tmp_path / record["outputs"]["model"]["path"] / "model.safetensors").is_file()
     assert made.metadata["digest"] == record["outputs"]["model"]["digest"]
     assert "6 steps of 16 pairs" in (tmp_path / "summary.md").read_text()
     spool = (tmp_path / "r" / "steps" / "train_supervised" / "spool.jsonl").read_text()
