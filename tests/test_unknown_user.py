@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from embedline.models.resolve import resolve_model
+from embedline.registry.server import client, prepare
 
 UID = 54321
 FAKES = Path(__file__).parent / "orchestration" / "fakes"
@@ -118,3 +119,17 @@ def test_doctor_names_home_and_not_the_tracking_server(user: User) -> None:
         f"HOME is not set, and uid {UID} has no entry in the password file: "
         f"caches are in {user.folder / 'work/.embedline/cache'}"
     )
+
+
+def test_reading_a_registry_of_another_user_writes_nothing(user: User) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        uri = f"sqlite:///{folder}/mlflow.db"
+        prepare(uri)
+        client(uri).create_registered_model("search")
+        before = set(Path(folder).iterdir())
+        read = user("history", "search", "--uri", uri)
+        assert (read.returncode, read.stdout) == (0, "search: no version was promoted yet\n"), read.stderr
+        moved = user("promote", "search", "1", "--uri", uri)
+        assert moved.returncode != 0
+        assert set(Path(folder).iterdir()) == before

@@ -14,6 +14,7 @@ from embedline.data.decontaminate import Protected, Tidied
 from embedline.data.evaluation_index import EvaluationText, Found
 from embedline.data.evaluation_reader import read_labelled, read_pairs, read_retrieval, read_sets
 from embedline.data.evaluation_sets import lay_out
+from embedline.data.retrieval_files import load_retrieval
 from embedline.errors import InputError
 
 CORPUS = [{"_id": "d1", "title": "T", "text": "первый"}, {"_id": "d2", "text": "второй"}]
@@ -48,6 +49,14 @@ def test_a_retrieval_set_keeps_the_queries_that_have_an_answer(retrieval: Path, 
     assert found.corpus == {"d1": ("T", "первый"), "d2": ("", "второй")}
     assert found.queries == {"q1": "один"}
     assert found.qrels == {"q1": {"d1": 2, "d2": 0}}
+
+
+def test_a_set_that_was_laid_out_is_read_as_it_is(retrieval: Path, tmp_path: Path) -> None:
+    """The printed command searches it, so `evaluate` reads it too."""
+    lay(tmp_path, "eval/Docs")
+    laid = load_retrieval(tmp_path / "out" / "Docs", "test")
+    assert laid.queries == {"q1": "один"}
+    assert laid.qrels == {"q1": {"d1": 2, "d2": 0}}
 
 
 @pytest.mark.parametrize(

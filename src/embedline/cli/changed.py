@@ -98,7 +98,7 @@ def since_last(
     name, uri = config.promote.model or config.name, tracking_target(config.tracking, Workspace(work)).uri
     version, newest = None, None
     if exists(uri):
-        prepare(uri)
+        prepare(uri, may_write=False)
         version = version_with_key(name, found.train_key, uri=uri)
         newest = newest_trained(name, uri=uri)
     since = Since(f"version {newest.version} of {name}", newest.values) if newest else last_run(work, name)

@@ -51,7 +51,7 @@ def tracking_uri(uri: str, work: Path) -> str:
         if uri or workspace.exists:
             raise InputError("there is no such tracking database.", where=address)
         raise no_workspace(work)
-    prepare(address)
+    prepare(address, may_write=False)
     close_abandoned(work)
     return address
 

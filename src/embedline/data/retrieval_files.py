@@ -190,7 +190,11 @@ def _grade(text: str) -> int:
 def _of_rows(rows: Iterator[tuple[Line, Row]]) -> Iterator[Judgement]:
     for line, row in rows:
         where = f"{line.file}:{line.line}"
-        query, document, grade = (row.get(name) for name in ("query-id", "corpus-id", "score"))
+        # Parquet of the step ingest, and of several exporters, has underscores.
+        query, document = (
+            row.get(name, row.get(name.replace("-", "_"))) for name in ("query-id", "corpus-id")
+        )
+        grade = row.get("score")
         if query is None or document is None:
             raise InputError("has no query-id or no corpus-id.", where=where)
         if isinstance(grade, bool) or not isinstance(grade, int | float) or not _whole(grade):

@@ -10,7 +10,7 @@ import re
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +57,12 @@ def exists(uri: str) -> bool:
     return path is None or path.is_file()
 
 
-def prepare(uri: str, *, timeout_s: int = 10) -> None:
+def prepare(uri: str, *, timeout_s: int = 10, may_write: bool = True) -> None:
     """Check that the store answers; create the tables of a new sqlite file.
+
+    Args:
+        timeout_s: seconds to wait for an answer.
+        may_write: refuse a sqlite file in a folder that cannot be written to; False: read it there.
 
     Raises:
         InputError: it does not answer within `timeout_s`, refuses access, or has an older schema.
@@ -76,7 +80,9 @@ def prepare(uri: str, *, timeout_s: int = 10) -> None:
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
             _open_sqlite(path, timeout_s)
-            with FileLock(f"{path}.lock"):  # two processes creating the tables of one file break it
+            # Two processes creating the tables of one file break it.
+            creates = may_write or os.access(path.parent, os.W_OK)
+            with FileLock(f"{path}.lock") if creates else nullcontext():
                 client(uri).search_experiments(max_results=1)
     except InputError:
         raise
