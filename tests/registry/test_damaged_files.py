@@ -78,6 +78,7 @@ def competed_with(uri: str, folder: Path) -> object:
 
 USES: dict[str, tuple[int, Use]] = {
     "promote": (3, lambda uri, folder: promote("demo", 3, reason="", by="ann", uri=uri)),
+    "promote the champion": (2, lambda uri, folder: promote("demo", 2, reason="", by="ann", uri=uri)),
     "rollback": (1, lambda uri, folder: rollback("demo", by="ann", uri=uri)),
     "promote --to-uri": (3, copied),
     "reconcile --restore": (2, restored),

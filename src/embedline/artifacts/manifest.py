@@ -195,7 +195,10 @@ def require_intact(folder: Path) -> None:
     try:
         read_artifact(folder)
     except InputError as error:
-        fix = f"{error.fix} If you changed it on purpose, remove {folder / MANIFEST}."
+        fix = (
+            f"{error.fix} In a registry's folder, restore the file from a copy. If you changed it on "
+            f"purpose, remove {folder / MANIFEST}."
+        )
         raise InputError(error.what, where=error.where, fix=fix) from error
 
 

@@ -46,7 +46,7 @@ class Store:
         try:
             return {name: read_artifact(folder / name, kind) for name, kind in outputs.items()}
         except InputError as error:
-            _log.warning("%s: damaged, made again. %s: %s", step, error.where, error.what)
+            _log.warning("%s: damaged, will be made again. %s: %s", step, error.where, error.what)
             return None
 
     @contextmanager

@@ -139,7 +139,7 @@ class _Work:
         try:
             kept = read_checked_json(path)
         except (OSError, ValueError) as error:
-            _log.warning("%s: damaged, made again. %s: %s", self.step.name, path, first_line(error))
+            _log.warning("%s: damaged, will be made again. %s: %s", self.step.name, path, first_line(error))
             return None
         result = StepResult(metrics=kept["metrics"], summary=kept["summary"], curves=kept.get("curves", {}))
         return result, dict(found)

@@ -105,6 +105,8 @@ def promote(
         ledger = Ledger.open(uri, name)
         state, _ = complete_unfinished(opened, ledger, name, alias)
         if state.pointed == version:
+            if recorded_files(candidate.tags):
+                verify_files(opened, candidate, uri)
             text = f"{name} version {version} is already {alias}; nothing moved."
             return Promotion(name, alias, version, state.previous, False, False, text)
         _require_expected(state, version, expect or candidate.tags.get(judged_against_tag(alias)))
