@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -18,9 +19,10 @@ from embedline.config.load import load_config
 from embedline.errors import InputError
 from embedline.orchestration.containers import plan_containers
 from embedline.registry import promotion, server
+from embedline.registry.download import download
 from embedline.registry.files import FILES_TAG, file_tags
 from embedline.registry.tracking import RunMirror
-from embedline.registry.versions import download, get_champion, register
+from embedline.registry.versions import get_champion, register
 
 REFUSED = ["\udcff", "line\nfeed", "\x1b[31mred", "{{$.inputs}}", "n" * 256]
 USABLE = ["plain", '[/red] it\'s "q" $(id);`id`&|', "-rf w?x#100% a%20b s3::y://z@h {a,b}* 😀 Е\u0308ж\\"]
@@ -89,6 +91,7 @@ def printed_for_plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tup
 def walk(folder: Path) -> dict[str, tuple[int, str]]:
     """Run the commands that need no trained model; return their codes and outputs without the folder."""
     folder.mkdir(parents=True)
+    server.prepare(server.default_uri(folder / "runs" / ".embedline" / "tracking"))  # as a run creates it
     rows = [{"query": f"question {n}", "pos": [f"answer {n}"]} for n in range(256)]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "preset.yaml").write_text("name: tiny\ndata:\n  sources: [{path: pairs.jsonl}]\n")
@@ -97,6 +100,7 @@ def walk(folder: Path) -> dict[str, tuple[int, str]]:
         code, printed = run(command, folder)
         address = server.default_uri(folder / "runs" / ".embedline" / "tracking")
         printed = printed.replace(address, "ADDRESS").replace(shlex.quote(f"{folder}/runs"), "FOLDER/runs")
+        printed = re.sub(r"[\d.]+ GB", "MEMORY", printed)  # what is free changes
         told[command] = code, printed.replace(str(folder), "FOLDER")
     return told
 

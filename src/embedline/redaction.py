@@ -111,7 +111,7 @@ def stripped(secret: str) -> str:
 
 def strip_secret_variables() -> None:
     """Strip the environment's secrets: libraries read them there, and put a line break into a header."""
-    for name, value in os.environ.items():
+    for name, value in _variables():
         if (_NAMED.search(name) or name.endswith("_USERNAME")) and stripped(value) != value:
             os.environ[name] = stripped(value)
 
@@ -187,7 +187,7 @@ def _handlers() -> Iterator[logging.Handler]:
 def _known() -> tuple[str, ...]:
     """Return the secrets of this process, the longest first; of several lines, each line as well."""
     values = set(_resolved)
-    for name, value in os.environ.items():
+    for name, value in _variables():
         if _NAMED.search(name):
             values.add(value)
         if "://" in value:
@@ -195,6 +195,11 @@ def _known() -> tuple[str, ...]:
     values |= {line for value in values for line in value.splitlines()}
     long_enough = {short for value in values if len(short := stripped(value)) >= MIN_CHARS}
     return tuple(sorted(long_enough, key=lambda value: (-len(value), value)))
+
+
+def _variables() -> list[tuple[str, str]]:
+    """List the environment; another thread may remove a variable meanwhile."""
+    return [(name, os.environ.get(name, "")) for name in list(os.environ)]
 
 
 def _passwords_in(text: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from embedline.artifacts.manifest import Manifest
 from embedline.artifacts.workspace import Workspace
 from embedline.config.limits import METADATA, STEP_CONFIG, argument_bytes
 from embedline.errors import StepError
@@ -45,10 +46,10 @@ def test_config_that_another_preflight_wrote_is_refused(tmp_path: Path) -> None:
 
 
 def test_counts_of_an_artefact_are_cut_before_its_readers_inputs_are_too_long() -> None:
-    many = {"counts": {f"set-{number}": number for number in range(2000)}, "metadata": {"outcome": "passed"}}
-    shown = _described(many)
+    counts = {f"set-{number}": number for number in range(2000)}
+    described = {"kind": "scores", "step": "evaluate", "key": "k"}
+    shown = _described(Manifest(**described, counts=counts, metadata={"outcome": "passed"}))
     assert shown["outcome"] == "passed"
     assert shown["set-0"] == 0
     assert argument_bytes(json.dumps(shown)) <= METADATA
-    few = {"counts": {"records": 3}}
-    assert _described(few) == {"records": 3}
+    assert _described(Manifest(**described, counts={"records": 3})) == {"records": 3}

@@ -141,7 +141,7 @@ def test_output_is_dropped_once_its_terminal_is_gone(monkeypatch: pytest.MonkeyP
 def test_output_that_cannot_be_written_is_an_error_of_a_command_that_only_prints(
     line: Any, arguments: tuple[str, ...], code: int
 ) -> None:
-    line.work.mkdir()
+    (line.work / ".embedline").mkdir(parents=True)
     more = ["--work", str(line.work)] if arguments == ("status",) else []
     with open("/dev/full", "w") as full:
         ended = subprocess.run(

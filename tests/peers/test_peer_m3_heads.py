@@ -87,7 +87,7 @@ def represent(embedder: Embedder, texts: list[str]) -> tuple[torch.Tensor, Encod
 def test_the_checkpoint_has_three_heads_and_cls_pooling(embedder: Embedder) -> None:
     assert embedder.spec.heads == ("dense", "lexical", "multi_vector")
     assert embedder.spec.pooling == "cls"
-    assert embedder.spec.document_length == 69  # positions but RoBERTa's padding row
+    assert embedder.spec.document_length == 64  # the tokenizer's bound, of 69 positions
 
 
 def test_dense_vectors_lexical_weights_and_token_vectors_are_flagembeddings(

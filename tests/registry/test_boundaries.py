@@ -298,7 +298,7 @@ def race(world: World, versions: range, seed: int) -> int:
     assert len(won) == 1, told
     for result in told:
         if "error" in result:
-            assert (result["error"], result["code"]) == ("ConflictError", 4), result
+            assert (result["error"], result["code"]) == ("PreemptedError", 4), result
             assert f"became version {won[0]} by racer {won[0]}" in result["said"]
     return won[0]
 
