@@ -139,7 +139,7 @@ def test_progress_shows_a_metric_with_brackets() -> None:
     console = Console(force_terminal=True, width=80)
     progress = Progress(console)
     with console.capture():
-        progress(Path("/work/[/red]"), [StepRecord(step="[/red]", status="running")])
+        progress(Path("/runs/[/red]"), [StepRecord(step="[/red]", status="running")])
         progress.stop()
 
 

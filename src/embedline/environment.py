@@ -15,7 +15,8 @@ from pathlib import Path
 
 from embedline.resources import usable_cores, visible_cores
 
-HUB_CACHE = ".embedline/huggingface"  # below the workspace: later pods must find what preflight fetched
+INTERNAL = ".embedline"  # folder in a workspace for all that is not a run
+HUB_CACHE = f"{INTERNAL}/huggingface"  # below the workspace: later pods must find what preflight fetched
 _OFF = {
     "DAFT_ANALYTICS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -31,12 +32,12 @@ THREADS = (_OPENMP, *_FOLLOW_OPENMP, *_RUST)
 # Each library's cache below the workspace; of other libraries XDG_CACHE_HOME decides.
 _CACHES = {
     "HF_HOME": HUB_CACHE,
-    "XDG_CACHE_HOME": ".embedline/cache",
-    "MPLCONFIGDIR": ".embedline/cache/matplotlib",
-    "MTEB_CACHE": ".embedline/cache/mteb",
-    "NUMBA_CACHE_DIR": ".embedline/cache/numba",
-    "TORCHINDUCTOR_CACHE_DIR": ".embedline/cache/torchinductor",
-    "TRITON_CACHE_DIR": ".embedline/cache/triton",
+    "XDG_CACHE_HOME": f"{INTERNAL}/cache",
+    "MPLCONFIGDIR": f"{INTERNAL}/cache/matplotlib",
+    "MTEB_CACHE": f"{INTERNAL}/cache/mteb",
+    "NUMBA_CACHE_DIR": f"{INTERNAL}/cache/numba",
+    "TORCHINDUCTOR_CACHE_DIR": f"{INTERNAL}/cache/torchinductor",
+    "TRITON_CACHE_DIR": f"{INTERNAL}/cache/triton",
 }
 _moved: dict[str, str] = {}  # the caches that this process has moved: variable → folder
 _reason = ""  # why they were moved

@@ -20,6 +20,16 @@ def first_line(error: BaseException) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
+def os_reason(error: OSError) -> str:
+    """Describe why a file cannot be read or written, in a few words."""
+    return (error.strerror or type(error).__name__).lower()
+
+
+def nearest_folder(path: Path) -> Path:
+    """Return a path that exists: this one, or the nearest folder above it."""
+    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+
+
 class EmbedlineError(Exception):
     """A failure that the user can fix or report.
 
@@ -111,8 +121,7 @@ def disk_full(error: BaseException, folder: Path) -> DiskFullError | None:
 
 
 def _disk_full(what: str, path: Path) -> DiskFullError:
-    existing = next((place for place in (path, *path.absolute().parents) if place.exists()), Path("/"))
-    free_mb = shutil.disk_usage(existing).free / 1e6
+    free_mb = shutil.disk_usage(nearest_folder(path)).free / 1e6
     return DiskFullError(
         f"{what}; {free_mb:,.1f} MB are free.",
         where=str(path),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,29 @@ def test_models_go_through_the_server_and_back(server: Any, make_model, tmp_path
         register("a/b", one.path, digest=one.digest, tags={}, uri=server.uri)
 
 
+@contextmanager
+def answering(status: int, body: str) -> Iterator[tuple[str, list[str | None]]]:
+    """Serve one answer to every request; yield the address, and the Authorization headers that arrive."""
+    sent: list[str | None] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            sent.append(self.headers["Authorization"])
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as site:
+        threading.Thread(target=site.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{site.server_port}", sent
+        site.shutdown()
+
+
 @pytest.mark.parametrize(
     ("status", "body", "said", "fix"),
     [
@@ -100,21 +125,7 @@ def test_refusal_of_the_server_is_not_reported_as_an_outage(
     status: int, body: str, said: str, fix: str
 ) -> None:
     """An expired token is not reported as a wrong address; every failure is one line."""
-
-    class Answer(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        do_GET = do_POST = answer  # noqa: N815
-
-        def log_message(self, *_: Any) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Answer) as site:
-        threading.Thread(target=site.serve_forever, args=(0.02,), daemon=True).start()
-        uri = f"http://127.0.0.1:{site.server_port}"
+    with answering(status, body) as (uri, _):
         for act, kind in (
             (lambda: prepare(uri), InputError),
             (lambda: promote("demo", 1, reason="", by="me", uri=uri), TrackingError),
@@ -125,7 +136,6 @@ def test_refusal_of_the_server_is_not_reported_as_an_outage(
             assert "\n" not in text
             assert (said in text, fix in text, uri in text) == (True, True, True), text
             assert "does not answer" not in text
-        site.shutdown()
 
 
 def test_metrics_logged_during_an_outage_are_sent_afterwards(
@@ -154,50 +164,24 @@ def test_metrics_logged_during_an_outage_are_sent_afterwards(
 
 @pytest.mark.parametrize("body", ["{}", ""])
 def test_a_server_of_empty_answers_is_not_taken_for_mlflow(body: str) -> None:
-    class Answer(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        do_GET = do_POST = answer  # noqa: N815
-
-        def log_message(self, *_: Any) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Answer) as site:
-        threading.Thread(target=site.serve_forever, args=(0.02,), daemon=True).start()
-        with pytest.raises(InputError, match="answers with empty JSON, not as MLflow does"):
-            prepare(f"http://127.0.0.1:{site.server_port}")
-        site.shutdown()
+    with (
+        answering(200, body) as (uri, _),
+        pytest.raises(InputError, match="answers with empty JSON, not as MLflow does"),
+    ):
+        prepare(uri)
 
 
 def test_a_line_break_at_a_token_is_neither_sent_nor_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """requests refuses the header, and its message holds it."""
-    sent: list[str] = []
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            sent.append(self.headers["Authorization"])
-            self.send_response(200)
-            self.send_header("Content-Length", "44")
-            self.end_headers()
-            self.wfile.write(b'{"experiments": [{"experiment_id": "0"   }]}')
-
-        do_GET = do_POST  # noqa: N815
-
-        def log_message(self, *_: Any) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Answer) as site:
-        threading.Thread(target=site.serve_forever, args=(0.02,), daemon=True).start()
+    experiments = '{"experiments": [{"experiment_id": "0"}]}'
+    with answering(200, experiments) as (uri, sent):
         for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cret-token\n")
-        prepare(f"http://127.0.0.1:{site.server_port}")
+        prepare(uri)
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "s3cret\ntoken-part")
         with pytest.raises(InputError) as failed:
-            prepare(f"http://127.0.0.1:{site.server_port}")
-        site.shutdown()
+            prepare(uri)
     assert sent == ["Bearer s3cret-token"]
     assert "Bearer ***" in str(failed.value)
     assert "token-part" not in str(failed.value)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from embedline.artifacts.store import Store
 from embedline.config.names import MAX_NAME
-from embedline.errors import InputError
+from embedline.environment import INTERNAL
+from embedline.errors import InputError, nearest_folder, os_reason
 from embedline.quoting import sqlite_path, sqlite_uri
 
-INTERNAL = ".embedline"
 FORMAT = 2  # of run.json and tracking.json; earlier ones name the place where the workspace was
 _INSIDE = "workspace:"  # addresses of databases in the workspace
 
@@ -113,11 +113,6 @@ def checked_run_name(name: str, *, where: str) -> str:
     return name
 
 
-def nearest_folder(path: Path) -> Path:
-    """Return a path that exists: this one, or the nearest folder above it."""
-    return next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
-
-
 def check_workspace(root: Path, *, create: bool = True) -> None:
     """Create the folder of `--work` where it is missing; without `create`, check that it could be made.
 
@@ -130,9 +125,8 @@ def check_workspace(root: Path, *, create: bool = True) -> None:
         with tempfile.TemporaryFile(dir=nearest_folder(root)):
             pass
     except OSError as error:
-        reason = error.strerror or type(error).__name__
         raise InputError(
-            f"the work directory cannot be written to ({reason.lower()}).",
+            f"the work directory cannot be written to ({os_reason(error)}).",
             where=str(root),
             fix="Choose another with --work, or change its permissions.",
         ) from error

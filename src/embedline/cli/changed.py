@@ -20,12 +20,11 @@ from embedline.cli.shared import (
     Preset,
     Work,
     command,
-    os_reason,
     show,
 )
 from embedline.cli.work_folder import work_or_scratch
 from embedline.config.load import load_config
-from embedline.errors import InputError
+from embedline.errors import InputError, os_reason
 from embedline.registry.server import exists, prepare
 from embedline.registry.tracking_target import tracking_target
 

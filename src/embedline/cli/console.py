@@ -17,6 +17,8 @@ from encodings import ascii as plain_ascii
 from pathlib import Path
 from typing import Any, TextIO
 
+from embedline.errors import os_reason
+
 _REPLACEMENTS = "embedline.replacements"
 _ASCII = "embedline_ascii"
 _PLAIN = {"✓": "+", "✗": "x", "–": "-", "−": "-", "…": "...", "→": "->", "×": "x", "≥": ">=", "≤": "<="}
@@ -58,8 +60,7 @@ def lost_output() -> OSError | None:
 def report_lost_output(error: OSError) -> int:
     """Report output that could not be written, and return the exit code; a closed pipe needs no message."""
     if not isinstance(error, BrokenPipeError):
-        reason = (error.strerror or type(error).__name__).lower()
-        sys.stderr.write(f"error: the output cannot be written ({reason}).\n")
+        sys.stderr.write(f"error: the output cannot be written ({os_reason(error)}).\n")
     return 1
 
 

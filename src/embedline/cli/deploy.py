@@ -19,10 +19,9 @@ from embedline.cli.shared import (
     Volume,
     Work,
     command,
-    os_reason,
     show,
 )
-from embedline.errors import InputError
+from embedline.errors import InputError, os_reason
 from embedline.orchestration import submit as server
 from embedline.orchestration.compile import compile_pipeline
 from embedline.orchestration.schedule import Schedule

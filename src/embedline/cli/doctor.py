@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import typer
 
-from embedline.artifacts.workspace import Workspace, check_workspace, nearest_folder
+from embedline.artifacts.workspace import Workspace, check_workspace
 from embedline.cli.shared import WORK, AsJson, Debug, Uri, Work, command, show
 from embedline.cli.work_folder import tracking_uri
 from embedline.config.registry import TrackingConfig
 from embedline.config.training import RuntimeConfig
 from embedline.environment import caches_found
-from embedline.errors import EmbedlineError
+from embedline.errors import EmbedlineError, nearest_folder
 from embedline.planning.checks.machine import check_disk, check_memory
 from embedline.registry.server import exists
 from embedline.registry.tracking_target import tracking_target

@@ -237,11 +237,6 @@ def absolute_preset(preset: str) -> str:
     return str(Path(preset).resolve()) if Path(preset).suffix in {".yaml", ".yml"} else preset
 
 
-def os_reason(error: OSError) -> str:
-    """Describe why a file cannot be read or written, in a few words."""
-    return (error.strerror or type(error).__name__).lower()
-
-
 def _unwrapped(docstring: str) -> str:
     """Join the lines of each paragraph, because the help text keeps line breaks."""
     return "\n\n".join(" ".join(part.split()) for part in inspect.cleandoc(docstring).split("\n\n"))

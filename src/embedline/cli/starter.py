@@ -8,9 +8,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from embedline.cli.shared import os_reason
 from embedline.data.demo import write_demo
-from embedline.errors import InputError
+from embedline.errors import InputError, os_reason
 
 EXAMPLES = {"questions_ru": 1200, "questions_en": 800}  # rows taken from files of the demo data
 

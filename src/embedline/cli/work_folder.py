@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from embedline.artifacts.workspace import Workspace, nearest_folder
+from embedline.artifacts.workspace import Workspace
 from embedline.config.registry import TrackingConfig
-from embedline.errors import InputError
+from embedline.errors import InputError, nearest_folder
 from embedline.quoting import command_line
 from embedline.registry.server import exists, prepare
 from embedline.registry.tracking_target import tracking_target

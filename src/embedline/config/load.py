@@ -19,7 +19,7 @@ from embedline.config.renamed import old_spellings
 from embedline.config.schema import RunConfig
 from embedline.config.yamltext import MAX_DEPTH, read_yaml
 from embedline.encoding import read_text
-from embedline.errors import InputError
+from embedline.errors import InputError, os_reason
 
 PRESETS = "embedline.pipelines.retrain"
 _SHOWN = 20  # problems in one message
@@ -150,8 +150,7 @@ def _text_of(preset: str, folder: Path) -> tuple[str, str]:
         try:
             return read_text(path), str(path)
         except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
-            raise InputError(f"cannot be read ({reason}).", where=str(path)) from error
+            raise InputError(f"cannot be read ({os_reason(error)}).", where=str(path)) from error
     known = preset_names()
     if preset not in known:
         raise InputError(

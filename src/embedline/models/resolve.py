@@ -14,7 +14,7 @@ from pathlib import Path
 
 from embedline.artifacts.durable import put_in_place
 from embedline.artifacts.manifest import file_sha256, folder_digest, require_intact
-from embedline.errors import InputError
+from embedline.errors import InputError, os_reason
 from embedline.models.model_files import read_config
 from embedline.models.st_modules import list_modules
 from embedline.quoting import home_expanded
@@ -133,7 +133,7 @@ def _writable_cache() -> Iterator[None]:
         if error.errno not in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.ENOTDIR}:
             raise
         raise InputError(
-            f"models cannot be kept there ({(error.strerror or '').lower()}: {error.filename}).",
+            f"models cannot be kept there ({os_reason(error)}: {error.filename}).",
             where=f"HF_HOME ({HF_HOME})",
             fix="Set HF_HOME to a folder that can be written to.",
         ) from error

@@ -16,7 +16,7 @@ from typing import Any
 from embedline.artifacts.durable import write_json
 from embedline.config.load import load_config
 from embedline.config.schema import RunConfig
-from embedline.errors import InputError
+from embedline.errors import InputError, os_reason
 from embedline.planning.fingerprint import (
     DataEntry,
     Fingerprint,
@@ -42,8 +42,7 @@ def write_data_manifest(path: Path, found: Fingerprint) -> None:
     try:
         write_json(path, {"format": _FORMAT, "data": list(data), "base": list(base)})
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise InputError(f"cannot be written ({reason}).", where=str(path)) from error
+        raise InputError(f"cannot be written ({os_reason(error)}).", where=str(path)) from error
 
 
 def fingerprint(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from embedline.artifacts.manifest import MANIFEST, file_sha256, folder_entries, is_added_by_loading
+from embedline.config.limits import VERSION_TAG
 from embedline.errors import InputError, StepError
 from embedline.quoting import file_path
 
@@ -25,7 +26,6 @@ _REPAIR = (
     "Do not deploy it. Restore the file from a backup or from the run that made it, or use another version: "
     "embedline rollback NAME, embedline promote NAME VERSION."
 )
-_MAX_TAG = 100_000  # characters of a version's tag: about a thousand files
 
 
 def file_tags(folder: Path) -> dict[str, str]:
@@ -41,7 +41,7 @@ def file_tags(folder: Path) -> dict[str, str]:
                 "has a name that MLflow reads as an address.", where=str(folder / name), fix="Rename it."
             )
     text = json.dumps(digests, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    if len(text) > _MAX_TAG:
+    if len(text) > VERSION_TAG:
         raise InputError(f"holds {len(digests)} files, too many to register.", where=str(folder))
     return {FILES_TAG: text, FILES_DIGEST_TAG: hashlib.sha256(text.encode()).hexdigest()}
 

@@ -12,7 +12,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from embedline.artifacts.workspace import INTERNAL
+from embedline.environment import INTERNAL
 from embedline.errors import InputError
 from embedline.quoting import file_path, file_uri
 

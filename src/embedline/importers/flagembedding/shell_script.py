@@ -8,7 +8,7 @@ import shlex
 from dataclasses import dataclass, field
 
 from embedline.encoding import read_text
-from embedline.errors import InputError
+from embedline.errors import InputError, os_reason
 from embedline.quoting import home_expanded
 
 _MODULE = re.compile(r"FlagEmbedding\.[\w.]+")
@@ -83,9 +83,8 @@ def _text_of(command_line: str) -> tuple[str, str]:
     try:
         return read_text(home_expanded(command_line.strip())), command_line
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
         raise InputError(
-            f"cannot be read ({reason}).", where=command_line, fix="Give a script, or flags."
+            f"cannot be read ({os_reason(error)}).", where=command_line, fix="Give a script, or flags."
         ) from error
 
 

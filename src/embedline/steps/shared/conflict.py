@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 
 from embedline.errors import ConflictError
+from embedline.quoting import command_line
 from embedline.registry.alias_state import AliasMove, PreemptedError, reconcile_command, version_text
 
 
@@ -41,7 +41,7 @@ def conflict_of(error: ConflictError, name: str, version: int, alias: str) -> Co
             f"хранит. {fix} --accept оставит его, --restore вернёт.",
             move,
         )
-    fix = f"embedline promote {shlex.quote(name)} {version} --expect {move.version or 'none'}"
+    fix = command_line("embedline", "promote", name, version, "--expect", move.version or "none")
     reason, reason_ru = (f" ({move.reason})", f", причина: {move.reason}") if move.reason else ("", "")
     return Conflict(
         f"{head}: {alias} was moved {places} by {move.by} at {move.when}{reason}. Run again to compare it "
