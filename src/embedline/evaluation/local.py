@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 
 from embedline.artifacts.scores import DENSE, ScoreRow
-from embedline.evaluation.bm25 import BM25
 from embedline.evaluation.classification import accuracy, multilabel_accuracy
 from embedline.evaluation.evaluated_models import EvaluatedModel
 from embedline.evaluation.metrics import bitext_metrics, pearson, spearman
@@ -23,6 +22,7 @@ from embedline.evaluation.sets import (
     read_retrieval,
 )
 from embedline.models.prompts import is_long
+from embedline.retrieval.bm25 import BM25
 from embedline.vectors.unit import unit
 
 Scorer = Callable[[EvaluatedModel, EvaluationSet, int], list[SetResult]]

@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from embedline.evaluation.bm25 import BM25, words
 from embedline.evaluation.local import score_bm25
 from embedline.evaluation.sets import EvaluationSet
+from embedline.retrieval.bm25 import BM25, words
 
 DOCUMENTS = ["сбросить пароль в системе", "пароли и пароль", "printers are printing", "счёт за месяц", ""]
 
