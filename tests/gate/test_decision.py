@@ -131,6 +131,26 @@ def test_star_is_the_mean_over_retrieval_sets_that_both_have() -> None:
     assert not judge(rows, [rule("*", min=0.34)]).passed
 
 
+def test_a_list_is_the_mean_over_its_sets_all_of_which_are_scored() -> None:
+    scores = {"one": (0.6, 0.5), "two": (0.3, 0.42), "three": (0.1, 0.9)}
+    rows = [
+        row(model, name, value, kind="sts")
+        for name, values in scores.items()
+        for model, value in zip(("candidate", "base"), values, strict=True)
+    ]
+    two = Rule(set=["one", "two"], against="base", max_drop=0.005)
+    (reason, *_) = judge(rows, [two], base=True).reasons  # 0.45 and 0.46
+    assert "rules.0.max_drop" in failed(judge(rows, [two], base=True))
+    said = sentence(reason)
+    assert "mean over 2 sets" in said.en
+    assert "реднее по 2 наборам" in said.ru
+    assert not failed(
+        judge(rows, [two.model_copy(update={"max_drop": 0.011})], base=True, without=["below_base"])
+    )
+    missing = failed(judge(rows, [two.model_copy(update={"set": ["one", "four"]})], base=True))
+    assert "nothing to compare" in missing["rules.0.max_drop"]
+
+
 def test_only_the_full_dense_torch_vector_counts() -> None:
     rows = [
         row("candidate", "docs", 0.4),

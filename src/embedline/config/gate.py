@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,7 +13,10 @@ from embedline.config.renamed import renamed_gate
 class Rule(Section):
     """One rule: a score of at least `min`, or a bounded difference to the score of another model."""
 
-    set: str = Field(description="evaluation set or mteb task; * is the mean over all retrieval sets")
+    set: str | Annotated[list[str], Field(min_length=2)] = Field(
+        description="evaluation set or mteb task; * is the mean over all retrieval sets, and a list the mean "
+        "over its sets, each of which must have been scored"
+    )
     metric: str = Field("main", description="metric of the set; main is the set's main metric")
     head: Literal["dense", "lexical", "multi_vector", "hybrid"] = Field(
         "dense", description="head of the model, the same for the candidate and for what it is compared with"

@@ -71,13 +71,16 @@ def _check_change(
 
 
 def _sets_of(rule: Rule, scores: ModelScores) -> set[str]:
-    """Return the sets of a rule that a model was scored on."""
+    """Return the sets of a rule that a model was scored on; none if the score of one in a list is missing."""
     if rule.set == ALL_RETRIEVAL:
         return scores.sets(rule.metric, "retrieval", rule.head)
-    return {rule.set} & scores.sets(rule.metric, head=rule.head)
+    named = {rule.set} if isinstance(rule.set, str) else set(rule.set)
+    return named if named <= scores.sets(rule.metric, head=rule.head) else set()
 
 
 def _score_name(rule: Rule, sets: set[str]) -> ScoreName:
     if rule.set == ALL_RETRIEVAL:
         return ScoreName(kind="retrieval", count=len(sets), metric=rule.metric, head=rule.head)
+    if not isinstance(rule.set, str):
+        return ScoreName(count=len(set(rule.set)), metric=rule.metric, head=rule.head)
     return ScoreName(set=rule.set, metric=rule.metric, head=rule.head)

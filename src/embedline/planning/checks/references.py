@@ -72,4 +72,5 @@ def _named(config: RunConfig, sets: list[str]) -> Iterator[tuple[str, str, Colle
     tasks = [*config.evaluate.mteb_tasks, BENCHMARK] if config.evaluate.mteb_tasks else []
     scored = {"*", *sets, *tasks, *map(set_name, config.evaluate.needle_depths)}
     for number, rule in enumerate(config.gate.rules):
-        yield f"gate.rules.{number}.set", rule.set, scored
+        for name in [rule.set] if isinstance(rule.set, str) else rule.set:
+            yield f"gate.rules.{number}.set", name, scored
