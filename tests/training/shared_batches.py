@@ -39,7 +39,7 @@ from embedline.training.contrastive.gradcache import GradCache
 from embedline.training.contrastive.step import ContrastiveStep, Temperature
 from embedline.training.contrastive.teacher import Teacher
 from embedline.training.contrastive.training import train_contrastive
-from embedline.training.engine import processes
+from embedline.training.engine import processes, token_rows
 from embedline.training.engine.trainer import train
 from embedline.training.pretraining import PretrainStep, mask_token, objective_module, pretrain
 
@@ -210,6 +210,7 @@ def engine(folder: Path) -> dict[str, Any]:
         done[f"{name} logged"], done[f"{name} curves"] = list(logged), list(logged.values())
         return model
 
+    token_rows._MIN_NUMBERS = 0  # every table is trained by rows, as a large one is
     whole = contrastively("whole")
     contrastively("killed", die_at=5)
     resumed = contrastively("killed")

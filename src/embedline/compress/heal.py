@@ -20,6 +20,7 @@ from embedline.training.batching.passages import PassageBatch, Passages
 from embedline.training.engine.progress import OnMetrics
 from embedline.training.engine.step_timer import Metrics, StepTimer
 from embedline.training.engine.token_budget import TokenBudget
+from embedline.training.engine.token_rows import token_rows
 from embedline.training.engine.trainer import train
 from embedline.training.objectives.distillation import distillation_loss, heads_distance
 
@@ -97,6 +98,7 @@ def heal(
         budget=budget,
         timer=timer,
         bad_batches=bad_batches,
+        rows=token_rows(student),
     )
 
 

@@ -21,6 +21,7 @@ from embedline.training.contrastive.step import ContrastiveStep, Temperature
 from embedline.training.contrastive.teacher import Teacher
 from embedline.training.engine.progress import OnMetrics
 from embedline.training.engine.step_timer import StepTimer
+from embedline.training.engine.token_rows import token_rows
 from embedline.training.engine.trainer import train
 
 
@@ -114,6 +115,7 @@ def train_contrastive(
         budget=cache.budget,
         timer=timer,
         bad_batches=bad_batches,
+        rows=token_rows(embedder),
     )
     return mixture
 

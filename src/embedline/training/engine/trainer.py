@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from embedline.training.engine.progress import OnMetrics, Progress
 from embedline.training.engine.sigterm import SigtermHandler
 from embedline.training.engine.step_timer import Metrics, StepTimer
 from embedline.training.engine.token_budget import TokenBudget
+from embedline.training.engine.token_rows import TokenRows
 
 # One optimizer step: leave the gradients of a whole batch (of this process's share of it) in the module's
 # parameters, return the loss and metrics. The step runs its own backward, because GradCache needs two passes.
@@ -54,6 +56,7 @@ def train(
     budget: TokenBudget | None = None,
     timer: StepTimer | None = None,
     bad_batches: Path | None = None,
+    rows: TokenRows | None = None,
 ) -> None:
     """Train `module` in place, one optimizer step a batch; resume from the newest complete checkpoint.
 
@@ -68,6 +71,7 @@ def train(
         budget: bounds the step's chunks; halved when memory runs out.
         timer: the clocks that the step uses.
         bad_batches: the folder for batches whose loss or gradient is not finite; `checkpoints` when None.
+        rows: trained in place of the token table; the batches then have `ids`, which hold all its tokens.
 
     Raises:
         StepError: more than `max_bad_steps` steps had no finite loss or gradient; a step does not fit into
@@ -81,7 +85,7 @@ def train(
     timer = timer or StepTimer()
     timer.start()
     progress = Progress(len(batches), on_metrics, timer, silent=not processes.is_first())
-    with SigtermHandler() as sigterm, progress:
+    with SigtermHandler() as sigterm, progress, rows or nullcontext():
         callback = CheckpointCallback(progress, sigterm, budget)
         trainer = _StepTrainer(
             module,
@@ -93,6 +97,7 @@ def train(
             timer=timer,
             max_bad_steps=optimization.max_bad_steps,
             bad_batches=bad_batches or checkpoints,
+            rows=rows,
         )
         checkpoint = processes.broadcast(newest_whole(checkpoints) if processes.is_first() else None)
         if checkpoint is not None:
@@ -162,13 +167,20 @@ class _StepTrainer(Trainer):
         timer: StepTimer,
         max_bad_steps: int,
         bad_batches: Path,
+        rows: TokenRows | None,
     ) -> None:
         super().__init__(
             model=module, args=arguments, train_dataset=_Steps(batches), callbacks=[progress, callback]
         )
         self.remove_callback(PrinterCallback)
         self.step, self.progress, self.callback, self.timer = step, progress, callback, timer
-        self.max_bad_steps, self.bad_batches = max_bad_steps, bad_batches
+        self.max_bad_steps, self.bad_batches, self.rows = max_bad_steps, bad_batches, rows
+
+    def create_optimizer(self, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*arguments, **named)
+        if self.rows is not None:
+            self.rows.bind(optimizer)
+        return optimizer
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         steps: Any = self.train_dataset
@@ -201,6 +213,8 @@ class _StepTrainer(Trainer):
             _seed(int(self.args.seed), self.state.global_step)
             self.timer.begin(log_due=is_logged(self.state.global_step + 1, self.args))
             message = ""
+            if self.rows is not None:
+                self.rows.select(batch.ids)
             try:
                 return processes.run_in_lockstep(lambda: self.step(model, batch))
             except processes.OutOfMemory as error:
@@ -234,6 +248,8 @@ class _StepTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         if processes.is_first():
+            if self.rows is not None:
+                self.rows.settle()
             folder = Path(str(self.args.output_dir))
             require_disk_space(folder, model)
             with writing(folder / f"checkpoint-{self.state.global_step}"):
