@@ -70,6 +70,15 @@ def e5_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def write_table() -> Callable[..., None]:
+    """Writes columns as a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    return lambda path, **columns: pq.write_table(pa.table(columns), path)
+
+
 class Server:
     """An `mlflow server` that can be stopped and started again at the same address over the same store."""
 

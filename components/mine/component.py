@@ -17,7 +17,7 @@ def mine(
     metrics: Output[Metrics],
     summary: Output[Markdown],
 ):
-    """Choose hard negatives by search with the current model, below a margin of the positive's score.
+    """Choose hard negatives by the current model and by BM25, below a margin of the positive's score.
 
     Args:
         config_json: Settings and pins of this step as JSON, or their file, made by preflight.
@@ -27,7 +27,7 @@ def mine(
         dataset: Clean records and passages.
 
     Returns:
-        triplets: Records with negatives; rank and score of each negative.
+        triplets: Records with negatives; strategy, rank and score of each negative.
         metrics: Metrics of this step.
         summary: Result of this step as Markdown, for the pipelines UI.
     """

@@ -22,11 +22,6 @@ def _write_table(path, **columns):
     pq.write_table(pa.table(columns), path)
 
 
-@pytest.fixture
-def write_table():
-    return _write_table
-
-
 @pytest.fixture(scope="session")
 def evaluation_folder(tmp_path_factory):
     """One set of each kind, in the layout that ingest leaves."""

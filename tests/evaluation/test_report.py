@@ -42,7 +42,7 @@ FULL = ReportData(
         score("bm25", 0.4, dim=0, low=None, high=None),
     ],
     funnel={EVIL: {EVIL: {"rows_in": 10, "rows_out": 7, "rejected": {EVIL: 3}}}},
-    mining={"mined": 70, "mined_rank": 4, "mined_score": 0.25},
+    mining={"all": {"mined": 70, "mined_rank": 4, "mined_score": 0.25}, EVIL: {"mined": 7}},
     curves={EVIL: {"loss": [(1, 2.0), (2, 1.5), (3, 1.4)], EVIL: [(1, 2.0), (2, 1.5)]}},
     parity={"passed": False, "texts": 9, "variants": {EVIL: {"worst_cosine": 0.9, "passed": False}}},
     steps=[{"step": EVIL, "status": "done", "seconds": 1.5, "peak_memory_mb": 200.0, "cache_hit": True}],

@@ -57,7 +57,13 @@ def test_everything_a_run_made_is_in_its_report(tmp_path):
     mined.mkdir()
     pq.write_table(
         pa.table(
-            {"id": ["a", "a", "b"], "rank": [3, 5, 9], "score": [0.25] * 3, "positive_score": [0.5] * 3}
+            {
+                "id": ["a", "a", "b"],
+                "strategy": ["model", "bm25", "model"],
+                "rank": [3, 5, 9],
+                "score": [0.25, 0.125, 0.25],
+                "positive_score": [0.5] * 3,
+            }
         ),
         mined / "mining.parquet",
     )
@@ -85,6 +91,9 @@ def test_everything_a_run_made_is_in_its_report(tmp_path):
     assert "1\u202f234" in page
     assert page.count("<polyline") == 1
     assert "<dd>5</dd>" in page  # the median rank
+    cells = page[page.index("текущая модель") :].replace('<td class="number">', " ")
+    assert "2</td> 2</td> 6</td> 0.250</td> 0.500</td>" in cells
+    assert "1</td> 1</td> 5</td> 0.125</td> 0.500</td>" in cells
 
 
 def test_a_damaged_spool_and_one_point_make_no_curve(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from embedline.config.training import MineConfig
 from embedline.mining import mine as mining
 from embedline.mining.mine import MinedSource, _KnownPositives, mine_negatives
+from embedline.retrieval.bm25 import BM25
 from embedline.steps.mine import _encoder
 from embedline.training.batching.records import Record, SourceRecords
 
@@ -109,8 +110,8 @@ def test_equals_brute_force_over_the_whole_matrix(config: MineConfig) -> None:
 
 def test_counts_add_up_to_the_candidates() -> None:
     sources = {"a": source("a", 20)}
-    counts = mine_negatives(sources, encode, settings(skip_top=1), seed=0)["a"].counts
-    parts = [value for name, value in vars(counts).items() if name != "candidates"]
+    counts = mine_negatives(sources, encode, settings(skip_top=1), seed=0)["a"].counts["model"]
+    parts = [value for name, value in vars(counts).items() if name not in ("candidates", "repeated")]
     assert counts.candidates == sum(parts)
     assert min(parts) > 0
     assert counts.skipped_top == 20
@@ -259,3 +260,60 @@ def test_queries_that_differ_in_code_do_not_share_their_positives():
         0,
         1,
     }
+
+
+def test_bm25_finds_texts_that_share_words_which_the_model_ranks_low() -> None:
+    """The model ranks by the first word only; the other words are BM25's."""
+    rows = [
+        Record("0", "alpha printer driver", ["alpha answer"], [], "short-long", "en"),
+        *(Record(f"m{i}", f"alpha q{i}", [f"alpha near{i}"], [], "short-long", "en") for i in range(9)),
+        *(
+            Record(f"w{i}", f"beta q{i}", [f"beta printer driver {i}"], [], "short-long", "en")
+            for i in range(3)
+        ),
+    ]
+    sources = {"a": SourceRecords("a", rows)}
+    config = settings(negatives=4, depth=5, margin=1.0, strategies={"model": 1, "bm25": 1})
+    mined = mine_negatives(sources, encode, config, seed=0)["a"]
+    picks = mined.negatives[0]
+    by_words = [mined.pool[pick.index] for pick in picks if pick.strategy == "bm25"]
+    assert len(by_words) >= 2
+    assert all(text.startswith("beta printer driver") for text in by_words)
+    without = mine_negatives(sources, encode, config.model_copy(update={"strategies": {"model": 1}}), seed=0)
+    assert not any("printer" in without["a"].pool[pick.index] for pick in without["a"].negatives[0])
+    for pick in picks:
+        assert pick.score == pytest.approx(float(vector(mined.pool[pick.index]) @ vector(rows[0].query)))
+        assert pick.score < pick.positive_score
+
+
+@pytest.mark.parametrize("sampling", ["top", "random"])
+def test_strategies_hold_all_rules_of_mining(monkeypatch: pytest.MonkeyPatch, sampling: str) -> None:
+    sources = {"a": source("a", 30), "b": source("b", 11)}
+    config = settings(depth=8, sampling=sampling, strategies={"bm25": 0.4, "model": 0.6})
+    whole = mine_negatives(sources, encode, config, seed=0)
+    monkeypatch.setattr(mining, "QUERIES", 4)
+    blocks = mine_negatives(sources, encode, config, seed=0)
+    assert [found(each) for each in blocks.values()] == [found(each) for each in whole.values()]
+    for name, mined in whole.items():
+        taken = [pick for picks in mined.negatives for pick in picks]
+        assert {pick.strategy for pick in taken} == {"model", "bm25"}
+        assert {n: sum(p.strategy == n for p in taken) for n in mined.counts} == {
+            n: counts.taken for n, counts in mined.counts.items()
+        }
+        for row, picks in zip(sources[name].rows, mined.negatives, strict=True):
+            texts = [mined.pool[pick.index] for pick in picks]
+            assert len(set(texts)) == len(texts)
+            assert not known_answers(sources, row) & set(texts)
+            bar = config.margin * min(float(vector(text) @ vector(row.query)) for text in row.positives)
+            assert all(float(vector(text) @ vector(row.query)) < bar for text in texts)
+
+
+def test_bm25_alone_takes_the_order_of_bm25() -> None:
+    sources = {"a": source("a", 12)}
+    config = settings(margin=1.0, depth=50, negatives=50, strategies={"bm25": 1})
+    mined = mine_negatives(sources, encode, config, seed=0)["a"]
+    for row, picks in zip(sources["a"].rows, mined.negatives, strict=True):
+        _, indices = BM25(mined.pool).search([row.query], len(mined.pool))
+        rank = {int(i): r for r, i in enumerate(indices[0]) if i >= 0}
+        assert [pick.rank for pick in picks] == [rank[pick.index] for pick in picks]
+        assert [pick.rank for pick in picks] == sorted(pick.rank for pick in picks)

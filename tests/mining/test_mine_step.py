@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from embedline.config.training import MineConfig
 from embedline.mining.mine import mine_negatives
-from embedline.steps.mine import _result
+from embedline.steps.mine import _result, _write
 from embedline.training.batching.records import Record, SourceRecords
 
 
@@ -21,9 +22,14 @@ def different(texts: list[str], source: str, task_type: str, side: str) -> np.nd
     return np.stack([np.eye(64, dtype=np.float32)[int(text.split()[1])] for text in texts])
 
 
-def records(count: int, task_types: int = 1) -> dict[str, SourceRecords]:
+def nearly_different(texts: list[str], source: str, task_type: str, side: str) -> np.ndarray:
+    vectors = different(texts, source, task_type, side) + 0.1
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def records(count: int, task_types: int = 1, topic: str = "") -> dict[str, SourceRecords]:
     rows = [
-        Record(f"{i}", f"вопрос {i}", [f"ответ {i}"], [], f"kind {i % task_types}", "ru")
+        Record(f"{i}", f"вопрос {i}{topic}", [f"ответ {i}{topic}"], [], f"kind {i % task_types}", "ru")
         for i in range(count)
     ]
     return {"faq": SourceRecords("faq", rows)}
@@ -46,3 +52,24 @@ def test_mining_without_negatives_says_whether_data_or_model_is_the_cause(
     assert said in result.summary
     assert said in caplog.text
     assert ("got no negative" in result.summary) == bool(said) == ("got no negative" in caplog.text)
+
+
+def test_each_strategys_negatives_are_counted_in_the_triplets(tmp_path) -> None:
+    """Words in common, and vectors that rank other texts: both strategies find some."""
+    sources = records(20, topic=" о печати")
+    config = MineConfig(negatives=4, margin=1.0, strategies={"model": 3, "bm25": 1})
+    mined = mine_negatives(sources, encode=nearly_different, config=config, seed=0)
+    result = _result(sources, mined)
+    _write(tmp_path, sources, mined)
+    written = pq.read_table(tmp_path / "mining.parquet").to_pylist()
+    for name in ("model", "bm25"):
+        count = sum(row["strategy"] == name for row in written)
+        assert count == result.metrics[f"taken.{name}"] == result.counts["triplets"][f"negatives.{name}"] > 0
+        assert f"| {name} | {count:,} |" in result.summary
+    assert result.metrics["taken"] == len(written) == 80
+
+
+def test_one_strategy_is_reported_as_before() -> None:
+    result = _result(records(20), mine_negatives(records(20), different, MineConfig(negatives=2), seed=0))
+    assert not any("." in name for name in result.metrics)
+    assert "bm25" not in result.summary

@@ -1,10 +1,12 @@
 import gzip
 import json
 import math
+import random
 from collections import Counter
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 
 from embedline.evaluation.local import score_bm25
 from embedline.evaluation.sets import EvaluationSet
@@ -54,6 +56,50 @@ def test_a_words_script_chooses_its_stemmer():
 
 def test_a_query_of_unknown_words_finds_nothing():
     assert (BM25(DOCUMENTS).search(["зебра", ""], 3)[1] == -1).all()
+
+
+def _by_matrix(model, queries, k):
+    """Rank by whole rows of scores, as a sparse matrix product has them."""
+    counts = np.zeros((len(queries), len(model.vocabulary)))
+    for row, query in enumerate(queries):
+        for word, number in Counter(words(query)).items():
+            if word in model.vocabulary:
+                counts[row, model.vocabulary[word]] = number
+    dense = (sp.csr_matrix(counts) @ model.postings.matrix().T).toarray().astype(np.float32)
+    order = np.argsort(-dense, axis=1, kind="stable")[:, :k]
+    scores = np.take_along_axis(dense, order, axis=1)
+    return scores, np.where(scores > 0, order, -1)
+
+
+@pytest.mark.parametrize("k", [1, 7, 500])
+def test_search_equals_a_matrix_product_with_ties_by_the_lower_index(k):
+    rng = random.Random(0)
+    lexicon = [f"слово{i}" for i in range(60)]
+    documents = [" ".join(rng.choices(lexicon, k=rng.randint(0, 6))) for _ in range(400)]
+    queries = [" ".join(rng.choices(lexicon, k=rng.randint(0, 5))) for _ in range(50)]
+    model = BM25(documents)
+    scores, indices = model.search(queries, k)
+    expected_scores, expected = _by_matrix(model, queries, min(k, 400))
+    np.testing.assert_array_equal(scores, expected_scores)
+    np.testing.assert_array_equal(indices, expected)
+
+
+def test_a_saved_bm25_gives_the_same_results(tmp_path):
+    model = BM25(DOCUMENTS)
+    model.save(tmp_path / "bm25")
+    loaded = BM25.load(tmp_path / "bm25")
+    for before, after in zip(
+        model.search(["Пароль системы"], 5), loaded.search(["Пароль системы"], 5), strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+    assert isinstance(loaded.postings.weights.base, np.memmap)
+
+
+def test_the_idf_of_a_word_in_no_document_is_the_largest():
+    model = BM25(DOCUMENTS)
+    known, unknown = model.idf("парол"), model.idf("зебр")
+    assert known == pytest.approx(math.log(1 + (5 - 2 + 0.5) / 2.5))
+    assert unknown == pytest.approx(math.log(1 + 5.5 / 0.5))
 
 
 @pytest.mark.real

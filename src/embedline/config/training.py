@@ -225,16 +225,33 @@ class ContrastiveConfig(Optimization):
     )
 
 
+MiningStrategy = Literal["model", "bm25"]
+
+
 class MineConfig(Section):
-    """Hard negatives: exact top-k of the current model, kept when clearly below the positive."""
+    """Hard negatives: texts that a search finds for the query, kept when clearly below the positive."""
 
     enabled: bool = Field(
         True, description="false switches mining off: records keep the negatives that they have"
     )
     negatives: int = Field(7, ge=1, le=50, description="hard negatives mined for each query")
-    depth: int = Field(100, ge=1, description="nearest documents considered for each query")
-    skip_top: int = Field(0, ge=0, description="nearest documents skipped for each query as likely positives")
-    margin: float = Field(0.95, gt=0, le=1, description="keep a candidate below margin × positive's score")
+    strategies: dict[MiningStrategy, Annotated[float, Field(gt=0)]] = Field(
+        {"model": 1.0},
+        min_length=1,
+        description="where a query's negatives come from, with the share of each in any unit. model: the "
+        "nearest documents of the current model, by exact search; bm25: those of BM25, which have words of "
+        "the query. What one has too few of, the others give",
+    )
+    depth: int = Field(100, ge=1, description="best documents of each strategy considered for each query")
+    skip_top: int = Field(
+        0, ge=0, description="best documents of each strategy skipped for each query as likely positives"
+    )
+    margin: float = Field(
+        0.95,
+        gt=0,
+        le=1,
+        description="keep a candidate whose score by the current model is below margin × positive's score",
+    )
     document_length: int | None = Field(
         None, ge=8, description="tokens after which a document is cut while mining"
     )

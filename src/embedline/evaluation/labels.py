@@ -100,6 +100,9 @@ LABELS: dict[str, tuple[str, str]] = {
     "mined_rank": ("median rank", "медианный ранг"),
     "mined_score": ("mean score of a negative", "средняя близость негатива"),
     "mined_positive": ("mean score of its positive", "средняя близость позитива"),
+    "strategy": ("found by", "чем найдены"),
+    "strategy_model": ("current model", "текущая модель"),
+    "strategy_bm25": ("BM25", "BM25"),
     "curves": ("Training curves", "Кривые обучения"),
     "curves_note": (
         "By optimizer step; the table shows shares of a step's time. All curves are in the tracker.",

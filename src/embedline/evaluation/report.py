@@ -41,7 +41,8 @@ class ReportData:
         verdict, promotion, parity: contents of verdict.json, promotion.json and parity.json.
         scores: score rows of all models.
         funnel: table (records, corpus) → source → rows_in, rows_out, rejected (rule → rows).
-        mining: mined (negatives), mined_records, mined_rank (median), mined_score, mined_positive (means).
+        mining: `all`, and where there are several, strategy → mined (negatives), mined_records, mined_rank
+            (median), mined_score, mined_positive (means).
         curves: training step → series → (step, value).
         steps: step, status, seconds, peak_memory_mb, cache_hit, passed_through.
     """
@@ -54,7 +55,7 @@ class ReportData:
     promotion: Json = field(default_factory=dict)
     scores: Sequence[ScoreRow] = ()
     funnel: Json = field(default_factory=dict)
-    mining: Json = field(default_factory=dict)
+    mining: Mapping[str, Json] = field(default_factory=dict)
     curves: Mapping[str, Curves] = field(default_factory=dict)
     parity: Json = field(default_factory=dict)
     steps: Sequence[Json] = ()

@@ -1,17 +1,26 @@
-"""Mining of hard negatives for all records with a model: exact search within each task type and language."""
+"""Mining of hard negatives for all records: searches within each task type and language."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Literal, Protocol
 
 import numpy as np
 
-from embedline.config.training import MineConfig
-from embedline.mining.negatives import MiningCounts, MiningRules, Negative, choose_negatives, pool_of
+from embedline.config.training import MineConfig, MiningStrategy
+from embedline.mining.negatives import (
+    Candidates,
+    MiningCounts,
+    MiningRules,
+    Negative,
+    choose_negatives,
+    deal,
+    pool_of,
+)
+from embedline.mining.strategies import Pool, Search
 from embedline.training.batching.records import Record, SourceRecords
-from embedline.vectors.search import exact_search
 from embedline.words import comparison_form
 
 QUERIES = 16_384  # queries searched at a time: their vectors and candidates are in memory
@@ -31,11 +40,15 @@ DocumentPrompt = Callable[[str, str], str]
 
 @dataclass
 class MinedSource:
-    """The chosen negatives of one source's rows, in their order, and the pool that they index."""
+    """The chosen negatives of one source's rows, in their order, and the pool that they index.
+
+    Args:
+        counts: of each strategy's candidates.
+    """
 
     pool: list[str] = field(default_factory=list)
     negatives: list[list[Negative]] = field(default_factory=list)
-    counts: MiningCounts = field(default_factory=MiningCounts)
+    counts: dict[str, MiningCounts] = field(default_factory=dict)
 
 
 def mine_negatives(
@@ -70,12 +83,13 @@ def mine_negatives(
         pool = pool_of(
             [t for some in rows.values() for row in some for t in (*row.positives, *row.negatives)]
         )
-        queries = known_positives.queries_in(pool)
+        queries, searched = known_positives.queries_in(pool), Pool(pool)
         by_prompt: dict[str, list[str]] = {}
         for name in members:
             by_prompt.setdefault(document_prompt(name, task_type), []).append(name)
         for names in by_prompt.values():
-            documents = encode(list(pool), names[0], task_type, "document")
+            documents = encode(searched.texts, names[0], task_type, "document")
+            searches = searched.searches(config.strategies, documents)
             for name in names:
                 known = [known_positives.indices(row, pool, queries) for row in rows[name]]
                 encode_queries = _query_encoder(encode, name, task_type)
@@ -85,6 +99,7 @@ def mine_negatives(
                     rows[name],
                     known,
                     encode_queries,
+                    searches,
                     documents,
                     pool,
                     config,
@@ -103,6 +118,7 @@ def _mine_rows(
     rows: Sequence[Record],
     known: Sequence[frozenset[int]],
     encode: Callable[[list[str]], np.ndarray],
+    searches: Mapping[MiningStrategy, Search],
     documents_MD: np.ndarray,
     pool: dict[str, int],
     config: MineConfig,
@@ -110,28 +126,34 @@ def _mine_rows(
 ) -> None:
     rules = MiningRules(config.negatives, config.margin, config.skip_top)
     generator = np.random.default_rng(seed) if config.sampling == "random" else None
+    turns = deal(config.strategies)
     before = len(result.pool)
     result.pool.extend(pool)
     for start in range(0, len(rows), QUERIES):
         block = range(start, min(start + QUERIES, len(rows)))
-        queries_ND = encode([rows[i].query for i in block])
+        texts = [rows[i].query for i in block]
+        queries_ND = encode(texts)
         # Known positives are among the best candidates: the search is deeper, so that `depth` others remain.
         depth = min(config.depth + max(len(known[i]) for i in block), len(pool))
-        scores_NK, indices_NK = exact_search(queries_ND, documents_MD, depth)
-        for i in block:
-            at = i - start
+        found = {name: search(texts, queries_ND, depth) for name, search in searches.items()}
+        for i, query_D in zip(block, queries_ND, strict=True):
             look = config.depth + len(known[i])  # deeper by this row's known positives only
             own = [pool[text] for text in rows[i].positives]
             chosen, counts = choose_negatives(
-                scores_NK[at, :look],
-                indices_NK[at, :look],
+                {name: _first(look, next(each)) for name, each in found.items()},
                 rules,
                 positives=known[i],
-                positive_score=float((documents_MD[own] @ queries_ND[at]).min()),
+                positive_score=float((documents_MD[own] @ query_D).min()),
+                turns=list(islice(turns, config.negatives)),
                 draw=generator,
             )
             result.negatives[row_indices[i]] = [replace(pick, index=before + pick.index) for pick in chosen]
-            result.counts.add(counts)
+            for name, each in counts.items():
+                result.counts.setdefault(name, MiningCounts()).add(each)
+
+
+def _first(count: int, found: Candidates) -> Candidates:
+    return Candidates(found.scores[:count], found.indices[:count])
 
 
 class _KnownPositives:

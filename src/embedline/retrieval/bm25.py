@@ -7,18 +7,24 @@ or for Thai and Chinese with a segmenter, a stronger BM25 exists.
 
 from __future__ import annotations
 
+import json
 import re
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 import snowballstemmer
 
+from embedline.retrieval.postings import Postings
+from embedline.retrieval.ranking import best
 from embedline.words import words as unicode_words
 
+_VOCABULARY = "vocabulary.json"
 _CYRILLIC = re.compile("[а-я]")
 
 
@@ -36,47 +42,74 @@ class BM25:
     ) -> None:
         self.stem = stem
         self.vocabulary: dict[str, int] = {}
-        counts_NV = self._counts(documents, grow=True).tocoo()
+        counts_NV = self._counts(documents).tocoo()
         count = len(documents)
         lengths = np.bincount(counts_NV.row, weights=counts_NV.data, minlength=count)
         having = np.bincount(counts_NV.col, minlength=len(self.vocabulary))
-        idf = np.log(1 + (count - having + 0.5) / (having + 0.5))
         mean = lengths.mean() if lengths.any() else 1.0
         tf = counts_NV.data
         saturated = tf * (k1 + 1) / (tf + k1 * (1 - b + b * lengths[counts_NV.row] / mean))
-        weights = (idf[counts_NV.col] * saturated, (counts_NV.col, counts_NV.row))
-        self.weights_VN = sp.csr_matrix(weights, shape=(len(self.vocabulary), count))
+        weights = (_idf(having, count)[counts_NV.col] * saturated, (counts_NV.row, counts_NV.col))
+        self.postings = Postings.of(sp.coo_matrix(weights, shape=(count, len(self.vocabulary))))
+
+    def idf(self, word: str) -> float:
+        """Return the idf of a word as `words` returns it; that of a word in no document is the largest."""
+        term = self.vocabulary.get(word)
+        having = 0 if term is None else int(np.diff(self.postings.starts[term : term + 2])[0])
+        return float(_idf(np.array(having), self.postings.count))
+
+    def scores(self, query: str) -> np.ndarray:
+        """Return the score of every document (N, float32); 0 where it shares no word with the query."""
+        counts = Counter(words(query, stem=self.stem))
+        terms = ((self.vocabulary.get(word), number) for word, number in counts.items())
+        return self.postings.scores((term, float(number)) for term, number in terms if term is not None)
 
     def search(self, queries: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scores and document indices (Q × k), best first, ties by the lower index.
 
         A document that shares no word with the query is not found: its score is 0 and its index -1.
         """
-        k = min(k, self.weights_VN.shape[1])
+        k = min(k, self.postings.count)
         scores, indices = np.zeros((len(queries), k)), np.full((len(queries), k), -1, dtype=np.int64)
-        for start in range(0, len(queries), 256):
-            block = self._counts(queries[start : start + 256], grow=False)
-            dense = (block @ self.weights_VN).toarray().astype(np.float32)  # trec_eval's, and mteb's, width
-            order = np.argsort(-dense, axis=1, kind="stable")[:, :k]
-            best = np.take_along_axis(dense, order, axis=1)
-            rows = slice(start, start + len(dense))
-            scores[rows], indices[rows] = best, np.where(best > 0, order, -1)
+        for row, query in enumerate(queries):
+            scores_N = self.scores(query)
+            found = np.flatnonzero(scores_N)
+            top = found[best(scores_N[found], k)]
+            scores[row, : len(top)], indices[row, : len(top)] = scores_N[top], top
         return scores, indices
 
-    def _counts(self, texts: Sequence[str], *, grow: bool) -> Any:
-        """Count words (texts × vocabulary); words outside the vocabulary are added, or left out."""
-        rows, columns, values = [], [], []
+    def save(self, folder: Path) -> None:
+        """Write vocabulary and postings into `folder`; `load` opens them without reading the documents."""
+        self.postings.save(folder)
+        value = {"stem": self.stem, "vocabulary": list(self.vocabulary)}
+        (folder / _VOCABULARY).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> BM25:
+        """Open what `save` wrote; the postings are memory-mapped."""
+        value = json.loads((folder / _VOCABULARY).read_text(encoding="utf-8"))
+        model = cls.__new__(cls)
+        model.stem = value["stem"]
+        model.vocabulary = {word: term for term, word in enumerate(value["vocabulary"])}
+        model.postings = Postings.load(folder)
+        return model
+
+    def _counts(self, texts: Sequence[str]) -> Any:
+        """Count words (texts × vocabulary); new ones are added to the vocabulary."""
+        rows, columns, values = array("q"), array("q"), array("d")
         for row, text in enumerate(texts):
             for word, number in Counter(words(text, stem=self.stem)).items():
-                column = self.vocabulary.get(word)
-                if column is None:
-                    if not grow:
-                        continue
-                    column = self.vocabulary[word] = len(self.vocabulary)
                 rows.append(row)
-                columns.append(column)
-                values.append(float(number))
-        return sp.csr_matrix((values, (rows, columns)), shape=(len(texts), len(self.vocabulary)))
+                columns.append(self.vocabulary.setdefault(word, len(self.vocabulary)))
+                values.append(number)
+        shape = (len(texts), len(self.vocabulary))
+        return sp.csr_matrix((np.asarray(values), (np.asarray(rows), np.asarray(columns))), shape=shape)
+
+
+def _idf(having: np.ndarray, count: int) -> np.ndarray:
+    """Compute the idf of words that occur in `having` of `count` documents."""
+    idf: np.ndarray = np.log(1 + (count - having + 0.5) / (having + 0.5))
+    return idf
 
 
 def words(text: str, *, stem: bool = True) -> list[str]:

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(context: Context) -> StepResult:
-    """Write the output `triplets`: records with mined negatives, and the rank and scores of each negative."""
+    """Write the output `triplets`: records with mined negatives; strategy, rank and scores of each."""
     config = context.step_config.section("mine", MineConfig)
     sources = stage_records(context, "supervised", "dataset")
     out = context.output("triplets")
@@ -86,8 +86,14 @@ def _write(out: Path, sources: Mapping[str, SourceRecords], mined: Mapping[str, 
                 picks = next(picked)
                 negatives = [mined[name].pool[pick.index] for pick in picks]
                 chosen += [
-                    {"id": row.id, "rank": p.rank, "score": p.score, "positive_score": p.positive_score}
-                    for p in picks
+                    {
+                        "id": row.id,
+                        "strategy": pick.strategy,
+                        "rank": pick.rank,
+                        "score": pick.score,
+                        "positive_score": pick.positive_score,
+                    }
+                    for pick in picks
                 ]
             # A teacher's scores belong to the given negatives, not to mined ones.
             scores = row.negative_scores if negatives is row.negatives else None
@@ -102,7 +108,13 @@ def _write(out: Path, sources: Mapping[str, SourceRecords], mined: Mapping[str, 
         "score": pa.float64(),
     }
     pq.write_table(pa.Table.from_pylist(records, pa.schema(fields)), out / "records.parquet")
-    mining = {"id": pa.string(), "rank": pa.int32(), "score": pa.float32(), "positive_score": pa.float32()}
+    mining = {
+        "id": pa.string(),
+        "strategy": pa.string(),
+        "rank": pa.int32(),
+        "score": pa.float32(),
+        "positive_score": pa.float32(),
+    }
     pq.write_table(pa.Table.from_pylist(chosen, pa.schema(mining)), out / "mining.parquet")
 
 
@@ -112,31 +124,68 @@ def _result(sources: Mapping[str, SourceRecords], mined: Mapping[str, MinedSourc
         return StepResult(
             counts={"triplets": {"records": rows}}, summary="Mining is off: given negatives only."
         )
-    counts = MiningCounts()
+    strategies: dict[str, MiningCounts] = {}
     for each in mined.values():
-        counts.add(each.counts)
+        for strategy, found in each.counts.items():
+            strategies.setdefault(strategy, MiningCounts()).add(found)
+    counts = _total(strategies)
     totals = {name: getattr(counts, name) for name in COUNTS}
     without = sum(not picks for m in mined.values() for picks in m.negatives)
     warning = _few_negatives(counts, without, sum(len(m.negatives) for m in mined.values()))
     if warning:
         _log.warning("mine: %s", warning)
-    rows_of_table = [
-        (
-            name,
-            f"{len(m.negatives):,}",
-            f"{m.counts.taken / max(1, len(m.negatives)):.1f}",
-            f"{m.counts.above_margin / max(1, m.counts.candidates):.1%}",
-        )
-        for name, m in mined.items()
-    ]
+    tables = [_sources_table(mined)]
+    taken = {name: each.taken for name, each in strategies.items()} if len(strategies) > 1 else {}
+    if taken:
+        tables.append(_strategies_table(strategies))
     return StepResult(
         metrics={
             **{name: float(n) for name, n in totals.items()},
+            **{f"taken.{name}": float(n) for name, n in taken.items()},
             "records_without_negative": float(without),
         },
-        counts={"triplets": {"records": rows, "negatives": totals["taken"], "without_negative": without}},
-        summary=table(("source", "records", "negatives a record", "dropped by margin"), rows_of_table)
-        + (f"\n\n{warning}" if warning else ""),
+        counts={
+            "triplets": {
+                "records": rows,
+                "negatives": totals["taken"],
+                **{f"negatives.{name}": n for name, n in taken.items()},
+                "without_negative": without,
+            }
+        },
+        summary="\n\n".join([*tables, *([warning] if warning else [])]),
+    )
+
+
+def _total(counts: Mapping[str, MiningCounts]) -> MiningCounts:
+    total = MiningCounts()
+    for each in counts.values():
+        total.add(each)
+    return total
+
+
+def _sources_table(mined: Mapping[str, MinedSource]) -> str:
+    rows = []
+    for name, source in mined.items():
+        counts, records = _total(source.counts), len(source.negatives)
+        dropped = counts.above_margin / max(1, counts.candidates)
+        rows.append((name, f"{records:,}", f"{counts.taken / max(1, records):.1f}", f"{dropped:.1%}"))
+    return table(("source", "records", "negatives a record", "dropped by margin"), rows)
+
+
+def _strategies_table(strategies: Mapping[str, MiningCounts]) -> str:
+    rows = [
+        (
+            name,
+            f"{counts.taken:,}",
+            f"{counts.candidates:,}",
+            f"{counts.known_positive:,}",
+            f"{counts.above_margin:,}",
+            f"{counts.repeated:,}",
+        )
+        for name, counts in strategies.items()
+    ]
+    return table(
+        ("strategy", "negatives", "candidates", "known positives", "above margin", "taken from another"), rows
     )
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedline.artifacts.curves import Curves, read_curves
 from embedline.artifacts.manifest import Artifact
@@ -15,6 +15,9 @@ from embedline.artifacts.scores import SCORES, ScoreRow, read_scores
 from embedline.evaluation.report import ReportData, render_report
 from embedline.redaction import without_secrets
 from embedline.steps.context import Context, StepResult
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PAGE = "report.html"
 
@@ -66,8 +69,12 @@ def _funnel(dataset: Artifact | None) -> dict[str, Any]:
     return kept or _json(dataset, "funnel.json")
 
 
-def _mining(triplets: Artifact | None) -> dict[str, float]:
-    """Summarise the mined negatives: number, median rank, mean scores; empty when nothing was mined."""
+def _mining(triplets: Artifact | None) -> dict[str, dict[str, float]]:
+    """Summarise the mined negatives of each strategy, and of all; empty when nothing was mined.
+
+    Returns:
+        `all`, and where there are several, strategy → number, median rank, mean scores.
+    """
     path = triplets.path / "mining.parquet" if triplets else None
     if path is None or not path.is_file():
         return {}
@@ -77,7 +84,18 @@ def _mining(triplets: Artifact | None) -> dict[str, float]:
     table = pq.read_table(path)
     if table.num_rows == 0:
         return {}
-    figures: dict[str, float] = {"mined": table.num_rows}
+    figures = {"all": _figures(table)}
+    if "strategy" in table.column_names:  # triplets of an older version have one, without a name
+        names = table["strategy"].unique().to_pylist()
+        if len(names) > 1:
+            figures |= {n: _figures(table.filter(pc.equal(table["strategy"], n))) for n in names}
+    return figures
+
+
+def _figures(mined: pa.Table) -> dict[str, float]:
+    import pyarrow.compute as pc
+
+    figures: dict[str, float] = {"mined": mined.num_rows}
     measures = {
         "mined_records": ("id", lambda column: pc.count_distinct(column)),
         "mined_rank": ("rank", lambda column: pc.quantile(column, 0.5)[0]),
@@ -85,8 +103,8 @@ def _mining(triplets: Artifact | None) -> dict[str, float]:
         "mined_positive": ("positive_score", pc.mean),
     }
     for key, (column, measure) in measures.items():
-        if column in table.column_names:
-            figures[key] = float(measure(table[column]).as_py())
+        if column in mined.column_names:
+            figures[key] = float(measure(mined[column]).as_py())
     return figures
 
 
