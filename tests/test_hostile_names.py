@@ -41,6 +41,7 @@ COMMANDS = {
     "evaluate": ["FOLDER/model", "FOLDER/set", "--work", "FOLDER/runs"],
     "embed": ["FOLDER/model", "FOLDER/texts.txt"],
     "search": ["FOLDER/model", "FOLDER/texts.txt", "question"],
+    "convert": ["FOLDER/model", "FOLDER/out", "--to", "flagembedding"],
     "promote": ["tiny", "1", "--work", "FOLDER/runs"],
     "rollback": ["tiny", "--work", "FOLDER/runs"],
     "history": ["tiny", "--work", "FOLDER/runs"],

@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 
 from embedline import __version__
-from embedline.cli import changed, deploy, doctor, evaluate, inspect, models, registry, runs, steps, webhook
+from embedline.cli import (
+    changed,
+    convert,
+    deploy,
+    doctor,
+    evaluate,
+    inspect,
+    models,
+    registry,
+    runs,
+    steps,
+    webhook,
+)
 from embedline.cli.console import lost_output, prepare_streams, report_lost_output
 from embedline.redaction import protect_process
 
@@ -22,7 +34,7 @@ gate, register in MLflow. A preset (a YAML file) configures it. Start with `embe
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Train": (runs.init, runs.plan, runs.run, changed.fingerprint),
     "Look at runs": (inspect.status, inspect.report, steps.step, steps.gate, steps.clean_up),
-    "Use a model": (evaluate.evaluate, models.embed, models.search),
+    "Use a model": (evaluate.evaluate, models.embed, models.search, convert.convert),
     "Promote": (registry.promote, registry.rollback, registry.history, registry.reconcile),
     "Run on a cluster": (deploy.compile_command, deploy.submit),
     "This machine": (doctor.doctor,),

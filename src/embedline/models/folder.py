@@ -52,7 +52,15 @@ from embedline.models.third_party import third_party_heads, third_party_spec, wi
 _log = logging.getLogger(__name__)
 _SPEC_FIELDS = [field.name for field in fields(EmbedderSpec)]
 
-__all__ = ["CARD", "folder_heads", "load_embedder", "read_lineage", "save_embedder", "spec_from_config"]
+__all__ = [
+    "CARD",
+    "folder_heads",
+    "load_embedder",
+    "read_lineage",
+    "save_backbone",
+    "save_embedder",
+    "spec_from_config",
+]
 
 
 def save_embedder(embedder: Embedder, folder: Path, *, lineage: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -71,16 +79,28 @@ def save_embedder(embedder: Embedder, folder: Path, *, lineage: Sequence[Mapping
         >>> save_embedder(embedder, Path("copy"), lineage=[{"step": "copy"}])
         >>> SentenceTransformer("copy").encode_query(["How do I reset my password?"])
     """
-    require_same_tokenizer(embedder)
-    folder.mkdir(parents=True, exist_ok=True)
-    _save_weights(embedder, folder)
-    embedder.tokenizer.backend_tokenizer.no_truncation()  # else the file keeps the last call's length
-    embedder.tokenizer.save_pretrained(folder)
+    save_backbone(embedder, folder)
+    if embedder.heads:
+        weights = {name: weight.contiguous() for name, weight in embedder.heads.state_dict().items()}
+        save_file(weights, folder / HEADS, metadata={"format": "pt"})
     write_st_files(embedder, folder, own_class=needs_own_class(embedder))
     write_card(embedder, folder, lineage)
 
 
-def _save_weights(embedder: Embedder, folder: Path) -> None:
+def save_backbone(embedder: Embedder, folder: Path) -> None:
+    """Write the weights, the heads' excepted, and the tokenizer, as AutoModel and AutoTokenizer load them.
+
+    Raises:
+        InputError: AutoTokenizer would load another tokenizer for this architecture.
+    """
+    require_same_tokenizer(embedder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _save_model(embedder, folder)
+    embedder.tokenizer.backend_tokenizer.no_truncation()  # else the file keeps the last call's length
+    embedder.tokenizer.save_pretrained(folder)
+
+
+def _save_model(embedder: Embedder, folder: Path) -> None:
     model: PreTrainedModel = embedder.backbone
     code: dict[str, Path] = {}
     if any("lora_" in name for name, _ in model.named_parameters()):
@@ -96,9 +116,6 @@ def _save_weights(embedder: Embedder, folder: Path) -> None:
         if source.parent != folder:
             shutil.copyfile(source, folder / name)
     model.save_pretrained(folder, safe_serialization=True)
-    if embedder.heads:
-        weights = {name: weight.contiguous() for name, weight in embedder.heads.state_dict().items()}
-        save_file(weights, folder / HEADS, metadata={"format": "pt"})
 
 
 def _files(paths: Iterable[Path]) -> dict[str, Path]:

@@ -33,6 +33,11 @@ def needs_own_class(embedder: Embedder) -> bool:
     return embedder.spec.pooling not in ST_POOLINGS or has_dynamic_ntk(embedder.backbone.config)
 
 
+def brings_code(embedder: Embedder) -> bool:
+    """Return whether the saved folder holds model code, which loaders run only when it is trusted."""
+    return needs_own_class(embedder) or not is_native(embedder.backbone.config)
+
+
 def require_same_tokenizer(embedder: Embedder) -> None:
     """Refuse a tokenizer that AutoTokenizer does not load as it was saved.
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
 from embedline.artifacts.durable import write_json
+from embedline.models.clients import Client, unrepresented
 from embedline.models.dense import write_dense_layer
-from embedline.models.embedder import Embedder
+from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.third_party import POOLING_MODES
 
 _MODULES = "sentence_transformers.models"
@@ -62,6 +65,20 @@ vectors = model(**batch, return_embeddings=True)  # of length 1; put the prompt 
 ```
 """
 
+_OTHERS = """
+## Loaders that must not be used on this folder
+
+FlagEmbedding's `BGEM3FlagModel` finds no `.pt` files here: it makes random heads, without an error. In the
+same way `SparseEncoder` and `MultiVectorEncoder` of sentence-transformers add untrained layers.
+"""
+_CONVERT = """
+Each needs the model in a form of its own, which is written with a README that shows its use:
+
+```sh
+{commands}
+```
+"""
+
 
 def write_st_files(embedder: Embedder, folder: Path, *, own_class: bool) -> None:
     """Write modules.json, the modules' configs, prompts and lengths, and a README into `folder`.
@@ -81,31 +98,54 @@ def write_st_files(embedder: Embedder, folder: Path, *, own_class: bool) -> None
             "module_output_name": output,
             "unpad_inputs": False,
         }
-    modules = [
-        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"{_MODULES}.{kind}"}
-        for i, kind in enumerate(kinds)
+    write_st_settings(spec, folder, [f"{_MODULES}.{kind}" for kind in kinds], transformer=transformer)
+    code = ", trust_remote_code=True" if own_class else ""
+    names = ", ".join(f"`{name}`" for name in spec.prompts.as_st_prompts()) or "none"
+    card = _CARD + (_OWN_CLASS if own_class else "") + _OTHERS + _conversions(embedder)
+    text = card.format(query=spec.query_length, document=spec.document_length, code=code, names=names)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _conversions(embedder: Embedder) -> str:
+    """Return the commands that convert this model for the loaders that can represent it."""
+    clients = [client for client in Client if not unrepresented(embedder, client)]
+    commands = "\n".join(f"embedline convert path/to/this/folder OUT --to {client}" for client in clients)
+    return _CONVERT.format(commands=commands) if clients else ""
+
+
+def write_st_settings(
+    spec: EmbedderSpec,
+    folder: Path,
+    modules: Sequence[str],
+    *,
+    similarity: str = "cosine",
+    model_type: str = "",
+    transformer: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """Write modules.json, the lengths and the prompts.
+
+    Args:
+        modules: class of each module; the first one is the transformer, and each other has a folder, N_CLASS.
+        similarity: sentence-transformers' name of the score.
+        model_type: its class of model; SentenceTransformer when empty.
+        transformer: more settings of the transformer module.
+    """
+    kinds = [module.rpartition(".")[2] for module in modules]
+    listed = [
+        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": module}
+        for i, (kind, module) in enumerate(zip(kinds, modules, strict=True))
     ]
-    write_json(folder / "modules.json", modules)
+    write_json(folder / "modules.json", listed)
     # encode_query and encode_document cut each at its own length, encode cuts where documents are cut.
     lengths = {"query_length": spec.query_length, "document_length": spec.document_length}
     write_json(
         folder / "sentence_bert_config.json",
         {"max_seq_length": spec.document_length, **lengths, "do_lower_case": False, **transformer},
     )
+    prompts = {"prompts": spec.prompts.as_st_prompts(), "default_prompt_name": None}
+    kind = {"model_type": model_type} if model_type else {}
     write_json(
-        folder / "config_sentence_transformers.json",
-        {
-            "prompts": spec.prompts.as_st_prompts(),
-            "default_prompt_name": None,
-            "similarity_fn_name": "cosine",
-        },
-    )
-    code = ", trust_remote_code=True" if own_class else ""
-    names = ", ".join(f"`{name}`" for name in spec.prompts.as_st_prompts()) or "none"
-    card = _CARD + (_OWN_CLASS if own_class else "")
-    (folder / "README.md").write_text(
-        card.format(query=spec.query_length, document=spec.document_length, code=code, names=names),
-        encoding="utf-8",
+        folder / "config_sentence_transformers.json", {**kind, **prompts, "similarity_fn_name": similarity}
     )
 
 
