@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,20 @@ def test_spare_rows_of_a_padded_table_are_no_fault(make_embedder, folder: Path) 
     make_embedder("bert", vocab_size=640).backbone.save_pretrained(folder)
     assert load_embedder(folder).encode(["почта"]).shape == (1, 32)
     OPENERS["base"](folder)
+
+
+def test_loading_prints_nothing(folder: Path) -> None:
+    """Transformers would print a progress bar, and a table about the pooler that nothing uses."""
+    backbone = AutoModel.from_pretrained(folder, add_pooling_layer=False)
+    backbone.save_pretrained(folder)
+    program = (
+        "import sys; from pathlib import Path; from embedline.models.folder import load_embedder; "
+        "load_embedder(Path(sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_an_adapter_is_named_with_its_base(folder: Path) -> None:

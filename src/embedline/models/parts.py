@@ -77,6 +77,9 @@ def load_parts(
     Raises:
         InputError: a part is missing, damaged, or of another architecture.
     """
+    # Its report of missing weights and its progress bars: what matters of them is checked below.
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     place: dict[str, Any] = {} if weights else {"device_map": "meta"}
     try:
