@@ -40,6 +40,7 @@ COMMANDS = {
     "clean-up": ["--work", "FOLDER/runs"],
     "evaluate": ["FOLDER/model", "FOLDER/set", "--work", "FOLDER/runs"],
     "embed": ["FOLDER/model", "FOLDER/texts.txt"],
+    "index": ["FOLDER/texts.txt", "--model", "FOLDER/model"],
     "search": ["FOLDER/model", "FOLDER/texts.txt", "question"],
     "convert": ["FOLDER/model", "FOLDER/out", "--to", "flagembedding"],
     "promote": ["tiny", "1", "--work", "FOLDER/runs"],

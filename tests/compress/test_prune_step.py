@@ -18,8 +18,10 @@ from embedline.errors import InputError
 from embedline.models.embedder import Embedder
 from embedline.models.folder import load_embedder, read_lineage, save_embedder
 from embedline.models.prompts import PromptTable
+from embedline.retrieval.fusion import Fusion, read_fusion
 from embedline.steps.context import Context, StepConfig
 from embedline.steps.prune import run, sample_texts
+from embedline.steps.shared.fusion import corpora
 from embedline.steps.shared.training import run_spec, save_model
 
 PRUNE = {"drop_share": 0.25, "heal_steps": 30, "heal_batch": 32, "heal_learning_rate": 2e-3}
@@ -42,7 +44,9 @@ def context(make_embedder, make_texts, tmp_path):
     pq.write_table(pa.Table.from_pylist(passages), dataset / "corpus.parquet")
     save_embedder(make_embedder(), model)
 
-    def make(step: str, base: bool = True, **prune: object) -> Context:
+    def make(
+        step: str, base: bool = True, fusion: dict[str, object] | None = None, **prune: object
+    ) -> Context:
         config = RunConfig.model_validate(
             {
                 "name": "t",
@@ -50,6 +54,7 @@ def context(make_embedder, make_texts, tmp_path):
                 "model": MODEL | {"base": "somewhere" if base else None},
                 "prompts": {"default": {"query": "q: ", "document": "d: "}},
                 "prune": PRUNE | prune,
+                "fusion": fusion,
             }
         ).model_dump()
         draft = tmp_path / "draft"
@@ -119,6 +124,53 @@ def test_a_pruned_model_is_smaller_and_healing_brings_it_back(context, step):
     kept = result.metadata["model"]["kept_layers"]
     assert kept[0] == 0
     assert read_lineage(found.draft / "model")[-1].items() >= {"step": step, "kept_layers": kept}.items()
+
+
+@pytest.mark.parametrize("when", ["never", "after"])
+def test_the_candidates_fusion_is_fitted_on_the_records_set_aside(context, when):
+    found = context("prune_after", when=when, heal_steps=0, fusion={"queries": 60, "documents": 200})
+    dataset = found.artifact("dataset").path
+    rows = pq.read_table(dataset / "records.parquet")
+    pq.write_table(rows.slice(0, 60), dataset / "set_aside.parquet")
+    pq.write_table(rows.slice(60), dataset / "records.parquet")
+    result = run(found)
+    fusion = read_fusion(found.draft / "model")
+    assert fusion is not None
+    assert fusion.legs == ("dense", "bm25")
+    assert set(fusion.scores) == {"dense", "bm25", "default", "fitted"}
+    assert result.metrics["fusion_default"] == fusion.scores["default"] > 0
+    assert "records set aside" in result.summary
+
+
+def test_without_records_set_aside_a_fusion_has_default_weights(context):
+    found = context("prune_after", when="never", fusion={"method": "rrf", "legs": ["dense", "bm25"]})
+    assert "default" in run(found).summary
+    assert read_fusion(found.draft / "model") == Fusion("rrf", ("dense", "bm25"))
+
+
+def test_the_corpora_of_a_fit_hold_the_answers_and_other_positives_by_script(context):
+    dataset = context("prune_after").artifact("dataset").path
+    record = {"negatives": [], "source": "faq", "task_type": "short-long", "language": "ru", "score": None}
+    held = [
+        {"id": "a", "query": "кот", "positives": ["кот спит", "the cat sleeps"], **record},
+        {"id": "b", "query": "dog", "positives": ["the dog runs"], **record},
+        {"id": "c", "query": "кот", "positives": ["кот ест"], **record},
+        {"id": "d", "query": "pair", "positives": ["пара"], **record, "task_type": "bitext"},
+    ]
+    others = [
+        {"id": str(i), "query": f"q{i}", "positives": [f"{word} {i}"], **record, "source": source}
+        for i, (word, source) in enumerate([("слово", "faq"), ("word", "faq")] * 20 + [("чужое", "wiki")] * 9)
+    ]
+    pq.write_table(pa.Table.from_pylist(held), dataset / "set_aside.parquet")
+    pq.write_table(pa.Table.from_pylist(others), dataset / "records.parquet")
+    russian, english = corpora(dataset, 24)
+    assert russian.documents[:2] == ["кот спит", "кот ест"]
+    assert english.documents[:2] == ["the cat sleeps", "the dog runs"]
+    assert russian.relevant == {"кот": {0, 1}}
+    assert english.relevant == {"кот": {0}, "dog": {1}}
+    rest = {*russian.documents[2:], *english.documents[2:]}
+    assert len(rest) == 20
+    assert all(text.startswith(("слово", "word")) for text in rest)
 
 
 def test_without_healing_steps_the_model_is_only_pruned(context):

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from embedline.artifacts.manifest import Artifact
 from embedline.artifacts.workspace import Workspace
-from embedline.cli.encoder import find_model
+from embedline.cli.find_model import find_model
 from embedline.config.load import load_config
 from embedline.errors import StepError
 from embedline.planning.champion import find_champion

@@ -50,7 +50,7 @@ def convert(
     The README in the new folder shows the call that gives the model's own scores. SentenceTransformer (dense
     head) and MLflow (all heads) load a model as it is.
     """
-    from embedline.cli.encoder import find_model
+    from embedline.cli.find_model import find_model
     from embedline.export.convert import convert as write_converted
     from embedline.export.convert import require_new
     from embedline.models.folder import load_embedder, read_lineage

@@ -98,7 +98,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Score a model on held-out sets, at each of its dims, with confidence intervals."""
-    from embedline.cli.encoder import find_model
+    from embedline.cli.find_model import find_model
     from embedline.evaluation.compare import spread_table
     from embedline.evaluation.model_folder import score_folder
 

@@ -99,6 +99,14 @@ Model = Annotated[
         metavar="MODEL", help="Model folder, ONNX folder, run folder, or models:/NAME@ALIAS of the registry."
     ),
 ]
+Corpus = Annotated[
+    Path,
+    typer.Argument(
+        metavar="CORPUS",
+        help="Passages (id, title, text): a folder, or a file .jsonl, .jsonl.gz, .json, .parquet, .csv, .tsv "
+        "or .txt (one a line).",
+    ),
+]
 Dim = Annotated[
     int | None,
     typer.Option(min=1, help="Keep only the first values of each vector (Matryoshka); without it all."),
@@ -196,10 +204,19 @@ def _require_usable_paths(options: Mapping[str, object]) -> None:
     for name, value in options.items():
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, Path) or (name in _PATHS_AS_TEXT and isinstance(item, str)):
-                path = Path(item).absolute()
-                if problem := path_problem(path):
-                    shown = repr(str(path)) if len(str(path)) <= 200 else f"{str(path)[:200]!r}…"
-                    raise InputError(f"{problem}.", where=shown, fix="Give the folder or file another name.")
+                require_usable_path(Path(item))
+
+
+def require_usable_path(path: Path) -> None:
+    """Refuse a path that cannot be handed on.
+
+    Raises:
+        InputError: naming the path.
+    """
+    path = path.absolute()
+    if problem := path_problem(path):
+        shown = repr(str(path)) if len(str(path)) <= 200 else f"{str(path)[:200]!r}…"
+        raise InputError(f"{problem}.", where=shown, fix="Give the folder or file another name.")
 
 
 def stated(pooling: PoolingName | None, causal: bool | None) -> Stated:

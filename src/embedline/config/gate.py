@@ -19,7 +19,9 @@ class Rule(Section):
     )
     metric: str = Field("main", description="metric of the set; main is the set's main metric")
     head: Literal["dense", "lexical", "multi_vector", "hybrid"] = Field(
-        "dense", description="head of the model, the same for the candidate and for what it is compared with"
+        "dense",
+        description="head of the model, the same for the candidate and for what it is compared with; BM25 "
+        "has one score, which any head is compared with",
     )
     min: float | None = Field(None, description="lowest score (0..1) that passes")
     against: Literal["base", "champion", "bm25", "untrained"] | None = Field(

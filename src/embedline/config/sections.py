@@ -9,6 +9,7 @@ from embedline.config.cluster import ClusterConfig
 from embedline.config.data import CleanConfig, DataConfig
 from embedline.config.evaluation import EvaluateConfig
 from embedline.config.export import ExportConfig
+from embedline.config.fusion import FusionConfig
 from embedline.config.gate import GateConfig
 from embedline.config.model import ModelConfig, Prompt, PruneConfig, TeacherConfig
 from embedline.config.names import MAX_PRESET_NAME
@@ -41,6 +42,7 @@ class RunSections(Section):
     unsupervised: ContrastiveConfig = ContrastiveConfig()
     mine: MineConfig = MineConfig()
     supervised: ContrastiveConfig = ContrastiveConfig()
+    fusion: FusionConfig | None = None
     export: ExportConfig = ExportConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()

@@ -14,6 +14,7 @@ from embedline.evaluation.untrained import untrained_twin
 from embedline.models.head_vectors import HeadVectors, encode_heads
 from embedline.models.prompts import PromptTable
 from embedline.models.stated import NOTHING, Stated
+from embedline.retrieval.fusion import Fusion, read_fusion
 from embedline.vectors.unit import unit
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class EvaluatedModel:
         model, digest, runtime: as in its score rows.
         dims: widths to score, from one encoding; the full width is added.
         heads: that the model has; those beside dense need an encoder with `encode_heads`.
-        hybrid: weight of each head in the hybrid score.
+        hybrid: weight of each head in the sum of their scores.
+        fusion: of its heads and BM25; None where hybrid is the sum of the heads.
     """
 
     model: str
@@ -50,6 +52,8 @@ class EvaluatedModel:
     batch_tokens: int = 8192
     heads: tuple[str, ...] = ("dense",)
     hybrid: Mapping[str, float] = field(default_factory=dict)
+    fusion: Fusion | None = None
+    token_width: int = 0
     _known: dict[tuple[str, int], tuple[dict[str, int], list[np.ndarray]]] = field(default_factory=dict)
 
     @property
@@ -112,6 +116,7 @@ class EvaluatedModel:
             texts, prompt=prompt, max_length=max_length, batch_tokens=self.batch_tokens
         )
         self._keep(texts, vectors.dense, prompt, max_length)
+        self.token_width = max((len(tokens[0]) for tokens in vectors.tokens or [] if len(tokens)), default=0)
         return vectors
 
     def token_counts(self, texts: Sequence[str], prompt: str, max_length: int) -> list[int]:
@@ -170,6 +175,7 @@ def load_torch_model(
     trust_remote_code: bool = False,
     stated: Stated = NOTHING,
     as_base: bool = False,
+    fusion: Fusion | None = None,
 ) -> EvaluatedModel:
     """Load a model folder, Embedline's or a third-party one; on the GPU where there is one.
 
@@ -181,6 +187,7 @@ def load_torch_model(
         untrained: load the architecture with random weights instead.
         prompts: for a third-party model, whose folder names no prompts; None takes the model's own.
         attention, trust_remote_code, stated, as_base: as for `load_embedder`.
+        fusion: of a folder that has none.
     """
     from embedline.models.device import best_device
     from embedline.models.folder import load_embedder
@@ -208,6 +215,7 @@ def load_torch_model(
         batch_tokens=batch_tokens,
         heads=spec.heads,
         hybrid=spec.hybrid.model_dump(),
+        fusion=read_fusion(folder) or fusion,
     )
 
 
@@ -219,11 +227,13 @@ def load_onnx_model(
     *,
     batch_tokens: int = 8192,
     threads: int | None = None,
+    fusion: Fusion | None = None,
 ) -> EvaluatedModel:
     """Load an exported model, which is scored at full width only.
 
     Args:
         runtime: onnx-fp32 or onnx-int8.
+        fusion: of a folder that has none.
     """
     from embedline.export.runtime import OnnxEmbedder
 
@@ -239,4 +249,5 @@ def load_onnx_model(
         batch_tokens=batch_tokens,
         heads=exported.heads,
         hybrid=exported.hybrid,
+        fusion=read_fusion(folder) or fusion,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from embedline.models.device import best_device
 from embedline.models.head_scores import hybrid_scores, lexical_scores, multi_vector_scores
 from embedline.models.head_vectors import HeadVectors, Terms
+from embedline.retrieval.fusion import Candidates
 
 HYBRID = "hybrid"
 TOKENS = 65_536  # of documents whose token vectors exist at a time: 268 MB of them at 1,024 values
@@ -31,7 +32,7 @@ def blocks(lengths: Sequence[int], most: int = TOKENS) -> Iterator[slice]:
 
 def rank_by_head(
     queries: HeadVectors, documents: Iterable[HeadVectors], weights: Mapping[str, float], k: int
-) -> dict[str, np.ndarray]:
+) -> dict[str, Candidates]:
     """Rank the best `k` documents of each query by each head, and by the weighted sum of all (`hybrid`).
 
     Equal scores are ordered by the lower index. Runs on a GPU where there is one.
@@ -41,7 +42,7 @@ def rank_by_head(
         weights: of the heads in the hybrid score.
 
     Returns:
-        Head → document indices (Q × k, best first), for the heads other than dense, and for hybrid.
+        Head → documents (Q × k), for the heads other than dense, and for hybrid.
     """
     device = best_device()
     parts = [_tensors(queries, slice(at, at + _QUERIES)) for at in range(0, len(queries.dense), _QUERIES)]
@@ -59,7 +60,7 @@ def rank_by_head(
             order = values.argsort(dim=1, descending=True, stable=True)[:, :k]
             best[head] = values.gather(1, order), places.gather(1, order)
         seen += len(block.dense)
-    return {head: places.numpy() for head, (_, places) in best.items()}
+    return {head: Candidates(values.numpy(), places.numpy()) for head, (values, places) in best.items()}
 
 
 def _scores(queries: _Parts, documents: _Parts, weights: Mapping[str, float]) -> dict[str, Tensor]:

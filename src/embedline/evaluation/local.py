@@ -52,7 +52,7 @@ def score_model(
             ignore_identical_ids=evaluation_set.ignore_identical_ids,
         )
         by_head = []
-        if evaluation_set.kind == "retrieval" and len(model.heads) > 1:
+        if evaluation_set.kind == "retrieval" and (len(model.heads) > 1 or model.fusion):
             by_head = _other_heads(model, evaluation_set, resamples)  # first: it gives the dense vectors
         for result in [*_scorer(evaluation_set.kind)(model, evaluation_set, resamples), *by_head]:
             scores.add(result.as_scores(row))
@@ -115,21 +115,23 @@ def _read_retrieval(of: EvaluationSet) -> RetrievalSet:
 
 
 def _other_heads(model: EvaluatedModel, of: EvaluationSet, resamples: int) -> list[SetResult]:
-    """Score the heads beside dense, and hybrid; dim is the width of the vectors compared, or 0."""
-    from embedline.evaluation.heads import blocks, rank_by_head
+    """Score the heads beside dense, and hybrid; dim is the width of the vectors compared, or 0.
+
+    Hybrid is the model's fusion of its heads and BM25; without one, the weighted sum of its heads.
+    """
+    from embedline.evaluation.heads import HYBRID
+    from embedline.evaluation.legs import SearchTexts, search_by_head, search_by_leg
 
     data = _read_retrieval(of)
-    query_prompt, document_prompt = _prompts(model, of)
-    queries = model.head_vectors(data.queries, query_prompt, _query_length(model, of))
-    documents = (
-        model.head_vectors(data.documents[block], document_prompt, model.document_length)
-        for block in blocks(model.token_counts(data.documents, document_prompt, model.document_length))
-    )
-    width = max((tokens.shape[1] for tokens in queries.tokens or []), default=0)
+    length = _query_length(model, of)
+    texts = SearchTexts(data.queries, data.documents, *_prompts(model, of), length, data.depth)
+    found = search_by_head(model, texts)
+    if model.fusion is not None:
+        found[HYBRID] = model.fusion.rank(*search_by_leg(model, texts, found), data.depth)
     results = []
-    for head, ranking in rank_by_head(queries, documents, model.hybrid, data.depth).items():
-        metrics = data.metrics(ranking)
-        dim = width if head == "multi_vector" else 0
+    for head, ranking in found.items():
+        metrics = data.metrics(ranking.indices)
+        dim = model.token_width if head == "multi_vector" else 0
         results.append(result_of_means(head, dim, metrics, "ndcg@10", data.query_ids, resamples))
     return results
 

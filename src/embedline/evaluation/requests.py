@@ -16,6 +16,7 @@ from embedline.evaluation.haystack import set_name
 from embedline.models.machine import attention, prepare
 from embedline.models.prompts import PromptTable
 from embedline.models.stated import NOTHING, Stated
+from embedline.retrieval.fusion import Fusion
 
 if TYPE_CHECKING:
     from embedline.evaluation.evaluated_models import EvaluatedModel
@@ -85,6 +86,7 @@ class ScoringSettings:
         sets: folder of the laid-out evaluation sets.
         revision: of these sets, for the score rows.
         prompts: the run's, for models of its stages and for third-party folders, which name none.
+        fusion: the run's, for models whose folders have none; None where hybrid is the sum of the heads.
         mteb_root: folder with copies of mteb's datasets; None without one.
     """
 
@@ -93,6 +95,7 @@ class ScoringSettings:
     config: EvaluateConfig
     runtime: RuntimeConfig
     prompts: Mapping[str, Prompt]
+    fusion: Fusion | None = None
     mteb_root: Path | None = None
     trust_remote_code: bool = False
 
@@ -130,7 +133,13 @@ def _load(request: ScoringRequest, folder: Path, settings: ScoringSettings) -> E
     identity = request.role, request.digest, folder
     runtime, batch_tokens = settings.runtime, settings.config.batch_tokens
     if request.runtime != TORCH:
-        return load_onnx_model(*identity, request.runtime, batch_tokens=batch_tokens, threads=runtime.threads)
+        return load_onnx_model(
+            *identity,
+            request.runtime,
+            batch_tokens=batch_tokens,
+            threads=runtime.threads,
+            fusion=settings.fusion,
+        )
     return load_torch_model(
         *identity,
         bf16=prepare(runtime),
@@ -141,4 +150,5 @@ def _load(request: ScoringRequest, folder: Path, settings: ScoringSettings) -> E
         trust_remote_code=settings.trust_remote_code,
         stated=request.stated,
         as_base=request.role == BASE,
+        fusion=settings.fusion,
     )

@@ -88,6 +88,15 @@ class OnnxEmbedder:
         rows = self._tokenizer.encode_batch_fast([prompt + text for text in texts])
         return [row.ids or self._empty for row in rows]
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens that the tokenizer has."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def token(self, term: int) -> str:
+        """Return the token of an id."""
+        return str(self._tokenizer.id_to_token(term))
+
     def encode(
         self,
         texts: Sequence[str],

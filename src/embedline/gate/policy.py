@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from embedline.artifacts.scores import DENSE
 from embedline.config.gate import Rule
 from embedline.gate.model_scores import ModelScores
 from embedline.gate.reason import Code, Reason, ScoreName
@@ -66,16 +67,21 @@ def _check_change(
         without = tuple(scores.model for scores in (candidate, other) if not _sets_of(rule, scores))
         code = Code.NO_SCORE if without else Code.NO_COMMON_SET
         return Reason(label, False, code, score, other.model, without=without)
-    ours, theirs = (scores.mean(sets, rule.metric, rule.head) for scores in (candidate, other))
+    ours, theirs = (scores.mean(sets, rule.metric, _head(rule, scores)) for scores in (candidate, other))
     return compare(label, score, ours, theirs, other.model, code, bar)
 
 
 def _sets_of(rule: Rule, scores: ModelScores) -> set[str]:
     """Return the sets of a rule that a model was scored on; none if the score of one in a list is missing."""
     if rule.set == ALL_RETRIEVAL:
-        return scores.sets(rule.metric, "retrieval", rule.head)
+        return scores.sets(rule.metric, "retrieval", _head(rule, scores))
     named = {rule.set} if isinstance(rule.set, str) else set(rule.set)
-    return named if named <= scores.sets(rule.metric, head=rule.head) else set()
+    return named if named <= scores.sets(rule.metric, head=_head(rule, scores)) else set()
+
+
+def _head(rule: Rule, scores: ModelScores) -> str:
+    """Return the head that a rule compares; BM25 has one way to score, whatever the candidate's head."""
+    return DENSE if scores.model == "bm25" else rule.head
 
 
 def _score_name(rule: Rule, sets: set[str]) -> ScoreName:

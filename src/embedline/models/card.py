@@ -15,6 +15,7 @@ from embedline.config.model import HybridWeights, LatentConfig
 from embedline.models.embedder import DenseSpec, Embedder, EmbedderSpec
 from embedline.models.model_files import CARD, read_json
 from embedline.models.prompts import PromptTable
+from embedline.models.st_modules import transformer_folder
 
 
 def write_card(embedder: Embedder, folder: Path, lineage: Sequence[Mapping[str, Any]]) -> None:
@@ -35,7 +36,7 @@ def write_card(embedder: Embedder, folder: Path, lineage: Sequence[Mapping[str, 
         "query_length": spec.query_length,
         "document_length": spec.document_length,
         "prompts": spec.prompts.as_json(),
-        "index_version": _index_version(folder, spec),
+        "index_version": index_version(folder, spec),
         "lineage": list(lineage),
     }
     write_json(folder / CARD, card)
@@ -70,10 +71,18 @@ def read_lineage(folder: Path) -> list[dict[str, Any]]:
     return history
 
 
-def _index_version(folder: Path, spec: EmbedderSpec) -> str:
-    """Digest weights, pooling and Dense layers: an index records it, and models never mix."""
-    weights = [*sorted(folder.glob("*.safetensors")), *sorted(folder.glob("*_Dense/*.safetensors"))]
+def index_version(folder: Path, spec: EmbedderSpec, causal: bool | None = None) -> str:
+    """Digest weights, pooling and Dense layers: an index records it, and models never mix.
+
+    Args:
+        folder: ours, or a third-party one: its heads are .pt files, its weights may lie a folder below.
+        causal: the mask that the user states for a third-party folder.
+    """
+    inner = transformer_folder(folder)
+    weights = [*sorted(inner.glob("*.safetensors")), *sorted(folder.glob("*_Dense/*.safetensors"))]
+    weights += sorted(folder.glob("*_linear.pt")) if "lexical" in spec.heads else []
     files = [[path.relative_to(folder).as_posix(), file_sha256(path)] for path in weights]
     pools: list[Any] = [spec.pooling, spec.mcls_every if spec.pooling == "mcls" else None, spec.layer_norm]
     pools += [list(layer) for layer in spec.dense_layers]
+    pools += [] if causal is None else [{"causal": causal}]
     return hashlib.sha256(json.dumps([files, pools]).encode()).hexdigest()[:16]

@@ -58,6 +58,11 @@ class BM25:
         having = 0 if term is None else int(np.diff(self.postings.starts[term : term + 2])[0])
         return float(_idf(np.array(having), self.postings.count))
 
+    def has(self, word: str, document: int) -> bool:
+        """Return whether a document has a word, as `words` returns it."""
+        term = self.vocabulary.get(word)
+        return term is not None and self.postings.has(term, document)
+
     def scores(self, query: str) -> np.ndarray:
         """Return the score of every document (N, float32); 0 where it shares no word with the query."""
         counts = Counter(words(query, stem=self.stem))

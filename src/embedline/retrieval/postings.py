@@ -37,6 +37,12 @@ class Postings:
         shape = (self.count, len(self.starts) - 1)
         return sp.csc_matrix((self.weights, self.documents, self.starts), shape=shape).tocsr()
 
+    def has(self, term: int, document: int) -> bool:
+        """Return whether a document is in a term's list."""
+        entries = self.documents[self.starts[term] : self.starts[term + 1]]
+        place = int(np.searchsorted(entries, document))
+        return place < len(entries) and int(entries[place]) == document
+
     def scores(self, query: Iterable[tuple[int, float]]) -> np.ndarray:
         """Add up the query's terms in every document (N, float32); 0 where no term occurs.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from embedline.config.data import CleanConfig, Source
+from embedline.config.fusion import FusionConfig
 from embedline.config.model import TeacherConfig
 from embedline.config.training import RuntimeConfig
 from embedline.data.sources import source_name
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
 
 
 def run(context: Context) -> StepResult:
-    """Write the output `dataset`: clean records and corpus, rejected rows, and the funnel."""
+    """Write the output `dataset`: clean records and corpus, rejected rows, and the funnel.
+
+    With section `fusion`, records are set aside for the fit of its weights.
+    """
     from embedline.data.clean import clean
+    from embedline.data.set_aside import set_aside
 
     teacher = context.step_config.section("teacher", TeacherConfig)  # None when the run has no teacher
     funnel = clean(
@@ -36,8 +41,11 @@ def run(context: Context) -> StepResult:
             for s in context.step_config.section("data.sources", list[Source])
         },
     )
+    fusion = context.step_config.section("fusion", FusionConfig)  # None when the run fits none
+    taken = set_aside(context.output("dataset"), fusion.queries) if fusion else 0
     counts = {
-        "records": funnel.rows_out("records"),
+        "records": funnel.rows_out("records") - taken,
+        **({"set_aside": taken} if fusion else {}),
         "passages": funnel.rows_out("corpus"),
         "rejected": funnel.rejected("records").total(),
         "rejected_passages": funnel.rejected("corpus").total(),

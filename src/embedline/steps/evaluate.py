@@ -18,6 +18,7 @@ from embedline.artifacts.manifest import MANIFEST, Artifact, read_artifact, writ
 from embedline.artifacts.scores import ScoreRow, read_scores
 from embedline.artifacts.store import cache_key
 from embedline.config.evaluation import EvaluateConfig
+from embedline.config.fusion import FusionConfig
 from embedline.config.model import Prompt
 from embedline.config.training import RuntimeConfig
 from embedline.data import evaluation_reader
@@ -37,6 +38,7 @@ from embedline.evaluation.summary import score_metrics
 from embedline.evaluation.untrained import untrained_digest
 from embedline.models.machine import works_in_bf16
 from embedline.models.stated import NOTHING, Stated
+from embedline.retrieval.fusion import Fusion
 from embedline.steps.context import Context, StepResult
 
 
@@ -76,12 +78,14 @@ def run(context: Context) -> StepResult:
 def _settings(context: Context) -> ScoringSettings:
     step_config, evaluation = context.step_config, context.artifact("evaluation")
     mteb_root = step_config.locations.get("mteb")
+    fusion = step_config.section("fusion", FusionConfig)  # None when the run has none
     return ScoringSettings(
         sets=evaluation.path,
         revision=evaluation.digest[:16],
         config=step_config.section("evaluate", EvaluateConfig),
         runtime=step_config.section("runtime", RuntimeConfig),
         prompts=step_config.section("prompts", dict[str, Prompt]),
+        fusion=Fusion(fusion.method, tuple(fusion.legs)) if fusion else None,
         mteb_root=Path(mteb_root) if mteb_root else None,
         trust_remote_code=bool(step_config.config.get("model", {}).get("trust_remote_code", False)),
     )
@@ -168,6 +172,8 @@ def _scored_under(context: Context, request: ScoringRequest, settings: ScoringSe
         what["precision"] = "bf16" if works_in_bf16(settings.runtime) else "fp32"
         if not request.has_prompts:
             what["prompts"] = context.step_config.config["prompts"]
+    if settings.fusion and request.folder is not None:
+        what["fusion"] = [settings.fusion.method, settings.fusion.legs]
     if request.stated != NOTHING:
         what["stated"] = [request.stated.pooling, request.stated.causal]
     if request.depths:

@@ -29,6 +29,7 @@ def run(context: Context) -> StepResult:
     from embedline.export.readme import write_readme
     from embedline.export.runtime import Variant
     from embedline.models.folder import CARD, load_embedder
+    from embedline.retrieval.fusion import copy_fusion
 
     config = context.step_config.section("export", ExportConfig)
     prepare(context.step_config.section("runtime", RuntimeConfig))
@@ -38,6 +39,7 @@ def run(context: Context) -> StepResult:
     embedder = load_embedder(model, attention="sdpa", trust_remote_code=trusted).eval()
     card = json.loads((model / CARD).read_text(encoding="utf-8"))
     export_onnx(embedder, folder, config.opset, index_version=card.get("index_version", ""))
+    copy_fusion(model, folder)
     thresholds: dict[Variant, float] = {"fp32": config.min_cosine_fp32}
     limits: dict[Variant, HeadLimits] = {
         "fp32": HeadLimits(config.min_token_cosine_fp32, config.max_lexical_difference_fp32),

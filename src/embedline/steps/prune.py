@@ -1,7 +1,11 @@
-"""prune_before and prune_after: drop layers of the base or of the trained model, then heal it."""
+"""prune_before and prune_after: drop layers of the base or of the trained model, then heal it.
+
+prune_after makes the candidate, and with section `fusion` fits the weights of its hybrid search.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +16,7 @@ from embedline.errors import InputError
 from embedline.markdown import table
 from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
+from embedline.steps.shared.fusion import fusion_summary, write_fitted
 from embedline.steps.shared.training import (
     adapters,
     errors_in_section,
@@ -36,7 +41,8 @@ def run(context: Context) -> StepResult:
     """Write the output `model`: the base with the run's spec, pruned or not, or the pruned trained model.
 
     prune_before has no output when the model is made from scratch. Where prune_after does not prune, it
-    passes its input through, or writes it with the run's dims and prompts when no training has read them.
+    passes its input through, or writes it with the run's dims and prompts when no training has read them, or
+    when a fusion is fitted.
     """
     before = context.step == "prune_before"
     config = context.step_config.section("prune", PruneConfig)
@@ -47,8 +53,11 @@ def run(context: Context) -> StepResult:
                 "a model made from scratch has no layers to drop.", where="prune.when", fix="Use after."
             )
         return StepResult(passed_through={"model": None}, summary="From scratch: pretrain makes the model.")
+    fuses = context.step_config.config.get("fusion") is not None
+    if not before and config.when != "after" and not fuses and _has_run_card(context):
+        return passed_through(context)
     if not before and config.when != "after":
-        return passed_through(context) if _has_run_card(context) else _write_run_card(context)
+        return _write_run_card(context)
     bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
     if before:
         embedder = fit_to_run(context, load_folder(context, context.outside("base")))
@@ -66,7 +75,7 @@ def run(context: Context) -> StepResult:
         **({"base": context.step_config.pins.get("base")} if before else {}),
     )
     _require_saved(context, student)
-    return result
+    return result if before else _with_fusion(context, student, result)
 
 
 def _require_saved(context: Context, student: Embedder) -> None:
@@ -98,7 +107,20 @@ def _write_run_card(context: Context) -> StepResult:
     embedder = load_model(context)
     require_dims(embedder)
     save_model(context, embedder)
-    return StepResult(summary="Not pruned. The model has the run's dims and prompts now.")
+    result = StepResult(summary="Not pruned. The model has the run's dims and prompts now.")
+    return _with_fusion(context, embedder, result)
+
+
+def _with_fusion(context: Context, embedder: Embedder, result: StepResult) -> StepResult:
+    """Write the fitted weights of the run's fusion beside the model; add their table to the summary."""
+    if context.step_config.config.get("fusion") is None:
+        return result
+    bf16 = prepare(context.step_config.section("runtime", RuntimeConfig))
+    fusion = write_fitted(context, embedder, bf16=bf16)
+    metrics = {f"fusion_{name}": value for name, value in fusion.scores.items()}
+    return replace(
+        result, metrics=result.metrics | metrics, summary=f"{result.summary}\n\n{fusion_summary(fusion)}"
+    )
 
 
 def prune(
