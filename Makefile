@@ -86,9 +86,10 @@ images: $(VENV)/.dev
 demo-docker: $(VENV)/.dev
 	infra/images/engine.sh with infra/images/demo.sh "$$WORK/docker"
 
-# The demo with one stage left out at a time, over three seeds: about 70 minutes on one core.
+# A preset with one part changed at a time, over three seeds: the demo takes about 70 minutes on one core.
+PRESET ?= demo
 ablation: $(VENV)/.dev
-	$(BIN)/python tests/benchmarks/ablation.py --work "$$WORK/ablation"
+	$(BIN)/python tests/benchmarks/ablation.py $(PRESET) --work "$$WORK/ablation" $(if $(EMBEDLINE_DATA),-o "data.root=$$EMBEDLINE_DATA")
 
 # The same tests repeatedly, each time with other examples and another order of processes.
 soak: $(VENV)/.dev
