@@ -43,13 +43,14 @@ def line(tmp_path, evaluation_folder, tiny_model, monkeypatch):
     shutil.copytree(evaluation_folder, laid_out)
     evaluation = write_manifest(laid_out, kind="evaluation", step="ingest", key="k")
 
-    def run(pins=None, locations=None, name="run", config=None, **inputs):
+    def run(pins=None, locations=None, name="run", config=None, fusion=None, **inputs):
         scored.clear()
         settings = EvaluateConfig(**{"bootstrap": 20, **(config or {})})
         sections = {
             "evaluate": settings.model_dump(),
             "prompts": {"default": {"query": "run: ", "document": ""}},
             "runtime": RuntimeConfig().model_dump(),
+            "fusion": fusion,
         }
         empty = dict.fromkeys(("pretrained", "unsupervised", "supervised", "onnx"))
         draft = tmp_path / name
@@ -94,6 +95,20 @@ def test_a_line_from_scratch_scores_every_stage_and_an_untrained_twin(line):
     assert ("pretrain", "Questions", 8) not in by_model
     assert ("bm25", "Questions", 0) in by_model
     assert result.metrics["candidate/Questions/main"] == by_model["candidate", "Questions", 32]
+
+
+def test_a_fusion_adds_a_hybrid_score_to_every_model_and_is_part_of_their_keys(line):
+    candidate, base = line.model(1, "train_supervised"), line.model(5, "outside").path
+    pins, places = {"base": folder_digest(base)}, {"base": str(base)}
+    _, rows, _ = line(pins, places, candidate=candidate)
+    assert {row["head"] for row in rows} == {"dense"}
+    fusion = {"method": "convex", "legs": ["dense", "bm25"]}
+    _, rows, scored = line(pins, places, candidate=candidate, fusion=fusion, name="second")
+    hybrid = {(row["model"], row["set"]) for row in rows if row["head"] == "hybrid"}
+    assert hybrid == {("candidate", "Questions"), ("base", "Questions")}
+    assert scored == ["candidate", "base"]  # BM25 is the same
+    _, _, scored = line(pins, places, candidate=candidate, fusion=fusion | {"method": "rrf"}, name="third")
+    assert scored == ["candidate", "base"]
 
 
 def test_nothing_is_scored_again_when_nothing_changed(line):

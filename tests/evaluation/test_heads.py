@@ -12,12 +12,13 @@ from embedline.config.gate import Rule
 from embedline.evaluation.compare import heads_table, main_table, markdown
 from embedline.evaluation.evaluated_models import EvaluatedModel
 from embedline.evaluation.heads import blocks, rank_by_head
-from embedline.evaluation.local import score_model
+from embedline.evaluation.local import score_bm25, score_model
 from embedline.evaluation.reasons import sentence
 from embedline.evaluation.sets import read_sets
 from embedline.gate.model_scores import ModelScores
 from embedline.gate.policy import check_rule
 from embedline.models.head_vectors import HeadVectors
+from embedline.retrieval.fusion import Fusion
 
 WEIGHTS = {"dense": 1.0, "lexical": 0.3, "multi_vector": 0.7}
 
@@ -132,6 +133,38 @@ def test_only_retrieval_sets_have_rows_of_heads_other_than_dense(scores):
     for head in ("lexical", "hybrid"):
         mean = np.mean([p.value for p in scores.per_query if p.head == head])
         assert mean == pytest.approx(values[head])
+
+
+def test_hybrid_of_a_model_with_a_fusion_ranks_its_legs_and_bm25(evaluation_folder):
+    sets = read_sets(evaluation_folder)
+    words_alone = Fusion(legs=("bm25",))
+    for heads in (("dense",), tuple(WEIGHTS)):
+        values = {}
+        for name, fusion in (("words", words_alone), ("default", Fusion()), ("rrf", Fusion("rrf"))):
+            model = EvaluatedModel("candidate", "d", Letters(), heads=heads, hybrid=WEIGHTS, fusion=fusion)
+            rows = [row for row in score_model(model, sets, resamples=0).rows if row.head == "hybrid"]
+            assert {row.set for row in rows} == {"Questions"}
+            assert {row.dim for row in rows} == {0}
+            values[name] = {row.metric: row.value for row in rows}
+        bm25 = {row.metric: row.value for row in score_bm25(sets, digest="b", resamples=0).rows}
+        assert values["words"]["ndcg@10"] == pytest.approx(bm25["ndcg@10"])
+        assert values["default"]["ndcg@10"] > 0.8
+
+
+def test_a_rule_compares_hybrid_with_the_one_score_of_bm25(evaluation_folder):
+    sets = read_sets(evaluation_folder)
+    model = EvaluatedModel("candidate", "d", Letters(), fusion=Fusion())
+    ours = ModelScores.of("candidate", score_model(model, sets, resamples=0).rows)
+    bm25 = ModelScores.of("bm25", score_bm25(sets, digest="b", resamples=0).rows)
+    gain = ours.find("Questions", head="hybrid").value - bm25.find("Questions").value
+    for name, bar in (("*", gain - 0.001), ("Questions", gain + 0.001)):
+        rule = Rule(set=name, head="hybrid", against="bm25", min_gain=bar)
+        (reason,) = check_rule("r", rule, ours, bm25)
+        assert (reason.passed, reason.other) == (bar < gain, bm25.find("Questions").value)
+        assert "hybrid" in sentence(reason).en
+    base = ModelScores.of("base", [])
+    (reason,) = check_rule("r", Rule(set="*", head="hybrid", against="base", min_gain=0), ours, base)
+    assert not reason.passed  # only BM25 has one score for all heads
 
 
 def test_main_table_holds_the_dense_head_and_heads_table_the_others(scores):

@@ -12,6 +12,7 @@ from embedline.artifacts.workspace import Workspace
 from embedline.config.schema import RunConfig
 from embedline.export.runtime import OnnxEmbedder
 from embedline.models.folder import save_embedder
+from embedline.retrieval.fusion import Fusion, read_fusion, write_fusion
 from embedline.steps.context import Context, StepConfig
 from embedline.steps.export import parity_texts, run
 
@@ -50,6 +51,7 @@ def test_no_evaluation_sets_give_no_texts(evaluation):
 def test_the_step_passes_with_a_failed_parity_for_the_gate(make_embedder, evaluation, tmp_path):
     model = tmp_path / "model"
     save_embedder(make_embedder("bert", num_hidden_layers=1), model)
+    write_fusion(Fusion("rrf", ("dense", "bm25")), model)
     config = RunConfig.model_validate(
         {
             "name": "t",
@@ -83,6 +85,7 @@ def test_the_step_passes_with_a_failed_parity_for_the_gate(make_embedder, evalua
     assert f"{found:.5f}" in result.summary
     assert f"{found:.4f}" in (tmp_path / "onnx" / "README.md").read_text(encoding="utf-8")
     assert not OnnxEmbedder(tmp_path / "onnx", "int8").alone
+    assert read_fusion(tmp_path / "onnx") == Fusion("rrf", ("dense", "bm25"))
     card = json.loads((model / "embedline.json").read_text(encoding="utf-8"))
     for variant in ("fp32", "int8"):
         assert OnnxEmbedder(tmp_path / "onnx", variant).index_version == card["index_version"]

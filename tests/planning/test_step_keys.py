@@ -25,7 +25,7 @@ KEYS: dict[str, tuple[list[str], list[str]]] = {
         ["data.sources.0.weight=3", "data.sources.0.stages=[supervised]", "seed=1", "clean.max_chars=900"],
     ),
     "clean": (
-        ["clean.max_chars=900", "data.sources.0.stages=[supervised]"],
+        ["clean.max_chars=900", "data.sources.0.stages=[supervised]", "fusion={queries: 50}"],
         [
             "runtime.threads=1",
             "runtime.precision=bf16",
@@ -63,7 +63,7 @@ KEYS: dict[str, tuple[list[str], list[str]]] = {
         ["supervised.log_every=3", "runtime.threads=1", "mine.depth=30", "export.opset=20"],
     ),
     "prune_after": (
-        ["model.dims=[32]", "prompts={default: {query: 'q: '}}", "prune.when=never"],
+        ["model.dims=[32]", "prompts={default: {query: 'q: '}}", "prune.when=never", "fusion={method: rrf}"],
         ["runtime.threads=1", "export.opset=20", "supervised.steps=9"],
     ),
     "export": (
@@ -71,7 +71,10 @@ KEYS: dict[str, tuple[list[str], list[str]]] = {
         ["runtime.precision=bf16", "model.dims=[32]", "evaluate.bootstrap=10", "seed=1"],
     ),
     "evaluate": (
-        ["evaluate.bootstrap=10", "prompts={default: {query: 'q: '}}", "runtime.precision=bf16"],
+        [
+            *("evaluate.bootstrap=10", "prompts={default: {query: 'q: '}}", "runtime.precision=bf16"),
+            "fusion={method: rrf}",
+        ],
         ["runtime.threads=1", "gate.mode=off", "seed=1"],
     ),
     "gate": (["gate.max_drop_vs_champion=0.2"], ["evaluate.bootstrap=10", "promote.policy=manual"]),

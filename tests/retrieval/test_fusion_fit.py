@@ -7,9 +7,8 @@ import pytest
 from scipy.optimize import check_grad
 
 from embedline.retrieval import fusion_fit
-from embedline.retrieval.fusion import DEFAULT_COEFFICIENTS, Candidates, Fusion
+from embedline.retrieval.fusion import DEFAULT_COEFFICIENTS, FEATURES, Candidates, Fusion
 from embedline.retrieval.fusion_fit import MIN_QUERIES, JudgedQueries, fit_fusion, ndcg
-from embedline.retrieval.query_features import FEATURES
 
 
 def ranked(scores_QN):
@@ -18,7 +17,7 @@ def ranked(scores_QN):
 
 
 def judged(count, seed, *, dense=1.0, words=1.0):
-    """Queries, two thirds of which match words; BM25 finds their answers, dense all answers, with noise."""
+    """Queries two thirds of which match words: BM25 finds the answer of those, dense that of all."""
     generator = np.random.default_rng(seed)
     answers = generator.integers(0, 30, count)
     matching = np.arange(count) % 3 > 0

@@ -21,11 +21,11 @@ import numpy as np
 
 from embedline.artifacts.checked_json import read_checked_json, write_checked_json
 from embedline.errors import InputError, first_line
-from embedline.retrieval.query_features import FEATURES
 
 FUSION = "fusion.json"  # in a model folder
 BM25_LEG = "bm25"
 LEGS = ("dense", "lexical", "multi_vector", BM25_LEG)
+FEATURES = ("constant", "match", "known", "script")  # of a query: `query_features`
 DEPTH = 100  # documents that a leg gives; the normalisation depends on it
 RRF_CONSTANT = 60
 
@@ -57,18 +57,20 @@ class Pool(NamedTuple):
 
 
 def normalise(leg: Candidates) -> np.ndarray:
-    """Map a query's scores to 0..1: the best document gets 1, the last one 0 (Q × K).
+    """Map a query's scores to 0..1 (Q × K): the best document gets 1, and those not found have 0.
 
-    A document that the leg did not find counts as its last one. Equal scores are all 1. A ranking, and a
-    fusion's, is the same after any scaling and shift of a leg's scores.
+    0 stands below the last document found by the mean step from one document to the next. Equal scores are
+    all 1. Whatever a leg's scores are multiplied by, and whatever is added to them, the result is the same.
     """
     found = leg.indices >= 0
     scores = leg.scores.astype(np.float64)
     low = np.where(found, scores, np.inf).min(1, keepdims=True, initial=np.inf)
     high = np.where(found, scores, -np.inf).max(1, keepdims=True, initial=-np.inf)
-    span = np.where(high > low, high - low, 1.0)
-    flat = ~(high > low)
-    return np.where(found, np.where(flat, 1.0, (scores - np.where(flat, 0.0, low)) / span), 0.0)
+    varied = high > low
+    span = np.where(varied, high - low, 1.0)
+    step = span / np.maximum(found.sum(1, keepdims=True) - 1, 1)
+    shares = (scores - np.where(varied, low, 0.0) + step) / (span + step)
+    return np.where(found, np.where(varied, shares, 1.0), 0.0)
 
 
 def reciprocal_ranks(leg: Candidates) -> np.ndarray:

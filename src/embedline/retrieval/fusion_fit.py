@@ -9,8 +9,14 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
-from embedline.retrieval.fusion import DEFAULT_COEFFICIENTS, LEGS, Candidates, Fusion, pooled
-from embedline.retrieval.query_features import FEATURES
+from embedline.retrieval.fusion import (
+    DEFAULT_COEFFICIENTS,
+    FEATURES,
+    LEGS,
+    Candidates,
+    Fusion,
+    pooled,
+)
 
 PRIOR_STRENGTH = 2.0  # of a coefficient: twice what the square of 1 off its default costs, in nats
 MIN_QUERIES = 40  # on fewer, the default coefficients stay

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from embedline.retrieval.bm25 import BM25, words
-
-FEATURES = ("constant", "match", "known", "script")
+from embedline.retrieval.fusion import FEATURES
 
 
 class QueryFeatures:
