@@ -103,6 +103,12 @@ soak: $(VENV)/.dev
 bench-train: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/bench_train.py --data "$$EMBEDLINE_DATA" --unified --output "$$WORK/bench-train.json"
 
+# Time of a search in 100,000 passages, beside NumPy, faiss and SciPy: a few minutes, 1.5 GB in $WORK.
+.PHONY: bench-search
+bench-search: $(VENV)/.dev
+	mkdir -p "$$WORK"
+	$(BIN)/python tests/benchmarks/bench_search.py --work "$$WORK"
+
 clean:
 	rm -rf $(VENV) build *.egg-info src/*.egg-info
 

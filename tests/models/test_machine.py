@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 
 from embedline.config.training import RuntimeConfig
 from embedline.models import machine
-from embedline.models.log_once import info_once
 from embedline.models.machine import prepare
 from embedline.planning.checks import machine as checks
 from embedline.planning.checks.machine import precision_notes
@@ -16,7 +14,6 @@ from embedline.planning.checks.machine import precision_notes
 
 @pytest.fixture(autouse=True)
 def a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    info_once.cache_clear()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(checks, "_GPU_DRIVER", Path("/no/such/file"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
@@ -24,33 +21,6 @@ def a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def has_bf16(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has})
-
-
-@pytest.mark.parametrize(
-    ("precision", "has", "expected"),
-    [
-        ("auto", True, True),
-        ("auto", False, False),
-        ("bf16", False, True),
-        ("bf16", True, True),
-        ("fp32", True, False),
-    ],
-)
-def test_auto_precision_is_bf16_where_the_machine_has_it(
-    monkeypatch: pytest.MonkeyPatch, precision: str, has: bool, expected: bool
-) -> None:
-    has_bf16(monkeypatch, has)
-    assert prepare(RuntimeConfig.model_validate({"precision": precision})) is expected
-
-
-def test_the_choice_of_auto_precision_is_logged_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    has_bf16(monkeypatch, False)
-    with caplog.at_level(logging.INFO, logger="embedline"):
-        for _ in range(2):
-            prepare(RuntimeConfig(precision="auto"))
-    assert caplog.messages == ["Precision: fp32 (this device has no bf16 instructions and emulates them)."]
 
 
 def test_the_plan_warns_of_emulated_bf16_where_the_training_will_run(

@@ -37,6 +37,9 @@ PACKAGES = (
 OPTIONAL = {"kfp": "pipelines", "onnx": "cpu", "onnxruntime": "cpu"}  # package → extra of embedline
 
 
+_USUAL = {"model_type": "bert", "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+
+
 class Check(NamedTuple):
     """The result of one check.
 
@@ -64,6 +67,7 @@ def doctor(work: Work = WORK, uri: Uri = "", as_json: AsJson = False, debug: Deb
         ),
         _check("cpu", _cpu),
         _check("accelerator", _accelerator),
+        _check("precision", _precision),
         _check("memory", _memory),
         _check("home", caches_found),
         _check("disk", lambda: _disk(work)),
@@ -98,12 +102,30 @@ def _check(name: str, measure: Callable[[], str], extra: str = "") -> Check:
 def _cpu() -> str:
     import torch
 
-    from embedline.models.device import bf16_is_faster
+    from embedline.models.device import NO_BF16, bf16_instructions
     from embedline.models.machine import thread_count
 
-    fast, reason = bf16_is_faster(torch.device("cpu"))
-    bf16 = f"bf16 fast ({reason})" if fast else f"bf16 slow ({reason}): use precision auto or fp32"
-    return f"{cores_found()}, torch uses {thread_count(RuntimeConfig())} threads, {bf16}"
+    names = ", ".join(bf16_instructions(torch.device("cpu"))) or NO_BF16
+    return f"{cores_found()}, torch uses {thread_count(RuntimeConfig())} threads, bf16: {names}"
+
+
+def _precision() -> str:
+    """Return what precision: auto takes for a model of a usual width, and for all that were measured here."""
+    from embedline.models.device import best_device
+    from embedline.models.layer_work import encoding_work, training_work
+    from embedline.models.machine import faster_precision, thread_count
+    from embedline.models.speed import kept_speeds, speeds_file
+
+    threads = thread_count(RuntimeConfig())
+    lines = {}
+    for work in (training_work(_USUAL, tokens=2048, length=128), encoding_work(_USUAL)):
+        bf16, reason = faster_precision(work, threads)
+        lines[work] = f"auto takes {'bf16' if bf16 else 'fp32'} ({reason})"
+    kept = [speed for speed in kept_speeds(best_device(), threads) if speed.work not in lines]
+    for speed in kept:
+        lines[speed.work] = f"{speed.name} ({speed.teraflops()}; {speed.work.describe()})"
+    note = f"kept in {speeds_file()}: without this file they are measured anew"
+    return "; ".join([*dict.fromkeys(lines.values()), note])
 
 
 def _accelerator() -> str:

@@ -265,8 +265,9 @@ class RuntimeConfig(Section):
 
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "fp32",
-        description="precision of training and encoding; bf16 is autocast over fp32 weights. auto: bf16 "
-        "where GPU or CPU computes it faster (measured on a CPU without matrix units), else fp32",
+        description="precision of training and encoding; bf16 is autocast over fp32 weights. auto: the "
+        "faster one; on a CPU both are measured with a layer of the model, once a machine, for training and "
+        "encoding apart (`embedline doctor` shows them)",
     )
     threads: int | None = Field(
         None,

@@ -16,7 +16,8 @@ from embedline.config.training import RuntimeConfig
 from embedline.data.root import data_root
 from embedline.data.sources import source_name
 from embedline.evaluation.requests import BM25_DIGEST
-from embedline.models.machine import attention, prepare
+from embedline.models.layer_work import encoding_work, folder_config
+from embedline.models.machine import attention, prepare, works_in_bf16
 from embedline.models.prompts import PromptTable
 from embedline.models.stated import NOTHING, Stated, require_unstated
 from embedline.quoting import home_expanded
@@ -109,11 +110,12 @@ def _load_forms(
         forms = {"onnx-fp32": "model.onnx", "onnx-int8": "model_int8.onnx"}
         return [load_onnx_model(*identity, form) for form, file in forms.items() if (folder / file).is_file()]
     runtime = config.runtime if config else RuntimeConfig()
+    prepare(runtime)
     third_party = config is not None and not (folder / "embedline.json").is_file()
     return [
         load_torch_model(
             *identity,
-            bf16=prepare(runtime),
+            bf16=works_in_bf16(runtime, encoding_work(folder_config(folder))),
             prompts=PromptTable(config.prompts) if third_party and config else None,
             attention=attention(runtime),
             trust_remote_code=trust_remote_code,

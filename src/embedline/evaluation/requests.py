@@ -13,7 +13,8 @@ from embedline.config.model import Prompt
 from embedline.config.training import RuntimeConfig
 from embedline.evaluation.compare import BENCHMARK
 from embedline.evaluation.haystack import set_name
-from embedline.models.machine import attention, prepare
+from embedline.models.layer_work import encoding_work, folder_config
+from embedline.models.machine import attention, prepare, works_in_bf16
 from embedline.models.prompts import PromptTable
 from embedline.models.stated import NOTHING, Stated
 from embedline.retrieval.fusion import Fusion
@@ -131,6 +132,7 @@ def _load(request: ScoringRequest, folder: Path, settings: ScoringSettings) -> E
     from embedline.evaluation.evaluated_models import load_onnx_model, load_torch_model
 
     identity = request.role, request.digest, folder
+    prepare(settings.runtime)
     runtime, batch_tokens = settings.runtime, settings.config.batch_tokens
     if request.runtime != TORCH:
         return load_onnx_model(
@@ -142,7 +144,7 @@ def _load(request: ScoringRequest, folder: Path, settings: ScoringSettings) -> E
         )
     return load_torch_model(
         *identity,
-        bf16=prepare(runtime),
+        bf16=works_in_bf16(runtime, encoding_work(folder_config(folder))),
         untrained=request.role == UNTRAINED,
         prompts=None if request.has_prompts else PromptTable(settings.prompts),
         batch_tokens=batch_tokens,

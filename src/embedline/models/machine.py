@@ -12,6 +12,7 @@ from embedline.resources import usable_cores
 
 if TYPE_CHECKING:
     from embedline.models.attention import Attention
+    from embedline.models.layer_work import LayerWork
 
 # Parameters of glibc's mallopt (malloc.h).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -19,8 +20,8 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 _log = logging.getLogger(__name__)
 
 
-def prepare(runtime: RuntimeConfig, *, training: bool = False) -> bool:
-    """Set the threads and, for training, the allocator; return whether the step runs under bf16 autocast."""
+def prepare(runtime: RuntimeConfig, *, training: bool = False) -> None:
+    """Set the threads and, for training, the allocator."""
     import torch
     from transformers.utils import logging
 
@@ -29,7 +30,6 @@ def prepare(runtime: RuntimeConfig, *, training: bool = False) -> bool:
     torch.set_num_threads(thread_count(runtime))
     if training:
         _keep_freed_memory()
-    return works_in_bf16(runtime)
 
 
 def thread_count(runtime: RuntimeConfig) -> int:
@@ -40,15 +40,35 @@ def thread_count(runtime: RuntimeConfig) -> int:
     return runtime.threads or max(1, min(torch.get_num_threads(), share))
 
 
-def works_in_bf16(runtime: RuntimeConfig) -> bool:
-    """Return whether `runtime.precision` means bf16 on this machine; the choice that auto makes is logged."""
-    from embedline.models.device import best_device, bf16_is_faster
+def works_in_bf16(runtime: RuntimeConfig, work: LayerWork) -> bool:
+    """Return whether `work` is done under bf16 autocast; the choice of auto is logged.
 
+    Auto takes what is faster for this work: training and encoding may differ, and so may models.
+    """
     if runtime.precision != "auto":
         return runtime.precision == "bf16"
-    faster, reason = bf16_is_faster(best_device())
-    info_once(_log, f"Precision: {'bf16' if faster else 'fp32'} ({reason}).")
-    return faster
+    bf16, reason = faster_precision(work, thread_count(runtime))
+    info_once(_log, f"Precision: {'bf16' if bf16 else 'fp32'} ({reason}).")
+    return bf16
+
+
+def faster_precision(work: LayerWork, threads: int) -> tuple[bool, str]:
+    """Return whether bf16 is faster than fp32 for `work` on this machine, and why.
+
+    A GPU's tensor cores are many times faster in bf16, and without instructions bf16 is emulated; what a
+    processor's instructions bring is measured.
+    """
+    from embedline.models.device import NO_BF16, best_device, bf16_instructions
+    from embedline.models.speed import measured_speed
+
+    device = best_device()
+    names = ", ".join(bf16_instructions(device))
+    if not names:
+        return False, NO_BF16
+    if device.type == "cuda":
+        return True, names
+    speed = measured_speed(work, device, threads)
+    return speed.bf16_is_faster, f"{speed.teraflops()} with {names}; a layer of {work.describe()}"
 
 
 def _keep_freed_memory() -> None:
@@ -67,6 +87,8 @@ def _keep_freed_memory() -> None:
 def attention(runtime: RuntimeConfig) -> Attention:
     """Return the attention kernel that models are loaded with on this machine."""
     from embedline.models.attention import attention_for
-    from embedline.models.device import best_device
+    from embedline.models.device import best_device, bf16_instructions
 
-    return attention_for(runtime.attention, best_device().type, bf16=works_in_bf16(runtime))
+    device = best_device()
+    auto = runtime.precision == "auto" and device.type == "cuda" and bool(bf16_instructions(device))
+    return attention_for(runtime.attention, device.type, bf16=auto or runtime.precision == "bf16")

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from embedline.config.model import ModelConfig
+from embedline.models.layer_work import PLAIN
 from embedline.models.st_modules import module_config, read_modules, transformer_folder
 
-# BERT's kind: two matrices in the feed-forward part, biases everywhere, learned positions, a pooler.
-_PLAIN = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "mpnet", "deberta-v2"}
 _NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 # Of the architectures that are often made from scratch; loading transformers takes seconds.
 _DEFAULTS: dict[str, dict[str, int]] = {
@@ -112,7 +111,7 @@ def sizes_from(values: Mapping[str, Any]) -> Sizes | None:
     """Read sizes from a transformers configuration; None for a mixture of experts or a missing size."""
     if not all(values.get(key) for key in (*_NEEDED, "vocab_size")) or any(values.get(k) for k in _EXPERTS):
         return None
-    plain = values.get("model_type") in _PLAIN
+    plain = values.get("model_type") in PLAIN
     width, heads = values["hidden_size"], values["num_attention_heads"]
     tables = values.get("type_vocab_size") or 0
     if plain:

@@ -11,7 +11,7 @@ from embedline.config.training import RuntimeConfig
 from embedline.data.sources import source_name
 from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
-from embedline.steps.shared.training import load_teacher
+from embedline.steps.shared.training import encodes_in_bf16, load_teacher
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,8 +61,9 @@ def run(context: Context) -> StepResult:
 def _teacher(context: Context) -> Encode:
     """Load the teacher; it encodes texts with its own prompts for each row's source and task type."""
 
-    bf16 = prepare(context.step_config.section("runtime", RuntimeConfig))
+    prepare(context.step_config.section("runtime", RuntimeConfig))
     embedder = load_teacher(context)
+    bf16 = encodes_in_bf16(context, embedder)
 
     def encode(texts: list[str], source: str, task_type: str, side: Side) -> np.ndarray:
         return embedder.encode_side(texts, side, name=source, task_type=task_type, bf16=bf16)

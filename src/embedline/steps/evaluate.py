@@ -36,6 +36,7 @@ from embedline.evaluation.requests import (
 from embedline.evaluation.score_files import read_per_query, write_scores
 from embedline.evaluation.summary import score_metrics
 from embedline.evaluation.untrained import untrained_digest
+from embedline.models.layer_work import encoding_work, folder_config
 from embedline.models.machine import works_in_bf16
 from embedline.models.stated import NOTHING, Stated
 from embedline.retrieval.fusion import Fusion
@@ -169,7 +170,8 @@ def _scored_under(context: Context, request: ScoringRequest, settings: ScoringSe
         "untrained": request.role == UNTRAINED,
     }
     if request.folder is not None:
-        what["precision"] = "bf16" if works_in_bf16(settings.runtime) else "fp32"
+        work = encoding_work(folder_config(request.folder))
+        what["precision"] = "bf16" if works_in_bf16(settings.runtime, work) else "fp32"
         if not request.has_prompts:
             what["prompts"] = context.step_config.config["prompts"]
     if settings.fusion and request.folder is not None:

@@ -12,7 +12,7 @@ from embedline.markdown import table
 from embedline.mining.negatives import COUNTS, MiningCounts
 from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
-from embedline.steps.shared.training import load_model, stage_records
+from embedline.steps.shared.training import encodes_in_bf16, load_model, stage_records
 from embedline.vectors.embed import embed_corpus
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ def run(context: Context) -> StepResult:
     from embedline.models.lengths import require_tokens
     from embedline.training.batching.records import filtered
 
-    bf16 = prepare(context.step_config.section("runtime", RuntimeConfig))
+    prepare(context.step_config.section("runtime", RuntimeConfig))
     embedder = load_model(context)
+    bf16 = encodes_in_bf16(context, embedder)
     require_tokens(embedder, config.document_length, "mine.document_length")
     context.tracker.params(config.model_dump())
     # A scored pair is no positive and needs no negative: such records are written unchanged.

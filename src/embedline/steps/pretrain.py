@@ -22,6 +22,7 @@ from embedline.steps.shared.training import (
     passed_through,
     run_spec,
     save_model,
+    trains_in_bf16,
 )
 
 if TYPE_CHECKING:
@@ -42,8 +43,10 @@ def run(context: Context) -> StepResult:
     from embedline.models.lengths import require_tokens
     from embedline.training.pretraining import pretrain
 
-    bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
+    prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
     embedder = _from_scratch(context) if from_scratch else load_model(context)
+    tokens = min(config.batch_tokens, config.batch * config.length)
+    bf16 = trains_in_bf16(context, embedder, tokens=tokens, length=config.length)
     head = None if from_scratch else _head_of_base(context, embedder)
     chosen = machine_params(embedder, bf16=bf16)
     context.tracker.params({**config.model_dump(), **chosen, "parameters": _parameters(embedder)})

@@ -19,6 +19,7 @@ from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.fusion import fusion_summary, write_fitted
 from embedline.steps.shared.training import (
     adapters,
+    encodes_in_bf16,
     errors_in_section,
     fit_to_run,
     load_folder,
@@ -26,6 +27,7 @@ from embedline.steps.shared.training import (
     passed_through,
     run_spec,
     save_model,
+    trains_in_bf16,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +60,7 @@ def run(context: Context) -> StepResult:
         return passed_through(context)
     if not before and config.when != "after":
         return _write_run_card(context)
-    bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
+    prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
     if before:
         embedder = fit_to_run(context, load_folder(context, context.outside("base")))
     else:
@@ -66,7 +68,7 @@ def run(context: Context) -> StepResult:
     if before and config.when != "before":
         save_model(context, embedder, base=context.step_config.pins.get("base"))
         return StepResult(summary="The base model, with the run's pooling and lengths.")
-    student, result = prune(context, embedder, config, bf16=bf16)
+    student, result = prune(context, embedder, config)
     kept = result.metadata["model"]["kept_layers"]
     save_model(
         context,
@@ -115,17 +117,15 @@ def _with_fusion(context: Context, embedder: Embedder, result: StepResult) -> St
     """Write the fitted weights of the run's fusion beside the model; add their table to the summary."""
     if context.step_config.config.get("fusion") is None:
         return result
-    bf16 = prepare(context.step_config.section("runtime", RuntimeConfig))
-    fusion = write_fitted(context, embedder, bf16=bf16)
+    prepare(context.step_config.section("runtime", RuntimeConfig))
+    fusion = write_fitted(context, embedder, bf16=encodes_in_bf16(context, embedder))
     metrics = {f"fusion_{name}": value for name, value in fusion.scores.items()}
     return replace(
         result, metrics=result.metrics | metrics, summary=f"{result.summary}\n\n{fusion_summary(fusion)}"
     )
 
 
-def prune(
-    context: Context, teacher: Embedder, config: PruneConfig, *, bf16: bool
-) -> tuple[Embedder, StepResult]:
+def prune(context: Context, teacher: Embedder, config: PruneConfig) -> tuple[Embedder, StepResult]:
     """Return the pruned and healed copy of `teacher`, and its similarity to it before and after healing."""
     from embedline.compress.heal import fidelity, heal
     from embedline.compress.layers import choose_layers, layer_list, layers_to_drop, without_layers
@@ -159,7 +159,9 @@ def prune(
                 warmup=config.heal_warmup,
                 batch_tokens=HEAL_BATCH_TOKENS,
                 seed=seed,
-                bf16=bf16,
+                bf16=trains_in_bf16(
+                    context, student, tokens=HEAL_BATCH_TOKENS, length=student.spec.document_length
+                ),
                 checkpoints=context.checkpoints,
                 bad_batches=context.bad_batches,
                 on_metrics=context.tracker.metrics,

@@ -12,6 +12,7 @@ from embedline.models.machine import prepare
 from embedline.steps.context import Context, StepResult
 from embedline.steps.shared.training import (
     adapters,
+    encodes_in_bf16,
     errors_in_section,
     load_model,
     load_teacher,
@@ -20,6 +21,7 @@ from embedline.steps.shared.training import (
     save_model,
     stage_sources,
     streamed_records,
+    trains_in_bf16,
 )
 
 if TYPE_CHECKING:
@@ -42,8 +44,10 @@ def train_stage(context: Context, *, section: str, records: str) -> StepResult:
     from embedline.training.contrastive.training import train_contrastive
     from embedline.training.engine import processes
 
-    bf16 = prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
+    prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
     embedder = load_model(context)
+    length = config.document_length or embedder.spec.document_length
+    bf16 = trains_in_bf16(context, embedder, tokens=config.batch_tokens, length=length)
     require_tokens(embedder, config.document_length, f"{section}.document_length")
     weights = {name: source.weight for name, source in stage_sources(context, section).items()}
     context.tracker.params({**config.model_dump(), **machine_params(embedder, bf16=bf16)})
@@ -58,7 +62,7 @@ def train_stage(context: Context, *, section: str, records: str) -> StepResult:
             checkpoints=context.checkpoints,
             bad_batches=context.bad_batches,
             on_metrics=context.tracker.metrics,
-            teacher=_stage_teacher(context, embedder, config, bf16=bf16),
+            teacher=_stage_teacher(context, embedder, config),
         )
     shares = {name: share.drawn for name, (_, share) in mixture.groups.items()}
     context.tracker.params({f"share.{name}": f"{share:.3f}" for name, share in shares.items()})
@@ -95,13 +99,13 @@ def _shares_table(mixture: Mixture) -> str:
     )
 
 
-def _stage_teacher(
-    context: Context, embedder: Embedder, config: ContrastiveConfig, *, bf16: bool
-) -> Teacher | None:
+def _stage_teacher(context: Context, embedder: Embedder, config: ContrastiveConfig) -> Teacher | None:
     """Load the run's teacher onto the device of the training; None where the stage does not use it."""
     if config.distillation is None or config.distillation.of == "rows":
         return None
     from embedline.training.contrastive.teacher import Teacher
 
     languages = context.step_config.section("teacher", TeacherConfig).languages
-    return Teacher(load_teacher(context), languages, config.distillation, width=embedder.width, bf16=bf16)
+    teacher = load_teacher(context)
+    bf16 = encodes_in_bf16(context, teacher)
+    return Teacher(teacher, languages, config.distillation, width=embedder.width, bf16=bf16)

@@ -13,7 +13,8 @@ from embedline.config.model import ModelConfig, Prompt, TeacherConfig
 from embedline.config.training import RuntimeConfig
 from embedline.data.sources import source_name
 from embedline.errors import EmbedlineError
-from embedline.models.machine import attention
+from embedline.models.layer_work import encoding_work, training_work
+from embedline.models.machine import attention, works_in_bf16
 from embedline.models.prompts import PromptTable
 from embedline.steps.context import Context, StepResult
 
@@ -79,6 +80,18 @@ def load_teacher(context: Context) -> Embedder:
     if config.prompts:
         teacher = teacher.with_spec(replace(teacher.spec, prompts=PromptTable(config.prompts)))
     return teacher.to(best_device()).eval()
+
+
+def trains_in_bf16(context: Context, embedder: Embedder, *, tokens: int, length: int) -> bool:
+    """Return whether a training runs under bf16 autocast, in chunks of `tokens` tokens of such texts."""
+    work = training_work(embedder.backbone.config.to_dict(), tokens=tokens, length=length)
+    return works_in_bf16(context.step_config.section("runtime", RuntimeConfig), work)
+
+
+def encodes_in_bf16(context: Context, embedder: Embedder) -> bool:
+    """Return whether a model encodes under bf16 autocast."""
+    work = encoding_work(embedder.backbone.config.to_dict())
+    return works_in_bf16(context.step_config.section("runtime", RuntimeConfig), work)
 
 
 def fit_to_run(context: Context, embedder: Embedder) -> Embedder:
