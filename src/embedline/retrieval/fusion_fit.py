@@ -18,7 +18,7 @@ from embedline.retrieval.fusion import (
     pooled,
 )
 
-PRIOR_STRENGTH = 2.0  # of a coefficient: twice what the square of 1 off its default costs, in nats
+PRIOR_STRENGTH = 4.0  # of a coefficient: twice what the square of 1 off its default costs, in nats
 MIN_QUERIES = 40  # on fewer, the default coefficients stay
 _TEMPERATURE = 10.0  # of the softmax at the start; it is fitted, too
 

@@ -184,6 +184,24 @@ def test_a_skipped_step_is_no_update() -> None:
     assert_equal((model, optimizer), (reference, other))
 
 
+def test_between_steps_the_model_reads_the_table_as_adamw_left_it() -> None:
+    data = batches(7)
+    expected, _ = whole(data, 0.1)
+    model = Model()
+    optimizer, schedule = optimizer_of(model, 0.1)
+    with TokenRows(model.table, [0]) as rows:
+        rows.bind(optimizer)
+        for ids in data:
+            rows.select(ids)
+            step(model, ids, 100.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+        everything = torch.arange(TOKENS)
+        assert not torch.equal(rows.table_VD, expected.table.weight.data)
+        assert torch.equal(model.table(everything), expected.table(everything))
+
+
 def test_a_token_without_a_selected_row_is_an_error() -> None:
     model = Model()
     optimizer, _ = optimizer_of(model, 0.0)

@@ -124,8 +124,14 @@ class TokenRows:
             self._made_V.zero_()
 
     def _renumber(self, _: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
-        """Replace token ids by the numbers of the selected rows; -1, an error, for a token without a row."""
-        return None if self._rows is None else (self._slot_V[inputs[0]],)
+        """Replace token ids by the numbers of the selected rows; -1, an error, for a token without a row.
+
+        Between steps the model reads the whole table, without due updates.
+        """
+        if self._rows is None:
+            self.settle()
+            return None
+        return (self._slot_V[inputs[0]],)
 
     def _after_update(self) -> None:
         if self.weight.grad is not None:  # a skipped step is no update

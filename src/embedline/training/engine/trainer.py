@@ -214,7 +214,8 @@ class _StepTrainer(Trainer):
             self.timer.begin(log_due=is_logged(self.state.global_step + 1, self.args))
             message = ""
             if self.rows is not None:
-                self.rows.select(batch.ids)
+                with self.timer.phase("optimizer"):  # it makes the updates that the rows are due
+                    self.rows.select(batch.ids)
             try:
                 return processes.run_in_lockstep(lambda: self.step(model, batch))
             except processes.OutOfMemory as error:
