@@ -45,6 +45,17 @@ def test_the_line_of_a_training_follows_its_spool(tmp_path: Path, watched: Any) 
     assert watched("clean") == "clean: 5 s"
 
 
+def test_the_line_has_the_time_left_of_the_run_by_its_plan(tmp_path: Path, watched: Any) -> None:
+    steps = [("ingest", "cached", 50.0), ("train_supervised", "runs", 605.0), ("mine", "passed through", 9.0)]
+    steps += [("evaluate", "acts", 300.0), ("report", "runs", None)]
+    plan = {"steps": [{"step": step, "action": action, "seconds": s} for step, action, s in steps]}
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    assert watched() == "train_supervised: 5 s, run: about 15 minutes left"
+    assert watched("preflight") == "preflight: 5 s"
+    Tracker(tmp_path / "steps" / "train_supervised").metrics({"loss": 0.5, "eta_seconds": 60.0}, step=10)
+    assert watched().endswith("0:01:00 left, run: about 6 minutes left"), "the training's own speed is better"
+
+
 def test_incomplete_spool_line_is_read_once_complete(
     tmp_path: Path, watched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

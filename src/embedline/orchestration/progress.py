@@ -6,10 +6,12 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedline.artifacts.record import StepRecord
+from embedline.artifacts.run_folder import read_plan
 from embedline.artifacts.tracker import SPOOL
+from embedline.planning.cost_table import minutes
 from embedline.training.engine.curves import line
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class Progress:
         self._beat = time.monotonic()
         self._status: Status | None = None
         self._spools: dict[str, _SpoolReader] = {}
+        self._plan: Mapping[str, Any] = {}
 
     def __call__(self, run_folder: Path, records: Sequence[StepRecord]) -> None:
         for record in records:
@@ -61,10 +64,14 @@ class Progress:
         self._status.update(Text(text))
 
     def _now(self, run_folder: Path, record: StepRecord) -> str:
-        """Return the running step, its seconds, and the last metrics of its training."""
-        text = f"{record.step}: {time.time() - record.started_at:.0f} s"
+        """Return the running step, its seconds, the last metrics of its training, and the run's time left."""
+        spent = time.time() - record.started_at
+        text = f"{record.step}: {spent:.0f} s"
         spool = self._spools.setdefault(record.step, _SpoolReader(run_folder / "steps" / record.step / SPOOL))
-        return f"{text}, {metrics}" if (metrics := spool.line()) else text
+        text = f"{text}, {metrics}" if (metrics := spool.line()) else text
+        self._plan = self._plan or read_plan(run_folder)
+        left = _seconds_left(self._plan, record.step, spent, spool.values.get("eta_seconds"))
+        return text if left is None else f"{text}, run: about {minutes(left)} left"
 
 
 class _SpoolReader:
@@ -98,6 +105,25 @@ class _SpoolReader:
             elif entry["type"] == "metric" and entry["step"] >= max(1, self.step):  # 0: results, not a curve
                 self.step = entry["step"]
                 self.values[entry["key"]] = entry["value"]
+
+
+def _seconds_left(plan: Mapping[str, Any], running: str, spent: float, eta: float | None) -> float | None:
+    """Return the seconds until the run's end by its plan; None where the plan has no times.
+
+    Args:
+        running: the step that runs, since `spent` seconds.
+        eta: what its training expects to need, which is better than the plan once it is known.
+    """
+    planned = {
+        step["step"]: step["seconds"] or 0.0
+        for step in plan.get("steps", [])
+        if step["action"] in {"runs", "acts"}
+    }
+    if running not in planned or not any(planned.values()):
+        return None
+    later = list(planned)[list(planned).index(running) + 1 :]
+    now = max(0.0, planned[running] - spent) if eta is None else eta
+    return now + sum(planned[name] for name in later)
 
 
 def step_line(record: StepRecord) -> str:

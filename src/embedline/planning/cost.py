@@ -98,7 +98,7 @@ def estimate_run(
     rate = GPUS[gpu].peak * utilisation * 3600
     stages = []
     if whole is not None and config.prune.when == "before":
-        sizes = whole.with_layers(_left(whole.layers, config))
+        sizes = whole.with_layers(layers_left(whole.layers, config))
         stages += _healing(config, "prune_before", whole, sizes, rate)
     if config.pretrain.enabled:
         stages.append(_pretraining(config, config.pretrain, sizes, rate))
@@ -107,7 +107,9 @@ def estimate_run(
         if isinstance(stage, ContrastiveConfig) and stage.enabled:
             stages.append(_contrastive(config, name, stage, sizes, GPUS[gpu].memory, rate))
     if whole is not None and config.prune.when == "after":
-        stages += _healing(config, "prune_after", whole, whole.with_layers(_left(whole.layers, config)), rate)
+        stages += _healing(
+            config, "prune_after", whole, whole.with_layers(layers_left(whole.layers, config)), rate
+        )
     unknown = ""
     if sizes is None:
         unknown = f"the sizes of {config.model.base or config.model.architecture} are not known here"
@@ -122,7 +124,7 @@ def estimate_run(
     )
 
 
-def _left(layers: int, config: RunConfig) -> int:
+def layers_left(layers: int, config: RunConfig) -> int:
     """Return the layers left by pruning, as compress.layers counts them, which would load torch."""
     return layers - min(max(round(config.prune.drop_share * layers), 1), layers - 1)
 
@@ -162,7 +164,7 @@ def _contrastive(
             resident, kept = _resident(config, stage, sizes, room)
             again = 1 - min(1.0, kept / tokens)  # share of the tokens that is encoded twice
             cost *= 1 + again / 3
-            cost += _late_interaction(config, stage, sizes, batch * query, batch * documents * document)
+            cost += late_interaction(config, stage, sizes, batch * query, batch * documents * document)
             hours += steps * cost / rate
             held = min(-(-tokens // config.runtime.processes), max(stage.batch_tokens, document) + resident)
             needs = _weights(config, sizes) + _activations(config, sizes, held)
@@ -180,6 +182,11 @@ def _resident(config: RunConfig, stage: ContrastiveConfig, sizes: Sizes, room: f
         return stage.resident_tokens, stage.resident_tokens
     half = max(0.0, room - _weights(config, sizes)) / 2
     return 0, config.runtime.processes * half / _activations(config, sizes, 1)
+
+
+def kept_tokens(config: RunConfig, stage: ContrastiveConfig, sizes: Sizes, room: float) -> float:
+    """Return the tokens of a step that GradCache does not encode twice, in a memory of `room` bytes."""
+    return _resident(config, stage, sizes, room)[1]
 
 
 def _healing(config: RunConfig, name: str, whole: Sizes, left: Sizes, rate: float) -> list[Stage]:
@@ -209,8 +216,8 @@ def _token_cost(config: RunConfig, sizes: Sizes, length: int) -> float:
     return passes * sizes.matrices + 6 * latent + 12 * sizes.layers * sizes.width * length
 
 
-def _late_interaction(
-    config: RunConfig, stage: ContrastiveConfig, sizes: Sizes, queries: int, documents: int
+def late_interaction(
+    config: RunConfig, stage: ContrastiveConfig, sizes: Sizes, queries: float, documents: float
 ) -> float:
     """Return the operations of multi-vector scores: all pairs of query and document tokens, both passes."""
     if not _trains_heads(stage, config):

@@ -43,6 +43,13 @@ def cost_table(estimate: Estimate) -> str:
     return "\n".join(lines)
 
 
+def minutes(seconds: float) -> str:
+    """Return `40 s` below two minutes, then `38 minutes` and, from three hours on, `5.2 hours`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 3 * 3600 else f"{seconds / 3600:.1f} hours"
+
+
 def _short(count: float) -> str:
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from embedline.dag import STEPS, Step
 from embedline.execution.execute import step_key
 from embedline.execution.key_index import read_key_note
 from embedline.markdown import cell, table
+from embedline.planning.cost_table import minutes
 from embedline.steps.context import StepConfig
 
 Action = Literal["cached", "passed through", "runs", "acts"]
@@ -27,7 +29,8 @@ class PlannedStep:
         action: cached (its outputs are in the store), passed through (the step is switched off), runs, or
             acts (it runs every time).
         key: the key of its outputs; None while an input is not made yet.
-        seconds: how long it took when it last ran for this preset in this workspace.
+        seconds: what it is expected to take here: estimated from the measured speed of this machine, or its
+            time when it last ran for this preset in this workspace.
     """
 
     step: str
@@ -76,22 +79,32 @@ class Plan:
         known = [step.seconds for step in self.steps if step.action in {"runs", "acts"}]
         seconds = [s for s in known if s is not None]
         if seconds:
-            missing = "" if len(seconds) == len(known) else f", {len(known) - len(seconds)} steps never timed"
-            lines.append(f"about {sum(seconds):.0f} s by the last run's times{missing}")
+            missing = "" if len(seconds) == len(known) else f", {len(known) - len(seconds)} steps not counted"
+            lines.append(f"about {minutes(sum(seconds))} here{missing}")
         lines += [f"this machine: {self.machine}"] if self.machine else []
         return "\n".join([*lines, *(f"note: {warning}" for warning in self.warnings)])
 
 
 def _duration(step: PlannedStep) -> str:
-    return (
-        f"about {step.seconds:.0f} s" if step.seconds is not None and step.action in {"runs", "acts"} else ""
-    )
+    works = step.seconds is not None and step.action in {"runs", "acts"}
+    return f"about {minutes(step.seconds or 0.0)}" if works else ""
 
 
-def predict_steps(workspace: Workspace, preset: str, step_configs: dict[str, str]) -> list[PlannedStep]:
-    """Predict what each step does: keys are followed as far as the outputs before them are known."""
+def predict_steps(
+    workspace: Workspace,
+    preset: str,
+    step_configs: dict[str, str],
+    estimated: Mapping[str, float] | None = None,
+) -> list[PlannedStep]:
+    """Predict what each step does: keys are followed as far as the outputs before them are known.
+
+    Args:
+        estimated: seconds of the steps. The last time of a step that does not train is better than that.
+    """
     known: dict[str, str | None] = {}
-    times = _last_times(workspace, preset)
+    estimated, last = estimated or {}, _last_times(workspace, preset)
+    by_work = {name for name in estimated if STEPS[name].trains or STEPS[name].module == "prune"}
+    times = {**estimated, **{name: time for name, time in last.items() if name not in by_work}}
     planned = []
     for name, step in STEPS.items():
         feeds = step.inputs

@@ -23,18 +23,26 @@ from embedline.planning.champion import find_champion, register_first
 from embedline.planning.checks.availability import missing
 from embedline.planning.checks.batch_sizes import require_enough
 from embedline.planning.checks.dims import require_dims
-from embedline.planning.checks.machine import check_disk, check_memory, machine_found, precision_notes
+from embedline.planning.checks.machine import (
+    check_disk,
+    check_memory,
+    machine_found,
+    precision_notes,
+    trains_elsewhere,
+)
 from embedline.planning.checks.memory import memory_notes
 from embedline.planning.checks.models import require_usable_models
 from embedline.planning.checks.recommendations import advice
 from embedline.planning.checks.references import held_out_sets, require_known_names
 from embedline.planning.checks.sequence_length import require_room
+from embedline.planning.durations import step_seconds
 from embedline.planning.fingerprint import Fingerprint, fingerprint_of, write_fingerprint
 from embedline.planning.pins import Pinned, pin_data, pin_models
 from embedline.planning.plan import Plan, predict_steps
 from embedline.planning.step_configs import make_step_configs
 from embedline.registry.server import exists
 from embedline.registry.tracking_target import tracking_target, warn_once, write_tracking
+from embedline.resources import available_bytes
 from embedline.steps.context import StepConfig
 
 STEP = "preflight"
@@ -119,7 +127,7 @@ def make_plan(preset: str, overrides: Sequence[str], work: Path, run: str = "", 
         config=config.model_dump(mode="json"),
         pins=pinned.pins,
         step_configs=step_configs,
-        steps=predict_steps(workspace, preset, step_configs),
+        steps=predict_steps(workspace, preset, step_configs, _durations(config, root, base)),
         warnings=[
             *deprecated(preset, overrides),
             *_warnings(config),
@@ -130,6 +138,11 @@ def make_plan(preset: str, overrides: Sequence[str], work: Path, run: str = "", 
         ],
         machine=machine_found(config.runtime),
     )
+
+
+def _durations(config: RunConfig, root: Path, base: Path | None) -> dict[str, float]:
+    """Estimate the seconds of the steps; not where a GPU trains (`estimate_run`), or a pod."""
+    return {} if trains_elsewhere() else step_seconds(config, root, base, available_bytes())
 
 
 def _cluster_notes(preset: str, overrides: Sequence[str]) -> list[str]:

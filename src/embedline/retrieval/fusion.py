@@ -114,8 +114,8 @@ def combined(pool: Pool, weights: Mapping[str, np.ndarray | float], k: int) -> C
 
 
 # Of models without fitted ones, and where the fit starts from. The heads have BGE-M3's weights, 1 : 0.3 : 1.
-# Beside dense, BM25 gets 0.62 of the weight in a query all of whose words one document has, and 0.05 in a query
-# in another script. Chosen on searches of Russian and English documentation.
+# Beside dense, BM25 has 0.62 of the weight where one document has all words of a query, and 0.05 where the
+# query is in another script. Chosen on searches of Russian and English documentation.
 DEFAULT_COEFFICIENTS: Mapping[str, tuple[float, ...]] = {
     "lexical": (math.log(0.3), 0.0, 0.0, 0.0),
     "multi_vector": (0.0, 0.0, 0.0, 0.0),
