@@ -141,7 +141,7 @@ def _evaluation(config: RunConfig, whole: Sizes, left: Sizes, root: Path) -> flo
     everything = evaluation_texts(config, root)
     stages = evaluation_texts(config, root, config.evaluate.stage_sets)
     onnx = evaluation_texts(config, root, config.evaluate.onnx_sets) if config.evaluate.onnx_sets else None
-    models = 1 + sum(getattr(config, name).enabled for name in ("pretrain", "unsupervised", "supervised"))
+    models = 1 + sum(stage.enabled for stage in (config.pretrain, config.unsupervised, config.supervised))
     tokens = everything.rows * everything.document * left.layers
     tokens += models * stages.rows * stages.document * whole.layers
     if onnx is not None:

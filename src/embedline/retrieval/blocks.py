@@ -88,7 +88,7 @@ class Block(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Write the block as one file, complete or absent."""
-        arrays = {"dense": self.dense}
+        arrays: dict[str, Any] = {"dense": self.dense}
         if self.terms is not None:
             arrays |= {"terms": self.terms.data, "columns": self.terms.indices, "rows": self.terms.indptr}
             arrays["vocabulary"] = np.int64(self.terms.shape[1])

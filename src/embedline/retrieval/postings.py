@@ -68,5 +68,7 @@ class Postings:
     @classmethod
     def load(cls, folder: Path) -> Postings:
         """Open what `save` wrote, memory-mapped."""
-        arrays = (np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in _FILES)
-        return cls(*arrays, int(np.load(folder / "count.npy")))
+        starts, documents, weights = (
+            np.load(folder / f"{name}.npy", mmap_mode="r").view(np.ndarray) for name in _FILES
+        )
+        return cls(starts, documents, weights, int(np.load(folder / "count.npy")))

@@ -38,7 +38,7 @@ def token_rows(embedder: Embedder) -> TokenRows | None:
     That is a small table, one that is not trained (LoRA) or is also another layer's weight (a tied output
     layer gives every row a gradient), and any table on a GPU, whose memory moves it in a millisecond.
     """
-    table = embedder.backbone.get_input_embeddings()  # type: ignore[no-untyped-call]
+    table = embedder.backbone.get_input_embeddings()
     if not isinstance(table, nn.Embedding) or table.sparse or table.max_norm is not None:
         return None
     weight = table.weight
