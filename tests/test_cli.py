@@ -360,3 +360,16 @@ def test_evaluate_takes_every_kind_of_set_of_a_preset() -> None:
     from embedline.config.data import EvaluationSet
 
     assert {kind.value for kind in Kind} == set(get_args(EvaluationSet.model_fields["kind"].annotation))
+
+
+def test_prune_drops_the_tokens_that_a_corpus_does_not_use(tmp_path: Path, model: Path) -> None:
+    corpus, out = tmp_path / "corpus.txt", tmp_path / "small"
+    corpus.write_text("Reset a forgotten password.\n", encoding="utf-8")
+    done = embedline("prune", str(model), "--vocabulary", str(corpus), "--out", str(out), "--json")
+    result = json.loads(done.stdout)
+    assert result["tokens"] < result["tokens_before"]
+    text = b"Reset a forgotten password."
+    rows = [json.loads(embedline("embed", str(m), given=text).stdout) for m in (model, out)]
+    assert max(abs(a - b) for a, b in zip(*rows, strict=True)) < 1e-5
+    refused(embedline("prune", str(model), "--vocabulary", str(corpus), "--out", str(out)), "exists already")
+    refused(embedline("prune", str(model), "--vocabulary", str(tmp_path / "no.txt")), "no such corpus")

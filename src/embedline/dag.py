@@ -25,8 +25,8 @@ class Step:
         inputs: input name → the output that feeds it, as `step.output`.
         outputs: output name → kind of artefact.
         only_with: setting, section or `pins.NAME` → the condition under which the step reads it: a setting
-            that is on, `setting=value`, or `not setting`. `{"teacher": "teacher.filter"}`: the section
-            `teacher` is read only when `teacher.filter` is on.
+            that is on, `setting=value`, or `not setting`; several joined by ` or `.
+            `{"teacher": "teacher.filter"}`: the section `teacher` is read only when `teacher.filter` is on.
         unkeyed: settings that the step reads too but that change no output, in the form of `reads`. It can
             read nothing else of the config.
         pins: hashes or versions, fixed by preflight, of what lies outside the run (data files, base, teacher,
@@ -87,13 +87,16 @@ _ENCODER = (
 _TEACHER = ("pooling", "causal")  # how its vectors are made
 _BASE = ("base_pooling", "base_causal")
 _FROM_SCRATCH = ("architecture", "settings", "vocabulary", "lowercase")
+_TOKENS_KEPT = ("min_count", "same_letters")
 _TRAINING: Fields = {"seed": _ALL, "model": _ENCODER, "runtime": _PRECISION}
 
 
 def _pruning(when: str) -> dict[str, str]:
     """Return what pruning reads only when prune.when equals `when`."""
     healing = ("heal_steps", "heal_batch", "heal_learning_rate", "heal_warmup")
-    return {f"prune.{name}": f"prune.when={when}" for name in ("drop_share", "method", *healing)}
+    layers = {f"prune.{name}": f"prune.when={when}" for name in ("drop_share", "method", *healing)}
+    tokens = {f"prune.vocabulary.{name}": f"prune.vocabulary.when={when}" for name in _TOKENS_KEPT}
+    return layers | tokens
 
 
 def _unkeyed_training(section: str) -> Fields:
@@ -165,7 +168,10 @@ STEPS: dict[str, Step] = {
             inputs=_DATASET,
             outputs=_MODEL,
             pins=("base",),
-            only_with={"prompts": "prune.when=before", **_pruning("before")},
+            only_with={
+                "prompts": "prune.when=before or prune.vocabulary.when=before",
+                **_pruning("before"),
+            },
             unkeyed={"model": ("base",), **_MACHINE},
             module="prune",
         ),

@@ -15,9 +15,11 @@ from embedline.artifacts.workspace import Workspace
 from embedline.config.model import Prompt
 from embedline.config.schema import RunConfig
 from embedline.errors import InputError
-from embedline.models.embedder import Embedder
+from embedline.models.backbone import new_backbone
+from embedline.models.embedder import Embedder, EmbedderSpec
 from embedline.models.folder import load_embedder, read_lineage, save_embedder
 from embedline.models.prompts import PromptTable
+from embedline.models.tokenizer import train_tokenizer
 from embedline.retrieval.fusion import Fusion, read_fusion
 from embedline.steps.context import Context, StepConfig
 from embedline.steps.prune import run, sample_texts
@@ -171,6 +173,46 @@ def test_the_corpora_of_a_fit_hold_the_answers_and_other_positives_by_script(con
     rest = {*russian.documents[2:], *english.documents[2:]}
     assert len(rest) == 20
     assert all(text.startswith(("слово", "word")) for text in rest)
+
+
+def save_with_unused_tokens(folder: Path) -> Embedder:
+    """Replace the input model by one whose tokenizer knows words that the dataset does not have."""
+    tokenizer = train_tokenizer(["imprimante", "contraseña", "κωδικός", "пароль", "printer"] * 3, 320)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 96}
+    backbone = new_backbone("modernbert", sizes | {"initializer_range": 0.15}, tokenizer, 3)
+    embedder = Embedder(backbone, tokenizer, EmbedderSpec(document_length=32)).eval()
+    save_embedder(embedder, folder)
+    return embedder
+
+
+@pytest.mark.parametrize("step", ["prune_before", "prune_after"])
+def test_unused_tokens_go_without_a_change_of_the_vectors(context, make_texts, step):
+    now = step.removeprefix("prune_")
+    found = context(step, vocabulary={"when": now})
+    before = save_with_unused_tokens(found.inputs["model"].path)
+    result = run(found)
+    after = load_embedder(found.draft / "model")
+    texts = ["q: " + text for text in make_texts(300, 0)[:100]]
+    np.testing.assert_allclose(after.encode(texts), before.encode(texts), atol=1e-5)
+    m = result.metrics
+    assert m["tokens"] == len(after.tokenizer) < m["tokens_before"] == len(before.tokenizer)
+    assert m["parameters"] < m["parameters_before"]
+    assert m["held_back_tokens_kept"] == 1
+    assert "tokens kept" in result.summary
+    assert after.backbone.config.num_hidden_layers == 4
+    assert read_lineage(found.draft / "model")[-1].items() >= {"step": step, "tokens": m["tokens"]}.items()
+
+
+def test_tokens_and_layers_go_in_one_step(context):
+    found = context("prune_after", when="after", heal_steps=0, method="last", vocabulary={"when": "after"})
+    before = save_with_unused_tokens(found.inputs["model"].path)
+    m = run(found).metrics
+    after = load_embedder(found.draft / "model")
+    assert m["parameters_before"] == sum(p.numel() for p in before.parameters())
+    assert m["parameters"] == sum(p.numel() for p in after.parameters())
+    assert (after.backbone.config.num_hidden_layers, len(after.tokenizer)) == (3, m["tokens"])
+    lineage = read_lineage(found.draft / "model")[-1]
+    assert {"kept_layers", "tokens"} <= lineage.keys()
 
 
 def test_without_healing_steps_the_model_is_only_pruned(context):

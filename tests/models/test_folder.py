@@ -486,7 +486,7 @@ def test_the_text_part_of_an_image_model_is_loaded(tmp_path: Path) -> None:
     assert all(torch.equal(value, theirs[name]) for name, value in embedder.backbone.state_dict().items())
     assert is_bidirectional(embedder.backbone)
     assert embedder.spec.document_length == 512
-    head = load_language_head(tmp_path, len(tokenizer))
+    head = load_language_head(tmp_path, tokenizer)
     states = torch.randn(2, 3, 32)
     assert head is not None
     torch.testing.assert_close(head(states), whole.lm_head(states))

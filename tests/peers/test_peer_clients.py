@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from embedline.config.model import LatentConfig, Prompt
+from embedline.config.model import DynamicNTK, LatentConfig, Prompt
 from embedline.errors import InputError
 from embedline.export.convert import convert
 from embedline.models.bidirectional import make_bidirectional
@@ -23,6 +23,7 @@ from embedline.models.embedder import DenseSpec, Embedder, EmbedderSpec
 from embedline.models.folder import load_embedder, save_embedder
 from embedline.models.head_scores import lexical_scores, multi_vector_scores
 from embedline.models.prompts import PromptTable
+from embedline.models.rope import apply_dynamic_ntk
 
 QUERIES = ["Как настроить почту на телефоне?", "printer printer", "", "VPN и почта " * 9]
 DOCUMENTS = [
@@ -42,7 +43,7 @@ SPEC = EmbedderSpec(
     prompts=PromptTable({"default": Prompt(query="query: ", document='Passage "1":\n')}),
 )
 FLAG = ["xlm-roberta cls", "bert mean", "modernbert mean", "qwen3 last"]
-OTHERS = ["xlm-roberta cls", "bert mean", "modernbert latent", "modernbert mcls"]
+OTHERS = ["xlm-roberta cls", "bert mean", "modernbert latent", "modernbert mcls", "nomic_bert+ntk mean"]
 
 
 @pytest.fixture
@@ -66,11 +67,14 @@ def make(make_embedder):
 
     def made(kind: str, **changes: object) -> Embedder:
         architecture, pooling = kind.split()
+        architecture, _, stretched = architecture.partition("+")
         sizes = {"num_key_value_heads": 1, "head_dim": 16} if architecture == "qwen3" else {}
         spec = replace(SPEC, pooling=pooling, **changes)
         embedder: Embedder = make_embedder(architecture, spec=spec, initializer_range=0.3, **sizes)
         if architecture == "qwen3":
             make_bidirectional(embedder.backbone)
+        if stretched:  # a folder with a model class of its own
+            apply_dynamic_ntk(embedder.backbone, DynamicNTK(factor=2.0, trained_length=16))
         torch.manual_seed(5)
         for head in embedder.heads.values():
             for weight in head.parameters():
@@ -183,6 +187,7 @@ def test_a_missing_head_scores_zero_in_flagembedding(make, tmp_path: Path, head:
     [
         ({"pooling": "mcls"}, Client.flagembedding, "the pooling mcls"),
         ({"pooling": "latent"}, Client.flagembedding, "the pooling latent"),
+        ({"architecture": "nomic_bert+ntk"}, Client.flagembedding, "dynamic NTK"),
         ({"layer_norm": True}, Client.flagembedding, "a layer norm on the vector"),
         ({"heads": ("dense",)}, Client.flagembedding, "no lexical or multi-vector head"),
         ({"heads": ("dense", "multi_vector")}, Client.sparse_encoder, "no lexical head"),
@@ -192,8 +197,8 @@ def test_a_missing_head_scores_zero_in_flagembedding(make, tmp_path: Path, head:
 def test_what_a_client_cannot_represent_is_refused(
     make, tmp_path: Path, changes: dict[str, object], client: Client, reason: str
 ) -> None:
-    pooling = str(changes.pop("pooling", "mean"))
-    embedder = make(f"modernbert {pooling}", **changes)
+    rest = {"architecture": "modernbert", "pooling": "mean"} | changes
+    embedder = make(f"{rest.pop('architecture')} {rest.pop('pooling')}", **rest)
     with pytest.raises(InputError, match=reason):
         convert(embedder, client, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from embedline.compress.vocabulary import restricted_tokenizer
 from embedline.config.training import PretrainConfig
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
@@ -78,7 +79,7 @@ def base(
 
 def module_of(folder: Path, texts: list[str], objective: str, **settings: Any) -> Any:
     embedder = load_embedder(folder, as_base=True)
-    head = load_language_head(folder, len(embedder.tokenizer))
+    head = load_language_head(folder, embedder.tokenizer)
     config = PretrainConfig(objective=objective, length=24, **settings)  # type: ignore[arg-type]
     return objective_module(embedder, texts, config, head).eval()
 
@@ -170,7 +171,7 @@ def test_a_bare_encoder_gets_a_new_head(tmp_path, tokenizer, texts, kind, auto, 
     bare = tmp_path / "bare"
     model.base_model.save_pretrained(bare)
     tokenizer.save_pretrained(bare)
-    assert load_language_head(bare, len(tokenizer)) is None
+    assert load_language_head(bare, tokenizer) is None
     module = module_of(bare, texts, "mntp" if kind == "llama" else "mlm")
     assert any(isinstance(part, TokenPredictor) for part in module.modules())
 
@@ -182,7 +183,24 @@ def test_a_checkpoint_holds_each_weight_of_the_head_once(tmp_path, tokenizer, te
         save_file(module_of(tmp_path, texts, objective).state_dict(), tmp_path / f"{objective}.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("kind", "auto"),
+    [*((kind, AutoModelForMaskedLM) for kind in MASKED), ("llama", AutoModelForCausalLM)],
+)
+def test_a_pruned_vocabulary_gets_its_tokens_logits(tmp_path, tokenizer, texts, kind, auto) -> None:
+    base(tmp_path, tokenizer, kind, auto, rows=8, **MASKED.get(kind, {}))
+    embedder = load_embedder(tmp_path, as_base=True)
+    rows = [*range(20), *range(40, len(tokenizer))]
+    smaller = restricted_tokenizer(tokenizer, rows)
+    whole, head = load_language_head(tmp_path, tokenizer), load_language_head(tmp_path, smaller)
+    assert whole is not None
+    assert head is not None
+    states = torch.randn(3, embedder.state_width)
+    torch.testing.assert_close(head(states), whole(states)[:, rows])
+    assert head.tokens == len(rows)
+
+
 def test_a_head_of_fewer_tokens_than_the_tokenizers_is_refused(tmp_path, tokenizer) -> None:
     base(tmp_path, tokenizer, "bert", AutoModelForMaskedLM, rows=-8)
     with pytest.raises(InputError, match="its head covers"):
-        load_language_head(tmp_path, len(tokenizer))
+        load_language_head(tmp_path, tokenizer)

@@ -121,6 +121,20 @@ def test_precision_is_in_the_key_of_clean_only_with_a_teacher_that_filters() -> 
     assert key("clean", off) == key("clean", off, "runtime.precision=bf16")
 
 
+@pytest.mark.parametrize("step", ["prune_before", "prune_after"])
+def test_which_tokens_stay_is_in_the_key_of_the_step_that_drops_them(step: str) -> None:
+    for when in ("never", "before", "after"):
+        vocabulary = f"prune.vocabulary.when={when}"
+        base = ("model.base=b", vocabulary)
+        for setting in ("min_count=2", "same_letters=false"):
+            changed = key(step, *base, f"prune.vocabulary.{setting}") != key(step, *base)
+            assert changed is (step == f"prune_{when}")
+    prompts = "prompts={default: {query: 'q: '}}"
+    assert key("prune_before", "model.base=b", "prune.vocabulary.when=before", prompts) != key(
+        "prune_before", "model.base=b", "prune.vocabulary.when=before"
+    )
+
+
 def test_stated_pooling_and_mask_are_in_the_keys_of_the_steps_that_use_these_vectors() -> None:
     for stated in ("pooling=last", "causal=true"):
         assert key("clean", TEACHER) != key("clean", TEACHER, f"teacher.{stated}")

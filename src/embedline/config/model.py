@@ -164,8 +164,26 @@ class TeacherConfig(Section):
     )
 
 
+class VocabularyConfig(Section):
+    """Dropping of tokens that the run's texts and their languages do not use."""
+
+    when: Literal["never", "before", "after"] = Field(
+        "never",
+        description="when unused tokens are dropped, with their rows of the token table: before training (of "
+        "a base model only; it saves memory and time), after it, or never",
+    )
+    min_count: int = Field(
+        1, ge=1, description="a token stays that occurs so often in the cleaned records and passages"
+    )
+    same_letters: bool = Field(
+        True,
+        description="tokens that the texts do not use stay if the common letters of the texts spell them, "
+        "Latin ones excepted, which dozens of languages share; new texts may use them",
+    )
+
+
 class PruneConfig(Section):
-    """Dropping of layers, before or after training, and healing by distillation."""
+    """Dropping of layers and of unused tokens, before or after training, and healing by distillation."""
 
     when: Literal["never", "before", "after"] = Field(
         "never",
@@ -187,3 +205,4 @@ class PruneConfig(Section):
     heal_warmup: float = Field(
         0.1, ge=0, lt=1, description="share of the healing steps in which the learning rate rises from 0"
     )
+    vocabulary: VocabularyConfig = VocabularyConfig()

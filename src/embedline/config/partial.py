@@ -44,7 +44,12 @@ def look_up(values: Mapping[str, Any], path: str) -> Any:
 
 
 def holds(values: Mapping[str, Any], condition: str) -> bool:
-    """Return whether a config meets a condition: `setting` is on, `setting=value`, or `not setting`."""
+    """Return whether a config meets a condition: `setting` is on, `setting=value`, or `not setting`.
+
+    Several conditions, joined by ` or `, are met when one is.
+    """
+    if " or " in condition:
+        return any(holds(values, one) for one in condition.split(" or "))
     if condition.startswith("not "):
         return not look_up(values, condition.removeprefix("not "))
     path, _, wanted = condition.partition("=")

@@ -130,6 +130,8 @@ def _m3_kd_loss_misused(config: RunSections) -> Iterator[str]:
 def _prune_before_from_scratch(config: RunSections) -> Iterator[str]:
     if config.model.base is None and config.prune.when == "before":
         yield "prune.when: before needs model.base; a model from scratch has no layers to drop"
+    if config.model.base is None and config.prune.vocabulary.when == "before":
+        yield "prune.vocabulary.when: before needs model.base; from scratch, model.vocabulary sets the tokens"
 
 
 def _stated_without_base(config: RunSections) -> Iterator[str]:

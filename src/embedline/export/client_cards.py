@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from embedline.models.clients import FLAG_POOLINGS
+from embedline.models.clients import FLAG_POOLINGS, first_special
 from embedline.models.embedder import Embedder
 from embedline.models.folder_checks import brings_code
 
@@ -88,6 +88,9 @@ _SIDES = """
 `encode_query` and `encode_document` apply prompts and lengths: queries are cut at {query} tokens, documents
 at {document}, prompt included. `encode` applies no prompt unless `prompt_name` names one.
 """
+_SPELLED = """
+A "{first}" that a text spells out has no vector here, and one in Embedline.
+"""
 
 
 def flag_card(embedder: Embedder) -> str:
@@ -131,7 +134,10 @@ def sparse_card(embedder: Embedder) -> str:
 def multi_vector_card(embedder: Embedder) -> str:
     """Write the README of a folder for MultiVectorEncoder."""
     code = ", trust_remote_code=True" if brings_code(embedder) else ""
-    return _MULTI_VECTOR.format(code=code) + _sides(embedder)
+    first = first_special(embedder.tokenizer)
+    return (
+        _MULTI_VECTOR.format(code=code) + _sides(embedder) + (_SPELLED.format(first=first) if first else "")
+    )
 
 
 def _sides(embedder: Embedder) -> str:

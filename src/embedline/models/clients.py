@@ -39,6 +39,7 @@ def unrepresented(embedder: Embedder, client: Client) -> str:
     from transformers import AutoModel
 
     from embedline.models.modeling_embedline import auto_class
+    from embedline.models.rotary import has_dynamic_ntk
 
     spec = embedder.spec
     if not set(_HEADS[client]) & embedder.heads.keys():
@@ -47,6 +48,8 @@ def unrepresented(embedder: Embedder, client: Client) -> str:
         return ""
     if spec.pooling not in FLAG_POOLINGS:
         return f"the pooling {spec.pooling}"
+    if has_dynamic_ntk(embedder.backbone.config):
+        return "dynamic NTK positions"
     if spec.dense_layers:
         return "Dense layers after the pooling"
     if spec.layer_norm:

@@ -120,12 +120,20 @@ class Embedder(nn.Module):
                 other.heads[name] = head
         return other.train(self.training)
 
-    def with_backbone(self, backbone: PreTrainedModel) -> Embedder:
-        """Return a copy of pooling, Dense layers and heads on another backbone of the same width."""
-        other = Embedder(backbone, self.tokenizer, self.spec)
+    def with_backbone(
+        self, backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
+    ) -> Embedder:
+        """Return a copy of pooling, Dense layers and heads on another backbone of the same width.
+
+        Args:
+            tokenizer: of the backbone, if its tokens have other ids.
+        """
+        other = Embedder(backbone, tokenizer or self.tokenizer, self.spec)
         other.latent_attention = copy.deepcopy(self.latent_attention)
         other.dense_layers = copy.deepcopy(self.dense_layers)
-        other.heads = copy.deepcopy(self.heads)
+        new_heads, other.heads = other.heads, copy.deepcopy(self.heads)
+        for name, head in new_heads.items():
+            other.heads[name].special = head.special.to(self.device)
         return other.train(self.training)
 
     def _token_width(self, spec: EmbedderSpec) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from embedline.errors import InputError, first_line
 from embedline.models.bidirectional import is_decoder_family
 from embedline.models.st_modules import transformer_folder
+from embedline.models.token_rows import keep_token_rows
 
 
 class LanguageHead(nn.Module):
@@ -39,6 +48,11 @@ class LanguageHead(nn.Module):
         self.model = model
         self.float()
 
+    def keep_tokens(self, rows: Sequence[int]) -> None:
+        """Leave only the logits of some tokens, in place; `rows` are old ids in the order of the new ones."""
+        keep_token_rows(self.model, [self.model.get_output_embeddings()], rows)  # type: ignore[no-untyped-call]
+        self.tokens = len(rows)
+
     def forward(self, states: Tensor) -> Tensor:
         rows_1KD = states.reshape(1, -1, states.shape[-1])
         logits_1KV: Tensor = self.model(inputs_embeds=rows_1KD).logits
@@ -58,14 +72,15 @@ class _Output(BaseModelOutputWithPast):
 
 
 def load_language_head(
-    folder: Path, vocabulary: int, *, trust_remote_code: bool = False
+    folder: Path, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code: bool = False
 ) -> LanguageHead | None:
     """Load the head of the language model in `folder`; None where the folder has no weights for one.
 
     A decoder's head predicts the next token, an encoder's the masked one.
 
     Args:
-        vocabulary: tokens that the head must cover; further rows, left by padding, are harmless.
+        tokenizer: of the model that is trained. The head must cover its tokens; further rows, left by
+            padding, are harmless. Where it has fewer tokens than the folder's own, the head gets their rows.
 
     Raises:
         InputError: the folder cannot be loaded, or its head covers fewer tokens.
@@ -93,9 +108,13 @@ def load_language_head(
         return None
     with torch.no_grad():
         head = LanguageHead(model)
-    if head.tokens < vocabulary:
+    if head.tokens < len(tokenizer):
         raise InputError(
-            f"its head covers {head.tokens} tokens, its tokenizer has {vocabulary}: they do not match.",
+            f"its head covers {head.tokens} tokens, its tokenizer has {len(tokenizer)}: they do not match.",
             where=str(folder),
         )
+    own = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    if len(own) > len(tokenizer):  # its vocabulary was pruned
+        ids = own.get_vocab()
+        head.keep_tokens([ids[token] for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))])
     return head

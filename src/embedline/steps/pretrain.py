@@ -84,7 +84,7 @@ def _head_of_base(context: Context, embedder: Embedder) -> LanguageHead | None:
     model = context.step_config.section("model", ModelConfig)
     return load_language_head(
         context.outside("base"),
-        len(embedder.tokenizer),
+        embedder.tokenizer,
         trust_remote_code=model.trust_remote_code,
     )
 

@@ -1,16 +1,17 @@
-"""prune_before and prune_after: drop layers of the base or of the trained model, then heal it.
+"""prune_before and prune_after: drop unused tokens and layers of the base or the trained model; heal it.
 
 prune_after makes the candidate, and with section `fusion` fits the weights of its hybrid search.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedline.config.model import ModelConfig, PruneConfig
+from embedline.config.model import ModelConfig, PruneConfig, VocabularyConfig
 from embedline.config.training import RuntimeConfig
 from embedline.errors import InputError
 from embedline.markdown import table
@@ -48,39 +49,91 @@ def run(context: Context) -> StepResult:
     """
     before = context.step == "prune_before"
     config = context.step_config.section("prune", PruneConfig)
+    now = context.step.removeprefix("prune_")
+    layers, tokens = config.when == now, config.vocabulary.when == now
     base = context.step_config.locations.get("base") if before else None
     if before and base is None:
-        if config.when == "before":
+        if layers or tokens:
             raise InputError(
-                "a model made from scratch has no layers to drop.", where="prune.when", fix="Use after."
+                "a model made from scratch has no layers and no tokens to drop.",
+                where="prune.when" if layers else "prune.vocabulary.when",
+                fix="Use after.",
             )
         return StepResult(passed_through={"model": None}, summary="From scratch: pretrain makes the model.")
     fuses = context.step_config.config.get("fusion") is not None
-    if not before and config.when != "after" and not fuses and _has_run_card(context):
-        return passed_through(context)
-    if not before and config.when != "after":
-        return _write_run_card(context)
+    if not before and not (layers or tokens):
+        return passed_through(context) if not fuses and _has_run_card(context) else _write_run_card(context)
     prepare(context.step_config.section("runtime", RuntimeConfig), training=True)
     if before:
         embedder = fit_to_run(context, load_folder(context, context.outside("base")))
     else:
         embedder = load_model(context)
-    if before and config.when != "before":
+    if before and not (layers or tokens):
         save_model(context, embedder, base=context.step_config.pins.get("base"))
         return StepResult(summary="The base model, with the run's pooling and lengths.")
-    student, result = prune(context, embedder, config)
-    kept = result.metadata["model"]["kept_layers"]
-    save_model(
-        context,
-        student,
-        kept_layers=kept,
-        **({"base": context.step_config.pins.get("base")} if before else {}),
+    results = []
+    if tokens:  # first: the unpruned model that layers are healed from then has the same token ids
+        embedder, result = drop_tokens(context, embedder, config.vocabulary)
+        results.append(result)
+    if layers:
+        embedder, result = prune(context, embedder, config)
+        results.append(result)
+    result = _joined(results)
+    lineage = {"base": context.step_config.pins.get("base")} if before else {}
+    save_model(context, embedder, **result.metadata["model"], **lineage)
+    _require_saved(context, embedder, "prune.when" if layers else "prune.vocabulary.when")
+    return result if before else _with_fusion(context, embedder, result)
+
+
+def _joined(results: list[StepResult]) -> StepResult:
+    """Join the results of dropping tokens and layers; sizes before are those before both."""
+    metrics: dict[str, float] = {}
+    metadata: dict[str, object] = {}
+    for result in results:
+        first = {name: metrics[name] for name in metrics if name == "parameters_before"}
+        metrics |= result.metrics | first
+        metadata |= result.metadata["model"]
+    summary = "\n\n".join(result.summary for result in results)
+    return StepResult(metrics=metrics, summary=summary, metadata={"model": metadata})
+
+
+def drop_tokens(
+    context: Context, embedder: Embedder, config: VocabularyConfig
+) -> tuple[Embedder, StepResult]:
+    """Return the model with the tokens that the dataset's records and passages use."""
+    from embedline.compress.vocabulary import prune_vocabulary
+
+    pruned, result = prune_vocabulary(
+        embedder,
+        _dataset_texts(context.artifact("dataset").path),
+        sorted(set(embedder.spec.prompts.as_st_prompts().values())),
+        min_count=config.min_count,
+        same_letters=config.same_letters,
     )
-    _require_saved(context, student)
-    return result if before else _with_fusion(context, student, result)
+    return pruned, StepResult(
+        metrics=result.metrics,
+        summary=result.sentence(),
+        metadata={"model": {"tokens": result.tokens}},
+    )
 
 
-def _require_saved(context: Context, student: Embedder) -> None:
+def _dataset_texts(dataset: Path) -> Iterator[str]:
+    """Yield every text of the records, negatives included, and of the passages with their titles."""
+    import pyarrow.parquet as pq
+
+    from embedline.data.evaluation_reader import with_title
+
+    with pq.ParquetFile(dataset / "records.parquet") as records:
+        for batch in records.iter_batches(columns=["query", "positives", "negatives"]):
+            for row in batch.to_pylist():
+                yield from (row["query"], *row["positives"], *(row["negatives"] or ()))
+    if (dataset / "corpus.parquet").is_file():
+        with pq.ParquetFile(dataset / "corpus.parquet") as corpus:
+            for batch in corpus.iter_batches(columns=["title", "text"]):
+                yield from (with_title(row["title"], row["text"]) for row in batch.to_pylist())
+
+
+def _require_saved(context: Context, student: Embedder, where: str) -> None:
     """Load the written model and compare its vectors, before it is published."""
     from embedline.compress.layers import CANNOT_PRUNE
     from embedline.models.reload import require_same_after_reload
@@ -88,7 +141,7 @@ def _require_saved(context: Context, student: Embedder) -> None:
     require_same_after_reload(
         student,
         context.output("model"),
-        where="prune.when",
+        where=where,
         fix=CANNOT_PRUNE,
         trust_remote_code=context.step_config.section("model", ModelConfig).trust_remote_code,
     )
