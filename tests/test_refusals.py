@@ -24,6 +24,14 @@ EXAMPLES: dict[str, tuple[dict[str, Any], str, dict[str, Any]]] = {
         "supervised.objective",
         {"supervised": {"objective": "unified", "enabled": False}},
     ),
+    "a frozen encoder without another head, or with a teacher of dense vectors": (
+        {"supervised": {"freeze_encoder": True}},
+        "supervised.freeze_encoder",
+        {
+            "model": {"heads": ALL},
+            "supervised": {"freeze_encoder": True, "objective": "unified"},
+        },
+    ),
     "lexical or multi-vector head from scratch that no stage trains": (
         {"model": {"heads": ALL}},
         "no stage trains lexical",

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from embedline.config.model import HybridWeights, LatentConfig, Prompt
 from embedline.export.onnx import export_onnx
@@ -81,7 +82,13 @@ def make_heads(make_embedder: MakeEmbedder) -> MakeEmbedder:
             multi_vector_width=24,
             hybrid=HybridWeights(lexical=0.25),
         )
-        return plain.with_spec(spec).eval()
+        model = plain.with_spec(spec).eval()
+        if "lexical" in heads:  # a new head weighs all terms alike
+            width, random = model.state_width, torch.Generator().manual_seed(1)
+            torch.nn.init.normal_(
+                model.heads["lexical"].weigh.weight, std=0.03 / width**0.5, generator=random
+            )
+        return model
 
     return make
 

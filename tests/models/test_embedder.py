@@ -183,7 +183,7 @@ def test_new_heads_follow_their_seed_and_keep_the_random_state(make_embedder) ->
     expected = torch.rand(1)
     spec = replace(make_embedder().spec, heads=ALL_HEADS)
     one, same, other = (make_embedder().with_spec(spec, seed=seed) for seed in (1, 1, 2))
-    weights = [model.heads["lexical"].weigh.weight for model in (one, same, other)]
+    weights = [model.heads["multi_vector"].project.weight for model in (one, same, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     torch.manual_seed(5)

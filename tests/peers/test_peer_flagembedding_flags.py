@@ -48,7 +48,7 @@ EVERYTHING = """
     --max_grad_norm 2 --logging_steps 5 --save_steps 0.5
     --temperature 0.05 --sentence_pooling_method mean --sub_batch_size 8 --use_mrl --mrl_dims 256 64
     --knowledge_distillation True --kd_loss_type m3_kd_loss --unified_finetuning True --use_self_distill True
-    --self_distill_start_step 50 --colbert_dim 128
+    --self_distill_start_step 50 --colbert_dim 128 --fix_encoder True
     --trust_remote_code --seed 7 --use_lora --lora_rank 8 --lora_alpha 16 --lora_dropout 0.05
     --target_modules q_proj v_proj --use_flash_attn False --use_inbatch_neg True
 """
@@ -156,6 +156,7 @@ def test_flag_values_become_the_settings_they_stand_for(here: Path) -> None:
     assert step.distillation is not None
     assert (step.distillation.of, step.distillation.loss) == ("rows", "m3_kd_loss")
     assert (step.objective, step.self_distillation, step.self_distillation_after) == ("unified", True, 25)
+    assert step.freeze_encoder
     assert set(model.heads) == {"dense", "lexical", "multi_vector"}
     assert (model.multi_vector_width, model.query_length, model.document_length) == (128, 40, 100)
     assert model.lora is not None

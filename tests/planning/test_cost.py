@@ -197,6 +197,15 @@ def test_multi_vector_scores_and_states_are_counted() -> None:
     assert memory(unified) - memory(dense) == pytest.approx(more / 1e9)
 
 
+def test_a_frozen_encoder_costs_its_forward_pass_and_no_moments() -> None:
+    heads = {"heads": ["dense", "lexical"]}
+    given = {"objective": "unified", "resident_tokens": 100_000}
+    whole = only(estimate_run(config(model=heads, supervised=given)))
+    frozen = only(estimate_run(config(model=heads, supervised=given | {"freeze_encoder": True})))
+    assert hours(frozen) == pytest.approx(hours(whole) / 3)
+    assert memory(frozen) < memory(whole)
+
+
 def test_adapters_cost_less_than_all_weights() -> None:
     whole = only(estimate_run(config()))
     lora = only(estimate_run(config(model={"lora": {"rank": 4}})))

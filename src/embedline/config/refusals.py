@@ -61,6 +61,17 @@ def _heads_never_trained(config: RunSections) -> Iterator[str]:
             yield f"model.heads: no stage trains {head}; one needs objective: unified"
 
 
+def _frozen_encoder_without_heads(config: RunSections) -> Iterator[str]:
+    for stage, settings in _stages(config):
+        if not (settings.enabled and settings.freeze_encoder):
+            continue
+        if settings.objective != "unified":
+            yield f"{stage}.freeze_encoder: needs objective: unified, which trains the other heads"
+        if settings.distillation and settings.distillation.of != "rows":
+            of = settings.distillation.of
+            yield f"{stage}.freeze_encoder: the teacher's {of} train dense vectors alone"
+
+
 def _dims_wider_than_model(config: RunSections) -> Iterator[str]:
     width = _width(config)
     for dim in config.model.dims:
@@ -177,6 +188,11 @@ REFUSALS = (
         "unified objective without a second head",
         "It sums several heads' losses and distils from their summed scores; one head alone is InfoNCE.",
         _unified_with_one_head,
+    ),
+    Refusal(
+        "a frozen encoder without another head, or with a teacher of dense vectors",
+        "Only the lexical and multi-vector heads are trained then; dense vectors stay as they are.",
+        _frozen_encoder_without_heads,
     ),
     Refusal(
         "lexical or multi-vector head from scratch that no stage trains",

@@ -160,6 +160,12 @@ class ContrastiveConfig(Optimization):
     self_distillation_after: int = Field(
         0, ge=0, description="objective unified: steps before self-distillation begins (BGE-M3: 6000)"
     )
+    freeze_encoder: bool = Field(
+        False,
+        description="objective unified: train the lexical and multi-vector heads alone. A step costs a "
+        "forward pass, and dense vectors stay bit for bit as they are; a learning rate of about 1e-3 fits. "
+        "Records with a score are left out (FlagEmbedding: fix_encoder)",
+    )
     cosent_scale: float = Field(
         20.0, gt=0, description="inverse temperature of the CoSENT loss on records with scores"
     )

@@ -11,7 +11,10 @@ from embedline.training.engine.curves import PHASES, sort_key
 
 MOST_CHARTS = 18
 # The curves that the report draws for a training, in addition to the table of its speed.
-SHOWN = ("loss", "in_batch_accuracy", "alignment", "uniformity", "grad_norm", "tokens_per_second")
+SHOWN = (
+    *("loss", "in_batch_accuracy", "alignment", "uniformity", "grad_norm", "tokens_per_second"),
+    *("lexical_query_terms", "lexical_document_terms", "lexical_empty_share", "lexical_evenness"),
+)
 SPEED = ("tokens_per_second", "share_of_peak", "padding_share", "step_seconds")
 Curves = Mapping[str, Sequence[Point]]
 _HEAD = Markup("""<!doctype html>

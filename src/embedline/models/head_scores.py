@@ -23,11 +23,11 @@ def lexical_scores(q_ids_NT: Tensor, q_weights_NT: Tensor, d_ids_MT: Tensor, d_w
     no other term adds to a score.
     """
     terms_V = torch.unique(q_ids_NT[q_weights_NT > 0])
-    return _by_term(q_ids_NT, q_weights_NT, terms_V) @ _by_term(d_ids_MT, d_weights_MT, terms_V).T
+    return term_matrix(q_ids_NT, q_weights_NT, terms_V) @ term_matrix(d_ids_MT, d_weights_MT, terms_V).T
 
 
-def _by_term(ids_BT: Tensor, weights_BT: Tensor, terms_V: Tensor) -> Tensor:
-    """Return the largest weight of each of the sorted `terms` in each row (B × V)."""
+def term_matrix(ids_BT: Tensor, weights_BT: Tensor, terms_V: Tensor) -> Tensor:
+    """Return the largest weight of each of the sorted terms in each row (B × V)."""
     count = len(terms_V)
     if not count:
         return weights_BT[:, :0]

@@ -163,12 +163,14 @@ def _contrastive(
             cost += batch * documents * document * _token_cost(config, sizes, document)
             resident, kept = _resident(config, stage, sizes, room)
             again = 1 - min(1.0, kept / tokens)  # share of the tokens that is encoded twice
-            cost *= 1 + again / 3
+            cost *= 2 / _passes(config) if stage.freeze_encoder else 1 + again / 3
             cost += late_interaction(config, stage, sizes, batch * query, batch * documents * document)
             hours += steps * cost / rate
             held = min(-(-tokens // config.runtime.processes), max(stage.batch_tokens, document) + resident)
-            needs = _weights(config, sizes) + _activations(config, sizes, held)
-            needs += _vectors(config, stage, sizes, batch * (1 + documents), document)
+            needs = _weights(config, sizes, frozen=stage.freeze_encoder)
+            needs += _activations(config, sizes, held) + _vectors(
+                config, stage, sizes, batch * (1 + documents), document
+            )
             needs += _SCORE_COPIES * 4 * _scores(config, stage, batch * batch * documents)
             memory = max(memory, needs)
     if sizes is None:
@@ -211,9 +213,13 @@ def _stage(
 
 def _token_cost(config: RunConfig, sizes: Sizes, length: int) -> float:
     """Return the operations of one token, forward and backward, in a text of `length` tokens."""
-    passes = 4 if config.model.lora else 6
     latent = 10 * sizes.width**2 if config.model.pooling == "latent" else 0  # two projections and an MLP
-    return passes * sizes.matrices + 6 * latent + 12 * sizes.layers * sizes.width * length
+    return _passes(config) * sizes.matrices + 6 * latent + 12 * sizes.layers * sizes.width * length
+
+
+def _passes(config: RunConfig) -> int:
+    """Return the operations of one weight and token, forward (2) and backward."""
+    return 4 if config.model.lora else 6
 
 
 def late_interaction(
@@ -229,9 +235,9 @@ def _trains_heads(stage: ContrastiveConfig, config: RunConfig) -> bool:
     return stage.objective == "unified" and "multi_vector" in config.model.heads
 
 
-def _weights(config: RunConfig, sizes: Sizes) -> float:
+def _weights(config: RunConfig, sizes: Sizes, *, frozen: bool = False) -> float:
     copies = 0 if config.runtime.precision == "fp32" else 2 * sizes.matrices
-    if config.model.lora:
+    if config.model.lora or frozen:
         return 4 * sizes.parameters + copies
     return 16 * sizes.parameters + copies
 

@@ -204,7 +204,14 @@ TRAINING = [
         read=integer,
         write=writers.self_distillation_start,
     ),
-    flag("fix_encoder", note="no weights are frozen; model.lora trains a small part of them"),
+    flag(
+        "fix_encoder",
+        "supervised.freeze_encoder",
+        "with unified_finetuning",
+        boolean,
+        write=writers.only_with_unified,
+        default=False,
+    ),
 ]
 OLDER = [
     flag("normlized", note="always on: every score is a cosine"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from embedline.config.model import TeacherConfig
@@ -51,7 +52,7 @@ def train_stage(context: Context, *, section: str, records: str) -> StepResult:
     require_tokens(embedder, config.document_length, f"{section}.document_length")
     weights = {name: source.weight for name, source in stage_sources(context, section).items()}
     context.tracker.params({**config.model_dump(), **machine_params(embedder, bf16=bf16)})
-    with errors_in_section(section), adapters(context, embedder):
+    with errors_in_section(section), nullcontext() if config.freeze_encoder else adapters(context, embedder):
         mixture = train_contrastive(
             embedder,
             streamed_records(context, section, records),

@@ -159,7 +159,9 @@ class GradCache:
                 encoded = self._encode(chunk.inputs, heads)
         outputs, gradients = [], []
         for output, gathered in zip(encoded, whole, strict=True):
-            if output is not None and gathered is not None and gathered.grad is not None:
+            if output is None or gathered is None or gathered.grad is None:
+                continue
+            if output.requires_grad:  # a frozen encoder's vectors do not
                 outputs.append(output)
                 gradients.append(gathered.grad[chunk.rows, : output.shape[1]])
         with self.timer.phase("backward"):

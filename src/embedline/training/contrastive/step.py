@@ -15,6 +15,7 @@ from embedline.errors import InputError
 from embedline.models.head_scores import lexical_scores, multi_vector_scores
 from embedline.models.heads import Encoded
 from embedline.training.batching.pairs import ContrastiveBatch
+from embedline.training.contrastive.active_terms import active_terms, require_healthy
 from embedline.training.contrastive.batch_metrics import batch_metrics
 from embedline.training.contrastive.distinct_texts import distinct, repeated
 from embedline.training.contrastive.gradcache import GradCache, Loss
@@ -74,6 +75,8 @@ class ContrastiveStep:
 
     def __call__(self, module: nn.Module, batch: ContrastiveBatch) -> tuple[Tensor, Metrics]:
         all_heads = batch.scores is None and self.config.objective == "unified"
+        if self.config.freeze_encoder:
+            module.eval()  # without dropout the states are those that dense vectors are made of
         ids, position_N = distinct(batch.ids, batch.query_count)
         loss = processes.run_in_lockstep(lambda: self._objective(batch, position_N))
         value, metrics = self.cache.step(
@@ -139,7 +142,7 @@ class ContrastiveStep:
         count, teacher_scores = batch.query_count, self._teacher_scores(batch)
         # All rows at once: the scores of the other heads are not computed in blocks either.
         rules = replace(rules, known_positives_NM=rules.known_positives_NM[:])
-        ids = self.cache.model.pad(batch.ids)["input_ids"]
+        ids, mask = self.cache.model.pad(batch.ids).values()
         distill = self.config.self_distillation and batch.step >= self.config.self_distillation_after
 
         def loss(encoded: Encoded) -> tuple[Tensor, Metrics]:
@@ -170,9 +173,20 @@ class ContrastiveStep:
                 metrics |= _losses(
                     {name: each for name, each in heads.items() if each is not None}, rules, temperature
                 )
+                if encoded.lexical is not None:
+                    metrics |= self._watched(batch, ids, encoded.lexical, mask)
             return value, metrics
 
         return loss
+
+    def _watched(self, batch: ContrastiveBatch, ids: Tensor, weights: Tensor, mask: Tensor) -> Metrics:
+        """Measure and check the lexical weights of a logged step; empty at other steps."""
+        if not self.cache.timer.log_due:
+            return {}
+        terms = mask.bool() & ~torch.isin(ids, self.cache.model.heads["lexical"].special)
+        metrics = active_terms(ids, weights, terms, batch.query_count)
+        require_healthy(metrics, batch.step)
+        return metrics
 
     def _cosent(self, batch: ContrastiveBatch, scores: list[float]) -> Loss:
         count = batch.query_count

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from embedline.config.training import ContrastiveConfig
 from embedline.errors import InputError
 from embedline.models.embedder import Embedder
+from embedline.models.head_start import needs_start, start_heads
 from embedline.training.batching.batches import draw_batches
 from embedline.training.batching.buckets import groups
 from embedline.training.batching.mixture import Mixture, mixture_of
 from embedline.training.batching.pairs import ContrastiveBatches, tokenised
 from embedline.training.batching.records import Record
 from embedline.training.batching.rows import Columns, split_by_source
+from embedline.training.batching.tokens import TokenStore
+from embedline.training.contrastive.frozen_encoder import frozen_encoder
 from embedline.training.contrastive.gradcache import GradCache
 from embedline.training.contrastive.step import ContrastiveStep, Temperature
 from embedline.training.contrastive.teacher import Teacher
@@ -23,6 +28,8 @@ from embedline.training.engine.progress import OnMetrics
 from embedline.training.engine.step_timer import StepTimer
 from embedline.training.engine.token_rows import token_rows
 from embedline.training.engine.trainer import train
+
+_SAMPLE = 4096  # records that new heads start from
 
 
 def train_contrastive(
@@ -67,11 +74,15 @@ def train_contrastive(
         columns,
         weights,
         # Without in-batch negatives, a row without own negatives has no loss.
-        lambda row_group: config.in_batch_negatives or row_group.negatives or row_group.scored,
+        lambda row_group: (
+            not config.freeze_encoder  # CoSENT is of dense vectors
+            if row_group.scored
+            else config.in_batch_negatives or row_group.negatives
+        ),
         by_task=bool(config.task_shares),
     )
     if not parts:
-        raise _nothing_to_train_on(len(columns.row_group))
+        raise _nothing_to_train_on(columns, config)
     if config.distillation and config.distillation.of == "rows":
         require_teacher_scores(columns)
     drawn_from = groups(parts, config, columns.longest)
@@ -85,7 +96,9 @@ def train_contrastive(
             name: (group.source.row_group.task_type, group.source.name) for name, group in drawn_from.items()
         },
     )
-    timer = StepTimer(embedder, bf16=bf16)
+    if config.objective == "unified" and needs_start(embedder):
+        start_heads(embedder, _sample(store, len(columns.row_group), seed), bf16=bf16)
+    timer = StepTimer(embedder, bf16=bf16, operations=2 if config.freeze_encoder else 6)
     mixture = mixture_of(draws, drawn_from, columns)
     del columns
     cache = GradCache(
@@ -98,35 +111,51 @@ def train_contrastive(
     temperature = (
         Temperature(config.temperature).to(embedder.device) if config.learnable_temperature else None
     )
-    train(
-        embedder
-        if temperature is None
-        else nn.ModuleDict({"embedder": embedder, "temperature": temperature}),
-        ContrastiveBatches(
-            store,
-            {name: group.source for name, group in drawn_from.items()},
-            draws.led_by(mixture.heaviest),
-        ),
-        ContrastiveStep(cache, config, temperature, teacher),
-        config,
-        checkpoints=checkpoints,
-        seed=seed,
-        on_metrics=on_metrics,
-        budget=cache.budget,
-        timer=timer,
-        bad_batches=bad_batches,
-        rows=token_rows(embedder),
-    )
+    with frozen_encoder(embedder) if config.freeze_encoder else nullcontext():
+        train(
+            embedder
+            if temperature is None
+            else nn.ModuleDict({"embedder": embedder, "temperature": temperature}),
+            ContrastiveBatches(
+                store,
+                {name: group.source for name, group in drawn_from.items()},
+                draws.led_by(mixture.heaviest),
+            ),
+            ContrastiveStep(cache, config, temperature, teacher),
+            config,
+            checkpoints=checkpoints,
+            seed=seed,
+            on_metrics=on_metrics,
+            budget=cache.budget,
+            timer=timer,
+            bad_batches=bad_batches,
+            rows=token_rows(embedder),
+        )
     return mixture
 
 
-def _nothing_to_train_on(records: int) -> InputError:
+def _sample(store: TokenStore, count: int, seed: int) -> list[list[int]]:
+    """Return the token ids of the queries and documents of some records, in random order."""
+    random = np.random.default_rng(seed)
+    numbers = random.permutation(count)[:_SAMPLE]
+    texts = [ids for row in store.rows(numbers) for ids in (row.query_ids, *row.positive_ids[:1])]
+    return [texts[i] for i in random.permutation(len(texts))]
+
+
+def _nothing_to_train_on(columns: Columns, config: ContrastiveConfig) -> InputError:
     """Make the error for a stage without rows that have a loss, by its cause."""
+    records = len(columns.row_group)
     if not records:
         return InputError(
             "no records are left for this stage.",
             where="data.sources",
             fix="Check the stages of the sources, and the counts of clean.",
+        )
+    if config.freeze_encoder and all(row_group.scored for row_group in columns.row_groups):
+        return InputError(
+            f"all {records:,} records have a score, which trains dense vectors alone.",
+            where="training",
+            fix="Leave freeze_encoder out, or give the stage a source of pairs.",
         )
     return InputError(
         f"none of {records:,} records has a negative; in_batch_negatives: false leaves no others.",

@@ -13,6 +13,7 @@ from typing import NamedTuple
 PHASES = ("data", "forward", "backward", "optimizer", "logging")
 
 _ALL = ("pretrain", "contrastive", "heal")
+_CONTRASTIVE = ("contrastive",)
 
 
 class Curve(NamedTuple):
@@ -28,12 +29,12 @@ NOTE = (
 )
 CURVES: dict[str, Curve] = {
     "loss": Curve("the loss that is minimised"),
-    "loss.SOURCE": Curve("the loss on the batches of one source (and bucket)", ("contrastive",)),
-    "dense_loss": Curve("InfoNCE of the dense scores alone, at full width °", ("contrastive",)),
-    "lexical_loss": Curve("InfoNCE of the lexical scores (objective unified)", ("contrastive",)),
-    "multi_vector_loss": Curve("InfoNCE of the multi-vector scores (objective unified)", ("contrastive",)),
-    "cosent_loss": Curve("CoSENT loss, on records with scores", ("contrastive",)),
-    "distillation_loss": Curve("distance of the model from its teacher, unweighted", ("contrastive",)),
+    "loss.SOURCE": Curve("the loss on the batches of one source (and bucket)", _CONTRASTIVE),
+    "dense_loss": Curve("InfoNCE of the dense scores alone, at full width °", _CONTRASTIVE),
+    "lexical_loss": Curve("InfoNCE of the lexical scores (objective unified)", _CONTRASTIVE),
+    "multi_vector_loss": Curve("InfoNCE of the multi-vector scores (objective unified)", _CONTRASTIVE),
+    "cosent_loss": Curve("CoSENT loss, on records with scores", _CONTRASTIVE),
+    "distillation_loss": Curve("distance of the model from its teacher, unweighted", _CONTRASTIVE),
     "token_loss": Curve("cross-entropy of the hidden tokens (mlm, mntp)", ("pretrain",)),
     "encoder_loss": Curve("RetroMAE: cross-entropy of the encoder's hidden tokens", ("pretrain",)),
     "decoder_loss": Curve("RetroMAE: cross-entropy of the rebuilt tokens", ("pretrain",)),
@@ -42,28 +43,50 @@ CURVES: dict[str, Curve] = {
     "in_batch_accuracy": Curve(
         "share of queries whose positive's cosine is above that of every negative; documents that "
         "false_negative_margin masks count as negatives °",
-        ("contrastive",),
+        _CONTRASTIVE,
     ),
     "alignment": Curve(
         "mean squared distance of a query and its positive on the unit sphere (Wang & Isola 2020): 0 is "
         "best, 2 unrelated °",
-        ("contrastive",),
+        _CONTRASTIVE,
     ),
     "uniformity": Curve(
         "log of the mean of exp(-2 d²) over pairs of queries, and of positives; the mean of both (Wang & "
         "Isola 2020): 0 is a collapsed model, -4 about the best °",
-        ("contrastive",),
+        _CONTRASTIVE,
     ),
-    "temperature": Curve("temperature of InfoNCE, trained or set", ("contrastive",)),
+    "lexical_query_terms": Curve(
+        "active terms of a query: distinct tokens with a weight above 0 °", _CONTRASTIVE
+    ),
+    "lexical_query_terms_min": Curve("the least active terms of a query °", _CONTRASTIVE),
+    "lexical_query_terms_max": Curve("the most active terms of a query °", _CONTRASTIVE),
+    "lexical_document_terms": Curve("active terms of a document °", _CONTRASTIVE),
+    "lexical_document_terms_min": Curve("the least active terms of a document °", _CONTRASTIVE),
+    "lexical_document_terms_max": Curve("the most active terms of a document °", _CONTRASTIVE),
+    "lexical_empty_share": Curve(
+        "share of texts without an active term; above 0.5 the head has collapsed, and the training stops °",
+        _CONTRASTIVE,
+    ),
+    "lexical_common_share": Curve(
+        "share of the squared lexical weights in terms that nearly all documents have; above 0.9 the "
+        "training stops °",
+        _CONTRASTIVE,
+    ),
+    "lexical_evenness": Curve(
+        "(Σw)² / (n Σw²) of a text's n active terms: 1 where all weigh the same; above 0.99 after 50 "
+        "steps the head has filled up, and the training stops °",
+        _CONTRASTIVE,
+    ),
+    "temperature": Curve("temperature of InfoNCE, trained or set", _CONTRASTIVE),
     "grad_norm": Curve("norm of the gradient of the logged step, before clipping"),
     "learning_rate": Curve("learning rate of the logged step"),
     "tokens_per_second": Curve("tokens that all processes encode, without padding"),
     "padded_tokens_per_second": Curve("tokens that all processes encode, with padding"),
     "padding_share": Curve("share of padding among the encoded tokens"),
     "share_of_peak": Curve(
-        "6 × parameters outside embedding tables × tokens_per_second, divided by what a matrix product "
-        "reached on this device in this precision when the training began (all processes together); an "
-        "objective's own layers and GradCache's second forward do not count as work"
+        "6 × parameters outside embedding tables × tokens_per_second (2 × with a frozen encoder), divided by "
+        "what a matrix product reached on this device in this precision when the training began (all "
+        "processes together); an objective's own layers and GradCache's second forward do not count as work"
     ),
     "step_seconds": Curve("wall-clock time of a step, checkpoints included"),
     "data_seconds": Curve("time of a step: waiting for its batch"),

@@ -27,6 +27,7 @@ class StepTimer:
     Args:
         model: the model whose work is compared with the peak; without it `share_of_peak` returns None.
         bf16: whether that work is done in bf16.
+        operations: of one weight and token: 6, or 2 where there is no backward pass.
 
     Attributes:
         log_due: whether this process computes the expensive metrics of the current step; of several
@@ -34,8 +35,8 @@ class StepTimer:
         padded_tokens: tokens that this process encoded in the current step, padding included.
     """
 
-    def __init__(self, model: nn.Module | None = None, *, bf16: bool = False) -> None:
-        self.model, self.bf16 = model, bf16
+    def __init__(self, model: nn.Module | None = None, *, bf16: bool = False, operations: int = 6) -> None:
+        self.model, self.bf16, self.operations = model, bf16, operations
         self.parameters = non_embedding_parameters(model) if model is not None else 0
         self.peak_flops = 0.0
         self.log_due = True
@@ -86,8 +87,12 @@ class StepTimer:
         return spent
 
     def share_of_peak(self, tokens_per_second: float) -> float | None:
-        """Return 6 × parameters × tokens a second / peak; None where no model was given."""
-        return 6 * self.parameters * tokens_per_second / self.peak_flops if self.peak_flops else None
+        """Return operations × parameters × tokens a second / peak; None where no model was given."""
+        return (
+            self.operations * self.parameters * tokens_per_second / self.peak_flops
+            if self.peak_flops
+            else None
+        )
 
     def _cut(self) -> None:
         now = self._now()
