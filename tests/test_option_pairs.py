@@ -33,7 +33,7 @@ from embedline.training.batching.records import Record
 from embedline.training.batching.rows import split_by_source
 from embedline.training.contrastive.gradcache import GradCache
 from embedline.training.contrastive.step import ContrastiveStep
-from embedline.training.contrastive.teacher import Teacher
+from embedline.training.contrastive.teacher import TaughtRow, Teacher
 from embedline.training.pretraining import PretrainStep, objective_module
 
 Row = tuple[str, ...]
@@ -196,7 +196,14 @@ def losses(
         if config.teacher and stage.distillation:
             other = make(config, embedder.tokenizer, seed=config.seed + 1).eval()
             other = other.with_spec(EmbedderSpec("mean"))  # untrained, it tells texts apart by their words
-            teacher = Teacher(other, ["ru"], stage.distillation, width=embedder.width)
+            with tempfile.TemporaryDirectory() as folder:
+                teacher = Teacher(
+                    other, ["ru"], stage.distillation, width=embedder.width, folder=Path(folder)
+                )
+                teacher.prepare(
+                    TaughtRow("faq", row.task_type, row.language, row.query, row.positives + row.negatives)
+                    for row in rows
+                )
         step = ContrastiveStep(GradCache(embedder, batch_tokens=64, bf16=bf16), stage, teacher=teacher)
     optimizer = torch.optim.AdamW(module.parameters(), lr=2e-3)
     for _ in range(steps):

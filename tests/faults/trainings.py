@@ -51,7 +51,8 @@ def contrastive(folder: Path, history: History, *heads: str, taught: bool = Fals
     config = ContrastiveConfig(**(SHARED | TRIPLETS | over))
     teacher = None
     if taught:
-        teacher = Teacher(embedder(seed=5).eval(), ["ru"], DistillationConfig(), width=model.width)
+        other, kept = embedder(seed=5).eval(), folder / "teacher"
+        teacher = Teacher(other, ["ru"], DistillationConfig(), width=model.width, folder=kept)
     train_contrastive(
         model,
         rows,

@@ -142,3 +142,20 @@ def test_outputs_of_a_kept_run_with_a_damaged_record_stay(place: Workspace) -> N
     (place.store.root / "scores" / "kept" / "scores" / "manifest.json").write_bytes(bytes(200))
     age(place.root, 100_000)
     assert place.store.root / "scores" / "kept" in {removal.path for removal in find_removals(place, 1)}
+
+
+def test_a_teachers_vectors_go_with_the_runs_that_used_them(place: Workspace) -> None:
+    def kept(name: str, used: float) -> Path:
+        folder = place.teacher_vectors(name)
+        folder.mkdir(parents=True)
+        (folder / "a.keys.npy").write_bytes(b"")
+        for path in (folder / "a.keys.npy", folder):
+            os.utime(path, (used, used))
+        return folder
+
+    old, recent = kept("old", 1.5), kept("recent", 2.5)  # the runs began at 1, 2 and 3
+    assert not [r for r in find_removals(place, 3) if r.what == "vectors"]
+    assert [r.path for r in find_removals(place, 2) if r.what == "vectors"] == [old]
+    remove(find_removals(place, 1))
+    assert not old.exists()
+    assert not recent.exists()

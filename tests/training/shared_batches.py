@@ -37,7 +37,7 @@ from embedline.training.contrastive import gradcache
 from embedline.training.contrastive import step as contrastive_step
 from embedline.training.contrastive.gradcache import GradCache
 from embedline.training.contrastive.step import ContrastiveStep, Temperature
-from embedline.training.contrastive.teacher import Teacher
+from embedline.training.contrastive.teacher import TaughtRow, Teacher
 from embedline.training.contrastive.training import train_contrastive
 from embedline.training.engine import processes, token_rows
 from embedline.training.engine.trainer import train
@@ -75,6 +75,10 @@ def records(count: int, *, scored: bool = False, source: str = "faq") -> list[Re
     return [row(i) for i in range(count)]
 
 
+def taught_rows(rows: list[Record]) -> list[TaughtRow]:
+    return [TaughtRow(r.source, r.task_type, r.language, r.query, [*r.positives, *r.negatives]) for r in rows]
+
+
 def first_rows(
     model: Embedder, rows: list[Record], config: ContrastiveConfig, *, steps: int = 1
 ) -> ContrastiveBatches:
@@ -85,6 +89,21 @@ def first_rows(
         processes.any_of(False)  # all have opened it
         draws = [Draw("faq", np.arange(len(rows)), 0)] * steps
         return ContrastiveBatches(store, split_by_source(store.columns(), {}), draws)
+
+
+def _teacher(of: Any, width: int, rows: list[Record]) -> Teacher:
+    """A teacher with the vectors of the rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        teacher = Teacher(
+            embedder(seed=5),
+            ["ru"],
+            DistillationConfig(of=of),
+            width=width,
+            folder=Path(processes.broadcast(folder)),
+        )
+        teacher.prepare(taught_rows(rows))
+        processes.any_of(False)  # all have opened it
+        return teacher
 
 
 def contrastive(
@@ -100,7 +119,7 @@ def contrastive(
     temperature = Temperature(config.temperature) if config.learnable_temperature else None
     teacher = None
     if taught:
-        teacher = Teacher(embedder(seed=5), ["ru"], DistillationConfig(of=taught), width=model.width)
+        teacher = _teacher(taught, model.width, records(rows, scored=scored))
     step = ContrastiveStep(cache, config, temperature, teacher)
     batch = first_rows(model, records(rows, scored=scored), config)[0]
     module = nn.ModuleDict({"embedder": model, **({"temperature": temperature} if temperature else {})})

@@ -43,6 +43,10 @@ class Workspace:
         """Return the folder of checkpoints, by step and key: a retried pod and a restarted run find them."""
         return self.internal / "checkpoints" / f"{step}-{key}"
 
+    def teacher_vectors(self, digest: str) -> Path:
+        """Return the folder of a teacher's vectors, which every training with this teacher shares."""
+        return self.internal / "teachers" / digest
+
     def reference(self, path: Path) -> str:
         """Return a path as files of the workspace keep it: relative to its root when it is inside."""
         absolute = Path(os.path.abspath(path))

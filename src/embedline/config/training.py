@@ -122,8 +122,9 @@ class DistillationConfig(Section):
     of: Literal["scores", "vectors", "rows"] = Field(
         "scores",
         description="what is learnt. scores: the ranking of a batch's documents by the run's teacher; "
-        "vectors: the teacher's vectors, which must be as wide as the model's; rows: the scores that the "
-        "rows have for their own documents (pos_scores, neg_scores)",
+        "vectors: the teacher's vectors, by cosine, through a trained projection where they have another "
+        "width than the model's; rows: the scores that the rows have for their own documents (pos_scores, "
+        "neg_scores)",
     )
     loss: Literal["kl_div", "m3_kd_loss"] = Field(
         "kl_div",

@@ -20,7 +20,7 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True)
 class Removal:
-    """One removal: a run, a step's outputs, checkpoints, or a draft of a killed step."""
+    """One removal: a run, a step's outputs, checkpoints, a draft of a killed step, a teacher's vectors."""
 
     what: str
     path: Path
@@ -30,9 +30,10 @@ class Removal:
 def find_removals(workspace: Workspace, keep: int, *, grace_s: float = DAY_S) -> list[Removal]:
     """List what can be removed when the newest `keep` runs stay.
 
-    The run that `latest` points at stays too. So do the outputs that a kept or an unclosed run refers to, and
-    the checkpoints of its unfinished steps. Nothing changed within `grace_s` is removed: a pod on another
-    machine may be using it. Registered versions are copies and are not touched.
+    The run that `latest` points at stays too. So do the outputs that a kept or an unclosed run refers to, the
+    checkpoints of its unfinished steps, and a teacher's vectors that were used since it began. Nothing
+    changed within `grace_s` is removed: a pod on another machine may be using it. Registered versions are
+    copies and are not touched.
 
     Raises:
         InputError: a run is in progress here, or there is no such work folder.
@@ -56,6 +57,10 @@ def find_removals(workspace: Workspace, keep: int, *, grace_s: float = DAY_S) ->
     for checkpoints in _folders(workspace.internal / "checkpoints"):
         if checkpoints.name not in unfinished:
             found.append(("checkpoints", checkpoints))
+    oldest = min((read_run(run).started or before for run in closed if run not in old), default=before)
+    for vectors in _folders(workspace.internal / "teachers"):
+        if not kept and _touched(vectors) < oldest:  # every training touches those of its teacher
+            found.append(("vectors", vectors))
     removable = [(what, path) for what, path in found if what == "run" or _touched(path) < before]
     return [Removal(what, path, _size(path)) for what, path in removable]
 

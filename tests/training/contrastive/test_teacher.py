@@ -12,13 +12,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from embedline.config.model import Prompt
 from embedline.config.training import ContrastiveConfig, DistillationConfig
-from embedline.errors import InputError
+from embedline.models.prompts import PromptTable
 from embedline.training.batching.batches import Draw
 from embedline.training.batching.pairs import ContrastiveBatch, ContrastiveBatches, tokenised
 from embedline.training.batching.records import Record
 from embedline.training.batching.rows import split_by_source
-from embedline.training.contrastive.teacher import Teacher
+from embedline.training.contrastive import teacher as teaching
+from embedline.training.contrastive.teacher import TaughtRow, Teacher
 from embedline.training.contrastive.training import train_contrastive
 
 
@@ -47,13 +49,24 @@ def batch_of(embedder: Any, rows: list[Record], values: ContrastiveConfig) -> Co
         return batch
 
 
-def test_scores_are_compared_as_rankings_of_the_batch(make_embedder, record, texts: list[str]) -> None:
+def prepared(folder: Path, model: Any, values: ContrastiveConfig, rows: list[Record], **more: Any) -> Teacher:
+    assert values.distillation
+    teacher = Teacher(model, ["en"], values.distillation, folder=folder, **more)
+    teacher.prepare(
+        TaughtRow(r.source, r.task_type, r.language, r.query, [*r.positives, *r.negatives]) for r in rows
+    )
+    return teacher
+
+
+def test_scores_are_compared_as_rankings_of_the_batch(
+    make_embedder, record, texts: list[str], tmp_path: Path
+) -> None:
     """KL by its definition in float64, each side's vectors encoded one by one."""
     values = config("scores", negatives=1)
     teacher, student = make_embedder(seed=2).eval(), make_embedder(hidden_size=16).eval()
     source = rows_of(record, texts, "en")
     batch = batch_of(student, source, values)
-    teacher_loss = Teacher(teacher, ["en"], values.distillation, width=16).teacher_loss(batch)  # type: ignore[arg-type]
+    teacher_loss = prepared(tmp_path, teacher, values, source, width=16).teacher_loss(batch)
     assert teacher_loss is not None
     vectors = torch.randn(len(batch.ids), 16)
 
@@ -72,7 +85,7 @@ def test_scores_are_compared_as_rankings_of_the_batch(make_embedder, record, tex
         p, q = np.exp(expected - expected.max()), np.exp(found - found.max())
         p, q = p / p.sum(), q / q.sum()
         total += float((p * np.log(p / q)).sum())
-    assert float(teacher_loss(vectors)) == pytest.approx(total / 4, rel=1e-4)
+    assert float(teacher_loss(vectors)) == pytest.approx(total / 4, rel=2e-3)  # float16 on the disk
 
 
 def test_when_memory_runs_out_the_teachers_chunks_get_smaller_too(
@@ -97,7 +110,7 @@ def test_when_memory_runs_out_the_teachers_chunks_get_smaller_too(
         bf16=False,
         checkpoints=tmp_path,
         on_metrics=lambda *_: None,
-        teacher=Teacher(teacher, ["en"], values.distillation, width=32),  # type: ignore[arg-type]
+        teacher=Teacher(teacher, ["en"], values.distillation, width=32, folder=tmp_path / "t"),  # type: ignore[arg-type]
     )
     assert max(sizes) > 100 >= max(sizes[-4:])
 
@@ -114,12 +127,13 @@ def test_when_memory_runs_out_the_teachers_chunks_get_smaller_too(
     ],
 )
 def test_vectors_are_learnt_of_known_languages_and_translations(
-    make_embedder, record, texts: list[str], language: str, task_type: str, taught: tuple[bool, bool]
+    make_embedder, record, texts: list[str], tmp_path: Path, language: str, task_type: str, taught: tuple
 ) -> None:
     values = config("vectors")
     teacher = make_embedder(seed=2).eval()
-    batch = batch_of(teacher, rows_of(record, texts, language, task_type), values)
-    teacher_loss = Teacher(teacher, ["en"], values.distillation, width=32).teacher_loss(batch)  # type: ignore[arg-type]
+    rows = rows_of(record, texts, language, task_type)
+    batch = batch_of(teacher, rows, values)
+    teacher_loss = prepared(tmp_path, teacher, values, rows, width=32).teacher_loss(batch)
     if taught == (False, False):
         assert teacher_loss is None
         return
@@ -158,13 +172,131 @@ def test_a_taught_student_comes_nearer_to_its_teacher(
         bf16=False,
         checkpoints=tmp_path,
         on_metrics=lambda metrics, _: logged.append(metrics),
-        teacher=Teacher(teacher, ["en"], values.distillation, width=32),  # type: ignore[arg-type]
+        teacher=Teacher(teacher, ["en"], values.distillation, width=32, folder=tmp_path / "t"),  # type: ignore[arg-type]
     )
     assert logged[-1]["distillation_loss"] < 0.7 * logged[0]["distillation_loss"]
     for name, weight in teacher.state_dict().items():
         assert torch.equal(weight, before[name])
 
 
-def test_vectors_of_another_width_are_refused(make_embedder) -> None:
-    with pytest.raises(InputError, match=r"teacher\.model.*distillation\.of"):
-        Teacher(make_embedder(), ["en"], DistillationConfig(of="vectors"), width=16)
+def test_vectors_of_another_width_are_learnt_through_a_projection(
+    make_embedder, record, texts: list[str], tmp_path: Path
+) -> None:
+    """The cosine that is learnt rises; the student keeps its width and has no projection."""
+    values = config("vectors", steps=40)
+    student, logged = make_embedder(hidden_size=16), []
+    parameters = sum(p.numel() for p in student.parameters())
+    teacher = Teacher(make_embedder(seed=2).eval(), ["en"], values.distillation, width=16, folder=tmp_path)  # type: ignore[arg-type]
+    assert teacher.projection is not None
+    first = teacher.projection.weight.detach().clone()
+    assert torch.allclose(first.T @ first, torch.eye(16), atol=1e-5)
+    train_contrastive(
+        student,
+        rows_of(record, texts, "en"),
+        values,
+        weights={},
+        seed=3,
+        bf16=False,
+        checkpoints=tmp_path / "checkpoints",
+        on_metrics=lambda metrics, _: logged.append(metrics),
+        teacher=teacher,
+    )
+    assert logged[-1]["distillation_loss"] < 0.5 * logged[0]["distillation_loss"]
+    assert not torch.equal(teacher.projection.weight, first)
+    assert sum(p.numel() for p in student.parameters()) == parameters
+
+
+class Counting:
+    """Counts the texts that an embedder encodes, and stops it after some."""
+
+    def __init__(self, model: Any, most: int = 10**9) -> None:
+        self.model, self.encoded, self.most = model, 0, most
+        self.spec, self.device, self.width = model.spec, model.device, model.width
+
+    def encode(self, texts: list[str], **about: Any) -> np.ndarray:
+        self.encoded += len(texts)
+        if self.encoded > self.most:
+            raise KeyboardInterrupt
+        vectors: np.ndarray = self.model.encode(texts, **about)
+        return vectors
+
+
+def test_vectors_are_computed_once_and_found_by_other_trainings(
+    make_embedder, record, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teaching, "SHARD", 3)
+    values, rows, model = config("vectors"), rows_of(record, texts, "en"), make_embedder(seed=2).eval()
+    killed = Counting(model, most=5)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(tmp_path, killed, values, rows, width=32)
+    resumed = Counting(model)
+    teacher = prepared(tmp_path, resumed, values, rows, width=32)
+    distinct = {r.query for r in rows} | {(t, "document") for r in rows for t in (*r.positives, *r.negatives)}
+    assert resumed.encoded == len(distinct) - 3 == len(teacher.vectors) - 3  # one shard was written before
+    again = Counting(model)
+    prepared(tmp_path, again, values, rows[1:4], width=32)
+    assert again.encoded == 0
+    changed = Counting(model)  # another prompt: other vectors
+    table = PromptTable({"default": Prompt(query="q: ", document="d: ")})
+    changed.spec = replace(model.spec, prompts=table)
+    prepared(tmp_path, changed, values, rows, width=32)
+    assert changed.encoded == len(distinct)
+
+
+def test_training_does_not_run_the_teacher(make_embedder, record, texts: list[str], tmp_path: Path) -> None:
+    values, model = config("scores", negatives=1, steps=4), Counting(make_embedder(seed=2).eval())
+    rows = rows_of(record, texts, "en")
+    prepared(tmp_path / "t", model, values, rows, width=32)
+    counts = []
+    train_contrastive(
+        make_embedder(),
+        rows,
+        values,
+        weights={},
+        seed=0,
+        bf16=False,
+        checkpoints=tmp_path,
+        on_metrics=lambda *_: counts.append(model.encoded),
+        teacher=(teacher := Teacher(model, ["en"], values.distillation, width=32, folder=tmp_path / "t")),  # type: ignore[arg-type]
+    )
+    assert counts
+    assert set(counts) == {len(teacher.vectors)}
+    assert teacher.model is None
+
+
+def test_a_projection_is_resumed_with_the_training(
+    make_embedder, record, texts: list[str], tmp_path: Path
+) -> None:
+    values = config("vectors", steps=12, checkpoint_every=3, log_every=3)
+    rows = rows_of(record, texts, "en")
+
+    def trained(folder: Path, stop_at: int = 100) -> tuple[torch.Tensor, torch.Tensor]:
+        student = make_embedder(hidden_size=16)
+        teacher = Teacher(
+            make_embedder(seed=2).eval(), ["en"], values.distillation, width=16, folder=tmp_path
+        )  # type: ignore[arg-type]
+
+        def on_metrics(_: Any, step: int) -> None:
+            if step >= stop_at:
+                raise KeyboardInterrupt
+
+        train_contrastive(
+            student,
+            rows,
+            values,
+            weights={},
+            seed=3,
+            bf16=False,
+            checkpoints=folder,
+            on_metrics=on_metrics,
+            teacher=teacher,
+        )
+        assert teacher.projection is not None
+        return torch.cat([p.detach().flatten() for p in student.parameters()]), teacher.projection.weight
+
+    whole = trained(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "killed", stop_at=9)
+    resumed = trained(tmp_path / "killed")
+    assert torch.equal(whole[0], resumed[0])
+    assert torch.equal(whole[1], resumed[1])

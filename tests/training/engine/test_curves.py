@@ -80,7 +80,7 @@ def test_contrastive_training_logs_the_documented_curves(
     make_embedder: Any, sources: Any, tmp_path: Path
 ) -> None:
     teacher = make_embedder(seed=5).eval()
-    teacher = Teacher(teacher, ["ru"], DistillationConfig(), width=teacher.width)
+    teacher = Teacher(teacher, ["ru"], DistillationConfig(), width=teacher.width, folder=tmp_path / "teacher")
     rows = [row for given in sources.values() for row in given]
     taught = contrastive(tmp_path / "taught", make_embedder(), rows, teacher, steps=12)
     logged = contrastive(tmp_path / "unified", make_embedder(heads=HEADS), rows, objective="unified")

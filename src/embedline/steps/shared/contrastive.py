@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -106,7 +108,17 @@ def _stage_teacher(context: Context, embedder: Embedder, config: ContrastiveConf
         return None
     from embedline.training.contrastive.teacher import Teacher
 
-    languages = context.step_config.section("teacher", TeacherConfig).languages
+    settings = context.step_config.section("teacher", TeacherConfig)
     teacher = load_teacher(context)
     bf16 = encodes_in_bf16(context, teacher)
-    return Teacher(teacher, languages, config.distillation, width=embedder.width, bf16=bf16)
+    made_by = [context.step_config.pins.get("teacher"), settings.pooling, settings.causal, bf16]
+    digest = hashlib.sha256(json.dumps(made_by).encode()).hexdigest()[:32]
+    return Teacher(
+        teacher,
+        settings.languages,
+        config.distillation,
+        width=embedder.width,
+        folder=context.workspace.teacher_vectors(digest),
+        bf16=bf16,
+        seed=context.step_config.config["seed"],
+    )

@@ -85,8 +85,9 @@ class ContrastiveStep:
         if batch.scores is None:  # CoSENT has its own scale
             with torch.no_grad():
                 metrics["temperature"] = self._temperature()
-        if self.trained_temperature is not None:
-            for parameter in self.trained_temperature.parameters():
+        projection = self.teacher.projection if self.teacher else None
+        for module_of_loss in (self.trained_temperature, projection):
+            for parameter in module_of_loss.parameters() if module_of_loss else ():
                 if parameter.grad is not None:  # whole in each process; a sum over processes follows
                     parameter.grad /= processes.world_size()
         metrics[f"loss.{batch.source}"] = value
@@ -101,11 +102,7 @@ class ContrastiveStep:
     def _with_teacher(self, loss: Loss, batch: ContrastiveBatch) -> Loss:
         """Add the teacher's loss to the objective's, if there is a teacher with a loss of this batch."""
         with self.cache.timer.phase("forward"):
-            teacher_loss = (
-                self.teacher.teacher_loss(batch, batch_tokens=self.cache.budget.chunk)
-                if self.teacher
-                else None
-            )
+            teacher_loss = self.teacher.teacher_loss(batch) if self.teacher else None
         if self.teacher is None or teacher_loss is None:
             return loss
         weight = self.teacher.config.weight

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from embedline.training.batching.tokens import TokenStore
 from embedline.training.contrastive.frozen_encoder import frozen_encoder
 from embedline.training.contrastive.gradcache import GradCache
 from embedline.training.contrastive.step import ContrastiveStep, Temperature
-from embedline.training.contrastive.teacher import Teacher
+from embedline.training.contrastive.teacher import TaughtRow, Teacher
 from embedline.training.engine.progress import OnMetrics
 from embedline.training.engine.step_timer import StepTimer
 from embedline.training.engine.token_rows import token_rows
@@ -59,7 +59,8 @@ def train_contrastive(
         records: read once, from beginning to end, into `checkpoints`, unless they are there already.
         weights: multiply the shares of sources; 1 where a source is not named.
         checkpoints, on_metrics, bad_batches: as in `engine.trainer.train`.
-        teacher: its scores or vectors are learnt beside the labels.
+        teacher: its scores or vectors are learnt beside the labels; the vectors of the batches' texts are
+            computed before the first step.
 
     Returns:
         The composition of the batches.
@@ -100,6 +101,11 @@ def train_contrastive(
         start_heads(embedder, _sample(store, len(columns.row_group), seed), bf16=bf16)
     timer = StepTimer(embedder, bf16=bf16, operations=2 if config.freeze_encoder else 6)
     mixture = mixture_of(draws, drawn_from, columns)
+    if teacher:
+        drawn = np.zeros(len(columns.row_group), dtype=bool)
+        for draw in draws:
+            drawn[drawn_from[draw.source].source.numbers[draw.rows]] = True
+        teacher.prepare(_taught(store, np.flatnonzero(drawn)), batch_tokens=config.batch_tokens)
     del columns
     cache = GradCache(
         embedder,
@@ -111,11 +117,11 @@ def train_contrastive(
     temperature = (
         Temperature(config.temperature).to(embedder.device) if config.learnable_temperature else None
     )
+    of_loss = {"temperature": temperature, "projection": teacher.projection if teacher else None}
+    trained = {name: module for name, module in of_loss.items() if module is not None}
     with frozen_encoder(embedder) if config.freeze_encoder else nullcontext():
         train(
-            embedder
-            if temperature is None
-            else nn.ModuleDict({"embedder": embedder, "temperature": temperature}),
+            nn.ModuleDict({"embedder": embedder, **trained}) if trained else embedder,
             ContrastiveBatches(
                 store,
                 {name: group.source for name, group in drawn_from.items()},
@@ -140,6 +146,14 @@ def _sample(store: TokenStore, count: int, seed: int) -> list[list[int]]:
     numbers = random.permutation(count)[:_SAMPLE]
     texts = [ids for row in store.rows(numbers) for ids in (row.query_ids, *row.positive_ids[:1])]
     return [texts[i] for i in random.permutation(len(texts))]
+
+
+def _taught(store: TokenStore, numbers: np.ndarray) -> Iterator[TaughtRow]:
+    """Yield the rows of these numbers, some of which are in memory at a time."""
+    for start in range(0, len(numbers), 1024):
+        for row in store.rows(numbers[start : start + 1024]):
+            group, documents = row.row_group, [*row.positives, *row.negatives]
+            yield TaughtRow(group.source, group.task_type, group.language, row.query, documents)
 
 
 def _nothing_to_train_on(columns: Columns, config: ContrastiveConfig) -> InputError:
