@@ -66,7 +66,7 @@ def prune(
     Texts made of the tokens that stay get the same vectors. Single characters, bytes and special tokens
     always stay.
     """
-    from embedline.cli.encoder import find_model
+    from embedline.cli.find_model import find_model
     from embedline.compress.vocabulary import CANNOT_SAVE, prune_vocabulary
     from embedline.models.folder import load_embedder, read_lineage, save_embedder
     from embedline.models.reload import require_same_after_reload

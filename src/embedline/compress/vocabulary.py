@@ -149,8 +149,8 @@ def prune_vocabulary(
             where="prune.vocabulary.when",
             fix=CANNOT_SAVE,
         )
-    numbers = [sum(weight.numel() for weight in model.parameters()) for model in (embedder, pruned)]
-    return pruned, PrunedVocabulary(len(embedder.tokenizer), len(rows), *numbers, coverage)
+    before, after = (sum(weight.numel() for weight in model.parameters()) for model in (embedder, pruned))
+    return pruned, PrunedVocabulary(len(embedder.tokenizer), len(rows), before, after, coverage)
 
 
 def count_tokens(embedder: Embedder, texts: Iterable[str], prompts: Collection[str] = ()) -> TokenUse:
@@ -160,7 +160,7 @@ def count_tokens(embedder: Embedder, texts: Iterable[str], prompts: Collection[s
         InputError: the tokenizer exists in Python only.
     """
     require_fast_tokenizer(embedder.tokenizer, "prune.vocabulary")
-    backend: Tokenizer = embedder.tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend: Tokenizer = embedder.tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
     use = TokenUse(np.zeros(max(backend.get_vocab(with_added_tokens=True).values()) + 1, dtype=np.int64))
@@ -201,7 +201,7 @@ def choose_tokens(
     Raises:
         InputError: tokenizers of this kind cannot lose tokens.
     """
-    backend: Tokenizer = embedder.tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend: Tokenizer = embedder.tokenizer.backend_tokenizer
     spec = json.loads(backend.to_str())
     require_prunable(spec)
     always = required_tokens(spec)

@@ -35,8 +35,8 @@ def needs_start(embedder: Embedder) -> bool:
 
 def _is_new(head: nn.Module) -> bool:
     """Return whether a head has the zeros that it is made with; the first update changes all of them."""
-    zeros = head.weigh.weight if isinstance(head, LexicalHead) else head.project.bias
-    return not bool(zeros.any())  # type: ignore[union-attr]
+    zeros = head.weigh.weight if isinstance(head, LexicalHead) else head.get_parameter("project.bias")
+    return not bool(zeros.any())
 
 
 @torch.no_grad()
@@ -78,12 +78,14 @@ def _idf(terms_N: Tensor, ids: Sequence[list[int]]) -> Tensor:
 def _principal(states_ND: Tensor, count: int) -> Tensor:
     """Return the states' first principal directions as rows (count × D)."""
     centred_ND = states_ND - states_ND.mean(0)
-    return torch.linalg.eigh(centred_ND.T @ centred_ND).eigenvectors.flip(-1)[:, :count].T
+    directions_DD: Tensor = torch.linalg.eigh(centred_ND.T @ centred_ND).eigenvectors
+    return directions_DD.flip(-1)[:, :count].T
 
 
 def _first(ids: Sequence[list[int]], tokens: int) -> list[list[int]]:
     """Return the first texts with at most `tokens` tokens together, at least one."""
-    held, chosen = 0, []
+    chosen: list[list[int]] = []
+    held = 0
     for row in ids:
         held += len(row)
         if chosen and held > tokens:

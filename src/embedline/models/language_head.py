@@ -113,8 +113,10 @@ def load_language_head(
             f"its head covers {head.tokens} tokens, its tokenizer has {len(tokenizer)}: they do not match.",
             where=str(folder),
         )
-    own = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
-    if len(own) > len(tokenizer):  # its vocabulary was pruned
-        ids = own.get_vocab()
-        head.keep_tokens([ids[token] for token in tokenizer.convert_ids_to_tokens(range(len(tokenizer)))])
+    options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    whole: Any = AutoTokenizer.from_pretrained(folder, **options)
+    if len(whole) > len(tokenizer):  # the model's vocabulary was pruned
+        ids = whole.get_vocab()
+        kept = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+        head.keep_tokens([ids[token] for token in kept])
     return head

@@ -159,7 +159,8 @@ def test_a_taught_student_comes_nearer_to_its_teacher(
     make_embedder, record, texts: list[str], tmp_path: Path, of: str, objective: str
 ) -> None:
     heads = ("dense", "lexical") if objective == "unified" else ("dense",)
-    values = config(of, objective=objective)
+    # At 3e-3, with a weight of 100, the lexical head collapses, which stops a training.
+    values = config(of, objective=objective, **({"learning_rate": 1e-3} if "lexical" in heads else {}))
     teacher, student = make_embedder(seed=2).eval(), make_embedder(heads=heads)
     before = {name: weight.clone() for name, weight in teacher.state_dict().items()}
     logged: list[dict[str, float]] = []

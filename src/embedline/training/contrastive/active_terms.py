@@ -53,7 +53,8 @@ def active_terms(ids_NT: Tensor, weights_NT: Tensor, terms_NT: Tensor, count: in
         empty.append(active_B == 0)
         if (long_B := active_B >= _FEW).any():
             evenness.append(_evenness(weights_BV[long_B]))
-        distinct_BV = weights_BV.unique(dim=0)  # a source of labels has the same document many times
+        # A source of labels has the same document many times.
+        distinct_BV: Tensor = torch.unique(weights_BV, dim=0)
         if side == "document" and len(distinct_BV) >= _FEW:
             metrics["lexical_common_share"] = _common_share(distinct_BV)
     if empty:

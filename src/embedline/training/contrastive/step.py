@@ -180,7 +180,7 @@ class ContrastiveStep:
         """Measure and check the lexical weights of a logged step; empty at other steps."""
         if not self.cache.timer.log_due:
             return {}
-        terms = mask.bool() & ~torch.isin(ids, self.cache.model.heads["lexical"].special)
+        terms = mask.bool() & ~torch.isin(ids, self.cache.model.heads.get_buffer("lexical.special"))
         metrics = active_terms(ids, weights, terms, batch.query_count)
         require_healthy(metrics, batch.step)
         return metrics
