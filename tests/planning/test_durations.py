@@ -18,6 +18,7 @@ from embedline.models.speed import Speed
 from embedline.planning import durations
 from embedline.planning.cost_table import minutes
 from embedline.planning.durations import step_seconds
+from embedline.planning.model_size import backbone_sizes
 from embedline.planning.pins import Pinned
 from embedline.planning.plan import Plan, PlannedStep, predict_steps
 from embedline.planning.step_configs import make_step_configs
@@ -119,6 +120,28 @@ def test_pretraining_counts_the_decoder_and_the_predicted_tokens(config: Any, tm
 def test_mining_encodes_the_supervised_texts(config: Any, tmp_path: Path) -> None:
     found = step_seconds(config(mine={"enabled": True}), tmp_path, None, PLENTY)
     assert found["mine"] == pytest.approx(100 * 18 * 2 * ENCODED, rel=0.1)
+
+
+def test_evaluation_counts_the_base_and_the_first_champion(config: Any, tmp_path: Path) -> None:
+    (tmp_path / "faq").mkdir()
+    for name in ("corpus", "queries"):
+        row = {"_id": "1", "text": "d" * 45}
+        (tmp_path / "faq" / f"{name}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (tmp_path / "faq" / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n1\t1\t1\n", encoding="utf-8")
+    sets = {"data": {"sources": [{"path": "pairs.jsonl.gz"}], "evaluation": [{"path": "faq"}]}}
+    alone = config(**sets, evaluate={"stage_sets": ["faq"]})
+    model = {**alone.model.model_dump(), "base": "a"}
+    by_others = [
+        config(
+            **sets, evaluate={"stage_sets": ["faq"], **scored}, model=model, promote={"first_champion": first}
+        )
+        for first, scored in (("a", {}), ("b", {}), ("b", {"score_base": False, "score_champion": False}))
+    ]
+    sizes = backbone_sizes(alone.model, None)
+    assert sizes is not None
+    candidate, *others = (durations._evaluation(each, sizes, sizes, tmp_path) for each in (alone, *by_others))
+    added = candidate / 3  # candidate, before and after its stage
+    assert others == pytest.approx([candidate + added, candidate + 2 * added, candidate])
 
 
 def test_a_model_of_unknown_sizes_has_no_times(config: Any, tmp_path: Path) -> None:

@@ -137,12 +137,16 @@ def _mining(config: RunConfig, sizes: Sizes, root: Path) -> float:
 
 
 def _evaluation(config: RunConfig, whole: Sizes, left: Sizes, root: Path) -> float:
-    """Return the seconds of the candidate on all sets, of its ONNX forms and the stages on theirs."""
+    """Return the seconds of candidate, base and first champion on all sets, of ONNX and stages on theirs."""
     everything = evaluation_texts(config, root)
     stages = evaluation_texts(config, root, config.evaluate.stage_sets)
     onnx = evaluation_texts(config, root, config.evaluate.onnx_sets) if config.evaluate.onnx_sets else None
     models = 1 + sum(stage.enabled for stage in (config.pretrain, config.unsupervised, config.supervised))
     tokens = everything.rows * everything.document * left.layers
+    base, first = config.model.base, config.promote.first_champion
+    others = {base} if config.evaluate.score_base else set()
+    others |= {first} if config.evaluate.score_champion else set()
+    tokens += len(others - {None}) * everything.rows * everything.document * whole.layers
     tokens += models * stages.rows * stages.document * whole.layers
     if onnx is not None:
         tokens += 2 * onnx.rows * onnx.document * left.layers
