@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub.utils import filter_repo_objects
 from sentence_transformers import SentenceTransformer
 
@@ -56,7 +57,7 @@ def test_a_folder_is_found_below_the_root_and_pinned_by_its_content(make_embedde
         ("package:no_such_package", "no Python package 'no_such_package' is installed"),
         ("package:no_such.package", "no Python package"),
         ("package:", "no Python package ''"),
-        ("package:yaml", "carries no safetensors model"),
+        ("package:yaml", "carries no model"),
         ("demo:encoder", "no such demo model"),
     ],
 )
@@ -110,6 +111,7 @@ def test_a_hub_model_comes_with_the_folders_that_its_modules_name(
     ):
         (repository / extra).parent.mkdir(exist_ok=True)
         (repository / extra).write_text("{}")
+    torch.save({"linear.weight": torch.zeros(2, 2)}, repository / "2_Dense" / "pytorch_model.bin")
     asked: list[str | None] = []
 
     def snapshot_download(
@@ -124,12 +126,15 @@ def test_a_hub_model_comes_with_the_folders_that_its_modules_name(
         return str(tmp_path / "abc")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
     found = resolve_model("org/name", "main")
     assert (found.revision, asked) == ("abc", ["main", "abc"])
-    files = {str(file.relative_to(found.path)) for file in found.path.rglob("*") if file.is_file()}
+    loaded = tmp_path / "abc"
+    files = {str(file.relative_to(loaded)) for file in loaded.rglob("*") if file.is_file()}
     assert {"pool/config.json", "2_Dense/config.json", "2_Dense/pytorch_model.bin"} <= files
     assert {"model.safetensors", "tokenizer.json"} <= files
     assert not {"onnx/config.json", "pytorch_model.bin"} & files
+    assert (found.path / "2_Dense" / "model.safetensors").is_file()  # converted
 
 
 def test_a_model_in_0_transformer_is_found(make_embedder, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ class RunConfig(RunSections):
         problems = list(find_refusals(self))
         if problems:
             raise ValueError("; ".join(problems))
-        for name, prompt in self.prompts.items():
+        for name, prompt in (self.prompts or {}).items():
             if name in {"query", "document"}:
                 raise ValueError(f"prompts.{name}: is a side; write default: {{{name}: …}}")
             if name in SYMMETRIC and prompt.document not in {"", prompt.query}:

@@ -31,10 +31,11 @@ class RunSections(Section):
     data: DataConfig
     clean: CleanConfig = CleanConfig()
     model: ModelConfig = ModelConfig()
-    prompts: dict[str, Prompt] = Field(
-        {},
+    prompts: dict[str, Prompt] | None = Field(
+        None,
         description="prompts by task or source name, then by task type; `default` for all other texts. Both "
-        "sides of sts, bitext, classification and clustering get the query's prompt",
+        "sides of sts, bitext, classification and clustering get the query's prompt. When empty, those of "
+        "the base's own folder; {} for none",
     )
     teacher: TeacherConfig | None = None
     prune: PruneConfig = PruneConfig()

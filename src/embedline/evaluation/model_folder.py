@@ -111,12 +111,13 @@ def _load_forms(
         return [load_onnx_model(*identity, form) for form, file in forms.items() if (folder / file).is_file()]
     runtime = config.runtime if config else RuntimeConfig()
     prepare(runtime)
-    third_party = config is not None and not (folder / "embedline.json").is_file()
+    third_party = not (folder / "embedline.json").is_file()
+    prompts = config.prompts if config and third_party else None
     return [
         load_torch_model(
             *identity,
             bf16=works_in_bf16(runtime, encoding_work(folder_config(folder))),
-            prompts=PromptTable(config.prompts) if third_party and config else None,
+            prompts=None if prompts is None else PromptTable(prompts),
             attention=attention(runtime),
             trust_remote_code=trust_remote_code,
             stated=stated,

@@ -15,6 +15,7 @@ from embedline.models.st_modules import MODULES, find_module, read_modules, tran
 CARD = "embedline.json"
 HEADS = "heads.safetensors"
 ADAPTER = "adapter_config.json"
+PICKLED = "pytorch_model.bin"
 _STATIC_TYPES = {"model2vec", "StaticModel", "StaticEmbedding"}
 _OTHER_WEIGHTS = {
     "pickled weights (pytorch_model.bin), which may run code": ("*.bin", "*.pt", "*.pth", "*.ckpt"),
@@ -37,7 +38,7 @@ def require_files(folder: Path, trust_remote_code: bool) -> None:
     """
     values = read_config(folder)
     inner = transformer_folder(folder)
-    if not any(path.name != HEADS for path in inner.glob("*.safetensors")):
+    if not has_safetensors(inner):
         raise _without_safetensors(inner)
     values = values.get("backbone", values) if values.get("model_type") == "embedline" else values
     architecture = values.get("model_type")
@@ -47,6 +48,11 @@ def require_files(folder: Path, trust_remote_code: bool) -> None:
             where=str(folder),
             fix="Read the code, then set model.trust_remote_code to true.",
         )
+
+
+def has_safetensors(inner: Path) -> bool:
+    """Return whether a folder has safetensors weights, heads excepted."""
+    return any(path.name != HEADS for path in inner.glob("*.safetensors"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

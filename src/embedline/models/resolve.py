@@ -15,14 +15,15 @@ from pathlib import Path
 from embedline.artifacts.durable import put_in_place
 from embedline.artifacts.manifest import file_sha256, folder_digest, require_intact
 from embedline.errors import InputError, os_reason
-from embedline.models.model_files import read_config
-from embedline.models.st_modules import list_modules
+from embedline.models.model_files import PICKLED, has_safetensors, read_config
+from embedline.models.st_modules import list_modules, transformer_folder
 from embedline.quoting import home_expanded
 
 _SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "README.md", "*.py"]  # code runs only if it is trusted
 _FILES = [*_SMALL, "*.safetensors"]
 _HEADS = ["sparse_linear.pt", "colbert_linear.pt"]  # BGE-M3's
 _SHA256 = re.compile("[0-9a-f]{64}")
+_PICKLED = [PICKLED, "pytorch_model-*.bin"]  # of models without safetensors
 _OTHER_FORMS = ["onnx/*", "openvino/*", "coreml/*"]  # of the same model
 
 
@@ -46,8 +47,12 @@ def resolve_model(reference: str, revision: str | None = None, *, root: Path | N
             names, and BGE-M3's two heads).
         revision: of a hub model; its newest when None.
 
+    Pickled weights (`pytorch_model.bin`) of a model that has no others are read without running code and
+    converted once, beside the models downloaded from the hub; path and digest are the converted copy's.
+
     Raises:
-        InputError: no model is found; the message names what was tried.
+        InputError: no model is found, or its pickled weights cannot be converted; the message names what was
+            tried.
 
     Example:
         >>> model = resolve_model("intfloat/multilingual-e5-small")
@@ -58,9 +63,26 @@ def resolve_model(reference: str, revision: str | None = None, *, root: Path | N
     try:
         read_config(path)
         require_intact(path)
+        path, digest = _with_safetensors(path)
     except InputError as error:
         raise InputError(error.what, where=f"{reference} ({error.where})", fix=error.fix) from error
-    return ResolvedModel(reference, found_revision, path, folder_digest(path))
+    return ResolvedModel(reference, found_revision, path, digest)
+
+
+def _with_safetensors(folder: Path) -> tuple[Path, str]:
+    """Return the folder and its digest; those of its converted copy where its weights are pickled only."""
+    digest = folder_digest(folder)
+    if not any(folder.rglob("*.bin")):
+        return folder, digest
+    from embedline.models.pickled import converted, pickled_folders
+
+    if not pickled_folders(folder):
+        return folder, digest
+    from huggingface_hub.constants import HF_HOME
+
+    with _writable_cache():
+        copy = converted(folder, digest, Path(HF_HOME) / "embedline")
+    return copy, folder_digest(copy)
 
 
 def _locate(reference: str, revision: str | None, root: Path | None) -> tuple[Path, str]:
@@ -90,9 +112,13 @@ def _in_package(name: str) -> Path:
             f"no Python package {name!r} is installed.", where=f"package:{name}", fix=f"pip install {name}"
         )
     configs = sorted(Path(spec.submodule_search_locations[0]).rglob("config.json"))
-    folders = [config.parent for config in configs if any(config.parent.glob("*.safetensors"))]
+    folders = [
+        config.parent
+        for config in configs
+        if has_safetensors(config.parent) or (config.parent / PICKLED).is_file()
+    ]
     if not folders:
-        raise InputError("the package carries no safetensors model.", where=f"package:{name}")
+        raise InputError("the package carries no model.", where=f"package:{name}")
     return folders[0]
 
 
@@ -153,6 +179,8 @@ def _from_hub(reference: str, revision: str | None) -> tuple[Path, str]:
         small = get(revision, _SMALL)
         modules = [f"{module.path}/*" for module in list_modules(small) if module.path]
         folder = get(small.name, [*_FILES, *_HEADS, *modules])
+        if not has_safetensors(transformer_folder(folder)):
+            folder = get(small.name, [*_FILES, *_HEADS, *modules, *_PICKLED])
     except InputError:
         raise
     except Exception as error:  # the hub client has a dozen classes for "not found" and "not reachable"

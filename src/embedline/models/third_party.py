@@ -73,7 +73,7 @@ def third_party_spec(
         multi_vector_width=None if token_width == width else token_width,
         query_length=query_length,
         document_length=document_length,
-        prompts=_prompts(folder),
+        prompts=read_prompts(folder),
     )
 
 
@@ -157,7 +157,7 @@ def _layer_norm(folder: Path) -> bool:
     return True
 
 
-def _prompts(folder: Path) -> PromptTable:
+def read_prompts(folder: Path) -> PromptTable:
     """Read sentence-transformers' prompts.
 
     `query` and `document` become the default entry, others keep their name. NAME-query and NAME-document are

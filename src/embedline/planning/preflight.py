@@ -21,6 +21,7 @@ from embedline.errors import EmbedlineError, InputError
 from embedline.execution.recorded import recorded
 from embedline.planning.champion import find_champion, register_first
 from embedline.planning.checks.availability import missing
+from embedline.planning.checks.base import base_notes
 from embedline.planning.checks.batch_sizes import require_enough
 from embedline.planning.checks.dims import require_dims
 from embedline.planning.checks.machine import (
@@ -134,6 +135,7 @@ def make_plan(preset: str, overrides: Sequence[str], work: Path, run: str = "", 
             *assumed,
             *machine,
             *advice(config, root),
+            *base_notes(config, base),
             *_cluster_notes(preset, overrides),
         ],
         machine=machine_found(config.runtime),

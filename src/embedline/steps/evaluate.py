@@ -85,7 +85,7 @@ def _settings(context: Context) -> ScoringSettings:
         revision=evaluation.digest[:16],
         config=step_config.section("evaluate", EvaluateConfig),
         runtime=step_config.section("runtime", RuntimeConfig),
-        prompts=step_config.section("prompts", dict[str, Prompt]),
+        prompts=step_config.section("prompts", dict[str, Prompt]) or {},
         fusion=Fusion(fusion.method, tuple(fusion.legs)) if fusion else None,
         mteb_root=Path(mteb_root) if mteb_root else None,
         trust_remote_code=bool(step_config.config.get("model", {}).get("trust_remote_code", False)),

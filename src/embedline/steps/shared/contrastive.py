@@ -66,6 +66,7 @@ def train_stage(context: Context, *, section: str, records: str) -> StepResult:
             bad_batches=context.bad_batches,
             on_metrics=context.tracker.metrics,
             teacher=_stage_teacher(context, embedder, config),
+            pretrained=_trained_before(context),
         )
     shares = {name: share.drawn for name, (_, share) in mixture.groups.items()}
     context.tracker.params({f"share.{name}": f"{share:.3f}" for name, share in shares.items()})
@@ -84,6 +85,14 @@ def train_stage(context: Context, *, section: str, records: str) -> StepResult:
         },
         summary=f"{config.steps} steps of {pairs}.\n\n{_shares_table(mixture)}{note if alone else ''}",
     )
+
+
+def _trained_before(context: Context) -> bool:
+    """Return whether the input model comes from a base, or has had a contrastive stage."""
+    from embedline.models.folder import read_lineage
+
+    history = read_lineage(context.artifact("model").path)
+    return any(entry.get("base") or str(entry.get("step")).startswith("train_") for entry in history)
 
 
 def _shares_table(mixture: Mixture) -> str:

@@ -30,7 +30,7 @@ def run_spec(context: Context, before: EmbedderSpec | None = None) -> EmbedderSp
     """Return the pooling, lengths, dims and prompts of the run's config, as far as the step reads them.
 
     Args:
-        before: the model's spec so far, which keeps the rest.
+        before: the model's spec so far, which keeps the rest: a base its own prompts, unless the run has any.
     """
     from embedline.models.folder import spec_from_config
 

@@ -20,6 +20,7 @@ from embedline.training.batching.pairs import ContrastiveBatches, tokenised
 from embedline.training.batching.records import Record
 from embedline.training.batching.rows import Columns, split_by_source
 from embedline.training.batching.tokens import TokenStore
+from embedline.training.contrastive.base_watch import BaseWatch
 from embedline.training.contrastive.frozen_encoder import frozen_encoder
 from embedline.training.contrastive.gradcache import GradCache
 from embedline.training.contrastive.step import ContrastiveStep, Temperature
@@ -44,6 +45,7 @@ def train_contrastive(
     on_metrics: OnMetrics,
     teacher: Teacher | None = None,
     bad_batches: Path | None = None,
+    pretrained: bool = False,
 ) -> Mixture:
     """Train `embedder` in place on pairs, triplets or scored pairs.
 
@@ -61,6 +63,8 @@ def train_contrastive(
         checkpoints, on_metrics, bad_batches: as in `engine.trainer.train`.
         teacher: its scores or vectors are learnt beside the labels; the vectors of the batches' texts are
             computed before the first step.
+        pretrained: the model can find texts already: a training that destroys this in its first steps is
+            stopped.
 
     Returns:
         The composition of the batches.
@@ -68,6 +72,7 @@ def train_contrastive(
     Raises:
         InputError: no records, a task type without a share, no group as large as its batch, or a batch that
             would hold no negative.
+        StepError: the learning rate destroys a pretrained model; further ones as in `engine.trainer.train`.
     """
     store = tokenised(embedder, records, config, checkpoints / "tokens")
     columns = store.columns()
@@ -117,16 +122,25 @@ def train_contrastive(
     temperature = (
         Temperature(config.temperature).to(embedder.device) if config.learnable_temperature else None
     )
+    batches = ContrastiveBatches(
+        store, {name: group.source for name, group in drawn_from.items()}, draws.led_by(mixture.heaviest)
+    )
+    watch = None
+    if pretrained and not config.freeze_encoder:
+        watch = BaseWatch(
+            embedder,
+            batches,
+            learning_rate=config.learning_rate,
+            temperature=config.temperature,
+            batch_tokens=config.batch_tokens,
+            bf16=bf16,
+        )
     of_loss = {"temperature": temperature, "projection": teacher.projection if teacher else None}
     trained = {name: module for name, module in of_loss.items() if module is not None}
     with frozen_encoder(embedder) if config.freeze_encoder else nullcontext():
         train(
             nn.ModuleDict({"embedder": embedder, **trained}) if trained else embedder,
-            ContrastiveBatches(
-                store,
-                {name: group.source for name, group in drawn_from.items()},
-                draws.led_by(mixture.heaviest),
-            ),
+            batches,
             ContrastiveStep(cache, config, temperature, teacher),
             config,
             checkpoints=checkpoints,
@@ -136,6 +150,7 @@ def train_contrastive(
             timer=timer,
             bad_batches=bad_batches,
             rows=token_rows(embedder),
+            before_step=watch,
         )
     return mixture
 

@@ -57,6 +57,7 @@ def train(
     timer: StepTimer | None = None,
     bad_batches: Path | None = None,
     rows: TokenRows | None = None,
+    before_step: Callable[[int], None] | None = None,
 ) -> None:
     """Train `module` in place, one optimizer step a batch; resume from the newest complete checkpoint.
 
@@ -72,6 +73,7 @@ def train(
         timer: the clocks that the step uses.
         bad_batches: the folder for batches whose loss or gradient is not finite; `checkpoints` when None.
         rows: trained in place of the token table; the batches then have `ids`, which hold all its tokens.
+        before_step: called with the number of updates made so far; an error of it ends the training.
 
     Raises:
         StepError: more than `max_bad_steps` steps had no finite loss or gradient; a step does not fit into
@@ -98,6 +100,7 @@ def train(
             max_bad_steps=optimization.max_bad_steps,
             bad_batches=bad_batches or checkpoints,
             rows=rows,
+            before_step=before_step,
         )
         checkpoint = processes.broadcast(newest_whole(checkpoints) if processes.is_first() else None)
         if checkpoint is not None:
@@ -168,6 +171,7 @@ class _StepTrainer(Trainer):
         max_bad_steps: int,
         bad_batches: Path,
         rows: TokenRows | None,
+        before_step: Callable[[int], None] | None,
     ) -> None:
         super().__init__(
             model=module, args=arguments, train_dataset=_Steps(batches), callbacks=[progress, callback]
@@ -175,6 +179,7 @@ class _StepTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.step, self.progress, self.callback, self.timer = step, progress, callback, timer
         self.max_bad_steps, self.bad_batches, self.rows = max_bad_steps, bad_batches, rows
+        self.before_step = before_step
 
     def create_optimizer(self, *arguments: Any, **named: Any) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = super().create_optimizer(*arguments, **named)
@@ -195,6 +200,8 @@ class _StepTrainer(Trainer):
         self, model: nn.Module, inputs: Any, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Compute the gradients of one batch and check them; return 0, because `Progress` logs the loss."""
+        if self.before_step is not None:
+            self.before_step(self.state.global_step)
         model.train()
         loss, metrics = self._step_within_memory(model, inputs["batch"])
         processes.sum_gradients(model)
