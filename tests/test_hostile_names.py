@@ -43,6 +43,7 @@ COMMANDS = {
     "index": ["FOLDER/texts.txt", "--model", "FOLDER/model"],
     "search": ["FOLDER/model", "FOLDER/texts.txt", "question"],
     "convert": ["FOLDER/model", "FOLDER/out", "--to", "flagembedding"],
+    "prune": ["FOLDER/model", "--vocabulary", "FOLDER/texts.txt", "--out", "FOLDER/out"],
     "promote": ["tiny", "1", "--work", "FOLDER/runs"],
     "rollback": ["tiny", "--work", "FOLDER/runs"],
     "history": ["tiny", "--work", "FOLDER/runs"],

@@ -108,6 +108,7 @@ def test_the_other_heads_heal_too(make_embedder, make_texts, tmp_path):
     teacher = make_embedder(layers=3)
     spec = replace(teacher.spec, heads=("dense", "lexical", "multi_vector"), multi_vector_width=8)
     teacher = teacher.with_spec(spec).eval()
+    torch.nn.init.normal_(teacher.heads["lexical"].weigh.weight, std=0.1)  # a new head weighs all terms alike
     student = without_layers(teacher, [0, 2]).eval()
     unseen = student.pad(student.tokenize(make_texts(64, 5), max_length=32))
 

@@ -13,14 +13,9 @@ from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
+from embedline.compress.token_use import HELD_BACK, choose_tokens, count_tokens
 from embedline.compress.tokenizer_file import in_order, required_tokens, restrict, with_parts
-from embedline.compress.vocabulary import (
-    HELD_BACK,
-    choose_tokens,
-    count_tokens,
-    prune_vocabulary,
-    without_tokens,
-)
+from embedline.compress.vocabulary import prune_vocabulary, without_tokens
 from embedline.errors import InputError
 from embedline.models.backbone import new_backbone
 from embedline.models.embedder import Embedder, EmbedderSpec

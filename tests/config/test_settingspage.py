@@ -35,7 +35,7 @@ def test_every_setting_has_a_description_on_the_page(key: str, field: FieldInfo)
 def test_the_page_is_generated_from_the_schema() -> None:
     written = PAGE.read_text(encoding="utf-8")
     assert written == markdown(), "python -m embedline.config.settingspage > …/presets/SETTINGS.md"
-    assert "| `margin` | number, > 0, ≤ 1 | `0.95` | keep a candidate below margin" in written
+    assert "| `margin` | number, > 0, ≤ 1 | `0.95` | keep a candidate whose score" in written
     assert "| `sources[].path` | text | **needed** |" in written
 
 

@@ -357,7 +357,7 @@ def test_adapters_are_merged_when_a_model_is_saved(make_embedder, texts: list[st
 
 
 def test_other_heads_are_another_index_version(make_embedder, tmp_path: Path) -> None:
-    spec = replace(make_embedder().spec, heads=("dense", "lexical"))
+    spec = replace(make_embedder().spec, heads=("dense", "multi_vector"))
     versions = set()
     for seed in (0, 0, 1):
         save_embedder(make_embedder().with_spec(spec, seed=seed), tmp_path / str(seed))

@@ -17,7 +17,7 @@ from embedline.config.model import DynamicNTK, LatentConfig
 from embedline.errors import InputError
 from embedline.models.folder import CARD, load_embedder, save_embedder
 from embedline.models.rope import apply_dynamic_ntk
-from embedline.models.third_party import _prompts
+from embedline.models.third_party import read_prompts
 
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "mean": ("bert", "mean", {}),
@@ -146,5 +146,5 @@ def test_an_empty_prompt_keeps_the_default_one_away(tmp_path: Path) -> None:
     """As `encode_query` of sentence-transformers: an empty prompt prevents the fallback to the default."""
     saved: dict[str, Any] = {"prompts": {"query": "", "all": "A: "}, "default_prompt_name": "all"}
     (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(saved))
-    prompts = _prompts(tmp_path)
+    prompts = read_prompts(tmp_path)
     assert (prompts.prompt("query"), prompts.prompt("document")) == ("", "A: ")

@@ -76,7 +76,12 @@ def _write_model(folder: Path) -> None:
     tokenizer = train_tokenizer(TEXTS * 3, 300)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     spec = EmbedderSpec(
-        "mean", query_length=16, document_length=16, dims=(16,), prompts=PromptTable({"default": Prompt()})
+        "mean",
+        heads=("dense", "lexical"),
+        query_length=16,
+        document_length=16,
+        dims=(16,),
+        prompts=PromptTable({"default": Prompt()}),
     )
     save_embedder(Embedder(new_backbone("modernbert", sizes, tokenizer, 1), tokenizer, spec), folder)
 
@@ -187,6 +192,21 @@ COMMANDS: dict[str, Run] = {
     "search": lambda at: at.on_work("search", CHAMPION, str(at.home / "data/desk/corpus.jsonl"), TEXTS[0]),
     "search RUN": lambda at: at.command(
         "search", str(at.work / "latest" / "model"), str(at.home / "data/desk/corpus.jsonl"), TEXTS[0]
+    ),
+    "index": lambda at: at.on_work(
+        "index",
+        str(at.home / "data/desk/corpus.jsonl"),
+        "--model",
+        CHAMPION,
+        "--output",
+        str(at.home / "index"),
+    ),
+    "prune": lambda at: at.on_work(
+        *("prune", CHAMPION, "--vocabulary", str(at.home / "data/desk/corpus.jsonl")),
+        *("--out", str(at.home / "small")),
+    ),
+    "convert": lambda at: at.on_work(
+        "convert", CHAMPION, str(at.home / "converted"), "--to", "flagembedding"
     ),
     "evaluate": lambda at: at.on_work("evaluate", CHAMPION, str(at.home / "data" / "desk")),
     "rollback": lambda at: at.on_work("rollback", "tiny"),

@@ -45,12 +45,12 @@ class LanguageHead(nn.Module):
             for name, parameter in list(module._parameters.items()):
                 if module is not output and any(parameter is shared for shared in output.parameters()):
                     del module._parameters[name]
-        self.model = model
+        self.model, self._output = model, [output]  # a list: the layer is a part of the model already
         self.float()
 
     def keep_tokens(self, rows: Sequence[int]) -> None:
         """Leave only the logits of some tokens, in place; `rows` are old ids in the order of the new ones."""
-        keep_token_rows(self.model, [self.model.get_output_embeddings()], rows)  # type: ignore[no-untyped-call]
+        keep_token_rows(self.model, self._output, rows)
         self.tokens = len(rows)
 
     def forward(self, states: Tensor) -> Tensor:

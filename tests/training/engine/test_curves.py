@@ -83,7 +83,7 @@ def test_contrastive_training_logs_the_documented_curves(
     teacher = Teacher(teacher, ["ru"], DistillationConfig(), width=teacher.width, folder=tmp_path / "teacher")
     rows = [row for given in sources.values() for row in given]
     taught = contrastive(tmp_path / "taught", make_embedder(), rows, teacher, steps=12)
-    logged = contrastive(tmp_path / "unified", make_embedder(heads=HEADS), rows, objective="unified")
+    logged = contrastive(tmp_path / "unified", make_embedder(heads=HEADS), rows, objective="unified", batch=8)
     assert names(taught) | names(logged) == of_training("contrastive").keys()
     assert {"lexical_loss", "multi_vector_loss"} <= names(logged) - names(taught)
     drawn = {name for _, values in taught for name in values if name.startswith("loss.")}

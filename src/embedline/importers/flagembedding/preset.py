@@ -79,6 +79,8 @@ def preset_from(command_line: str, name: str) -> ImportedPreset:
         _write_task_types(keys["data.sources"].value, files)
     if with_prompts:
         keys |= _prompts(keys, files, arguments)
+    if not any(key.startswith("prompts.") for key in keys):
+        keys["prompts"] = KeyValue({}, "FlagEmbedding puts no words of the base's before texts")
     left_out = {
         f"--{flag} {_shown(flag, command)}".rstrip(): FLAGS[flag].note
         for flag in command.flags
